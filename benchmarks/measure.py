@@ -1,0 +1,110 @@
+"""The measurements: the service and its reference in turns, each in a process of its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+from figures import Figure, Round, Server, middle
+from processes import resident_memory
+from services import BENCHMARKS, Endpoint, Project, passing_through, serving
+
+MODEL = "openai/gpt-5-mini"
+# The simulated model repeats a question, in a stream one word in each chunk.
+QUESTION_WORDS = {"chats": 30, "chunks": 150}
+CLIENTS = 32
+
+# Odd numbers, so that one of the rounds is in the middle.
+START_ROUNDS = 9
+LOAD_ROUNDS = 5
+LOAD_SECONDS = 2.5
+WARM_UP_SECONDS = 0.5
+CHILD_SECONDS = 60
+
+Load = dict[str, float]
+"""What `load.py` prints: chats and chunks a second, median and 99th percentile in milliseconds."""
+
+
+def measure_start(project: Project, *, at_most: float) -> Figure:
+    """Compare the seconds from import to ready with those of a bare application."""
+    _say(f"Starting {project.choice}")
+    # The first round writes the bytecode and brings the files into memory.
+    _, *rounds = [
+        Round(_start(project, "app.main"), _start(project, "bare")) for _ in range(1 + START_ROUNDS)
+    ]
+    return Figure(f"import and start, {project.choice}", "s", middle(rounds), at_most, at_most=True)
+
+
+def measure_load(project: Project, *, at_least: float) -> Iterator[Figure | Server]:
+    """Compare chats and chunks a second with those that a bare pass-through relays."""
+    with serving(project) as service, passing_through(project) as reference:
+        loads = {unit: _alternate(project, service, reference, unit) for unit in QUESTION_WORDS}
+        for unit, pairs in loads.items():
+            rounds = [Round(ours[unit], bare[unit]) for ours, bare in pairs]
+            yield Figure(f"{unit}, {project.choice}", "1/s", middle(rounds), at_least)
+        for index, endpoint in enumerate((service, reference)):
+            latencies = {
+                f"{unit}_{percentile}": median(pair[index][percentile] for pair in pairs)
+                for unit, pairs in loads.items()
+                for percentile in ("p50", "p99")
+            }
+            yield Server(endpoint.name, **latencies, memory=resident_memory(endpoint.process_id))
+
+
+def _start(project: Project, module: str) -> float:
+    """Start an application once, in a new interpreter."""
+    return float(
+        subprocess.run(
+            [project.python, "-m", "start", module],
+            cwd=project.directory,
+            env={**project.settings, "PYTHONPATH": str(BENCHMARKS)},
+            check=True,
+            stdout=subprocess.PIPE,
+            timeout=CHILD_SECONDS,
+        ).stdout.splitlines()[-1]
+    )
+
+
+def _alternate(
+    project: Project, service: Endpoint, reference: Endpoint, unit: str
+) -> list[tuple[Load, Load]]:
+    """Load the service and its reference in turns."""
+    _say(f"Counting {unit}, {project.choice}")
+    return [
+        (_load(project, service, unit), _load(project, reference, unit)) for _ in range(LOAD_ROUNDS)
+    ]
+
+
+def _load(project: Project, endpoint: Endpoint, unit: str) -> Load:
+    """Load one server for a while, from a process of its own."""
+    job = {
+        "url": endpoint.url,
+        "credential": endpoint.credential,
+        "body": _body(unit),
+        "clients": CLIENTS,
+        "warm_up_seconds": WARM_UP_SECONDS,
+        "seconds": LOAD_SECONDS,
+    }
+    done = subprocess.run(
+        [project.python, BENCHMARKS / "load.py"],
+        input=json.dumps(job).encode(),
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=CHILD_SECONDS,
+    )
+    load: Load = json.loads(done.stdout)
+    return load
+
+
+def _body(unit: str) -> dict[str, Any]:
+    question = " ".join(["word"] * QUESTION_WORDS[unit])
+    body = {"model": MODEL, "messages": [{"role": "user", "content": question}]}
+    if unit == "chunks":
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return body
+
+
+def _say(text: str) -> None:
+    print(f"{text} …", file=sys.stderr, flush=True)

@@ -1,0 +1,208 @@
+"""`make demo`: from a clone to a streamed answer, without an account, a key or Docker.
+
+Renders the service with its default answers, installs and starts it, and asks it one question as its first
+user. Then it serves until Ctrl-C; with CI=true it stops after the answer.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import Any
+
+from working_tree import ROOT, preview
+
+PROJECT = ROOT / "build" / "demo"
+LOG = ROOT / "build" / "demo.log"
+QUESTION = "What does this service protect me from?"
+START_SECONDS = 30
+ANSWER_SECONDS = 30
+STOP_SECONDS = 15
+
+
+class StepError(Exception):
+    """A step of the demo failed; the message says which, and what to look at."""
+
+
+def main() -> str | None:
+    """Run the demo, and return what went wrong."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the children as Ctrl-C does
+    try:
+        _demo()
+    except KeyboardInterrupt:
+        print("\nStopped.")
+    except (StepError, OSError, HTTPException) as error:
+        return f"The demo stopped: {error}"
+    return None
+
+
+def _demo() -> None:
+    _say("Rendering a service with the default answers into build/demo")
+    preview(PROJECT, {"project_name": "Demo"})
+    environment = _environment()
+    _say("Installing it (make setup)")
+    _run(["make", "--no-print-directory", "setup"], environment)
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}/"
+    _run(_app("migrate"), environment)
+    _say(f"Starting it on {url}")
+    with _serving(port, environment) as service:
+        created = _run(
+            _app("users", "create", "--email", "demo@example.com", "--json"), environment
+        )
+        _ask(port, json.loads(created)["credential"])
+        print(f"Console: {url}", flush=True)
+        if os.environ.get("CI") != "true":
+            _say("Serving until Ctrl-C; its log is build/demo.log")
+            code = service.wait()
+            raise StepError(f"the service ended with exit code {code}; see build/demo.log.")
+
+
+def _environment() -> dict[str, str]:
+    """Return this environment without what would point the demo at another database, provider or make run."""
+    example = (PROJECT / ".env.example").read_text(encoding="utf-8")
+    settings = set(re.findall(r"^#? ?([A-Z_]+)=", example, flags=re.MULTILINE))
+    ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV"}
+    return {name: value for name, value in os.environ.items() if name not in settings | ours}
+
+
+def _app(*arguments: str) -> list[str]:
+    return [str(PROJECT / ".venv" / "bin" / "python"), "-m", "app", *arguments]
+
+
+def _run(command: list[str], environment: dict[str, str]) -> str:
+    """Run one step to its end, and return what it printed."""
+    result = subprocess.run(
+        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True, check=False
+    )
+    if result.returncode:
+        print(result.stdout, file=sys.stderr)
+        raise StepError(
+            f"`{' '.join(command)}` failed with exit code {result.returncode}; its output is above."
+        )
+    return result.stdout
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _serving(port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the service, from when it is ready until the block ends."""
+    with (
+        LOG.open("w", encoding="utf-8") as log,
+        subprocess.Popen(
+            _app("serve"),
+            cwd=PROJECT,
+            env=environment | {"PORT": str(port)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ) as service,
+    ):
+        try:
+            _wait_until_ready(service, port)
+            yield service
+        finally:
+            service.terminate()
+            try:
+                service.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                service.kill()
+
+
+def _wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
+    for _ in range(START_SECONDS * 10):
+        try:
+            code = service.wait(0.1)
+        except subprocess.TimeoutExpired:
+            if _is_ready(port):
+                return
+        else:
+            raise StepError(
+                f"the service ended with exit code {code}:\n{LOG.read_text(encoding='utf-8')}"
+            )
+    raise StepError(f"the service was not ready after {START_SECONDS} seconds; see build/demo.log.")
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        with _request(port, "GET", "/readyz") as response:
+            return response.status == HTTPStatus.OK
+    except OSError:
+        return False
+
+
+def _ask(port: int, credential: str) -> None:
+    """Ask the offline provider, and print the answer as it arrives and what it cost."""
+    authorization = {"Authorization": f"Bearer {credential}"}
+    body = {
+        "model": "offline/echo",
+        "stream": True,
+        "messages": [{"role": "user", "content": QUESTION}],
+    }
+    _say(f"Asking offline/echo: {QUESTION}")
+    with _request(port, "POST", "/v1/chat/completions", authorization, body) as response:
+        if response.status != HTTPStatus.OK:
+            raise StepError(
+                f"the question was answered with {response.status}: {response.read().decode()}"
+            )
+        for text in _deltas(response):
+            print(text, end="", flush=True)
+        headers = response.headers
+    with _request(
+        port, "GET", f"/v1/predictions/{headers['X-Prediction-ID']}", authorization
+    ) as response:
+        cost = json.loads(response.read())["cost_nano_usd"]
+    print(f"\n\nCost: {cost:,} nano-dollars (${cost / 1e9:.9f})")
+    for kind in ("requests", "tokens"):
+        if limit := headers[f"x-ratelimit-limit-{kind}"]:
+            print(
+                f"Left of the limits: {headers[f'x-ratelimit-remaining-{kind}']} of {limit} {kind} a minute"
+            )
+
+
+def _deltas(stream: HTTPResponse) -> Iterator[str]:
+    """Yield the pieces of text of a stream of chat completion chunks."""
+    for line in stream:
+        data = line.decode().removeprefix("data: ").strip()
+        if data == "[DONE]":
+            return
+        if data:
+            chunk: dict[str, Any] = json.loads(data)
+            if "error" in chunk:
+                raise StepError(f"the answer broke off: {chunk['error']['message']}")
+            yield from (choice["delta"].get("content") or "" for choice in chunk["choices"])
+    raise StepError("the answer broke off; see build/demo.log.")
+
+
+@contextmanager
+def _request(
+    port: int, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None
+) -> Iterator[HTTPResponse]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
+    try:
+        content = None if body is None else json.dumps(body)
+        connection.request(
+            method, path, content, {"Content-Type": "application/json"} | (headers or {})
+        )
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def _say(text: str) -> None:
+    print(f"\n{text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

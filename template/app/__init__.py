@@ -1,0 +1,1 @@
+"""The AI service: routes → auth → guard → provider → guard → database."""

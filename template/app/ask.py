@@ -1,0 +1,79 @@
+"""`python -m app ask`: one question to the running service, as a client would put it."""
+
+import datetime as dt
+import sys
+from typing import Any
+
+import aiohttp
+from pydantic_core import from_json
+from sqlalchemy import Row
+
+from app import wiring
+from app.auth.principal import Role
+from app.auth.users import Users
+from app.command import Session
+from app.db.tables import utc_now
+from app.errors import NotFound, StartError
+from app.policy import NANO, load
+
+ASKER = "ask@cli.invalid"
+CREDENTIAL_LASTS = dt.timedelta(minutes=10)
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5)
+
+
+async def ask(session: Session, question: str, model: str, url: str) -> None:
+    """Stream the answer to standard output, and tell its cost on standard error.
+
+    Asks as a user of its own, with a credential of a few minutes. Raises `StartError` when the
+    service does not answer, or answers with an error.
+    """
+    user = await _asker(session)
+    credential = await wiring.auth.create_credential(
+        session.settings, session.database, user.id, utc_now() + CREDENTIAL_LASTS
+    )
+    base = url.rstrip("/") or f"http://127.0.0.1:{session.settings.port}"
+    headers = {"Authorization": wiring.auth.authorization(user.email, credential)}
+    try:
+        async with aiohttp.ClientSession(base + "/", headers=headers, timeout=TIMEOUT) as http:
+            prediction_id = await _show_answer(http, question, model)
+            await _show_cost(http, prediction_id)
+    except aiohttp.ClientError as error:
+        raise StartError(f"Nothing answers at {base}; start it with: make run") from error
+
+
+async def _asker(session: Session) -> Row[Any]:
+    users = Users(session.database)
+    try:
+        return await users.find(ASKER)
+    except NotFound:
+        plan = next(iter(load(session.settings.policy_dir).plans))
+        return await users.create(ASKER, Role.USER, plan)
+
+
+async def _show_answer(http: aiohttp.ClientSession, question: str, model: str) -> str:
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": True}
+    async with http.post("v1/chat/completions", json=body) as response:
+        if response.status != 200:
+            raise StartError((await response.json())["error"]["message"])
+        async for line in response.content:
+            _show_event(line.removeprefix(b"data:").strip())
+        print()
+        left = response.headers["x-ratelimit-remaining-requests"]
+        print(f"{left} requests are left this minute.", file=sys.stderr)
+        return response.headers["X-Prediction-ID"]
+
+
+def _show_event(data: bytes) -> None:
+    if not data or data == b"[DONE]":
+        return
+    event = from_json(data)
+    if "error" in event:
+        raise StartError(event["error"]["message"])
+    for choice in event["choices"]:
+        print(choice["delta"].get("content") or "", end="", flush=True)
+
+
+async def _show_cost(http: aiohttp.ClientSession, prediction_id: str) -> None:
+    async with http.get(f"v1/predictions/{prediction_id}") as response:
+        cost = (await response.json())["cost_nano_usd"]
+    print(f"It cost {cost / NANO:.9f} USD ({prediction_id}).", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Who asks: principals, users and the chosen way to prove who one is."""

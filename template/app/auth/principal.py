@@ -1,0 +1,51 @@
+"""Who is asking, and what they may do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from app.errors import Forbidden
+
+
+class Role(StrEnum):
+    """`auditor` reads everything and changes nothing."""
+
+    USER = "user"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+class Scope(StrEnum):
+    """What a credential is good for: ask models, read one's records, manage access."""
+
+    GENERATE = "generate"
+    READ = "read"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A user as authenticated for one request."""
+
+    user_id: str
+    role: Role
+    plan: str
+    scopes: frozenset[Scope]
+
+    def require(self, scope: Scope) -> None:
+        """Raise `Forbidden` unless the credential has `scope`."""
+        if scope not in self.scopes:
+            raise Forbidden(f"This credential lacks the scope {scope.value!r}.")
+
+
+class Authenticator(Protocol):
+    """The chosen way to prove who one is."""
+
+    async def authenticate(
+        self, method: str, headers: Mapping[str, str], address: str
+    ) -> Principal:
+        """The principal of a request with `headers` from the client `address`.
+
+        Raises `InvalidCredentials`; `TooManyAttempts` and `Forbidden` where the method has them.
+        """

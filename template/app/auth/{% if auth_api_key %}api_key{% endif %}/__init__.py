@@ -1,0 +1,34 @@
+"""API keys: `<slug>_live_<id>_<secret><checksum>` in the header `Authorization: Bearer`."""
+
+import datetime as dt
+
+from fastapi.security import HTTPBearer
+
+from app.auth.api_key import routes
+from app.auth.api_key.authenticator import ApiKeyAuthenticator
+from app.auth.api_key.keys import Keys
+from app.auth.principal import Scope
+from app.db.engine import Database
+from app.settings import Settings
+from app.state.base import Limiter
+
+SCHEME = HTTPBearer(auto_error=False, description="An API key of this service.")
+ROUTERS = (routes.router,)
+
+
+def open_authenticator(settings: Settings, database: Database, _: Limiter) -> ApiKeyAuthenticator:
+    slug = settings.project["name"]
+    return ApiKeyAuthenticator(Keys(database, slug), slug)
+
+
+async def create_credential(
+    settings: Settings, database: Database, user_id: str, expires_at: dt.datetime | None = None
+) -> str:
+    """An API key with every scope, for the command line."""
+    keys = Keys(database, settings.project["name"])
+    return (await keys.create(user_id, "made on the command line", list(Scope), expires_at)).secret
+
+
+def authorization(_: str, credential: str) -> str:
+    """The header for a credential."""
+    return f"Bearer {credential}"

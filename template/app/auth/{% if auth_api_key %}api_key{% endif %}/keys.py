@@ -1,0 +1,161 @@
+"""The form of an API key, and the table of keys."""
+
+import binascii
+import datetime as dt
+import hashlib
+import secrets
+import string
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from sqlalchemy import Column, ForeignKey, Index, Row, String, Table, insert, select, update
+
+from app.auth.principal import Scope
+from app.db.engine import Database
+from app.db.tables import Json, UtcDateTime, metadata, users, utc_now
+from app.errors import NotFound
+from app.ids import new_id
+
+ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+SECRET_LENGTH = 43
+"""256 bits in base 62."""
+CHECKSUM_LENGTH = 6
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("user_id", String(40), ForeignKey("users.id"), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("secret_hash", String(64), nullable=False),
+    Column("scopes", Json, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Index(None, "user_id", "id"),
+)
+
+
+class NewKey(NamedTuple):
+    """A key as shown once, and its row."""
+
+    secret: str
+    row: Row[Any]
+
+
+class Token(NamedTuple):
+    """A well-formed key, taken apart."""
+
+    id: str
+    secret: str
+
+
+def compose(slug: str, key_id: str, secret: str) -> str:
+    """The text of a key. The checksum tells a mistyped key without asking the database."""
+    body = f"{slug}_live_{key_id.removeprefix('key_')}_{secret}"
+    return body + checksum(body)
+
+
+def parse(slug: str, text: str) -> Token | None:
+    """The parts of `text`, or nothing when it cannot be a key of this service."""
+    body, given = text[:-CHECKSUM_LENGTH], text[-CHECKSUM_LENGTH:]
+    prefix, _, secret = body.rpartition("_")
+    start = f"{slug}_live_"
+    if not text.isascii() or checksum(body) != given or not prefix.startswith(start):
+        return None
+    return Token("key_" + prefix.removeprefix(start), secret)
+
+
+def checksum(body: str) -> str:
+    """CRC-32 in base 62, as GitHub's tokens end."""
+    number, digits = binascii.crc32(body.encode()), ""
+    for _ in range(CHECKSUM_LENGTH):
+        number, digit = divmod(number, len(ALPHABET))
+        digits = ALPHABET[digit] + digits
+    return digits
+
+
+def digest(secret: str) -> str:
+    """What is stored of a secret. It has 256 random bits, so that a fast hash is enough."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Keys:
+    """The table of API keys; every query names the owner."""
+
+    def __init__(self, database: Database, slug: str) -> None:
+        self._database = database
+        self._slug = slug
+
+    async def create(
+        self,
+        user_id: str,
+        name: str,
+        scopes: Collection[Scope],
+        expires_at: dt.datetime | None = None,
+    ) -> NewKey:
+        """A new key; its secret is known to nobody afterwards."""
+        secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
+        key_id = new_id("key")
+        row = {
+            "id": key_id,
+            "user_id": user_id,
+            "name": name,
+            "secret_hash": digest(secret),
+            "scopes": sorted(scopes),
+            "created_at": utc_now(),
+            "expires_at": expires_at,
+        }
+        async with self._database.transaction() as connection:
+            await connection.execute(insert(api_keys), row)
+        return NewKey(compose(self._slug, key_id, secret), await self.get(user_id, key_id))
+
+    async def get(self, user_id: str, key_id: str) -> Row[Any]:
+        row = await self._database.fetch_one(_owned(user_id).where(api_keys.c.id == key_id))
+        if row is None:
+            raise NotFound("There is no such key.")
+        return row
+
+    async def list(self, user_id: str) -> list[Row[Any]]:
+        """The user's keys that are not revoked, newest first."""
+        return list(await self._database.fetch(_owned(user_id).order_by(api_keys.c.id.desc())))
+
+    async def revoke(self, user_id: str, key_id: str) -> None:
+        """End a key at once. Raises `NotFound` also for another user's key."""
+        await self.get(user_id, key_id)
+        revoked = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.user_id == user_id)
+        async with self._database.transaction() as connection:
+            await connection.execute(revoked.values(revoked_at=utc_now()))
+
+    async def with_owners(self, key_ids: Collection[str]) -> dict[str, Row[Any]]:
+        """Keys that can be used now, with role and plan of their owners, by id."""
+        statement = (
+            select(
+                api_keys.c.id,
+                api_keys.c.user_id,
+                api_keys.c.secret_hash,
+                api_keys.c.scopes,
+                api_keys.c.expires_at,
+                api_keys.c.last_used_at,
+                users.c.role,
+                users.c.plan,
+            )
+            .join(users, users.c.id == api_keys.c.user_id)
+            .where(
+                api_keys.c.id.in_(key_ids),
+                api_keys.c.revoked_at.is_(None),
+                users.c.disabled_at.is_(None),
+            )
+        )
+        return {row.id: row for row in await self._database.fetch(statement)}
+
+    async def touch(self, key_ids: Collection[str]) -> None:
+        """Note that keys were used now."""
+        used = update(api_keys).where(api_keys.c.id.in_(key_ids)).values(last_used_at=utc_now())
+        async with self._database.transaction() as connection:
+            await connection.execute(used)
+
+
+def _owned(user_id: str) -> Any:
+    return select(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))

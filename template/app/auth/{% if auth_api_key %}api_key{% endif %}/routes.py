@@ -1,0 +1,46 @@
+"""`/v1/keys`: the caller's own API keys."""
+
+import datetime as dt
+
+from fastapi import APIRouter, Request
+
+from app.api import Page
+from app.auth.api_key.keys import Keys
+from app.auth.api_key.schemas import ApiKey, CreatedKey, KeyRequest
+from app.auth.dependencies import ERRORS, Caller
+from app.auth.principal import Scope
+from app.db.tables import utc_now
+from app.errors import Forbidden, InvalidRequest
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=ERRORS)
+
+
+@router.get("")
+async def list_keys(caller: Caller, request: Request) -> Page[ApiKey]:
+    """The caller's keys, newest first."""
+    caller.require(Scope.READ)
+    rows = await _keys(request).list(caller.user_id)
+    return Page(data=[ApiKey.of(row) for row in rows], next_cursor=None)
+
+
+@router.post("", status_code=201)
+async def create_key(caller: Caller, body: KeyRequest, request: Request) -> CreatedKey:
+    """A new key, with no more scopes than the key that asks for it."""
+    caller.require(Scope.ADMIN)
+    if missing := set(body.scopes) - caller.scopes:
+        raise Forbidden(f"This credential cannot grant {', '.join(sorted(missing))}.")
+    if body.expires_at and body.expires_at.astimezone(dt.UTC) <= utc_now():
+        raise InvalidRequest("expires_at lies in the past.", param="expires_at")
+    new = await _keys(request).create(caller.user_id, body.name, body.scopes, body.expires_at)
+    return CreatedKey.of_new(new)
+
+
+@router.delete("/{key_id}", status_code=204)
+async def revoke_key(caller: Caller, key_id: str, request: Request) -> None:
+    """End a key at once."""
+    caller.require(Scope.ADMIN)
+    await _keys(request).revoke(caller.user_id, key_id)
+
+
+def _keys(request: Request) -> Keys:
+    return Keys(request.app.state.database, request.app.state.settings.project["name"])

@@ -1,0 +1,36 @@
+"""HTTP Basic: e-mail address and password."""
+
+import base64
+import datetime as dt
+
+from fastapi import APIRouter
+from fastapi.security.http import HTTPBase
+
+from app.auth.basic.authenticator import BasicAuthenticator
+from app.auth.basic.passwords import Passwords
+from app.db.engine import Database
+from app.settings import Settings
+from app.signing import Signer
+from app.state.base import Limiter
+
+SCHEME = HTTPBase(scheme="basic", auto_error=False, description="E-mail address and password.")
+ROUTERS: tuple[APIRouter, ...] = ()
+
+
+def open_authenticator(
+    settings: Settings, database: Database, limiter: Limiter
+) -> BasicAuthenticator:
+    signer = Signer(settings.secret_key.get_secret_value())
+    return BasicAuthenticator(Passwords(database), limiter, signer, settings.public_url)
+
+
+async def create_credential(
+    _: Settings, database: Database, user_id: str, __: dt.datetime | None = None
+) -> str:
+    """A new password, for the command line. It lasts until there is a newer one."""
+    return await Passwords(database).reset(user_id)
+
+
+def authorization(email: str, credential: str) -> str:
+    """The header for a credential."""
+    return "Basic " + base64.b64encode(f"{email}:{credential}".encode()).decode()

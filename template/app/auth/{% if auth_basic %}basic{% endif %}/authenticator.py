@@ -1,0 +1,127 @@
+"""Tells whose e-mail address and password a request bears."""
+
+import base64
+import binascii
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+from sqlalchemy import Row
+
+from app.auth.basic.passwords import HASHER, Passwords
+from app.auth.principal import Principal, Role, Scope
+from app.errors import Forbidden, InvalidCredentials, ServiceError
+from app.signing import Signer
+from app.state.base import Bucket, Demand, Limiter
+
+# Two at a time bound the memory and the processor time that hashes take.
+HASHES_AT_ONCE = 2
+CHECK_IS_KEPT_SECONDS = 60
+CHECKS_KEPT = 10_000
+# Log-ins a minute that may need a hash: for an account from one address, and from all.
+ATTEMPTS_FROM_ADDRESS = 10
+ATTEMPTS_ON_ACCOUNT = 60
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+
+class TooManyAttempts(ServiceError):
+    status, code = 429, "too_many_attempts"
+
+
+class BasicAuthenticator:
+    """Reads the user at every request; a password that was right is not hashed again for a minute.
+
+    A check is remembered by a keyed digest of user, stored hash and password, so that a change of
+    password or a disabled user ends access at once.
+    """
+
+    def __init__(
+        self, passwords: Passwords, limiter: Limiter, signer: Signer, public_url: str
+    ) -> None:
+        self._passwords = passwords
+        self._limiter = limiter
+        self._signer = signer
+        self._public_host = urlsplit(public_url).netloc
+        self._hashing = anyio.CapacityLimiter(HASHES_AT_ONCE)
+        self._nobody = HASHER.hash(secrets.token_urlsafe())
+        self._checked: dict[bytes, float] = {}
+
+    async def authenticate(
+        self, method: str, headers: Mapping[str, str], address: str
+    ) -> Principal:
+        if method not in SAFE_METHODS:
+            self._refuse_foreign_pages(headers)
+        email, password = _credentials(headers.get("authorization", ""))
+        row = await self._passwords.find(email)
+        if not await self._is_right(email, password, row, address) or row is None:
+            raise _invalid()
+        return Principal(row.id, Role(row.role), row.plan, frozenset(Scope))
+
+    async def _is_right(
+        self, email: str, password: str, row: Row[Any] | None, address: str
+    ) -> bool:
+        stored = row.hash if row else self._nobody
+        check = self._signer.digest("basic", f"{stored}\0{password}".encode())
+        if self._checked.get(check, 0) > time.monotonic():
+            return True
+        await self._count_attempt(email, address)
+        right = await anyio.to_thread.run_sync(
+            HASHER.verify, password, stored, limiter=self._hashing
+        )
+        if right:
+            self._remember(check)
+        return right
+
+    async def _count_attempt(self, email: str, address: str) -> None:
+        account = self._signer.digest("account", email.encode()).hex()
+        origin = self._signer.digest("account", f"{email}\0{address}".encode()).hex()
+        admission = await self._limiter.admit(
+            Demand(
+                (
+                    Bucket("attempts", f"{{{account}}}:all", ATTEMPTS_ON_ACCOUNT),
+                    Bucket("attempts", f"{{{account}}}:{origin}", ATTEMPTS_FROM_ADDRESS),
+                )
+            )
+        )
+        if not admission.admitted:
+            raise TooManyAttempts(
+                "Too many log-ins with this name; wait and try again.",
+                retry_after=admission.longest_wait.wait_seconds,
+            )
+
+    def _remember(self, check: bytes) -> None:
+        now = time.monotonic()
+        if len(self._checked) >= CHECKS_KEPT:
+            self._checked = {key: until for key, until in self._checked.items() if until > now}
+        self._checked[check] = now + CHECK_IS_KEPT_SECONDS
+
+    def _refuse_foreign_pages(self, headers: Mapping[str, str]) -> None:
+        """A browser sends the password along with what another site's page asks it to send."""
+        site = headers.get("sec-fetch-site", "none")
+        origin = headers.get("origin")
+        own = {headers.get("host", ""), self._public_host}
+        if site not in {"none", "same-origin"} or (origin and urlsplit(origin).netloc not in own):
+            raise Forbidden("Requests that change something are taken from this site only.")
+
+
+def _credentials(header: str) -> tuple[str, str]:
+    """E-mail address and password, in UTF-8 (RFC 7617)."""
+    scheme, _, encoded = header.partition(" ")
+    try:
+        decoded = base64.b64decode(encoded.strip(), validate=True).decode()
+    except (binascii.Error, ValueError) as error:
+        raise _invalid() from error
+    email, separator, password = decoded.partition(":")
+    if scheme.lower() != "basic" or not separator or "\0" in decoded:
+        raise _invalid()
+    return email.strip().lower(), password
+
+
+def _invalid() -> InvalidCredentials:
+    return InvalidCredentials(
+        "E-mail address and password are needed (HTTP Basic).",
+        headers={"WWW-Authenticate": 'Basic realm="service", charset="UTF-8"'},
+    )

@@ -1,0 +1,30 @@
+"""`python -m app passwords …`."""
+
+from typing import Annotated
+
+import typer
+
+from app.auth.basic.passwords import Passwords
+from app.auth.users import Users
+from app.command import Json, Session, run, show
+
+app = typer.Typer(name="passwords", help="Passwords of users.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Keeps `passwords reset` two words although it is the only one."""
+
+
+@app.command()
+def reset(
+    email: Annotated[str, typer.Option(help="Whose password it is.")], as_json: Json = False
+) -> None:
+    """Give a user a new random password and show it, this once."""
+
+    async def work(session: Session) -> None:
+        user = await Users(session.database).find(email)
+        password = await Passwords(session.database).reset(user.id)
+        show({"email": user.email, "credential": password}, as_json, password)
+
+    run(work)

@@ -1,0 +1,46 @@
+"""The table of password hashes."""
+
+import secrets
+from typing import Any
+
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
+from sqlalchemy import Column, ForeignKey, Row, String, Table, delete, insert, select
+
+from app.db.engine import Database
+from app.db.tables import UtcDateTime, metadata, users, utc_now
+
+# OWASP's minimum for Argon2id: 19 MiB, two passes.
+HASHER = PasswordHash((Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1),))
+
+passwords = Table(
+    "passwords",
+    metadata,
+    Column("user_id", String(40), ForeignKey("users.id"), primary_key=True),
+    Column("hash", String(200), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+
+class Passwords:
+    """The table of password hashes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def reset(self, user_id: str) -> str:
+        """Give a user a new random password of 144 bits, and return it."""
+        password = secrets.token_urlsafe(18)
+        row = {"user_id": user_id, "hash": HASHER.hash(password), "changed_at": utc_now()}
+        async with self._database.transaction() as connection:
+            await connection.execute(delete(passwords).where(passwords.c.user_id == user_id))
+            await connection.execute(insert(passwords), row)
+        return password
+
+    async def find(self, email: str) -> Row[Any] | None:
+        """Hash, role and plan of an active user."""
+        return await self._database.fetch_one(
+            select(users.c.id, users.c.role, users.c.plan, passwords.c.hash)
+            .join(passwords, passwords.c.user_id == users.c.id)
+            .where(users.c.email == email, users.c.disabled_at.is_(None))
+        )

@@ -1,0 +1,64 @@
+"""Joins calls that wait at the same time into one.
+
+A request that is alone does not wait for company: its item is handled at once. Items that
+arrive while a call runs go together with the next one. So a database commit or a round trip to
+a server is shared by all the requests that need one at that moment.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+MOST_AT_ONCE = 256
+
+
+class Batcher(Generic[Item, Result]):
+    """Hands waiting items to `handle`, one call after the other.
+
+    `handle` takes a list of items and returns a result, or an exception to raise, for each. What
+    it raises itself is raised to every caller of that batch.
+    """
+
+    def __init__(
+        self, handle: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]]
+    ) -> None:
+        self._handle = handle
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._runner: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Result:
+        """The result of `item`. An item is handled even when its caller stops waiting."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run())
+        return await future
+
+    async def drain(self) -> None:
+        """Wait until nothing is waiting or being handled."""
+        while self._runner is not None:
+            await asyncio.wait([self._runner])
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+                await self._run_batch(batch)
+        finally:
+            self._runner = None
+
+    async def _run_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        results: Sequence[Result | Exception]
+        try:
+            results = await self._handle([item for item, _ in batch])
+        except Exception as error:
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.cancelled():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

@@ -1,0 +1,23 @@
+"""`POST /v1/chat/completions`, in OpenAI's wire format."""
+
+from fastapi import APIRouter, Request, Response
+
+from app.api import Asked, answer
+from app.auth.dependencies import ERRORS
+from app.chat.schemas import ChatRequest
+from app.chat.stream import ChatStream
+from app.guard.pipeline import Guard
+
+router = APIRouter(tags=["generations"], responses=ERRORS)
+
+
+@router.post("/v1/chat/completions")
+async def create_chat_completion(body: ChatRequest, asked: Asked, request: Request) -> Response:
+    """A model's answer to a conversation, in one piece or as a stream of chunks."""
+    guard: Guard = request.app.state.guard
+    call = asked.call("chat", body.model, body.body())
+    if body.stream:
+        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        return ChatStream(*await guard.stream(call), with_usage=with_usage)
+    generation, reply = await guard.generate(call)
+    return answer(generation, reply.output)

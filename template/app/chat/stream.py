@@ -1,0 +1,82 @@
+"""Server-sent events: the response that streams a chat."""
+
+import asyncio
+from typing import Any
+
+from fastapi import Response
+from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
+
+from app.errors import ServiceError, log_cause
+from app.guard.failures import too_late
+from app.guard.generation import Generation
+from app.providers.base import Body, Chunks
+
+
+class ChatStream(Response):
+    """Sends chunks as they come, until they end, the client leaves or time is up.
+
+    What arrived together is sent together. A stream that fails ends with an error event and
+    without `[DONE]`.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, generation: Generation, first: list[Body], chunks: Chunks, *, with_usage: bool
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", **generation.headers})
+        del self.headers["content-length"]
+        self._generation = generation
+        self._first = first
+        self._chunks = chunks
+        self._with_usage = with_usage
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        relay = asyncio.create_task(self._relay(send))
+        leaving = asyncio.create_task(_left(receive))
+        try:
+            await asyncio.wait({relay, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            relay.cancel()
+            await asyncio.wait({relay, leaving})
+            await self._chunks.aclose()
+        if not relay.cancelled():
+            relay.result()
+
+    async def _relay(self, send: Send) -> None:
+        headers = {"status": 200, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **headers})
+        try:
+            async with self._generation.job.deadline.scope():
+                await self._send(send, self._first)
+                async for chunks in self._chunks:
+                    await self._send(send, chunks)
+            last = b"data: [DONE]\n\n"
+        except TimeoutError:
+            last = _event(too_late(self._generation.call.seconds).body())
+        except ServiceError as error:
+            log_cause(error)
+            last = _event(error.body())
+        await send({"type": "http.response.body", "body": last})
+
+    async def _send(self, send: Send, chunks: list[Body]) -> None:
+        body = b"".join(_event(chunk) for chunk in chunks if self._is_asked_for(chunk))
+        if body:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _is_asked_for(self, chunk: Body) -> bool:
+        chunk["model"] = self._generation.model.id
+        if not self._with_usage:
+            chunk.pop("usage", None)
+        return bool(chunk.get("choices")) or "usage" in chunk
+
+
+def _event(document: Any) -> bytes:
+    return b"data: " + to_json(document) + b"\n\n"
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""Engine, tables and the transactions that everything durable goes through."""

@@ -1,0 +1,134 @@
+"""The tables. On PostgreSQL they live in the schema `app` (see `postgres.py`)."""
+
+import datetime as dt
+from typing import Any
+
+from pydantic_core import from_json, to_json
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[dt.datetime]):
+    """A point in time, always in UTC; SQLite keeps no zone of its own."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> Any:
+        return value.astimezone(dt.UTC) if value else None
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> dt.datetime | None:
+        return value.replace(tzinfo=value.tzinfo or dt.UTC).astimezone(dt.UTC) if value else None
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON document as text, so that any string that JSON can hold can be kept."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else to_json(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else from_json(value)
+
+
+def owner() -> Column[str]:
+    """Whose row it is; every query for a user's rows names it."""
+    return Column("user_id", String(40), ForeignKey("users.id"), nullable=False)
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("email", String(320), nullable=False, unique=True),
+    Column("role", String(20), nullable=False),
+    Column("plan", String(100), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("disabled_at", UtcDateTime),
+)
+
+# One row for each generation: what was asked, what came of it, what it cost.
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    owner(),
+    Column("request_id", String(64), nullable=False),
+    Column("idempotency_key", String(255)),
+    Column("kind", String(20), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("served_model", String(200)),
+    Column("provider", String(40)),
+    Column("status", String(20), nullable=False),
+    Column("outcome", String(20)),
+    Column("input", Json),
+    Column("output", Json),
+    Column("error", Json),
+    Column("input_tokens", Integer, nullable=False, default=0),
+    Column("output_tokens", Integer, nullable=False, default=0),
+    Column("microseconds", BigInteger, nullable=False, default=0),
+    Column("cost_nano_usd", BigInteger, nullable=False, default=0),
+    Column("latency_ms", Integer),
+    Column("feedback", Json),
+    # The UTC day that it counts for, fixed when it was asked.
+    Column("day", String(10), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("erased_at", UtcDateTime),
+    Index(None, "user_id", "id"),
+    Index(None, "user_id", "day"),
+)
+
+# The ledger: one row for each call of a provider, written before a byte leaves. `state` is
+# reserved, settled, released (nothing was billed) or uncertain (settled at its bound).
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("prediction_id", String(40), ForeignKey("predictions.id"), nullable=False),
+    owner(),
+    Column("number", Integer, nullable=False),
+    Column("provider", String(40), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("bound_nano_usd", BigInteger, nullable=False),
+    Column("cost_nano_usd", BigInteger, nullable=False, default=0),
+    Column("price", Json, nullable=False),
+    # The provider's own id of the work, where it runs on without us.
+    Column("remote_id", String(200)),
+    Column("day", String(10), nullable=False),
+    Column("opened_at", UtcDateTime, nullable=False),
+    Column("lease_until", UtcDateTime, nullable=False),
+    Column("closed_at", UtcDateTime),
+    Index(None, "prediction_id"),
+    Index(None, "user_id", "day"),
+    Index(None, "state", "lease_until"),
+)
+
+
+def utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

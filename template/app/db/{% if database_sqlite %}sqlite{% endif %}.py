@@ -1,0 +1,119 @@
+"""SQLite: a file, one process."""
+
+import asyncio
+import fcntl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.db.engine import Database, refuse_workers
+from app.errors import StartError
+from app.settings import ROOT, Settings
+
+# File systems that go with the container.
+EPHEMERAL = {"overlay", "tmpfs", "ramfs", "aufs", "fuse-overlayfs"}
+LOCK_PATIENCE_SECONDS = 10.0
+LOCK_INTERVAL_SECONDS = 0.2
+CONNECTIONS = 8
+
+
+class SqliteDatabase(Database):
+    """A file in WAL mode; `synchronous=FULL` makes a commit outlive a power loss."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        engine = create_async_engine(
+            f"sqlite+aiosqlite:///{path}", pool_size=CONNECTIONS, max_overflow=0
+        )
+        event.listen(engine.sync_engine, "connect", _configure)
+        event.listen(engine.sync_engine, "begin", _begin)
+        super().__init__(engine, reading=True)
+
+
+def open_database(settings: Settings) -> SqliteDatabase:
+    """The database of `DATABASE_URL`.
+
+    Raises `StartError` for an address that is wrong, and in production for a file that would go
+    with the container.
+    """
+    path = file_of(settings.database_url)
+    if settings.production and not settings.accept_ephemeral_database and is_ephemeral(path):
+        raise StartError(
+            f"{path} goes with the container: mount a volume and point DATABASE_URL into it, or "
+            "accept the loss of all data with ACCEPT_EPHEMERAL_DATABASE=true."
+        )
+    return SqliteDatabase(path)
+
+
+@asynccontextmanager
+async def alone(settings: Settings, _: Database) -> AsyncIterator[None]:
+    """Hold the file for this process, by a lock file beside it.
+
+    Waits a few seconds for a predecessor to stop, then raises `StartError`.
+    """
+    refuse_workers(settings)
+    path = file_of(settings.database_url)
+    with path.with_name(path.name + ".lock").open("a") as lock:
+        give_up_at = time.monotonic() + LOCK_PATIENCE_SECONDS
+        while not _locked(lock.fileno()):
+            if time.monotonic() > give_up_at:
+                raise StartError(
+                    f"Another process serves from {path}. An SQLite file belongs to one process: "
+                    "stop the other one, or give each its own DATABASE_URL."
+                )
+            await asyncio.sleep(LOCK_INTERVAL_SECONDS)
+        yield
+
+
+def file_of(url: str) -> Path:
+    """The file of `sqlite:///relative` or `sqlite:////absolute`; relative to the project."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StartError("DATABASE_URL is not a URL; use sqlite:///data/app.db") from error
+    if parsed.get_backend_name() != "sqlite" or parsed.database in {None, "", ":memory:"}:
+        raise StartError("DATABASE_URL must name an SQLite file, such as sqlite:///data/app.db")
+    return ROOT / str(parsed.database)
+
+
+def is_ephemeral(path: Path, mounts: str = "/proc/self/mounts") -> bool:
+    """Whether `path` lies on a disk that is lost with the container."""
+    try:
+        lines = Path(mounts).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:  # No Linux, so no container.
+        return False
+    points = {Path(fields[1]): fields[2] for fields in map(str.split, lines)}
+    holders = [point for point in points if path.is_relative_to(point)]
+    return points[max(holders, key=lambda point: len(point.parts))] in EPHEMERAL
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _configure(connection: Any, _: Any) -> None:
+    # Transactions are begun by `_begin`, not by the driver.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA busy_timeout=4000")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction takes the write lock at once: taken later, it can fail with SQLITE_BUSY.
+    if not connection.get_execution_options().get("reading"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,21 @@
+"""`POST /v1/embeddings`, in OpenAI's wire format."""
+
+from fastapi import APIRouter, Request, Response
+
+from app.api import Asked, answer
+from app.auth.dependencies import ERRORS
+from app.embeddings.schemas import EmbeddingRequest
+from app.guard.pipeline import Guard
+
+router = APIRouter(tags=["generations"], responses=ERRORS)
+
+
+@router.post("/v1/embeddings")
+async def create_embedding(body: EmbeddingRequest, asked: Asked, request: Request) -> Response:
+    """Vectors for texts."""
+    guard: Guard = request.app.state.guard
+    call = asked.call("embedding", body.model, body.body())
+    # Vectors can be made again and are large: the record keeps what was asked, not them.
+    call.keep_output = False
+    generation, reply = await guard.generate(call)
+    return answer(generation, reply.output)

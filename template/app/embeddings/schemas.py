@@ -1,0 +1,26 @@
+"""The body of an embedding request, in OpenAI's format."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from app.api import RequestBody
+
+
+class EmbeddingInput(RequestBody):
+    """Everything but the model: texts, or token ids."""
+
+    input: str | list[str] | list[int] | list[list[int]] = Field(min_length=1)
+    dimensions: int | None = Field(None, ge=1, le=4096)
+    encoding_format: Literal["float", "base64"] | None = None
+    user: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """What was given, for the provider."""
+        return self.model_dump(exclude_unset=True, exclude_none=True, exclude={"model"})
+
+
+class EmbeddingRequest(EmbeddingInput):
+    """An embedding as a client asks for it."""
+
+    model: str

@@ -1,0 +1,160 @@
+"""Errors that reach a client: each class carries its HTTP status and code.
+
+All are rendered in OpenAI's shape, `{"error": {"message", "type", "code", "param"}}`, so that
+OpenAI's clients raise their own typed exceptions for them.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+logger = logging.getLogger("app")
+
+
+class StartError(Exception):
+    """The service cannot start; the message says what is wrong and what to do."""
+
+
+class ServiceError(Exception):
+    """An error with a sentence for the client that says what to do.
+
+    `param` names the offending field, `retry_after` is in seconds.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """The error in the shape of OpenAI's API."""
+        return _body(self.status, self.code, self.message, self.param)
+
+
+class InvalidCredentials(ServiceError):
+    status, code = 401, "invalid_credentials"
+
+
+class Forbidden(ServiceError):
+    status, code = 403, "forbidden"
+
+
+class NotFound(ServiceError):
+    status, code = 404, "not_found"
+
+
+class ModelNotFound(ServiceError):
+    status, code = 404, "model_not_found"
+
+
+class Conflict(ServiceError):
+    status, code = 409, "conflict"
+
+
+class InvalidRequest(ServiceError):
+    status, code = 422, "invalid_request"
+
+
+class UnsupportedParameter(ServiceError):
+    status, code = 422, "unsupported_parameter"
+
+
+class RequestTooLarge(ServiceError):
+    status, code = 422, "request_too_large"
+
+
+class RateLimited(ServiceError):
+    status, code = 429, "rate_limit_exceeded"
+
+
+class ProviderError(ServiceError):
+    status, code = 502, "provider_error"
+
+
+class ProviderCoolingDown(ServiceError):
+    status, code = 503, "provider_cooling_down"
+
+
+class LimiterUnavailable(ServiceError):
+    status, code = 503, "limiter_unavailable"
+
+
+class DatabaseUnavailable(ServiceError):
+    status, code = 503, "database_unavailable"
+
+
+class DeadlineExceeded(ServiceError):
+    status, code = 504, "deadline_exceeded"
+
+
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+# What Starlette and FastAPI raise themselves, in the service's words.
+FRAMEWORK_ERRORS = {
+    400: (422, "invalid_request", "The body could not be read; send valid JSON in UTF-8."),
+    404: (404, "not_found", "There is nothing at this address; see /docs."),
+    405: (405, "method_not_allowed", "This address does not take this method; see /docs."),
+    413: (413, "body_too_large", "The body is over MAX_BODY_BYTES; send less."),
+}
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error in one shape."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _framework_error)
+
+
+def log_cause(error: ServiceError) -> None:
+    """Tell the operator what is behind an error that is not the client's."""
+    if error.status >= 500:
+        cause = error.__cause__
+        logger.warning("%s: %s", error.code, f"{type(cause).__name__}: {cause}" if cause else "-")
+
+
+async def _service_error(_: Request, error: Any) -> JSONResponse:
+    log_cause(error)
+    return JSONResponse(error.body(), error.status, error.headers)
+
+
+async def _validation_error(_: Request, error: Any) -> JSONResponse:
+    """Names the first wrong field and what is wrong with it, never the input itself."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"][1:])
+    code, message = "invalid_request", f"{path}: {first['msg']}."
+    if first["type"] == "extra_forbidden":
+        code, message = "unsupported_parameter", f"The parameter {path!r} is not supported."
+    elif first["type"] == "json_invalid" or not path:
+        path, message = "", "The body must be a JSON object (Content-Type: application/json)."
+    return JSONResponse(_body(422, code, message, path or None), 422)
+
+
+async def _framework_error(_: Request, error: Any) -> JSONResponse:
+    default = (error.status_code, "invalid_request", str(error.detail))
+    status, code, message = FRAMEWORK_ERRORS.get(error.status_code, default)
+    return JSONResponse(_body(status, code, message, None), status, error.headers)
+
+
+def _body(
+    status: int, code: str, message: str, param: str | None
+) -> dict[str, dict[str, str | None]]:
+    kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "code": code, "param": param}}

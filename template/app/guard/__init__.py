@@ -1,0 +1,1 @@
+"""What every generation passes before and after a provider; `pipeline` is the path."""

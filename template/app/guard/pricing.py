@@ -1,0 +1,112 @@
+"""What a call costs, and the most that it can cost before it was made.
+
+Money is an integer number of nano-dollars, rounded up.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+from app.errors import InvalidRequest, RequestTooLarge
+from app.policy import Model, Price
+from app.providers.base import Usage
+
+MILLION = 1_000_000
+TEXT_PARTS = {"text": "text", "refusal": "refusal"}
+# What a model reads beside the messages.
+SCHEMAS = ("tools", "tool_choice", "response_format", "functions")
+
+
+def cost(price: Price, usage: Usage) -> int:
+    """The cost of `usage` in nano-dollars: tokens at their price per million, plus seconds."""
+    tokens = usage.input_tokens * price.input + usage.output_tokens * price.output
+    return _ceil(tokens, MILLION) + _ceil(usage.microseconds * price.second, MILLION)
+
+
+def bound(model: Model, body: Mapping[str, Any]) -> Usage:
+    """The most that a call with `body` can use.
+
+    Text is bounded by its UTF-8 bytes after NFKC normalisation: no tokenizer makes more tokens.
+    Raises `RequestTooLarge` above the model's limits, `InvalidRequest` for what has no bound.
+    """
+    if model.usd_per_second is not None and model.max_seconds:
+        return Usage(microseconds=model.max_seconds * MILLION)
+    most = {"chat": _chat_bound, "embedding": _embedding_bound}[model.kind](model, body)
+    if model.max_input_tokens is not None and most.input_tokens > model.max_input_tokens:
+        raise RequestTooLarge(
+            f"The input can be up to {most.input_tokens} tokens (its bytes count); "
+            f"this model takes {model.max_input_tokens} at most. Send less.",
+            param="messages" if model.kind == "chat" else "input",
+        )
+    return most
+
+
+def _chat_bound(model: Model, body: Mapping[str, Any]) -> Usage:
+    tokens = model.overhead_tokens
+    tokens += sum(_message_tokens(model, message) for message in body["messages"])
+    tokens += sum(_bytes(_json(body[name])) for name in SCHEMAS if body.get(name))
+    return Usage(tokens, output_limit(model, body) * int(body.get("n") or 1))
+
+
+def output_limit(model: Model, body: Mapping[str, Any]) -> int:
+    """The most output tokens of one choice: the request's maximum, or the model's."""
+    most = model.max_output_tokens
+    for name in ("max_completion_tokens", "max_tokens"):
+        asked = body.get(name)
+        if asked is not None:
+            if asked > most:
+                raise RequestTooLarge(f"{name}: this model writes {most} at most.", param=name)
+            return int(asked)
+    return most
+
+
+def _message_tokens(model: Model, message: Mapping[str, Any]) -> int:
+    content = message.get("content")
+    # The role's bytes stand for the separators around a message.
+    tokens = _bytes(message["role"])
+    if rest := {name: message[name] for name in message if name not in {"content", "role"}}:
+        tokens += _bytes(_json(rest))
+    if isinstance(content, str):
+        return tokens + _bytes(content)
+    return tokens + sum(_part_tokens(model, part) for part in content or ())
+
+
+def _part_tokens(model: Model, part: Mapping[str, Any]) -> int:
+    kind = part.get("type")
+    if kind in TEXT_PARTS:
+        return _bytes(str(part.get(TEXT_PARTS[kind], "")))
+    if kind == "image_url" and model.tokens_per_image is not None:
+        return model.tokens_per_image
+    raise InvalidRequest(
+        f"This model takes no content of type {kind!r} here: its cost is not declared.",
+        param="messages",
+    )
+
+
+def _embedding_bound(model: Model, body: Mapping[str, Any]) -> Usage:
+    return Usage(sum(model.overhead_tokens + size for size in _input_sizes(body["input"])))
+
+
+def _input_sizes(given: str | list[Any]) -> Iterator[int]:
+    """The bound of each input: a text, a list of token ids, or a list of either."""
+    if isinstance(given, str):
+        yield _bytes(given)
+    elif given and isinstance(given[0], int):
+        yield len(given)
+    else:
+        for item in given:
+            yield from _input_sizes(item)
+
+
+def _bytes(text: str) -> int:
+    return len(text if text.isascii() else unicodedata.normalize("NFKC", text).encode())
+
+
+def _json(value: Any) -> str:
+    return to_json(value).decode()
+
+
+def _ceil(amount: int, unit: int) -> int:
+    return -(-amount // unit)

@@ -1,0 +1,59 @@
+"""Is it up, is it ready, what does it count: for hosts and monitors."""
+
+import asyncio
+import hmac
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.db.engine import Database
+from app.db.migrate import pending
+from app.errors import NotFound, ServiceError
+from app.settings import Settings
+from app.state.base import Limiter
+from app.telemetry import metrics
+
+router = APIRouter(tags=["health"])
+CHECK_SECONDS = 0.9
+
+
+@router.get("/livez")
+async def alive() -> dict[str, str]:
+    """The process is up; says nothing of what it depends on."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+@router.get("/healthz", include_in_schema=False)
+async def ready(request: Request, response: Response) -> dict[str, str]:
+    """Whether generations can be served now: database, migrations and limiter answer."""
+    if await is_ready(request.app.state):
+        return {"status": "ready"}
+    response.status_code = 503
+    return {"status": "not ready"}
+
+
+@router.get("/metrics", include_in_schema=False)
+async def expose_metrics(request: Request) -> Response:
+    """Prometheus' text format. In production it is not there without the token."""
+    settings: Settings = request.app.state.settings
+    token = settings.metrics_token.get_secret_value()
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if (token or settings.production) and not (
+        token and hmac.compare_digest(given.encode(), token.encode())
+    ):
+        raise NotFound("There is nothing at this address; see /docs.")
+    body, content_type = metrics.expose()
+    return Response(body, headers={"Content-Type": content_type})
+
+
+async def is_ready(state: Any) -> bool:
+    """Whether everything that a generation needs answers within a second."""
+    database: Database = state.database
+    limiter: Limiter = state.limiter
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await asyncio.gather(limiter.check(), database.check())
+            return not await pending(database)
+    except (ServiceError, TimeoutError):
+        return False

@@ -1,0 +1,123 @@
+"""Builds the service: its parts in the lifespan, its routes on the application."""
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+from fastapi import Depends, FastAPI
+
+from app import errors, health, models, policy, settings, wiring
+from app.auth.users import Users
+from app.chat import routes as chat
+from app.console import routes as console
+from app.embeddings import routes as embeddings
+from app.errors import StartError
+from app.guard.ledger import Ledger
+from app.guard.limits import Limits
+from app.guard.pipeline import Guard
+from app.policy import Policy
+from app.predictions import routes as predictions
+from app.predictions.records import Records
+from app.predictions.runner import Runner
+from app.providers.base import Provider
+from app.providers.http import open_session
+from app.settings import Settings
+from app.signing import Signer
+from app.telemetry.logging import configure, log
+from app.telemetry.middleware import RequestMiddleware
+from app.usage import routes as usage
+from app.usage.report import Report
+
+API_ROUTERS = (
+    chat.router,
+    embeddings.router,
+    predictions.router,
+    models.router,
+    usage.router,
+    *wiring.auth.ROUTERS,
+)
+
+
+def create_app(given: Settings | None = None) -> FastAPI:
+    """The application. Raises `StartError` for a wrong environment."""
+    chosen = given or settings.load()
+    configure(chosen)
+    app = FastAPI(
+        title=chosen.project["title"],
+        description=chosen.project["description"],
+        version=chosen.project["version"],
+        lifespan=lifespan,
+    )
+    app.state.settings = chosen
+    for router in API_ROUTERS:
+        app.include_router(router, dependencies=[Depends(wiring.auth.SCHEME)])
+    app.include_router(health.router)
+    app.include_router(console.router)
+    errors.install(app)
+    app.add_middleware(RequestMiddleware, max_body_bytes=chosen.max_body_bytes)
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Opens what the service works with, and closes it in reverse order when it stops."""
+    chosen: Settings = app.state.settings
+    async with AsyncExitStack() as stack:
+        database = wiring.database.open_database(chosen)
+        stack.push_async_callback(database.close)
+        session = await stack.enter_async_context(open_session())
+        providers = open_providers(chosen, session)
+        rules = open_policy(chosen, providers)
+        await stack.enter_async_context(wiring.alone(chosen, database))
+        limiter = wiring.limiter.open_limiter(chosen)
+        stack.push_async_callback(limiter.close)
+        guard = Guard(
+            rules,
+            Limits(rules, limiter),
+            Ledger(database, keep_content=chosen.store_content),
+            providers,
+            log_content=chosen.log_content,
+        )
+        stack.push_async_callback(guard.drain)
+        runner = Runner(guard)
+        stack.push_async_callback(runner.close)
+        state = app.state
+        state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
+        state.policy, state.users, state.report = rules, Users(database), Report(database)
+        state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
+        state.records = Records(database, signer(chosen))
+        yield
+
+
+def open_providers(chosen: Settings, session: aiohttp.ClientSession) -> dict[str, Provider]:
+    """The chosen providers and the offline one, by name."""
+    opened: list[Provider] = [part.open_provider(chosen, session) for part in wiring.PROVIDERS]
+    return {provider.name: provider for provider in opened}
+
+
+def open_policy(chosen: Settings, providers: Mapping[str, Provider]) -> Policy:
+    """The policy files. Raises `StartError` when they are wrong or, in production, when a
+    provider that they use has no credential.
+    """
+    rules = policy.load(chosen.policy_dir)
+    for warning in rules.warnings:
+        log(logging.WARNING, warning)
+    used = {model.provider for model in rules.models.values()}
+    if unknown := used - set(providers):
+        raise StartError(
+            f"models.toml: {', '.join(sorted(unknown))} is no provider of this service; "
+            f"it has {', '.join(sorted(providers))}"
+        )
+    missing = [name for key in sorted(used) if (name := providers[key].missing())]
+    if missing and chosen.production:
+        raise StartError(
+            f"{', '.join(missing)}: not set, but models.toml offers models that need it. "
+            "Set it, or remove those models."
+        )
+    return rules
+
+
+def signer(chosen: Settings) -> Signer:
+    keys = chosen.secret_key.get_secret_value(), chosen.secret_key_previous.get_secret_value()
+    return Signer(*keys)

@@ -1,0 +1,100 @@
+"""`/v1/predictions`: any model with any input, and the caller's own records."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from app.api import Asked, Page
+from app.auth.dependencies import ERRORS, Caller
+from app.auth.principal import Scope
+from app.guard.ledger import LEASE_MARGIN
+from app.guard.pipeline import Guard
+from app.policy import Model, Policy
+from app.predictions.records import Records
+from app.predictions.runner import Runner
+from app.predictions.schemas import Feedback, Prediction, PredictionRequest, body_of
+from app.settings import Settings
+
+router = APIRouter(prefix="/v1/predictions", tags=["predictions"], responses=ERRORS)
+
+
+@router.post("", status_code=201, responses={202: {"model": Prediction}})
+async def create_prediction(
+    body: PredictionRequest,
+    asked: Asked,
+    request: Request,
+    response: Response,
+    prefer: Annotated[str, Header()] = "",
+) -> Prediction:
+    """Ask any model. Waits for the answer, or with `Prefer: respond-async` answers 202 at once."""
+    state = request.app.state
+    guard: Guard = state.guard
+    policy: Policy = state.policy
+    model = policy.model(body.model)
+    later = "respond-async" in prefer
+    seconds = _seconds(model, state.settings) if later else None
+    call = asked.call(model.kind, model.id, body_of(model.kind, body.input), seconds)
+    generation = await guard.begin(call)
+    response.headers.update(generation.headers)
+    if later:
+        runner: Runner = state.runner
+        runner.start(generation)
+        response.status_code = 202
+        response.headers["Location"] = f"/v1/predictions/{generation.id}"
+        return await _read(state.records, asked.caller.user_id, generation.id)
+    reply = await guard.finish(generation)
+    prediction = await _read(state.records, asked.caller.user_id, generation.id)
+    return prediction.model_copy(update={"input": body.input, "output": reply.output})
+
+
+@router.get("")
+async def list_predictions(
+    caller: Caller,
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: str | None = None,
+) -> Page[Prediction]:
+    """The caller's records, newest first."""
+    caller.require(Scope.READ)
+    records: Records = request.app.state.records
+    rows, next_cursor = await records.list(caller.user_id, limit, cursor)
+    return Page(data=[Prediction.of(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.get("/{prediction_id}")
+async def get_prediction(caller: Caller, prediction_id: str, request: Request) -> Prediction:
+    """One record, also while it runs."""
+    caller.require(Scope.READ)
+    return await _read(request.app.state.records, caller.user_id, prediction_id)
+
+
+@router.delete("/{prediction_id}", status_code=204)
+async def erase_prediction(caller: Caller, prediction_id: str, request: Request) -> None:
+    """Cancel it if it runs, and erase its content. The ledger keeps what it cost."""
+    caller.require(Scope.GENERATE)
+    records: Records = request.app.state.records
+    runner: Runner = request.app.state.runner
+    await records.get(caller.user_id, prediction_id)
+    await runner.cancel(prediction_id)
+    await records.erase(caller.user_id, prediction_id)
+
+
+@router.put("/{prediction_id}/feedback")
+async def rate_prediction(
+    caller: Caller, prediction_id: str, body: Feedback, request: Request
+) -> Feedback:
+    """Say whether an answer was good."""
+    caller.require(Scope.GENERATE)
+    records: Records = request.app.state.records
+    await records.rate(caller.user_id, prediction_id, body.model_dump())
+    return body
+
+
+async def _read(records: Records, user_id: str, prediction_id: str) -> Prediction:
+    return Prediction.of(await records.get(user_id, prediction_id))
+
+
+def _seconds(model: Model, settings: Settings) -> float:
+    """Nobody waits for it, so a model billed by time may take all the time that it may bill."""
+    longest = (model.max_seconds or 0) + LEASE_MARGIN.total_seconds()
+    return max(settings.request_deadline_seconds, longest)

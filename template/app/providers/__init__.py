@@ -1,0 +1,1 @@
+"""Who answers: one interface, one thin adapter per provider."""

@@ -1,0 +1,148 @@
+"""The interface of a provider, and what all adapters share.
+
+An adapter is thin: it sends a request that was checked already, and translates the answer. It
+neither retries nor keeps time; the guard does.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
+
+from app.errors import InvalidRequest, UnsupportedParameter
+from app.policy import Kind, Model
+
+Body = dict[str, Any]
+Chunks = AsyncGenerator[list[Body], None]
+"""The chunks of a chat in OpenAI's format, together as they arrived."""
+TIMER_SECONDS = 0.005
+
+
+class Outcome(StrEnum):
+    """What came of a generation. HTTP 200 is not success."""
+
+    OK = "ok"
+    EMPTY = "empty"
+    REFUSAL = "refusal"
+    TRUNCATED = "truncated"
+    FILTERED = "filtered"
+    INVALID_SCHEMA = "invalid_schema"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    PROVIDER_ERROR = "provider_error"
+
+
+class Usage(NamedTuple):
+    """What a call used, or the most that it can use."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    microseconds: int = 0
+
+
+class Reply(NamedTuple):
+    """A provider's answer.
+
+    `output` is OpenAI's response object for chats and embeddings, and whatever a task's model
+    answers otherwise. `usage` is None when the provider did not say.
+    """
+
+    output: Any
+    usage: Usage | None
+
+
+class Deadline:
+    """A moment that bounds all the work for one request."""
+
+    def __init__(self, seconds: float) -> None:
+        self._at = time.monotonic() + seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, 0 when it has passed."""
+        return max(0.0, self._at - time.monotonic())
+
+    @property
+    def passed(self) -> bool:
+        """Whether it has passed, as exactly as event loops keep time."""
+        return self.remaining < TIMER_SECONDS
+
+    def scope(self) -> asyncio.Timeout:
+        """A context that raises `TimeoutError` at the deadline."""
+        return asyncio.timeout(self.remaining)
+
+
+@dataclass(slots=True)
+class Job:
+    """One attempt at a provider: what is sent, and what is learnt on the way.
+
+    `sent` turns true when the first byte may have left. `remote_id` is the provider's id of work
+    that runs on without us.
+    """
+
+    model: Model
+    body: Body
+    deadline: Deadline
+    sent: bool = False
+    remote_id: str | None = None
+
+
+class ProviderFailure(Exception):
+    """A call failed. The message is for the operator.
+
+    `status` is the provider's HTTP status, if it answered; `retry_after` is in seconds. `billed`
+    is False when the provider's terms say that it does not bill this, None when unknown. `param`
+    is a parameter that the provider refused; `usage` is what it counted all the same.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        billed: bool | None = None,
+        param: str | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+        self.billed = billed
+        self.param = param
+        self.usage = usage
+
+
+class Provider(Protocol):
+    """A provider.
+
+    `parameters` lists, per kind of model, all that is passed on; None passes everything.
+    """
+
+    name: str
+    parameters: Mapping[Kind, frozenset[str] | None]
+
+    def missing(self) -> str | None:
+        """The environment variable without which no call can succeed, if it is not set."""
+
+    async def answer(self, job: Job) -> Reply:
+        """The whole answer. Raises `ProviderFailure`."""
+
+    def stream(self, job: Job) -> Chunks:
+        """A chat as it is written. Raises `ProviderFailure`, also in the middle."""
+
+    async def cancel(self, job: Job) -> None:
+        """End work that runs on at the provider, where that stops its bill."""
+
+
+def check_parameters(provider: Provider, model: Model, body: Mapping[str, Any]) -> None:
+    """Raise `UnsupportedParameter` for the first parameter that the adapter does not pass on."""
+    if model.kind not in provider.parameters:
+        raise InvalidRequest(f"{provider.name} offers no {model.kind} models.", param="model")
+    passed_on = provider.parameters[model.kind]
+    for name in body:
+        if passed_on is not None and name not in passed_on:
+            message = f"The parameter {name!r} is not supported for this model."
+            raise UnsupportedParameter(message, param=name)

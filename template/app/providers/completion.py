@@ -1,0 +1,76 @@
+"""A chat's answer in the shape of OpenAI's chat completions, which is this service's own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import from_json
+
+from app.providers.base import Body, Outcome, Usage
+
+FINISHED = {"length": Outcome.TRUNCATED, "content_filter": Outcome.FILTERED}
+
+
+def usage_of(usage: Any) -> Usage | None:
+    """What the provider counted, if it said so. Reasoning is part of the output tokens."""
+    try:
+        return Usage(int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def outcome_of(output: Body, asked: Mapping[str, Any]) -> Outcome:
+    """How a chat ended, by its first choice that is not as `asked`."""
+    outcomes = [_outcome(choice, asked) for choice in output["choices"]] or [Outcome.EMPTY]
+    return next((outcome for outcome in outcomes if outcome is not Outcome.OK), Outcome.OK)
+
+
+def _outcome(choice: Body, asked: Mapping[str, Any]) -> Outcome:
+    message = choice.get("message") or {}
+    if choice.get("finish_reason") in FINISHED:
+        return FINISHED[choice["finish_reason"]]
+    if message.get("refusal"):
+        return Outcome.REFUSAL
+    if message.get("tool_calls"):
+        return Outcome.OK
+    if not message.get("content"):
+        return Outcome.EMPTY
+    form = (asked.get("response_format") or {}).get("type", "text")
+    return Outcome.OK if form == "text" or _is_json(message["content"]) else Outcome.INVALID_SCHEMA
+
+
+def _is_json(text: str) -> bool:
+    try:
+        from_json(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Transcript:
+    """Puts the chunks of a stream together, as the answer that would have come in one piece."""
+
+    def __init__(self) -> None:
+        self.choices: dict[int, Body] = {}
+        self.usage: Usage | None = None
+
+    def add(self, chunk: Body) -> None:
+        self.usage = usage_of(chunk.get("usage")) or self.usage
+        for part in chunk.get("choices") or ():
+            index = part.get("index", 0)
+            empty = {"index": index, "message": {"role": "assistant"}, "finish_reason": None}
+            choice = self.choices.setdefault(index, empty)
+            choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
+            _merge(choice["message"], part.get("delta") or {})
+
+    @property
+    def output(self) -> Body:
+        """The choices in the form of a chat completion."""
+        return {"object": "chat.completion", "choices": list(self.choices.values())}
+
+
+def _merge(message: Body, delta: Body) -> None:
+    for name in ("content", "refusal"):
+        if delta.get(name):
+            message[name] = message.get(name, "") + delta[name]
+    if delta.get("tool_calls"):
+        message.setdefault("tool_calls", []).extend(delta["tool_calls"])

@@ -1,0 +1,115 @@
+"""One shared HTTP session for all providers, and how its faults are told."""
+
+import asyncio
+import email.utils
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic_core import from_json
+
+from app.providers.base import Job, ProviderFailure
+
+CONNECT_SECONDS = 5
+CONNECTIONS = 1000
+# A client's error is answered before any work is done, so nothing is billed for it.
+NOT_BILLED = frozenset({400, 401, 403, 404, 405, 409, 413, 415, 422, 429})
+
+Hint = Callable[[Mapping[str, Any]], float | None]
+
+
+def open_session() -> aiohttp.ClientSession:
+    """The session. Deadlines are the guard's, so that there is no other time-out but to connect."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        read_bufsize=256 * 1024,
+    )
+
+
+class Http:
+    """Requests to one provider. Everything here raises `ProviderFailure`.
+
+    `hint` finds the pause, in seconds, that a provider asks for in the body of an error.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        token: str,
+        hint: Hint = lambda _: None,
+    ) -> None:
+        self._session = session
+        self.base_url = base_url.rstrip("/")
+        # Servers of one's own may need no token.
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._hint = hint
+
+    @asynccontextmanager
+    async def request(
+        self, job: Job, method: str, url: str, json: Any = None, **headers: str
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response with a status below 300. An address that a provider returned must be its own,
+        and redirects are not followed.
+        """
+        if urlsplit(url)[:2] != urlsplit(self.base_url)[:2]:
+            raise ProviderFailure("the provider points to another host")
+        headers = {**self._headers, **headers}
+        options = {"json": json, "headers": headers, "allow_redirects": False}
+        job.sent = True
+        try:
+            async with self._session.request(method, url, **options) as response:
+                if response.status >= 300:
+                    raise await self._failure(response)
+                yield response
+        except aiohttp.ClientConnectorError as error:
+            job.sent = False
+            raise ProviderFailure("no connection", billed=False) from error
+        except (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError) as error:
+            raise ProviderFailure(f"connection lost ({type(error).__name__})") from error
+
+    async def json(self, job: Job, method: str, url: str, json: Any = None, **headers: str) -> Any:
+        """The JSON document of an answer."""
+        async with self.request(job, method, url, json, **headers) as response:
+            return decode(await response.read())
+
+    async def _failure(self, response: aiohttp.ClientResponse) -> ProviderFailure:
+        """What an error answer says: status, when to come back, which parameter is wrong."""
+        try:
+            details = from_json(await response.read())
+        except ValueError:
+            details = None
+        details = details if isinstance(details, dict) else {}
+        error = details.get("error")
+        fields = error if isinstance(error, dict) else {}
+        return ProviderFailure(
+            f"status {response.status}",
+            status=response.status,
+            retry_after=retry_after(response.headers) or self._hint(details),
+            billed=False if response.status in NOT_BILLED else None,
+            param=fields.get("param"),
+        )
+
+
+def decode(raw: bytes) -> Any:
+    """JSON, or a failure: the provider answered nonsense, and may bill it."""
+    try:
+        return from_json(raw)
+    except ValueError as error:
+        raise ProviderFailure("the answer is not JSON") from error
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that `Retry-After` asks to wait, given in seconds or as a date (RFC 9110)."""
+    value = headers.get("Retry-After", "")
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

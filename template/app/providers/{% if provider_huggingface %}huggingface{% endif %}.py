@@ -1,0 +1,110 @@
+"""Hugging Face: chats through its router, embeddings and any task's model."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from app.errors import InvalidRequest
+from app.policy import Kind
+from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage
+from app.providers.http import Http, decode
+from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat
+from app.settings import Settings
+
+OWN_ADDRESS = "https://router.huggingface.co"
+TASKS = "hf-inference/models"
+
+
+class HuggingFaceProvider:
+    """Chats in OpenAI's format; the rest as `{"inputs": …}`, billed by seconds of compute."""
+
+    name = "huggingface"
+    parameters: Mapping[Kind, frozenset[str] | None] = {
+        "chat": CHAT_PARAMETERS,
+        "embedding": frozenset({"input", "encoding_format"}),
+        "task": frozenset({"inputs", "parameters", "options"}),
+    }
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
+        base_url = base_url.rstrip("/").removesuffix("/v1")
+        self._http = Http(session, base_url, token, loading_seconds)
+        self._missing = "HF_TOKEN" if base_url == OWN_ADDRESS and not token else None
+
+    def missing(self) -> str | None:
+        return self._missing
+
+    async def answer(self, job: Job) -> Reply:
+        if job.model.kind == "chat":
+            return await chat(self._http, job, self._chat_url, _chat_body(job))
+        if job.model.kind == "embedding":
+            return await self._embed(job)
+        return await self._run(job)
+
+    def stream(self, job: Job) -> Chunks:
+        return stream_chat(self._http, job, self._chat_url, _chat_body(job))
+
+    async def cancel(self, job: Job) -> None:
+        """Closing the connection, which the guard does, is all that can be done."""
+
+    @property
+    def _chat_url(self) -> str:
+        return f"{self._http.base_url}/v1/chat/completions"
+
+    async def _embed(self, job: Job) -> Reply:
+        if job.body.get("encoding_format") == "base64":
+            raise InvalidRequest("This model answers floats only.", param="encoding_format")
+        texts = job.body["input"]
+        texts = [texts] if isinstance(texts, str) else texts
+        url = f"{self._http.base_url}/{TASKS}/{job.model.name}/pipeline/feature-extraction"
+        async with self._http.request(job, "POST", url, {"inputs": texts}) as response:
+            vectors = decode(await response.read())
+            usage = compute_of(response)
+        if not _are_vectors(vectors, len(texts)):
+            raise ProviderFailure("the answer has no embeddings")
+        data = [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors)]
+        output = {"object": "list", "model": job.model.name, "data": data}
+        return Reply({**output, "usage": {"prompt_tokens": 0, "total_tokens": 0}}, usage)
+
+    async def _run(self, job: Job) -> Reply:
+        url = f"{self._http.base_url}/{TASKS}/{job.model.name}"
+        async with self._http.request(job, "POST", url, job.body) as response:
+            raw = await response.read()
+            if response.content_type == "application/json":
+                return Reply(decode(raw), compute_of(response))
+            encoded = base64.b64encode(raw).decode()
+            return Reply(f"data:{response.content_type};base64,{encoded}", compute_of(response))
+
+
+def loading_seconds(details: Mapping[str, Any]) -> float | None:
+    """How long a model that is being loaded still needs."""
+    estimated = details.get("estimated_time")
+    return float(estimated) if isinstance(estimated, int | float) else None
+
+
+def compute_of(response: aiohttp.ClientResponse) -> Usage | None:
+    """The seconds of compute that the answer's header `x-compute-time` states."""
+    try:
+        return Usage(microseconds=int(float(response.headers["x-compute-time"]) * 1e6) + 1)
+    except (KeyError, ValueError):
+        return None
+
+
+def _are_vectors(vectors: Any, count: int) -> bool:
+    return (
+        isinstance(vectors, list)
+        and len(vectors) == count
+        and all(isinstance(v, list) and v and isinstance(v[0], float | int) for v in vectors)
+    )
+
+
+def _chat_body(job: Job) -> Body:
+    """The request with its largest output, always sent, so that the bound holds."""
+    body = {**job.body, "model": job.model.name}
+    body["max_tokens"] = body.get("max_tokens") or job.model.max_output_tokens
+    return body
+
+
+def open_provider(settings: Settings, session: aiohttp.ClientSession) -> HuggingFaceProvider:
+    return HuggingFaceProvider(session, settings.hf_base_url, settings.hf_token.get_secret_value())

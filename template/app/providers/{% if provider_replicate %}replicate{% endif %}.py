@@ -1,0 +1,114 @@
+"""Replicate: predictions that are created, waited for, polled and cancelled."""
+
+import asyncio
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from app.policy import Kind
+from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage
+from app.providers.http import Http
+from app.settings import Settings
+
+OWN_ADDRESS = "https://api.replicate.com"
+# Replicate holds a request open for a minute at most, and cancels after five seconds at least.
+LONGEST_WAIT_SECONDS = 60
+SHORTEST_RUN_SECONDS = 5
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 4.0
+CANCEL_SECONDS = 5.0
+RUNNING = {"starting", "processing"}
+THROTTLED = re.compile(r"resets in ~?(\d+)s")
+
+
+class ReplicateProvider:
+    """Any model with any input, billed by seconds of compute."""
+
+    name = "replicate"
+    # The input is the model's own: Replicate checks it against the model's schema.
+    parameters: Mapping[Kind, frozenset[str] | None] = {"task": None}
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
+        base_url = base_url.rstrip("/").removesuffix("/v1")
+        self._http = Http(session, base_url, token, throttled_seconds)
+        self._missing = "REPLICATE_API_TOKEN" if base_url == OWN_ADDRESS and not token else None
+
+    def missing(self) -> str | None:
+        return self._missing
+
+    async def answer(self, job: Job) -> Reply:
+        prediction = await self._create(job)
+        pause = FIRST_PAUSE_SECONDS
+        while prediction.get("status") in RUNNING:
+            await asyncio.sleep(min(pause, job.deadline.remaining))
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            prediction = await self._poll(job, prediction)
+        return _reply(prediction)
+
+    def stream(self, job: Job) -> Chunks:
+        """Its models are tasks, and tasks are not streamed."""
+        raise ProviderFailure("tasks have no stream", billed=False)
+
+    async def cancel(self, job: Job) -> None:
+        """Cancel what still runs, which ends its bill."""
+        if job.remote_id is None:
+            return
+        url = f"{self._http.base_url}/v1/predictions/{job.remote_id}/cancel"
+        async with asyncio.timeout(CANCEL_SECONDS):
+            await self._http.json(job, "POST", url)
+
+    async def _create(self, job: Job) -> Body:
+        seconds = job.deadline.remaining
+        headers = {
+            "Prefer": f"wait={max(1, min(LONGEST_WAIT_SECONDS, int(seconds)))}",
+            "Cancel-After": f"{max(SHORTEST_RUN_SECONDS, math.ceil(seconds))}s",
+        }
+        path, body = _target(job.model.name, job.body)
+        url = f"{self._http.base_url}/v1/{path}"
+        return _checked(job, await self._http.json(job, "POST", url, body, **headers))
+
+    async def _poll(self, job: Job, prediction: Body) -> Body:
+        url = (prediction.get("urls") or {}).get("get")
+        own = f"{self._http.base_url}/v1/predictions/{job.remote_id}"
+        return _checked(job, await self._http.json(job, "GET", url or own))
+
+
+def _target(name: str, given: Body) -> tuple[str, Body]:
+    """Path and body: a version (`owner/model:version` or its hash) or an official model."""
+    version = name.rpartition(":")[2]
+    if "/" in version:
+        return f"models/{name}/predictions", {"input": given}
+    return "predictions", {"version": version, "input": given}
+
+
+def _checked(job: Job, prediction: Any) -> Body:
+    if not isinstance(prediction, dict) or not isinstance(prediction.get("id"), str):
+        raise ProviderFailure("the answer is no prediction")
+    job.remote_id = prediction["id"]
+    return prediction
+
+
+def _reply(prediction: Body) -> Reply:
+    seconds = (prediction.get("metrics") or {}).get("predict_time")
+    usage = None
+    if isinstance(seconds, int | float):
+        usage = Usage(microseconds=math.ceil(seconds * 1e6))
+    if prediction.get("status") != "succeeded":
+        status = prediction.get("status")
+        raise ProviderFailure(f"the prediction ended as {status!r}", usage=usage)
+    return Reply(prediction.get("output"), usage)
+
+
+def throttled_seconds(details: Mapping[str, Any]) -> float | None:
+    """The pause that the text "Your rate limit resets in ~30s." asks for."""
+    found = THROTTLED.search(str(details.get("detail", "")))
+    return float(found[1]) if found else None
+
+
+def open_provider(settings: Settings, session: aiohttp.ClientSession) -> ReplicateProvider:
+    return ReplicateProvider(
+        session, settings.replicate_base_url, settings.replicate_api_token.get_secret_value()
+    )

@@ -1,0 +1,71 @@
+"""OpenAI's wire format, which several providers speak."""
+
+from collections.abc import Iterator
+
+from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply
+from app.providers.completion import usage_of
+from app.providers.http import Http, decode
+
+CHAT_PARAMETERS = frozenset(
+    {
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_tokens",
+        "messages",
+        "n",
+        "presence_penalty",
+        "response_format",
+        "seed",
+        "stop",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+    }
+)
+LINE_BYTES = 8 * 1024 * 1024
+
+
+async def chat(http: Http, job: Job, url: str, body: Body) -> Reply:
+    """A chat completion in one piece."""
+    output = await http.json(job, "POST", url, body)
+    if not isinstance(output, dict) or not isinstance(output.get("choices"), list):
+        raise ProviderFailure("the answer has no choices")
+    return Reply(output, usage_of(output.get("usage")))
+
+
+async def stream_chat(http: Http, job: Job, url: str, body: Body) -> Chunks:
+    """A chat completion in chunks. A stream that ends without `[DONE]` was cut."""
+    body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    async with http.request(job, "POST", url, body) as response:
+        rest = b""
+        async for block in response.content.iter_any():
+            *lines, rest = (rest + block).split(b"\n")
+            if len(rest) > LINE_BYTES:
+                raise ProviderFailure("a line of the stream is too long")
+            events = list(_events(lines))
+            done = bool(events) and events[-1] is None
+            chunks = [event for event in events if event is not None]
+            if chunks:
+                yield chunks
+            if done:
+                return
+    raise ProviderFailure("the stream was cut")
+
+
+def _events(lines: list[bytes]) -> Iterator[Body | None]:
+    """The chunks in lines of server-sent events; None stands for `[DONE]`."""
+    for line in lines:
+        if not line.startswith(b"data:"):
+            continue
+        data = line[5:].strip()
+        if data == b"[DONE]":
+            yield None
+            return
+        chunk = decode(data)
+        if not isinstance(chunk, dict) or chunk.get("error"):
+            raise ProviderFailure("the stream told of an error")
+        yield chunk

@@ -1,0 +1,1 @@
+"""What the limits share between requests: one interface, one file per backend."""

@@ -1,0 +1,95 @@
+"""The interface of what limits share, and the arithmetic that every backend follows.
+
+A limit is a bucket of `capacity` units that refills by `capacity` units a minute. The rule is the
+generic cell rate algorithm (GCRA, ITU-T I.371 annex A) in its leaky-bucket form, in integers:
+a level, in millionths of a unit times 60, leaks `capacity` a microsecond, and a request is
+admitted when the level with its units on top is at most that of a full bucket.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+MINUTE = 60_000_000
+"""A minute in microseconds, and so the level of one unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One limit and the units that a request takes from it."""
+
+    kind: Literal["requests", "attempts"]
+    key: str
+    capacity: int
+    take: int = 1
+
+
+class Demand(NamedTuple):
+    """All that one request takes: granted as a whole, or refused and nothing is taken."""
+
+    buckets: tuple[Bucket, ...]
+
+
+class Level(NamedTuple):
+    """How full a bucket is (see above): after the request was admitted, or as it stands."""
+
+    bucket: Bucket
+    level: int
+
+    @property
+    def remaining(self) -> int:
+        """Whole units that could be taken now."""
+        return max(0, (self.bucket.capacity * MINUTE - self.level) // MINUTE)
+
+    @property
+    def reset_seconds(self) -> float:
+        """Seconds until the bucket is full again."""
+        return self.level / self.bucket.capacity / 1e6
+
+    @property
+    def wait_seconds(self) -> float:
+        """Seconds until the units that were asked for can be taken; 0 when they can be now."""
+        excess = self.level + (self.bucket.take - self.bucket.capacity) * MINUTE
+        return max(0.0, excess / self.bucket.capacity / 1e6)
+
+
+class Admission(NamedTuple):
+    """The answer to a demand, with the level of each of its buckets."""
+
+    admitted: bool
+    levels: tuple[Level, ...]
+
+    @property
+    def longest_wait(self) -> Level:
+        """The bucket that keeps a refused request out the longest."""
+        return max(self.levels, key=lambda level: level.wait_seconds)
+
+    @property
+    def tightest(self) -> Level:
+        """The bucket with the least left."""
+        return min(self.levels, key=lambda level: level.remaining)
+
+
+class Limiter(Protocol):
+    """Where limits are counted. Exact over all processes that share the backend."""
+
+    async def admit(self, demand: Demand) -> Admission:
+        """Take all units of `demand` in one atomic step, or nothing.
+
+        Raises `LimiterUnavailable` when the backend does not answer: access fails closed.
+        """
+
+    async def check(self) -> None:
+        """Raise `LimiterUnavailable` when the backend does not answer."""
+
+    async def close(self) -> None:
+        """Give back connections."""
+
+
+def leaked(bucket: Bucket, level: int, elapsed: int) -> int:
+    """The level after `elapsed` microseconds."""
+    return max(0, level - elapsed * bucket.capacity)
+
+
+def fits(bucket: Bucket, level: int) -> bool:
+    """Whether the units that `bucket` asks for fit on top of `level`."""
+    return level + bucket.take * MINUTE <= bucket.capacity * MINUTE

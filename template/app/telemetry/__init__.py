@@ -1,0 +1,1 @@
+"""Logs, metrics and the redactor that all of them share."""

@@ -1,0 +1,117 @@
+"""The outermost layer of every request: its id, its size, its log line, its metrics."""
+
+import logging
+import re
+import time
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import ServiceError, StartError
+from app.ids import new_id
+from app.telemetry import metrics
+from app.telemetry.context import begin
+from app.telemetry.logging import log
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class RequestMiddleware:
+    """Plain ASGI, as one layer costs little that way and several cost much."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._request(scope, receive, send)
+        else:
+            await self._app(scope, receive, _plain_failures(send))
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        fields = begin(request_id=request_id)
+        scope.setdefault("state", {})["request_id"] = request_id
+        answer = _Answer(send, request_id)
+        try:
+            await self._app(scope, self._bounded(scope, receive), answer)
+        except Exception as error:
+            await _answer_crash(scope, receive, answer, error)
+        finally:
+            _record(scope, answer.status, time.perf_counter() - started, fields)
+
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        """`receive` that stops at a body over the limit, also where its length is not told."""
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        too_large = announced.isdigit() and int(announced) > self._max_body_bytes
+        size = 0
+
+        async def bounded() -> Message:
+            nonlocal size
+            message: Message = {} if too_large else await receive()
+            size += len(message.get("body", b""))
+            if too_large or size > self._max_body_bytes:
+                raise HTTPException(413)
+            return message
+
+        return bounded
+
+
+class _Answer:
+    """`send` that remembers the status and adds the request's id."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(raw=message["headers"])["X-Request-ID"] = self._request_id
+        await self._send(message)
+
+
+def _request_id(scope: Scope) -> str:
+    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    return given if REQUEST_ID.fullmatch(given) else new_id("req")
+
+
+async def _answer_crash(scope: Scope, receive: Receive, answer: _Answer, error: Exception) -> None:
+    """A bug: the traceback goes to the log, and a client learns the request's id alone."""
+    log(logging.ERROR, "The request crashed", error=error)
+    if not answer.status:
+        problem = ServiceError("Something went wrong here; tell the operator the X-Request-ID.")
+        await JSONResponse(problem.body(), problem.status)(scope, receive, answer)
+
+
+def _record(scope: Scope, status: int, seconds: float, fields: dict[str, Any]) -> None:
+    route = getattr(scope.get("route"), "path", "unmatched")
+    method = scope["method"] if route != "unmatched" else "ANY"
+    metrics.requests.labels(method, route, status).inc()
+    metrics.request_seconds.labels(route).observe(seconds)
+    log(
+        logging.WARNING if status >= 500 else logging.INFO,
+        f"{scope['method']} {route} {status or 'disconnected'}",
+        route=route,
+        status=status,
+        duration_ms=round(seconds * 1000, 1),
+    )
+
+
+def _plain_failures(send: Send) -> Send:
+    """`send` that tells a failed start in a sentence instead of a traceback."""
+
+    async def plain(message: Message) -> None:
+        text = message.get("message", "")
+        name = f"{StartError.__module__}.{StartError.__name__}: "
+        if message["type"] == "lifespan.startup.failed" and name in text:
+            message = {**message, "message": text.partition(name)[2].strip()}
+        await send(message)
+
+    return plain

@@ -1,0 +1,36 @@
+"""Bodies of `/v1/me` and `/v1/usage`. Money is in nano-dollars."""
+
+from pydantic import BaseModel
+
+from app.api import Time
+
+
+class Me(BaseModel):
+    id: str
+    email: str
+    role: str
+    plan: str
+    created_at: Time
+
+
+class Period(BaseModel):
+    """What was spent, and what running calls can still cost. No cap is null."""
+
+    spent_nano_usd: int
+    reserved_nano_usd: int
+    cap_nano_usd: int | None = None
+
+
+class UsageLine(BaseModel):
+    date: str
+    model: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost_nano_usd: int
+
+
+class UsageReport(BaseModel):
+    day: Period
+    month: Period
+    data: list[UsageLine]

@@ -1,0 +1,14 @@
+"""How Alembic runs: on the connection that `app.db.migrate` hands over."""
+
+from alembic import context
+from sqlalchemy import text
+
+connection = context.config.attributes["connection"]
+schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)
+if schema:
+    # Two replicas that start at once: the second waits here, and finds nothing left to do.
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('migrations'))"))
+    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+context.configure(connection=connection, version_table_schema=schema)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,242 @@
+"""What the tests share: the service as they see it, and the requests that they send."""
+
+import asyncio
+import json
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import httpx2
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from pydantic import SecretStr
+from sqlalchemy import Row, Table, insert, select
+
+from app import wiring
+from app.auth.principal import Role
+from app.db.engine import Database
+from app.db.migrate import upgrade
+from app.db.tables import attempts, predictions, users, utc_now
+from app.ids import new_id
+from app.settings import Settings
+from tests.simulator.server import Simulator
+
+ROOT = Path(__file__).resolve().parent.parent
+SECRET_KEY = "k3yForTests-0123456789-abcdefghijklmnop"
+PATIENCE_SECONDS = 10.0
+
+# The providers' credentials, whatever they are called.
+CREDENTIALS = [
+    name
+    for name, info in Settings.model_fields.items()
+    if info.annotation is SecretStr and name.endswith(("_api_key", "_token"))
+    if name != "metrics_token"
+]
+
+Value = TypeVar("Value")
+
+
+class User(NamedTuple):
+    """Somebody who may ask."""
+
+    id: str
+    email: str
+    credential: str
+    headers: dict[str, str]
+
+
+class Server(uvicorn.Server):
+    """uvicorn in the event loop of the test: it takes no signals, and waits for no ticks."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(uvicorn.Config(app, log_config=None, server_header=False))
+        self.is_up = asyncio.Event()
+        self.is_over = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_up.set()
+
+    async def main_loop(self) -> None:
+        await self.is_over.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in self.servers:
+            listener.close()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.server_state.connections or self.server_state.tasks:
+                await asyncio.sleep(0.001)
+        await self.lifespan.shutdown()
+
+
+@dataclass
+class Service:
+    """The running service."""
+
+    url: str
+    app: FastAPI
+    settings: Settings
+    database: Database
+    simulator: Simulator
+    read_logs: Callable[[], str]
+    stack: AsyncExitStack
+    _lines: list[str] = field(default_factory=list)
+
+    async def create_user(
+        self, plan: str = "many", email: str = "", role: Role = Role.USER
+    ) -> User:
+        """A new user with a credential."""
+        user_id = new_id("usr")
+        row = {
+            "id": user_id,
+            "email": email or f"{user_id}@example.com",
+            "role": role.value,
+            "plan": plan,
+            "created_at": utc_now(),
+        }
+        async with self.database.transaction() as connection:
+            await connection.execute(insert(users), row)
+        credential = await wiring.auth.create_credential(self.settings, self.database, user_id)
+        header = wiring.auth.authorization(row["email"], credential)
+        return User(user_id, row["email"], credential, {"Authorization": header})
+
+    def client(self, user: User | None = None, **headers: str) -> httpx2.AsyncClient:
+        """A client that asks as `user`; it is closed with the service."""
+        given = {**(user.headers if user else {}), **headers}
+        client = httpx2.AsyncClient(
+            base_url=self.url, headers=given, timeout=PATIENCE_SECONDS, trust_env=False
+        )
+        self.stack.push_async_callback(client.aclose)
+        return client
+
+    async def rows(self, table: Table) -> Sequence[Row[Any]]:
+        """All rows, oldest first."""
+        return await self.database.fetch(select(table).order_by(table.c.id))
+
+    async def prediction(self) -> Row[Any]:
+        """The only generation so far."""
+        (row,) = await self.rows(predictions)
+        return row
+
+    async def attempt(self) -> Row[Any]:
+        """The only attempt so far."""
+        (row,) = await self.rows(attempts)
+        return row
+
+    async def rows_count(self) -> int:
+        """How many generations and attempts there are."""
+        return len(await self.rows(predictions)) + len(await self.rows(attempts))
+
+    @property
+    def log(self) -> str:
+        """All that was logged so far."""
+        self._lines.append(self.read_logs())
+        return "".join(self._lines)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The log's lines."""
+        return [json.loads(line) for line in self.log.splitlines()]
+
+    def access_events(self) -> list[dict[str, Any]]:
+        """The log's lines that tell of an answered request."""
+        return [event for event in self.events if "duration_ms" in event]
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """Serve `app` on a free port, and yield its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = Server(app)
+        task = asyncio.create_task(server.serve([listener]))
+        await server.is_up.wait()
+        try:
+            yield "http://127.0.0.1:{}".format(listener.getsockname()[1])
+        finally:
+            server.is_over.set()
+            await task
+
+
+def environment(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as environment variables."""
+    return {name.upper(): str(value) for name, value in settings.items()}
+
+
+def migrate(url: str) -> None:
+    """Make the tables of a new database."""
+
+    async def work() -> None:
+        database = wiring.database.open_database(Settings(_env_file=None, database_url=url))
+        await upgrade(database)
+        await database.close()
+
+    asyncio.run(work())
+
+
+def write_policy(directory: Path, extra: str = "") -> Path:
+    """Policy files with the tests' models and plans, and `extra` models."""
+    text = "\n".join(path.read_text("utf-8") for path in sorted((ROOT / "tests/policy").iterdir()))
+    models = [part for part in ("\n" + text + "\n" + extra).split("\n[") if part.strip()]
+    for name in ("models", "plans"):
+        chosen = ["[" + part for part in models if part.startswith(name)]
+        (directory / f"{name}.toml").write_text("\n".join(chosen), encoding="utf-8")
+    return directory
+
+
+def free_port() -> int:
+    """A port where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def chat(text: str = "one two", model: str = "offline/echo", **rest: Any) -> dict[str, Any]:
+    """The body of a chat completion."""
+    return {"model": model, "messages": [{"role": "user", "content": text}], **rest}
+
+
+def sse(text: str) -> list[Any]:
+    """The events of a stream; `[DONE]` as it is."""
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+def said(events: list[Any]) -> str:
+    """The text of a streamed answer."""
+    chunks = [event for event in events if isinstance(event, dict) and "choices" in event]
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+def error_of(response: httpx2.Response) -> tuple[int, str, str | None]:
+    """Status, code and param of an error, after a look at its shape."""
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "code", "param"}
+    assert error["message"].endswith((".", "…", "?"))
+    return response.status_code, error["code"], error["param"]
+
+
+async def eventually(check: Callable[[], Awaitable[Value]]) -> Value:
+    """What `check` gives once it gives something; fails when it never does."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+    while not (value := await check()):
+        if asyncio.get_running_loop().time() > deadline:
+            pytest.fail("it did not happen in time")
+        await asyncio.sleep(0.005)
+    return value
+
+
+def unique(word: str) -> str:
+    """A word that is nowhere else."""
+    return f"{word}{secrets.token_hex(8)}"

@@ -1,0 +1,34 @@
+"""`python -m tests.backends -- COMMAND …` stands between a command and who started it."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+BACKENDS = [sys.executable, "-m", "tests.backends", "--"]
+
+
+def test_the_exit_code_of_the_command_is_passed_on() -> None:
+    done = subprocess.run([*BACKENDS, "sh", "-c", "exit 7"], check=False)
+
+    assert done.returncode == 7
+
+
+def test_a_command_that_a_signal_ended_says_so_as_a_shell_does() -> None:
+    done = subprocess.run([*BACKENDS, "sh", "-c", "kill -s KILL $$"], check=False)
+
+    assert done.returncode == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_reaches_the_command(number: signal.Signals) -> None:
+    script = 'trap "echo stopped; exit 3" TERM HUP; echo ready; while :; do sleep 0.05; done'
+    with subprocess.Popen([*BACKENDS, "sh", "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+
+        process.send_signal(number)
+
+        assert process.stdout.read() == b"stopped\n"
+    assert process.returncode == 3

@@ -1,0 +1,48 @@
+"""The answer sets that are rendered and proven, one id each.
+
+Database, limiter, authentication and host meet in every way; the other questions rotate in cycles whose
+lengths share no factor, so that any two of their values meet too (`test_questions.py` asserts it).
+"""
+
+from dataclasses import dataclass
+from itertools import combinations, cycle, islice, product
+from typing import Any
+
+DATABASES = ("sqlite", "postgres")
+LIMITERS = ("memory", "redis")
+AUTHS = ("api_key", "basic")
+HOSTS = ("railway", "compose")
+PROVIDERS = ("openai", "huggingface", "replicate")
+PROVIDER_SETS = tuple(chosen for size in (1, 2, 3) for chosen in combinations(PROVIDERS, size))
+LICENSES = ("MIT", "Apache-2.0", "proprietary")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One answer to each question that has a fixed set of answers."""
+
+    database: str
+    limiter: str
+    auth: str
+    host: str
+    providers: tuple[str, ...]
+    license: str
+
+    @property
+    def answers(self) -> dict[str, Any]:
+        """The answers, under the names of their questions."""
+        return vars(self) | {"providers": list(self.providers)}
+
+    def __str__(self) -> str:
+        return "-".join(
+            value if isinstance(value, str) else "+".join(value) for value in vars(self).values()
+        )
+
+
+_CROSSED = list(product(DATABASES, LIMITERS, AUTHS, HOSTS))
+_ENOUGH = 2 * len(_CROSSED)  # the fewest rows in which any two values meet
+_ROWS = islice(zip(cycle(_CROSSED), cycle(PROVIDER_SETS), cycle(LICENSES), strict=True), _ENOUGH)
+
+COMBINATIONS = [Combination(*chosen, providers, license_) for chosen, providers, license_ in _ROWS]
+# Each database with each limiter and authentication, once: what runs is the same on every host.
+SERVICES = COMBINATIONS[: len(_CROSSED) : len(HOSTS)]

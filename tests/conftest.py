@@ -1,0 +1,113 @@
+"""What every test of the template starts from: `render(**answers)`, a project of its own in a fraction of a second."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import copier._main
+import jinja2
+import pytest
+import working_tree
+import yaml
+from combinations import COMBINATIONS, Combination
+from working_tree import ROOT, copy_template
+
+BASE_ANSWERS = yaml.safe_load((ROOT / "tests/answers.yml").read_text(encoding="utf-8"))
+
+
+class Render(Protocol):
+    """Render a new project; `template` is a Git repository, for a project that can be updated."""
+
+    def __call__(self, *, template: Path | None = None, **answers: Any) -> Path: ...
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the working tree's template, as plain files."""
+    return copy_template(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def template_repository(tmp_path: Path) -> Path:
+    """Make the working tree's template the only commit of a new Git repository, tagged 0.1.0."""
+    repository = copy_template(tmp_path / "template")
+    for command in (
+        "init --initial-branch main",
+        "add --all",
+        "commit --message release",
+        "tag 0.1.0",
+    ):
+        git(repository, *command.split())
+    return repository
+
+
+@pytest.fixture(scope="session")
+def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """Render projects without prompts and without `--trust`; an answer that does not arrive is an error."""
+    plain = template
+
+    def render(*, template: Path | None = None, **answers: Any) -> Path:
+        project = tmp_path_factory.mktemp("project")
+        working_tree.render(template or plain, project, BASE_ANSWERS | answers)
+        return project
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def trees(render: Render) -> dict[Combination, Path]:
+    """Render every combination once. Tests only read these."""
+    return {combination: render(**combination.answers) for combination in COMBINATIONS}
+
+
+def files_of(project: Path) -> dict[str, str]:
+    """Read the files of a freshly rendered project: text by path."""
+    paths = [path for path in sorted(project.rglob("*")) if path.is_file()]
+    return {
+        path.relative_to(project).as_posix(): path.read_text(encoding="utf-8") for path in paths
+    }
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """Run Git in `directory`, and return what it printed."""
+    return subprocess.run(
+        ["git", *arguments], cwd=directory, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the developer's own Copier and Git settings out of every test."""
+    settings = tmp_path_factory.mktemp("settings")
+    (settings / "copier.yml").write_text("defaults: {}\n")
+    (settings / "gitconfig").write_text("[user]\n\tname = Nobody\n\temail = nobody@example.com\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("COPIER_", "GIT_"))]:
+            patch.delenv(name)
+        patch.setenv("COPIER_SETTINGS_PATH", str(settings / "copier.yml"))
+        patch.setenv("GIT_CONFIG_GLOBAL", str(settings / "gitconfig"))
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fast_copier() -> Iterator[None]:
+    """Compile each text of the template once, and ask Git nothing about each rendered file.
+
+    Compiled code depends on the text alone, as Copier gives every environment the same options. Git's
+    answer matters only to checkouts that ignore executable bits.
+    """
+    compiled: dict[tuple[Any, ...], Any] = {}
+    compile_text = jinja2.Environment.compile
+
+    def compile_once(environment: jinja2.Environment, *text: Any) -> Any:
+        if text not in compiled:
+            compiled[text] = compile_text(environment, *text)
+        return compiled[text]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", compile_once)
+        patch.setattr(copier._main, "is_git_available", lambda: False)
+        yield

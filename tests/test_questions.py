@@ -1,0 +1,240 @@
+"""Each question: its default, what is derived from it, and what it refuses, with the reason."""
+
+import json
+import tomllib
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from combinations import (
+    AUTHS,
+    COMBINATIONS,
+    DATABASES,
+    HOSTS,
+    LICENSES,
+    LIMITERS,
+    PROVIDERS,
+    Combination,
+)
+from conftest import Render
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from working_tree import ROOT, answers_of
+
+QUESTIONS = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+
+DEFAULTS = {
+    "project_name": "Acme Chat",
+    "project_slug": "acme-chat",
+    "project_description": "An AI service that stays within its limits.",
+    "author_name": "Acme Chat",
+    "author_email": "maintainers@example.com",
+    "github_owner": "your-github-name",
+    "providers": ["openai"],
+    "database": "sqlite",
+    "limiter": "memory",
+    "auth": "api_key",
+    "host": "railway",
+    "license": "MIT",
+}
+
+SLUGS = {
+    "Acme Chat": "acme-chat",
+    "Über-Größe & Söhne": "ueber-groesse-soehne",
+    "Crème Brûlée à la maçon": "creme-brulee-a-la-macon",
+    "42 is the answer": "is-the-answer",
+    "Class": "class-service",
+    "FastAPI": "fastapi-service",
+    "X": "ai-service",
+    "日本語": "ai-service",
+    "n" * 200: "n" * 40,
+}
+
+REFUSED: list[tuple[str, Any, str]] = [
+    ("project_name", "", "A name is needed"),
+    ("project_name", "   ", "A name is needed"),
+    ("project_name", " Acme", "Remove the space before or after"),
+    ("project_name", "Acme\nChat", "one line without control characters"),
+    ("project_name", "***", "at least one letter or digit"),
+    ("project_name", "n" * 201, "At most 200 characters"),
+    ("project_slug", "", "Use lower-case letters"),
+    ("project_slug", "Acme", "Use lower-case letters"),
+    ("project_slug", "acme chat", "Use lower-case letters"),
+    ("project_slug", "9lives", "Use lower-case letters"),
+    ("project_slug", "acme--chat", "Use lower-case letters"),
+    ("project_slug", "acme-chat\n", "Use lower-case letters"),
+    ("project_slug", "a" * 51, "At most 50 characters"),
+    ("project_slug", "lambda", "Python keyword or a package"),
+    ("project_slug", "none", "Python keyword or a package"),
+    ("project_slug", "pydantic_settings", "Python keyword or a package"),
+    ("project_description", " ", "A sentence is needed"),
+    ("project_description", "d" * 501, "At most 500 characters"),
+    ("project_description", "bell\x07", "Remove the control characters"),
+    ("author_name", "", "A name is needed"),
+    ("author_name", "Jane\tDoe", "one line without control characters"),
+    ("author_name", "n" * 201, "At most 200 characters"),
+    ("author_email", "", "Use an e-mail address"),
+    ("author_email", "jane", "Use an e-mail address"),
+    ("author_email", "jane@localhost", "Use an e-mail address"),
+    ("author_email", "jane@example.com\n", "Use an e-mail address"),
+    ("author_email", "jane@example..com", "Use an e-mail address"),
+    ("author_email", f"{'j' * 250}@example.com", "At most 254 characters"),
+    ("github_owner", "", "Use a GitHub user or organisation"),
+    ("github_owner", "@acme", "Use a GitHub user or organisation"),
+    ("github_owner", "https://github.com/acme", "Use a GitHub user or organisation"),
+    ("github_owner", "acme--inc", "Use a GitHub user or organisation"),
+    ("github_owner", "a" * 40, "Use a GitHub user or organisation"),
+    ("providers", [], "Choose at least one"),
+    ("providers", ["openai", "skynet"], "Invalid choice"),
+    ("database", "mysql", "Invalid choice"),
+    ("limiter", "file", "Invalid choice"),
+    ("auth", "none", "Invalid choice"),
+    ("host", "mainframe", "Invalid choice"),
+    ("license", "WTFPL", "Invalid choice"),
+]
+
+# Each landed somewhere it could break something: TOML, YAML, JSON, Python, Make, Dockerfile, shell or Markdown.
+HOSTILE = {
+    "quotes": 'Zoë\'s "quoted" `code` \'\'\'triple\'\'\' """triple"""',
+    "backslashes": "C:\\new\\table \\ \\\\ \\u0041 \\",
+    "jinja": "{{ 7 * 7 }} {% raw %} {# gone #} ${{ secrets.X }}",
+    "markup": "<b>&amp;</b> [link](x) *a* _b_ # | ~ ! ``` --- : - @ % $HOME $(id) %s {0}",
+    "unicode": "Ünïcödé 日本語 🤖 \u200f\u2028 ß",
+    "yaml": "- : ? & * ! | > ' \" % @ ` #x: [a, {b: c}], yes",
+    "long": "n" * 200,
+}
+
+
+def test_the_questions_and_their_order() -> None:
+    asked = [
+        name
+        for name, question in QUESTIONS.items()
+        if name[0] != "_" and question.get("when", True)
+    ]
+    assert asked == list(DEFAULTS)
+
+
+def test_nothing_needs_trust() -> None:
+    assert not {"_tasks", "_migrations", "_jinja_extensions"} & QUESTIONS.keys()
+
+
+@pytest.mark.parametrize(
+    ("question", "choices"),
+    {
+        "database": DATABASES,
+        "limiter": LIMITERS,
+        "auth": AUTHS,
+        "host": HOSTS,
+        "providers": PROVIDERS,
+        "license": LICENSES,
+    }.items(),
+)
+def test_the_combinations_know_every_choice(question: str, choices: tuple[str, ...]) -> None:
+    assert set(QUESTIONS[question]["choices"].values()) == set(choices)
+
+
+def test_database_limiter_auth_and_host_meet_in_every_way() -> None:
+    met = {(row.database, row.limiter, row.auth, row.host) for row in COMBINATIONS}
+    assert met == set(product(DATABASES, LIMITERS, AUTHS, HOSTS))
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(vars(COMBINATIONS[0]), 2)))
+def test_any_two_values_of_two_questions_meet(one: str, other: str) -> None:
+    met = {(getattr(row, one), getattr(row, other)) for row in COMBINATIONS}
+    assert met == set(product({first for first, _ in met}, {second for _, second in met}))
+
+
+def test_defaults(render: Render) -> None:
+    assert _answers(render()) == DEFAULTS
+
+
+def test_defaults_from_what_copier_knows_about_the_user(
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = {"user_name": "Zoë", "user_email": "zoe@example.org", "github_user": "zoe"}
+    _settings(tmp_path, monkeypatch, user)
+    expected = {"author_name": "Zoë", "author_email": "zoe@example.org", "github_owner": "zoe"}
+    assert _answers(render()) == DEFAULTS | expected
+
+
+def test_defaults_from_the_user_settings_of_each_question(
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {
+        "project_slug": "another",
+        "project_description": "Another.",
+        "author_name": "Jane",
+        "author_email": "jane@example.com",
+        "github_owner": "acme",
+        "providers": ["replicate"],
+        "database": "postgres",
+        "limiter": "redis",
+        "auth": "basic",
+        "host": "compose",
+        "license": "proprietary",
+    }
+    _settings(tmp_path, monkeypatch, chosen)
+    assert _answers(render()) == DEFAULTS | chosen
+
+
+@pytest.mark.parametrize(("name", "slug"), SLUGS.items())
+def test_slug_from_name(render: Render, name: str, slug: str) -> None:
+    assert _answers(render(project_name=name))["project_slug"] == slug
+
+
+@pytest.mark.parametrize("owner", ["a", "acme", "Acme-Inc", "a" * 39])
+def test_owner_taken(render: Render, owner: str) -> None:
+    assert _answers(render(github_owner=owner))["github_owner"] == owner
+
+
+@pytest.mark.parametrize(("question", "value", "reason"), REFUSED)
+def test_refused_with_its_reason(render: Render, question: str, value: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        render(**{question: value})
+
+
+def test_a_question_that_is_not_asked_is_refused(render: Render) -> None:
+    with pytest.raises(ValueError, match="databse"):
+        render(databse="postgres")
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_answers_arrive_unharmed(render: Render, text: str) -> None:
+    answers = {
+        "project_name": text.strip(),
+        "author_name": text,
+        "project_description": f"{text}\n\n{text}",
+    }
+    project = render(**answers, project_slug="acme")
+    package = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert package["name"] == "acme"
+    assert package["description"].split() == answers["project_description"].split()
+    assert package["authors"] == [{"name": text, "email": DEFAULTS["author_email"]}]
+
+
+def test_no_slug_shadows_a_dependency(trees: dict[Combination, Path]) -> None:
+    reserved = {
+        canonicalize_name(name) for name in yaml.safe_load(QUESTIONS["reserved_slugs"]["default"])
+    }
+    needed = {name for project in trees.values() for name in _requirements(project)}
+    assert needed <= reserved
+
+
+def _answers(project: Path) -> dict[str, Any]:
+    return {
+        name: answer for name, answer in answers_of(project).items() if not name.startswith("_")
+    }
+
+
+def _settings(directory: Path, monkeypatch: pytest.MonkeyPatch, defaults: dict[str, Any]) -> None:
+    path = directory / "settings.yml"
+    path.write_text(json.dumps({"defaults": defaults}))
+    monkeypatch.setenv("COPIER_SETTINGS_PATH", str(path))
+
+
+def _requirements(project: Path) -> set[str]:
+    metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    groups = [metadata["project"]["dependencies"], *metadata["dependency-groups"].values()]
+    return {canonicalize_name(Requirement(line).name) for group in groups for line in group}

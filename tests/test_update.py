@@ -1,0 +1,448 @@
+"""A project follows its template: from every release, over every switch, losing no edit."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import copier
+import pytest
+from conftest import BASE_ANSWERS, git
+from working_tree import ROOT, copy_template
+
+RELEASED = tomllib.loads((ROOT / "tests/releases.toml").read_text(encoding="utf-8"))
+RELEASES: dict[str, str] = RELEASED["releases"]
+WORKING_TREE = "999.0"  # later than any release
+
+ANSWER_SETS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "all-but-defaults": {
+        "project_description": 'It says "größe", {{ braces }} and \\ backslashes.',
+        "providers": ["huggingface", "replicate"],
+        "database": "postgres",
+        "limiter": "redis",
+        "auth": "basic",
+        "host": "compose",
+        "license": "Apache-2.0",
+    },
+    "mixed": {"providers": ["openai", "replicate"], "limiter": "redis", "license": "proprietary"},
+}
+
+SWITCHES: dict[str, dict[str, Any]] = {
+    "database": {"database": "postgres"},
+    "limiter": {"limiter": "redis"},
+    "auth": {"auth": "basic"},
+    "host": {"host": "compose"},
+    "other-providers": {"providers": ["huggingface", "replicate"]},
+    "more-providers": {"providers": ["openai", "huggingface", "replicate"]},
+    "license": {"license": "Apache-2.0"},
+    "no-license": {"license": "proprietary"},
+    "all": ANSWER_SETS["all-but-defaults"],
+}
+
+# A file's content, and whether it may be executed, by path.
+Tree = dict[str, tuple[bytes, bool]]
+
+
+def tree_of(folder: Path) -> Tree:
+    """Read the files outside `.git`."""
+    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        relative.as_posix(): (path.read_bytes(), os.access(path, os.X_OK))
+        for relative, path in paths.items()
+        if ".git" not in relative.parts
+    }
+
+
+def commit_all(folder: Path, message: str, *, tag: str | None = None) -> None:
+    git(folder, "add", "--all", "--force")
+    git(folder, "commit", "--quiet", "--message", message)
+    if tag:
+        git(folder, "tag", tag)
+
+
+def copy(template: Path, project: Path, *, version: str | None = None, **answers: Any) -> Path:
+    """Generate a project the way its user does, as the first commit of a repository."""
+    data = BASE_ANSWERS | answers
+    copier.run_copy(str(template), project, data=data, defaults=True, quiet=True, vcs_ref=version)
+    git(project, "init", "--quiet", "--initial-branch", "main")
+    commit_all(project, "Generate")
+    return project
+
+
+# A template that evolves, and a project of its first version
+
+NUMBERED = "".join(f"line {number}\n" for number in range(20))
+IMAGE, NEW_IMAGE, OWN_IMAGE = b"\0image", b"\0new image", b"\0own image"
+
+
+@pytest.fixture(scope="module")
+def evolution(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Let the template evolve: version 2.0 changes, moves and deletes some files of 1.0."""
+    repository = copy_template(tmp_path_factory.mktemp("evolution"))
+    git(repository, "init", "--quiet", "--initial-branch", "main")
+    add_first_version(repository / "template")
+    commit_all(repository, "One", tag="1.0")
+    make_second_version(repository / "template")
+    commit_all(repository, "Two", tag="2.0")
+    return repository
+
+
+def add_first_version(template: Path) -> None:
+    for name in ("changed", "deleted", "moved", "kept"):
+        (template / f"{name}.txt").write_text(f"{name}\n{NUMBERED}")
+    for option in ("railway", "compose"):  # as similar as two options' files can be
+        name = f"{{% if host_{option} %}}{option}_notes{{% endif %}}.md"
+        (template / name).write_text(f"{option}\n{NUMBERED}")
+    (template / "image.bin").write_bytes(IMAGE)
+
+
+def make_second_version(template: Path) -> None:
+    (template / "changed.txt").write_text(f"changed by the template\n{NUMBERED}")
+    (template / "deleted.txt").unlink()
+    (template / "moved.txt").rename(template / "elsewhere.txt")
+    (template / "added.txt").write_text("new in the template\n")
+    (template / "image.bin").write_bytes(NEW_IMAGE)
+
+
+@pytest.fixture(scope="module")
+def first_version(evolution: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy(evolution, tmp_path_factory.mktemp("first_version"), version="1.0")
+
+
+@pytest.fixture
+def project(first_version: Path, tmp_path: Path) -> Path:
+    """Copy an untouched project of version 1.0, which is all committed."""
+    return Path(shutil.copytree(first_version, tmp_path / "project"))
+
+
+# `copier update`
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clone this repository, tag its releases, and release the working tree as the last one."""
+    clone = tmp_path_factory.mktemp("released")
+    git(clone, "clone", "--quiet", "--no-tags", str(ROOT), ".")
+    for version, commit in RELEASES.items():
+        try:
+            git(clone, "tag", version, commit)
+        except subprocess.CalledProcessError:
+            pytest.fail(f"This clone lacks the commit of {version}: git fetch --unshallow")
+    git(clone, "rm", "--quiet", "-r", "--ignore-unmatch", ".")
+    copy_template(clone)
+    commit_all(clone, "The working tree", tag=WORKING_TREE)
+    return clone
+
+
+def test_every_released_version_names_its_commit() -> None:
+    """All versions of the changelog; the newest may be the commit that is being made."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest, *older = re.findall(r"^## \[(\d[^\]]*)\]", changelog, re.MULTILINE)
+    assert list(RELEASES) in ([*reversed(older)], [*reversed(older), newest])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", ANSWER_SETS.values(), ids=ANSWER_SETS)
+@pytest.mark.parametrize("version", RELEASES)
+def test_project_of_any_release_becomes_a_new_one(
+    version: str, answers: dict[str, Any], released: Path, tmp_path: Path
+) -> None:
+    project = copy(released, tmp_path / "project", version=version, **answers)
+    copier.run_update(project, defaults=True, overwrite=True, quiet=True)
+    assert tree_of(project) == tree_of(copy(released, tmp_path / "fresh", **answers))
+
+
+def edit_all(project: Path, paths: set[str]) -> Tree:
+    """Append to the given files and add a new one; return what these are now."""
+    for path in paths:
+        with (project / path).open("ab") as file:
+            file.write(b"\nan edit\n")
+    (project / "own.txt").write_text("A file of the user's own.\n")
+    commit_all(project, "Edit")
+    return {path: file for path, file in tree_of(project).items() if path in paths | {"own.txt"}}
+
+
+def texts_in_both(old: Tree, new: Tree) -> set[str]:
+    """Return the files that are the same in both, without binaries: `copier update` resets them."""
+    return {path for path, file in old.items() if new.get(path) == file and b"\0" not in file[0]}
+
+
+def test_next_version_keeps_edits(evolution: Path, project: Path, tmp_path: Path) -> None:
+    """In each file that the template did not change."""
+    fresh = tree_of(copy(evolution, tmp_path / "fresh"))
+    edits = edit_all(project, texts_in_both(tree_of(project), fresh))
+    copier.run_update(project, defaults=True, overwrite=True, quiet=True)
+    assert tree_of(project) == fresh | edits
+
+
+@pytest.mark.parametrize("new", SWITCHES.values(), ids=SWITCHES)
+def test_switch_makes_a_new_project_and_keeps_edits(
+    new: dict[str, Any], evolution: Path, project: Path, tmp_path: Path
+) -> None:
+    """In each file that the switch does not concern."""
+    fresh = tree_of(copy(evolution, tmp_path / "fresh", version="1.0", **new))
+    edits = edit_all(project, texts_in_both(tree_of(project), fresh))
+    copier.run_update(project, data=new, vcs_ref="1.0", defaults=True, overwrite=True, quiet=True)
+    assert tree_of(project) == fresh | edits
+
+
+# `make update`: scripts/update.py of a generated project, run as its user does
+
+
+def make_update(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "scripts/update.py", *options]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+
+
+@contextmanager
+def nothing_changes(project: Path) -> Iterator[Path]:
+    """Compare all files, Git's too, and give programs a folder for temporary files to clean up.
+
+    Git's index is left out: whoever asks for the status renews time stamps in it.
+    """
+    scratch = project.with_name("scratch")
+    scratch.mkdir()
+    before = tree_of(project) | {f".git/{path}": x for path, x in tree_of(project / ".git").items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(scratch))
+        yield scratch
+    after = tree_of(project) | {f".git/{path}": x for path, x in tree_of(project / ".git").items()}
+    assert {path for path in before | after if before.get(path) != after.get(path)} <= {
+        ".git/index"
+    }
+    assert not list(scratch.glob("update-*"))
+
+
+Edit = Callable[[Path], object]
+
+
+def append(path: str, text: str) -> Edit:
+    return lambda project: (project / path).write_text((project / path).read_text() + text)
+
+
+def write(path: str, content: bytes) -> Edit:
+    return lambda project: (project / path).write_bytes(content)
+
+
+def delete(path: str) -> Edit:
+    return lambda project: (project / path).unlink()
+
+
+def commit(project: Path, *edits: Edit) -> None:
+    for edit in edits:
+        edit(project)
+    commit_all(project, "Edit")
+
+
+# An edit of each file, in the order of the list, and what the list says about it.
+NEEDS_A_PERSON: dict[str, tuple[Edit, str]] = {
+    "added.txt": (write("added.txt", b"new in the project\n"), "you and 2.0 both added it"),
+    "changed.txt": (write("changed.txt", b"mine\n"), "you and 2.0 changed the same lines"),
+    "deleted.txt": (append("deleted.txt", "mine\n"), "you edited it, 2.0 deletes it"),
+    "image.bin": (write("image.bin", OWN_IMAGE), "you and 2.0 changed this binary"),
+    "moved.txt": (append("moved.txt", "mine\n"), "you edited it, 2.0 has elsewhere.txt instead"),
+}
+
+
+def test_stops_with_a_list_and_changes_nothing(project: Path) -> None:
+    commit(project, *(edit for edit, _ in NEEDS_A_PERSON.values()))
+    with nothing_changes(project):
+        stopped = make_update(project)
+    assert stopped.returncode == 1, stopped.stderr
+    listed = stopped.stdout.partition("These need you:\n")[2].partition("\n\n")[0].splitlines()
+    reasons = {path: reason for path, (_, reason) in NEEDS_A_PERSON.items()}
+    assert [line.strip().split(": ")[:2] for line in listed] == [list(x) for x in reasons.items()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("edit", "reason"), NEEDS_A_PERSON.values(), ids=NEEDS_A_PERSON)
+def test_one_file_is_enough_to_stop(edit: Edit, reason: str, project: Path) -> None:
+    commit(project, edit)
+    with nothing_changes(project):
+        stopped = make_update(project)
+    assert stopped.returncode == 1, stopped.stderr
+    assert stopped.stdout.count(": you ") == stopped.stdout.count(reason) == 1
+
+
+@pytest.mark.slow
+def test_stops_before_a_switch_that_deletes_an_edited_file(project: Path) -> None:
+    """And does not move the edit into the similar file of the other option."""
+    commit(project, append("railway_notes.md", "mine\n"))
+    with nothing_changes(project):
+        stopped = make_update(project, "--to=1.0", "--data=host=compose")
+    assert stopped.returncode == 1, stopped.stderr
+    assert "railway_notes.md: you edited it, 1.0 has compose_notes.md instead: " in stopped.stdout
+
+
+def test_keeps_every_edit_that_it_can(evolution: Path, project: Path, tmp_path: Path) -> None:
+    """What the template has changed, moved and deleted arrives around the edits, staged."""
+    mine = [append(f"{name}.txt", "mine\n") for name in ("changed", "kept")]
+    commit(project, *mine, write("own.bin", OWN_IMAGE), delete("image.bin"))
+
+    done = make_update(project)
+
+    assert done.returncode == 0, done.stderr
+    expected = tree_of(copy(evolution, tmp_path / "fresh")) | {
+        "changed.txt": (f"changed by the template\n{NUMBERED}mine\n".encode(), False),
+        "kept.txt": (f"kept\n{NUMBERED}mine\n".encode(), False),
+        "own.bin": (OWN_IMAGE, False),
+    }
+    del expected["image.bin"]
+    assert tree_of(project) == expected
+    assert "You deleted these, so they stay away:\n  image.bin\n" in done.stdout
+    assert git(project, "diff") == ""
+
+
+@pytest.mark.slow
+def test_keeps_a_binary_and_a_mode_that_only_the_user_changed(project: Path) -> None:
+    """`copier update` resets the binary."""
+    commit(
+        project, write("image.bin", OWN_IMAGE), lambda project: (project / "kept.txt").chmod(0o755)
+    )
+    done = make_update(project, "--to=1.0", "--data=license=proprietary")
+    assert done.returncode == 0, done.stderr
+    assert tree_of(project)["image.bin"] == (OWN_IMAGE, False)
+    assert tree_of(project)["kept.txt"] == (f"kept\n{NUMBERED}".encode(), True)
+
+
+def test_untouched_project_becomes_a_new_one(
+    evolution: Path, project: Path, tmp_path: Path
+) -> None:
+    """Once more, it is up to date."""
+    done = make_update(project)
+    assert done.returncode == 0, done.stderr
+    assert tree_of(project) == tree_of(copy(evolution, tmp_path / "fresh"))
+
+    commit(project)
+    again = make_update(project)
+    assert (again.returncode, again.stdout) == (0, "Up to date: 2.0.\n")
+
+
+@pytest.mark.slow
+def test_follows_a_template_on_github(
+    evolution: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the answers name it; Git is told to find it here."""
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{evolution}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://github.com/acme/template.git")
+    monkeypatch.setenv("COPIER_CACHE_DIR", str(tmp_path / "cache"))
+    fresh = copy(evolution, tmp_path / "fresh")
+    for folder in (project, fresh):
+        answers = folder / ".copier-answers.yml"
+        answers.write_text(answers.read_text().replace(str(evolution), "gh:acme/template"))
+    commit(project)
+
+    done = make_update(project)
+
+    assert done.returncode == 0, done.stderr
+    assert tree_of(project) == tree_of(fresh)
+
+
+@pytest.mark.slow
+def test_switches_options(evolution: Path, project: Path, tmp_path: Path) -> None:
+    """To what a new project has; here without a new version."""
+    new = {"database": "postgres", "providers": ["replicate"]}
+    done = make_update(
+        project, "--to=1.0", "--data=database=postgres", "--data=providers=[replicate]"
+    )
+    assert done.returncode == 0, done.stderr
+    assert tree_of(project) == tree_of(copy(evolution, tmp_path / "fresh", version="1.0", **new))
+
+
+@pytest.mark.slow
+def test_check_tells_and_changes_nothing(project: Path) -> None:
+    with nothing_changes(project):
+        told = make_update(project, "--check")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("To 2.0, these change:\n")
+    assert "  D\tdeleted.txt\n" in told.stdout
+
+
+@pytest.mark.slow
+def test_project_in_a_folder_of_a_repository(evolution: Path, tmp_path: Path) -> None:
+    """The rest of the repository takes no part, though it may be dirty."""
+    repository = tmp_path / "repository"
+    project = copy(evolution, repository / "services/acme", version="1.0")
+    shutil.rmtree(project / ".git")
+    git(repository, "init", "--quiet")
+    commit(repository)
+    (repository / "draft.txt").touch()
+
+    done = make_update(project)
+
+    assert done.returncode == 0, done.stderr
+    assert tree_of(project) == tree_of(copy(evolution, tmp_path / "fresh"))
+    assert git(repository, "status", "--porcelain").endswith("?? draft.txt\n")
+
+
+@pytest.mark.slow
+def test_leaves_conflicts_to_git_when_told_to(project: Path) -> None:
+    """All else is updated; Git knows what is to be settled, and can undo all of it."""
+    commit(project, *(edit for edit, _ in NEEDS_A_PERSON.values()))
+
+    done = make_update(project, "--leave-conflicts")
+
+    assert done.returncode == 1, done.stderr
+    status = git(project, "status", "--porcelain").splitlines()
+    settle = ["AA added.txt", "UU changed.txt", "UD deleted.txt", "UU image.bin", "UD moved.txt"]
+    assert {*settle, "A  elsewhere.txt", "M  .copier-answers.yml"} <= set(status)
+    assert "<<<<<<< HEAD\nmine\n" in (project / "changed.txt").read_text()
+    assert git(project, "show", ":2:image.bin", ":3:image.bin").encode() == OWN_IMAGE + NEW_IMAGE
+    git(project, "reset", "--quiet", "--hard")
+    assert git(project, "status", "--porcelain") == ""
+
+
+REFUSED: dict[str, tuple[Edit, str]] = {
+    "changed-file": (append("kept.txt", "draft\n"), "Commit or stash these"),
+    "new-file": (write("draft.txt", b"draft\n"), "Commit or stash these"),
+    "no-repository": (lambda project: shutil.rmtree(project / ".git"), "This is no git repository"),
+    "no-answers": (delete(".copier-answers.yml"), "Restore .copier-answers.yml"),
+}
+
+
+@pytest.mark.parametrize(("edit", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_refuses_what_it_could_not_undo(edit: Edit, sentence: str, project: Path) -> None:
+    edit(project)
+    with nothing_changes(project):
+        refused = make_update(project)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(sentence)
+
+
+WRONG: dict[str, tuple[str, str]] = {
+    "no-value": ("--data=database", "'database' is no KEY=VALUE"),
+    "no-question": ("--data=databse=postgres", "There is no question 'databse'"),
+    "no-choice": ("--data=database=oracle", "'oracle' is not in ['sqlite', 'postgres']"),
+    "no-version": ("--to=9.9", "Unknown revision: '9.9'"),
+}
+
+
+@pytest.mark.parametrize(("option", "sentence"), WRONG.values(), ids=WRONG)
+def test_says_what_is_wrong_with_an_option(option: str, sentence: str, project: Path) -> None:
+    with nothing_changes(project):
+        refused = make_update(project, option)
+    assert refused.returncode == 2
+    assert sentence in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_leaves_nothing_behind_when_interrupted(project: Path) -> None:
+    with nothing_changes(project) as scratch:
+        command = [sys.executable, "scripts/update.py"]
+        updater = subprocess.Popen(command, cwd=project, start_new_session=True)
+        while not list(scratch.glob("update-*/new/*")):
+            assert updater.poll() is None
+            time.sleep(0.01)
+        os.killpg(updater.pid, signal.SIGINT)
+        assert updater.wait(timeout=30) == 130
