@@ -81,11 +81,16 @@ def as_json(figures: Sequence[Figure], servers: Sequence[Server]) -> str:
 
 def as_table(figures: Sequence[Figure], servers: Sequence[Server]) -> str:
     """Give everything to a person."""
-    ratios = [("", "value", "reference", "unit", "ratio", "target", "")]
-    ratios += [_line(figure) for figure in figures]
-    details = [("for information", "chat p50", "p99", "stream p50", "p99 (ms)", "memory (MiB)")]
-    details += [(name, *map(_number, rest)) for name, *rest in map(astuple, servers)]
-    return f"{_align(ratios)}\n\n{_align(details)}"
+    ratios = ("", "value", "reference", "unit", "ratio", "target", "")
+    details = ("for information", "chat p50", "p99", "stream p50", "p99 (ms)", "memory (MiB)")
+    return "\n\n".join(
+        (
+            _align(ratios, *map(_line, figures)),
+            _align(
+                details, *((name, *map(_number, rest)) for name, *rest in map(astuple, servers))
+            ),
+        )
+    )
 
 
 def _line(figure: Figure) -> tuple[str, ...]:
@@ -107,15 +112,11 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004
 
 
-def _align(rows: Sequence[tuple[str, ...]]) -> str:
+def _align(*rows: tuple[str, ...]) -> str:
     """Put names to the left and everything else to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-        ).rstrip()
+        row[0].ljust(widths[0])
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
     )

@@ -100,7 +100,7 @@ def _load(project: Project, endpoint: Endpoint, unit: str) -> Load:
 
 def _body(unit: str) -> dict[str, Any]:
     question = " ".join(["word"] * QUESTION_WORDS[unit])
-    body = {"model": MODEL, "messages": [{"role": "user", "content": question}]}
+    body: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": question}]}
     if unit == "chunks":
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return body

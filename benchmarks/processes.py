@@ -1,6 +1,7 @@
 """Child processes: each is ended, by its own id, by what started it."""
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -12,8 +13,6 @@ from typing import Any
 
 START_SECONDS = 30
 STOP_SECONDS = 15
-MEBIBYTE = 1024 * 1024
-
 
 Command = Sequence[str | Path]
 
@@ -83,11 +82,11 @@ def free_port() -> int:
 def resident_memory(process_id: int) -> float | None:
     """Read how much memory a process holds now, in MiB; None where there is no /proc."""
     try:
-        fields = Path(f"/proc/{process_id}/smaps_rollup").read_text(encoding="ascii")
+        status = Path(f"/proc/{process_id}/status").read_text(encoding="utf-8")
     except OSError:
         return None
-    kibibytes = next(line.split()[1] for line in fields.splitlines() if line.startswith("Rss:"))
-    return int(kibibytes) * 1024 / MEBIBYTE
+    kibibytes = re.search(r"(?m)^VmRSS:\s*(\d+) kB$", status)
+    return int(kibibytes[1]) / 1024 if kibibytes else None
 
 
 @contextmanager

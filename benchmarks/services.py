@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from environments import environment_with
-from processes import announcing, free_port, listening
+from processes import Command, announcing, free_port, listening
 from working_tree import ROOT, preview
 
 BENCHMARKS = Path(__file__).resolve().parent
@@ -121,7 +121,7 @@ def serving(project: Project) -> Iterator[Endpoint]:
     email = ("--email", "b@example.com")
     created = json.loads(project.app("users", "create", *email, "--plan", "pro", "--json"))
     port = free_port()
-    command = [project.python, "-m", "app", "serve"]
+    command: Command = [project.python, "-m", "app", "serve"]
     settings = {**project.settings, "PORT": str(port)}
     with listening(command, project.directory, settings, project.log("service"), port) as process:
         yield Endpoint(str(project.choice), port, process, created["credential"])
@@ -132,7 +132,7 @@ def passing_through(project: Project) -> Iterator[Endpoint]:
     """Run the reference, before the same simulator."""
     port = free_port()
     options = f"--loop uvloop --http httptools --no-access-log --port {port}".split()
-    command = [project.python, "-m", "uvicorn", "pass_through:app", *options]
+    command: Command = [project.python, "-m", "uvicorn", "pass_through:app", *options]
     log = project.log("reference")
     with listening(command, BENCHMARKS, project.settings, log, port) as process:
         yield Endpoint("its reference", port, process, "any")

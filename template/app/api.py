@@ -5,7 +5,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import to_json
 
 from app.auth.dependencies import Caller
 from app.errors import InvalidRequest
@@ -50,11 +50,13 @@ class Asking:
     def call(
         self, kind: Kind, model: str, body: dict[str, Any], seconds: float | None = None
     ) -> Call:
-        """A call within `seconds`. Raises `InvalidRequest` for text that is not Unicode."""
+        """A call within `seconds`. Raises `InvalidRequest` for what cannot be written as JSON."""
         try:
             to_json(body)
-        except (PydanticSerializationError, UnicodeEncodeError) as error:
-            raise InvalidRequest("The text holds a lone surrogate; send valid Unicode.") from error
+        except ValueError as error:
+            raise InvalidRequest(
+                "The body is nested too deeply, or its text is not valid Unicode."
+            ) from error
         seconds = seconds or self.request.app.state.settings.request_deadline_seconds
         request_id = self.request.state.request_id
         return Call(self.caller, kind, model, body, request_id, seconds, self.idempotency_key)

@@ -2,9 +2,10 @@
 
 import datetime as dt
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import aiohttp
+import typer
 from pydantic_core import from_json
 from sqlalchemy import Row
 
@@ -21,22 +22,25 @@ CREDENTIAL_LASTS = dt.timedelta(minutes=10)
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5)
 
 
-async def ask(session: Session, question: str, model: str, url: str) -> None:
-    """Stream the answer to standard output, and tell its cost on standard error.
+async def ask(
+    session: Session,
+    question: Annotated[str, typer.Argument(help="What to ask.", envvar="QUESTION")],
+    model: Annotated[str, typer.Option(help="A model of models.toml.")] = "offline/echo",
+    url: Annotated[str, typer.Option(help="The service; by default the one on PORT.")] = "",
+) -> None:
+    """Ask the running service; show the answer as it comes, what it cost and what is left.
 
-    Asks as a user of its own, with a credential of a few minutes. Raises `StartError` when the
-    service does not answer, or answers with an error.
+    Asks as a user of its own, with a credential of a few minutes.
     """
     user = await _asker(session)
     credential = await wiring.auth.create_credential(
         session.settings, session.database, user.id, utc_now() + CREDENTIAL_LASTS
     )
-    base = url.rstrip("/") or f"http://127.0.0.1:{session.settings.port}"
+    base = (url or f"http://127.0.0.1:{session.settings.port}").rstrip("/") + "/"
     headers = {"Authorization": wiring.auth.authorization(user.email, credential)}
     try:
-        async with aiohttp.ClientSession(base + "/", headers=headers, timeout=TIMEOUT) as http:
-            prediction_id = await _show_answer(http, question, model)
-            await _show_cost(http, prediction_id)
+        async with aiohttp.ClientSession(base, headers=headers, timeout=TIMEOUT) as http:
+            await _converse(http, question, model)
     except aiohttp.ClientError as error:
         raise StartError(f"Nothing answers at {base}; start it with: make run") from error
 
@@ -50,17 +54,18 @@ async def _asker(session: Session) -> Row[Any]:
         return await users.create(ASKER, Role.USER, plan)
 
 
-async def _show_answer(http: aiohttp.ClientSession, question: str, model: str) -> str:
+async def _converse(http: aiohttp.ClientSession, question: str, model: str) -> None:
     body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": True}
     async with http.post("v1/chat/completions", json=body) as response:
-        if response.status != 200:
+        if not response.ok:
             raise StartError((await response.json())["error"]["message"])
         async for line in response.content:
             _show_event(line.removeprefix(b"data:").strip())
-        print()
-        left = response.headers["x-ratelimit-remaining-requests"]
-        print(f"{left} requests are left this minute.", file=sys.stderr)
-        return response.headers["X-Prediction-ID"]
+        headers = response.headers
+    async with http.get(f"v1/predictions/{headers['X-Prediction-ID']}") as response:
+        cost = (await response.json())["cost_nano_usd"] / NANO
+    left = headers["x-ratelimit-remaining-requests"]
+    print(f"\nIt cost {cost:.9f} USD; {left} requests are left this minute.", file=sys.stderr)
 
 
 def _show_event(data: bytes) -> None:
@@ -71,9 +76,3 @@ def _show_event(data: bytes) -> None:
         raise StartError(event["error"]["message"])
     for choice in event["choices"]:
         print(choice["delta"].get("content") or "", end="", flush=True)
-
-
-async def _show_cost(http: aiohttp.ClientSession, prediction_id: str) -> None:
-    async with http.get(f"v1/predictions/{prediction_id}") as response:
-        cost = (await response.json())["cost_nano_usd"]
-    print(f"It cost {cost / NANO:.9f} USD ({prediction_id}).", file=sys.stderr)

@@ -4,9 +4,11 @@ Exit code 0: done; 1: refused or a check failed; 2: wrong usage.
 """
 
 import asyncio
+import functools
+import inspect
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from pydantic_core import to_json
@@ -17,6 +19,7 @@ from app.errors import ServiceError, StartError
 from app.settings import Settings, load
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+Work = Callable[..., Awaitable[None]]
 
 
 class Session(NamedTuple):
@@ -26,26 +29,38 @@ class Session(NamedTuple):
     database: Database
 
 
-def run(work: Callable[[Session], Awaitable[None]]) -> None:
-    """Do `work` with the database open; an error of ours is a sentence and exit code 1."""
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Work], Work]:
+    """Make a command of an async function whose first parameter is a `Session`.
 
-    async def main() -> None:
+    An error of ours is a sentence on standard error and exit code 1.
+    """
+
+    def register(work: Work) -> Work:
+        @functools.wraps(work)
+        def run(**options: Any) -> None:
+            asyncio.run(_with_session(work, options))
+
+        _, *parameters = inspect.signature(work).parameters.values()
+        vars(run)["__signature__"] = inspect.Signature(parameters)
+        app.command(name)(run)
+        return work
+
+    return register
+
+
+async def _with_session(work: Work, options: dict[str, Any]) -> None:
+    try:
         settings = load()
         database = wiring.database.open_database(settings)
         try:
-            await work(Session(settings, database))
+            await work(Session(settings, database), **options)
         finally:
             await database.close()
-
-    try:
-        asyncio.run(main())
-    except ServiceError as error:
-        fail(error.message)
-    except StartError as error:
+    except (ServiceError, StartError) as error:
         fail(str(error))
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Say what is wrong and end with exit code 1."""
     print(message, file=sys.stderr)
     raise typer.Exit(1)

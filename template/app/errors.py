@@ -112,6 +112,7 @@ FRAMEWORK_ERRORS = {
     400: (422, "invalid_request", "The body could not be read; send valid JSON in UTF-8."),
     404: (404, "not_found", "There is nothing at this address; see /docs."),
     405: (405, "method_not_allowed", "This address does not take this method; see /docs."),
+    408: (408, "invalid_request", "The body took too long to arrive; send it again."),
     413: (413, "body_too_large", "The body is over MAX_BODY_BYTES; send less."),
 }
 

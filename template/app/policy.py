@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from app.errors import ModelNotFound, StartError
 
@@ -143,12 +144,16 @@ def _tables(path: Path, form: TypeAdapter[Any], problems: list[str], warnings: l
         problems.append(f"{path.name} cannot be read; it belongs into {path.parent}")
     except ValidationError as error:
         problems += [
-            f"{path.name}, {'.'.join(map(str, e['loc'])) or 'whole file'}: {e['msg']}"
+            f"{path.name}, {'.'.join(map(str, e['loc'])) or 'whole file'}: {_sentence(e)}"
             for e in error.errors(include_url=False, include_input=False)
         ]
     except ValueError as error:
         problems.append(f"{path.name} is not valid TOML: {error}")
     return {}
+
+
+def _sentence(error: ErrorDetails) -> str:
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _enforced(where: str, table: Any, warnings: list[str]) -> Any:

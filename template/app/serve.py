@@ -1,31 +1,36 @@
 """`python -m app serve`: the process that answers."""
 
+import asyncio
 import os
+import signal
+import sys
 import tempfile
 
 import uvicorn
 
-from app.command import fail, run
-from app.db import migrate as migrations
-from app.errors import StartError
-from app.settings import load
+from app import wiring
+from app.db.migrate import upgrade
+from app.errors import ServiceError, StartError
+from app.settings import Settings
 
 # Hosts give 30 seconds between SIGTERM and SIGKILL; what runs may take most of them.
 GRACE_SECONDS = 20
-STARTUP_FAILED = 3
 
 
-def serve(*, migrate: bool) -> None:
-    """Serve until told to stop. Ends with exit code 1 when the service cannot start."""
-    try:
-        settings = load()
-    except StartError as error:
-        fail(str(error))
-    if migrate:
-        run(lambda session: migrations.upgrade(session.database))
+def serve_until_stopped(settings: Settings, *, migrate: bool) -> None:
+    """Serve on PORT. Raises `StartError` when the service cannot start."""
+    # A host's request to stop is no failure, also before the server listens to it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if settings.web_concurrency > 1:
+        if not wiring.MANY_PROCESSES:
+            raise StartError(
+                "WEB_CONCURRENCY must be 1: limits are exact in one process only with this "
+                "database and limiter."
+            )
         # Where worker processes put their metrics, for any of them to tell all.
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="metrics-"))
+    if migrate:
+        asyncio.run(_migrate(settings))
     try:
         uvicorn.run(
             "app.main:create_app",
@@ -39,4 +44,14 @@ def serve(*, migrate: bool) -> None:
             server_header=False,
         )
     except SystemExit as error:
-        raise SystemExit(1 if error.code == STARTUP_FAILED else error.code) from error
+        raise SystemExit(1 if error.code else 0) from error
+
+
+async def _migrate(settings: Settings) -> None:
+    database = wiring.database.open_database(settings)
+    try:
+        await upgrade(database)
+    except ServiceError as error:
+        raise StartError(error.message) from error
+    finally:
+        await database.close()

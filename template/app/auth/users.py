@@ -44,15 +44,15 @@ class Users:
     async def list(self) -> list[Row[Any]]:
         return list(await self._database.fetch(select(users).order_by(users.c.id)))
 
-    async def change(self, user_id: str, **values: Any) -> Row[Any]:
-        """Set columns of one user and return the row."""
+    async def change(self, email: str, **values: Any) -> None:
+        """Set columns of one user. Raises `NotFound`."""
+        user = await self.find(email)
         async with self._database.transaction() as connection:
-            await connection.execute(update(users).where(users.c.id == user_id).values(**values))
-        return await self.get(user_id)
+            await connection.execute(update(users).where(users.c.id == user.id).values(**values))
 
-    async def disable(self, user_id: str) -> Row[Any]:
+    async def disable(self, email: str) -> None:
         """End all access of a user; records and ledger stay."""
-        return await self.change(user_id, disabled_at=utc_now())
+        await self.change(email, disabled_at=utc_now())
 
     async def _one(self, statement: Any) -> Row[Any]:
         row = await self._database.fetch_one(statement)

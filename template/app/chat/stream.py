@@ -1,6 +1,7 @@
 """Server-sent events: the response that streams a chat."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from fastapi import Response
@@ -11,6 +12,8 @@ from app.errors import ServiceError, log_cause
 from app.guard.failures import too_late
 from app.guard.generation import Generation
 from app.providers.base import Body, Chunks
+
+LAST_WORD_SECONDS = 1.0
 
 
 class ChatStream(Response):
@@ -59,7 +62,10 @@ class ChatStream(Response):
         except ServiceError as error:
             log_cause(error)
             last = _event(error.body())
-        await send({"type": "http.response.body", "body": last})
+        # A client that reads no more must not hold the request for good.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORD_SECONDS):
+                await send({"type": "http.response.body", "body": last})
 
     async def _send(self, send: Send, chunks: list[Body]) -> None:
         body = b"".join(_event(chunk) for chunk in chunks if self._is_asked_for(chunk))

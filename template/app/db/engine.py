@@ -10,8 +10,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.errors import DatabaseUnavailable, StartError
-from app.settings import Settings
+from app.errors import DatabaseUnavailable
 
 TIMEOUT_SECONDS = 5.0
 # A missing table is a missing migration: for a client, the database is not ready.
@@ -50,15 +49,6 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
-
-
-def refuse_workers(settings: Settings) -> None:
-    """Raise `StartError` when one process is asked to be several."""
-    if settings.web_concurrency > 1:
-        raise StartError(
-            "WEB_CONCURRENCY must be 1: with this database and limiter, limits are exact in one "
-            "process only."
-        )
 
 
 @asynccontextmanager

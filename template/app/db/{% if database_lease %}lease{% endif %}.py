@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from sqlalchemy import Column, String, Table, delete, func, or_, text
 from sqlalchemy.dialects.postgresql import insert
 
-from app.db.engine import Database, refuse_workers
+from app.db.engine import Database
 from app.db.tables import UtcDateTime, metadata
 from app.errors import DatabaseUnavailable, StartError
 from app.ids import new_id
@@ -34,12 +34,11 @@ leases = Table(
 
 
 @asynccontextmanager
-async def alone(settings: Settings, database: Database) -> AsyncIterator[None]:
+async def alone(_: Settings, database: Database) -> AsyncIterator[None]:
     """Hold the lease for this process, by the database's clock.
 
     Waits a few seconds for a predecessor to stop, then raises `StartError`.
     """
-    refuse_workers(settings)
     holder = new_id("proc")
     give_up_at = time.monotonic() + PATIENCE_SECONDS
     while not await _take(database, holder):

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db.engine import Database, refuse_workers
+from app.db.engine import Database
 from app.errors import StartError
 from app.settings import ROOT, Settings
 
@@ -58,7 +58,6 @@ async def alone(settings: Settings, _: Database) -> AsyncIterator[None]:
 
     Waits a few seconds for a predecessor to stop, then raises `StartError`.
     """
-    refuse_workers(settings)
     path = file_of(settings.database_url)
     with path.with_name(path.name + ".lock").open("a") as lock:
         give_up_at = time.monotonic() + LOCK_PATIENCE_SECONDS

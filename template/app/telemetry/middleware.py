@@ -1,12 +1,12 @@
 """The outermost layer of every request: its id, its size, its log line, its metrics."""
 
+import asyncio
 import logging
 import re
 import time
 from typing import Any
 
 from fastapi.responses import JSONResponse
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,6 +17,7 @@ from app.telemetry.context import begin
 from app.telemetry.logging import log
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+BODY_SECONDS = 30.0
 
 
 class RequestMiddleware:
@@ -39,27 +40,40 @@ class RequestMiddleware:
         scope.setdefault("state", {})["request_id"] = request_id
         answer = _Answer(send, request_id)
         try:
-            await self._app(scope, self._bounded(scope, receive), answer)
+            await self._app(scope, _Body(scope, receive, self._max_body_bytes), answer)
         except Exception as error:
             await _answer_crash(scope, receive, answer, error)
         finally:
             _record(scope, answer.status, time.perf_counter() - started, fields)
 
-    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """`receive` that stops at a body over the limit, also where its length is not told."""
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        too_large = announced.isdigit() and int(announced) > self._max_body_bytes
-        size = 0
 
-        async def bounded() -> Message:
-            nonlocal size
-            message: Message = {} if too_large else await receive()
-            size += len(message.get("body", b""))
-            if too_large or size > self._max_body_bytes:
-                raise HTTPException(413)
-            return message
+class _Body:
+    """`receive` that ends a body that is too large, told or not, or too slow."""
 
-        return bounded
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
+        announced = dict(scope["headers"]).get(b"content-length", b"")
+        self._size = int(announced) if announced.isdigit() else 0
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._received = 0
+        self._complete = False
+        self._until = time.monotonic() + BODY_SECONDS
+
+    async def __call__(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        if self._size > self._max_bytes:
+            raise HTTPException(413)
+        try:
+            async with asyncio.timeout(self._until - time.monotonic()):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise HTTPException(408) from error
+        self._received += len(message.get("body", b""))
+        if self._received > self._max_bytes:
+            raise HTTPException(413)
+        self._complete = not message.get("more_body", False)
+        return message
 
 
 class _Answer:
@@ -73,7 +87,8 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(raw=message["headers"])["X-Request-ID"] = self._request_id
+            own = (b"x-request-id", self._request_id.encode())
+            message = {**message, "headers": [*message["headers"], own]}
         await self._send(message)
 
 

@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["account"], responses=ERRORS)
 async def who_am_i(caller: Caller, request: Request) -> Me:
     """The caller, with role and plan."""
     users: Users = request.app.state.users
-    return Me.model_validate(await users.get(caller.user_id), from_attributes=True)
+    return Me.model_validate(await users.get(caller.user_id))
 
 
 @router.get("/usage")

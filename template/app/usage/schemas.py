@@ -1,11 +1,13 @@
 """Bodies of `/v1/me` and `/v1/usage`. Money is in nano-dollars."""
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from app.api import Time
 
 
 class Me(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
     id: str
     email: str
     role: str

@@ -26,7 +26,8 @@ async def create_credential(
 ) -> str:
     """An API key with every scope, for the command line."""
     keys = Keys(database, settings.project["name"])
-    return (await keys.create(user_id, "made on the command line", list(Scope), expires_at)).secret
+    secret, _ = await keys.create(user_id, "made on the command line", list(Scope), expires_at)
+    return secret
 
 
 def authorization(_: str, credential: str) -> str:

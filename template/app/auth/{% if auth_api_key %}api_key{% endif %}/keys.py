@@ -5,8 +5,8 @@ import datetime as dt
 import hashlib
 import secrets
 import string
-from collections.abc import Collection
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from sqlalchemy import Column, ForeignKey, Index, Row, String, Table, insert, select, update
 
@@ -37,34 +37,20 @@ api_keys = Table(
 )
 
 
-class NewKey(NamedTuple):
-    """A key as shown once, and its row."""
-
-    secret: str
-    row: Row[Any]
-
-
-class Token(NamedTuple):
-    """A well-formed key, taken apart."""
-
-    id: str
-    secret: str
-
-
 def compose(slug: str, key_id: str, secret: str) -> str:
     """The text of a key. The checksum tells a mistyped key without asking the database."""
     body = f"{slug}_live_{key_id.removeprefix('key_')}_{secret}"
     return body + checksum(body)
 
 
-def parse(slug: str, text: str) -> Token | None:
-    """The parts of `text`, or nothing when it cannot be a key of this service."""
+def parse(slug: str, text: str) -> tuple[str, str] | None:
+    """The id and the secret of `text`, or nothing when it cannot be a key of this service."""
     body, given = text[:-CHECKSUM_LENGTH], text[-CHECKSUM_LENGTH:]
     prefix, _, secret = body.rpartition("_")
     start = f"{slug}_live_"
     if not text.isascii() or checksum(body) != given or not prefix.startswith(start):
         return None
-    return Token("key_" + prefix.removeprefix(start), secret)
+    return "key_" + prefix.removeprefix(start), secret
 
 
 def checksum(body: str) -> str:
@@ -82,7 +68,7 @@ def digest(secret: str) -> str:
 
 
 class Keys:
-    """The table of API keys; every query names the owner."""
+    """The table of API keys; every query for a user's keys names the user."""
 
     def __init__(self, database: Database, slug: str) -> None:
         self._database = database
@@ -94,53 +80,41 @@ class Keys:
         name: str,
         scopes: Collection[Scope],
         expires_at: dt.datetime | None = None,
-    ) -> NewKey:
-        """A new key; its secret is known to nobody afterwards."""
+    ) -> tuple[str, Row[Any]]:
+        """A new key and its row. The key is known to nobody afterwards."""
         secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
         key_id = new_id("key")
-        row = {
-            "id": key_id,
-            "user_id": user_id,
-            "name": name,
-            "secret_hash": digest(secret),
-            "scopes": sorted(scopes),
-            "created_at": utc_now(),
-            "expires_at": expires_at,
-        }
+        row = insert(api_keys).values(
+            id=key_id,
+            user_id=user_id,
+            name=name,
+            secret_hash=digest(secret),
+            scopes=sorted(scopes),
+            created_at=utc_now(),
+            expires_at=expires_at,
+        )
         async with self._database.transaction() as connection:
-            await connection.execute(insert(api_keys), row)
-        return NewKey(compose(self._slug, key_id, secret), await self.get(user_id, key_id))
+            created = (await connection.execute(row.returning(api_keys))).one()
+        return compose(self._slug, key_id, secret), created
 
-    async def get(self, user_id: str, key_id: str) -> Row[Any]:
-        row = await self._database.fetch_one(_owned(user_id).where(api_keys.c.id == key_id))
-        if row is None:
-            raise NotFound("There is no such key.")
-        return row
-
-    async def list(self, user_id: str) -> list[Row[Any]]:
+    async def list(self, user_id: str) -> Sequence[Row[Any]]:
         """The user's keys that are not revoked, newest first."""
-        return list(await self._database.fetch(_owned(user_id).order_by(api_keys.c.id.desc())))
+        own = select(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))
+        return await self._database.fetch(own.order_by(api_keys.c.id.desc()))
 
     async def revoke(self, user_id: str, key_id: str) -> None:
         """End a key at once. Raises `NotFound` also for another user's key."""
-        await self.get(user_id, key_id)
-        revoked = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.user_id == user_id)
+        own = update(api_keys).where(
+            api_keys.c.id == key_id, api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None)
+        )
         async with self._database.transaction() as connection:
-            await connection.execute(revoked.values(revoked_at=utc_now()))
+            if not (await connection.execute(own.values(revoked_at=utc_now()))).rowcount:
+                raise NotFound("There is no such key.")
 
     async def with_owners(self, key_ids: Collection[str]) -> dict[str, Row[Any]]:
         """Keys that can be used now, with role and plan of their owners, by id."""
-        statement = (
-            select(
-                api_keys.c.id,
-                api_keys.c.user_id,
-                api_keys.c.secret_hash,
-                api_keys.c.scopes,
-                api_keys.c.expires_at,
-                api_keys.c.last_used_at,
-                users.c.role,
-                users.c.plan,
-            )
+        usable = (
+            select(api_keys, users.c.role, users.c.plan)
             .join(users, users.c.id == api_keys.c.user_id)
             .where(
                 api_keys.c.id.in_(key_ids),
@@ -148,14 +122,10 @@ class Keys:
                 users.c.disabled_at.is_(None),
             )
         )
-        return {row.id: row for row in await self._database.fetch(statement)}
+        return {row.id: row for row in await self._database.fetch(usable)}
 
     async def touch(self, key_ids: Collection[str]) -> None:
         """Note that keys were used now."""
         used = update(api_keys).where(api_keys.c.id.in_(key_ids)).values(last_used_at=utc_now())
         async with self._database.transaction() as connection:
             await connection.execute(used)
-
-
-def _owned(user_id: str) -> Any:
-    return select(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))

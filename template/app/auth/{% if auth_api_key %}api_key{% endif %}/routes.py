@@ -1,7 +1,5 @@
 """`/v1/keys`: the caller's own API keys."""
 
-import datetime as dt
-
 from fastapi import APIRouter, Request
 
 from app.api import Page
@@ -20,7 +18,7 @@ async def list_keys(caller: Caller, request: Request) -> Page[ApiKey]:
     """The caller's keys, newest first."""
     caller.require(Scope.READ)
     rows = await _keys(request).list(caller.user_id)
-    return Page(data=[ApiKey.of(row) for row in rows], next_cursor=None)
+    return Page(data=[ApiKey.model_validate(row) for row in rows], next_cursor=None)
 
 
 @router.post("", status_code=201)
@@ -29,10 +27,11 @@ async def create_key(caller: Caller, body: KeyRequest, request: Request) -> Crea
     caller.require(Scope.ADMIN)
     if missing := set(body.scopes) - caller.scopes:
         raise Forbidden(f"This credential cannot grant {', '.join(sorted(missing))}.")
-    if body.expires_at and body.expires_at.astimezone(dt.UTC) <= utc_now():
+    if body.expires_at and body.expires_at <= utc_now():
         raise InvalidRequest("expires_at lies in the past.", param="expires_at")
-    new = await _keys(request).create(caller.user_id, body.name, body.scopes, body.expires_at)
-    return CreatedKey.of_new(new)
+    keys = _keys(request)
+    secret, row = await keys.create(caller.user_id, body.name, body.scopes, body.expires_at)
+    return CreatedKey.model_validate(row).model_copy(update={"secret": secret})
 
 
 @router.delete("/{key_id}", status_code=204)

@@ -1,12 +1,8 @@
 """Bodies of `/v1/keys`."""
 
-from typing import Any
-
-from pydantic import AwareDatetime, BaseModel, Field
-from sqlalchemy import Row
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app.api import Name, RequestBody, Time
-from app.auth.api_key.keys import NewKey
 from app.auth.principal import Scope
 
 
@@ -17,6 +13,8 @@ class KeyRequest(RequestBody):
 
 
 class ApiKey(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
     id: str
     name: str
     scopes: list[Scope]
@@ -24,16 +22,8 @@ class ApiKey(BaseModel):
     expires_at: Time | None
     last_used_at: Time | None
 
-    @classmethod
-    def of(cls, row: Row[Any]) -> "ApiKey":
-        return cls.model_validate(row, from_attributes=True)
-
 
 class CreatedKey(ApiKey):
     """A key with its secret, which is shown this once."""
 
-    secret: str
-
-    @classmethod
-    def of_new(cls, new: NewKey) -> "CreatedKey":
-        return cls(**ApiKey.of(new.row).model_dump(), secret=new.secret)
+    secret: str = ""

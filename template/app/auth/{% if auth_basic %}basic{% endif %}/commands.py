@@ -6,7 +6,7 @@ import typer
 
 from app.auth.basic.passwords import Passwords
 from app.auth.users import Users
-from app.command import Json, Session, run, show
+from app.command import Json, Session, command, show
 
 app = typer.Typer(name="passwords", help="Passwords of users.", no_args_is_help=True)
 
@@ -16,15 +16,13 @@ def group() -> None:
     """Keeps `passwords reset` two words although it is the only one."""
 
 
-@app.command()
-def reset(
-    email: Annotated[str, typer.Option(help="Whose password it is.")], as_json: Json = False
+@command(app)
+async def reset(
+    session: Session,
+    email: Annotated[str, typer.Option(help="Whose password it is.")],
+    as_json: Json = False,
 ) -> None:
     """Give a user a new random password and show it, this once."""
-
-    async def work(session: Session) -> None:
-        user = await Users(session.database).find(email)
-        password = await Passwords(session.database).reset(user.id)
-        show({"email": user.email, "credential": password}, as_json, password)
-
-    run(work)
+    user = await Users(session.database).find(email)
+    password = await Passwords(session.database).reset(user.id)
+    show({"email": user.email, "credential": password}, as_json, password)
