@@ -3,6 +3,8 @@
 .PHONY: help setup demo test test-quick check preview bench clean
 
 PYTHON ?= python3
+# The certificates of this machine, as pip and git take them: a company's proxy has its own.
+export UV_SYSTEM_CERTS ?= true
 BIN := .venv/bin
 TOOLS := .venv/installed
 
@@ -32,7 +34,7 @@ preview: $(TOOLS) ## Render the working tree into build/preview: make preview AN
 	@$(BIN)/python scripts/preview.py $(ANSWERS)
 
 bench: $(TOOLS) ## Measure a rendered service, each figure as a ratio to a reference of the same run
-	$(BIN)/python benchmarks/run.py
+	PYTHONPATH=scripts:tests $(BIN)/python benchmarks/run.py $(ARGS)
 
 clean: ## Remove what the other verbs made
 	rm -rf .venv build .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -109,14 +109,15 @@ def _number(value: float | None) -> str:
     """Write three significant digits, and more only before the point."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _align(*rows: tuple[str, ...]) -> str:
     """Put names to the left and everything else to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
+    lines = (
         row[0].ljust(widths[0])
         + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
     )
+    return "\n".join(line.rstrip() for line in lines)

@@ -38,11 +38,7 @@ def announcing(
         ) as process,
         _ended(process),
     ):
-        assert process.stdout is not None
-        patience = Timer(START_SECONDS, process.kill)
-        patience.start()
-        line = process.stdout.readline()
-        patience.cancel()
+        line = _first_line(process)
         if not line:
             raise ChildError(f"{_name(command)} did not start; see {log}")
         yield json.loads(line)
@@ -87,6 +83,16 @@ def resident_memory(process_id: int) -> float | None:
         return None
     kibibytes = re.search(r"(?m)^VmRSS:\s*(\d+) kB$", status)
     return int(kibibytes[1]) / 1024 if kibibytes else None
+
+
+def _first_line(process: subprocess.Popen[bytes]) -> bytes:
+    """Wait for it; nothing comes of a process that ends, or is too slow and then ended, before."""
+    patience = Timer(START_SECONDS, process.kill)
+    patience.start()
+    try:
+        return process.stdout.readline() if process.stdout else b""
+    finally:
+        patience.cancel()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """`make demo`: from a clone to a streamed answer, without an account, a key or Docker.
 
-Renders the service with its default answers, installs and starts it, and asks it one question as its first
-user. Then it serves until Ctrl-C; with CI=true it stops after the answer.
+Renders the service with its default answers, installs and starts it, and asks it one question as
+its first user. Then it serves until Ctrl-C; with CI=true it stops after the answer.
 """
 
 import json
@@ -66,7 +66,7 @@ def _demo() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return this environment without what would point the demo at another database, provider or make run."""
+    """Leave out what would point the demo at another database, provider or run of make."""
     example = (PROJECT / ".env.example").read_text(encoding="utf-8")
     settings = set(re.findall(r"^#? ?([A-Z_]+)=", example, flags=re.MULTILINE))
     ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV"}
@@ -166,9 +166,8 @@ def _ask(port: int, credential: str) -> None:
     print(f"\n\nCost: {cost:,} nano-dollars (${cost / 1e9:.9f})")
     for kind in ("requests", "tokens"):
         if limit := headers[f"x-ratelimit-limit-{kind}"]:
-            print(
-                f"Left of the limits: {headers[f'x-ratelimit-remaining-{kind}']} of {limit} {kind} a minute"
-            )
+            left = headers[f"x-ratelimit-remaining-{kind}"]
+            print(f"Left of the limits: {left} of {limit} {kind} a minute")
 
 
 def _deltas(stream: HTTPResponse) -> Iterator[str]:

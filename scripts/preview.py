@@ -1,4 +1,4 @@
-"""`make preview ANSWERS=file.yml`: render the working tree with these answers into build/preview."""
+"""`make preview ANSWERS=file.yml`: render the working tree into build/preview."""
 
 import sys
 from pathlib import Path

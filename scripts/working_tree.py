@@ -1,7 +1,7 @@
-"""Render the template as it lies in the working tree, uncommitted changes included, without its history.
+"""Render the template as it lies in the working tree, uncommitted changes included.
 
-Copier renders a local Git repository from a clone, at a tag. A copy without Git needs no tag, works from
-a shallow clone or an unpacked archive, leaves the repository alone and renders faster.
+Copier renders a local Git repository from a clone, at a tag. A copy without Git needs no tag, works
+from a shallow clone or an unpacked archive, leaves the repository alone and renders faster.
 """
 
 import shutil

@@ -1,7 +1,8 @@
 """The answer sets that are rendered and proven, one id each.
 
-Database, limiter, authentication and host meet in every way; the other questions rotate in cycles whose
-lengths share no factor, so that any two of their values meet too (`test_questions.py` asserts it).
+Database, limiter, authentication and host meet in every way; the other questions rotate in cycles
+whose lengths share no factor, so that any two of their values meet too (`test_questions.py` asserts
+it).
 """
 
 from dataclasses import dataclass

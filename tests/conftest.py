@@ -1,4 +1,4 @@
-"""What every test of the template starts from: `render(**answers)`, a project of its own in a fraction of a second."""
+"""What every test of the template starts from: `render(**answers)`, a project of its own."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def template_repository(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
-    """Render projects without prompts and without `--trust`; an answer that does not arrive is an error."""
+    """Render projects without prompts and `--trust`; an answer that is lost is an error."""
     plain = template
 
     def render(*, template: Path | None = None, **answers: Any) -> Path:
@@ -96,8 +96,8 @@ def _no_settings_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> It
 def _fast_copier() -> Iterator[None]:
     """Compile each text of the template once, and ask Git nothing about each rendered file.
 
-    Compiled code depends on the text alone, as Copier gives every environment the same options. Git's
-    answer matters only to checkouts that ignore executable bits.
+    Compiled code depends on the text alone, as Copier gives every environment the same options.
+    Git's answer matters only to checkouts that ignore executable bits.
     """
     compiled: dict[tuple[Any, ...], Any] = {}
     compile_text = jinja2.Environment.compile

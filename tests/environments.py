@@ -21,20 +21,9 @@ def environment_with(requirements: Iterable[str]) -> Path:
         ready = environment / "requirements.txt"
         if not ready.exists():
             uv = [sys.executable, "-m", "uv"]
-            subprocess.run(
-                [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, environment],
-                check=True,
-            )
-            install = [
-                *uv,
-                "pip",
-                "install",
-                "--quiet",
-                "--python",
-                environment,
-                "--requirement",
-                "-",
-            ]
+            make = [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)]
+            subprocess.run(make, check=True)
+            install = [*uv, "pip", "install", "--quiet", "--python", str(environment), "-r", "-"]
             subprocess.run(install, input=wanted, text=True, check=True)
             ready.write_text(wanted)
     return environment

@@ -95,7 +95,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("license", "WTFPL", "Invalid choice"),
 ]
 
-# Each landed somewhere it could break something: TOML, YAML, JSON, Python, Make, Dockerfile, shell or Markdown.
+# Each could break something where it lands: TOML, YAML, JSON, Python, Make, shell or Markdown.
 HOSTILE = {
     "quotes": 'Zoë\'s "quoted" `code` \'\'\'triple\'\'\' """triple"""',
     "backslashes": "C:\\new\\table \\ \\\\ \\u0041 \\",
@@ -207,7 +207,7 @@ def test_hostile_answers_arrive_unharmed(render: Render, text: str) -> None:
         "author_name": text,
         "project_description": f"{text}\n\n{text}",
     }
-    project = render(**answers, project_slug="acme")
+    project = render(project_slug="acme", **answers)
     package = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert package["name"] == "acme"
     assert package["description"].split() == answers["project_description"].split()

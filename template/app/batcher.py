@@ -53,6 +53,7 @@ class Batcher(Generic[Item, Result]):
         results: Sequence[Result | Exception]
         try:
             results = await self._handle([item for item, _ in batch])
+            assert len(results) == len(batch), "a result for each item"
         except Exception as error:
             results = [error] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):

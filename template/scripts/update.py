@@ -40,7 +40,7 @@ CONFLICTS_LEFT = """
 All else is done, and staged. Settle the listed files, git add or git rm each, then git commit.
 Undo all of it: git reset --hard."""
 
-DATA = "a new answer, such as database=postgres; may be repeated"
+DATA = "a new answer, such as license=MIT; may be repeated"
 LEAVE_CONFLICTS = "update all the same: what needs a person becomes a merge conflict"
 
 # For each unmerged path, and each side that has it: "mode blob", as git's index knows it.
@@ -142,8 +142,8 @@ class Scratch:
         """Merge three trees into the work tree and the index, conflicts included.
 
         Renames are not followed: git would take one option's file for the other's, and move an
-        edit from `sqlite.py` into `postgres.py`. Its `ort` strategy followed them, told not to,
-        up to git 2.49; later ones take `recursive` for another name of `ort`.
+        edit along. Its `ort` strategy followed them, told not to, up to git 2.49; later ones take
+        `recursive` for another name of `ort`.
         """
         base = self.commit(old)
         self.git("branch", "template", self.commit(new, base))  # the name in conflict markers
@@ -183,7 +183,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def an_answer(text: str) -> str:
     if not re.match(r"[A-Za-z]\w*=", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no KEY=VALUE, such as database=postgres")
+        raise argparse.ArgumentTypeError(f"{text!r} is no KEY=VALUE, such as license=MIT")
     return text
 
 

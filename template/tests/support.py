@@ -1,12 +1,14 @@
 """What the tests share: the service as they see it, and the requests that they send."""
 
 import asyncio
+import io
 import json
 import secrets
 import socket
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,6 +16,7 @@ import httpx2
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from sqlalchemy import Row, Table, insert, select
 
@@ -87,9 +90,8 @@ class Service:
     settings: Settings
     database: Database
     simulator: Simulator
-    read_logs: Callable[[], str]
+    output: io.StringIO
     stack: AsyncExitStack
-    _lines: list[str] = field(default_factory=list)
 
     async def create_user(
         self, plan: str = "many", email: str = "", role: Role = Role.USER
@@ -132,15 +134,33 @@ class Service:
         (row,) = await self.rows(attempts)
         return row
 
+    async def stop(self) -> None:
+        """Stop it now, and not with the test."""
+        await self.stack.aclose()
+
+    def models(self) -> list[str]:
+        """The public names in the tests' models.toml."""
+        document = tomllib.loads((self.settings.policy_dir / "models.toml").read_text("utf-8"))
+        return list(document["models"])
+
     async def rows_count(self) -> int:
         """How many generations and attempts there are."""
         return len(await self.rows(predictions)) + len(await self.rows(attempts))
 
+    async def metric(self, name: str, **labels: str) -> float:
+        """The value of a counter, zero before its first event."""
+        token = self.settings.metrics_token.get_secret_value()
+        client = self.client(Authorization=f"Bearer {token}")
+        for family in text_string_to_metric_families((await client.get("/metrics")).text):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return sample.value
+        return 0.0
+
     @property
     def log(self) -> str:
         """All that was logged so far."""
-        self._lines.append(self.read_logs())
-        return "".join(self._lines)
+        return self.output.getvalue()
 
     @property
     def events(self) -> list[dict[str, Any]]:

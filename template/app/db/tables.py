@@ -1,4 +1,4 @@
-"""The tables. On PostgreSQL they live in the schema `app` (see `postgres.py`)."""
+"""The tables; in which schema they live is the database's business."""
 
 import datetime as dt
 from typing import Any
@@ -30,7 +30,7 @@ metadata = MetaData(
 
 
 class UtcDateTime(TypeDecorator[dt.datetime]):
-    """A point in time, always in UTC; SQLite keeps no zone of its own."""
+    """A point in time, always in UTC; the database may keep no zone of its own."""
 
     impl = DateTime(timezone=True)
     cache_ok = True

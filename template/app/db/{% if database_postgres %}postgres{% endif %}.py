@@ -26,6 +26,7 @@ class PostgresDatabase(Database):
             pool_size=CONNECTIONS,
             max_overflow=0,
             pool_timeout=CONNECT_SECONDS,
+            hide_parameters=True,  # errors are logged, and prompts are parameters
             # Prepared statements do not survive a transaction pooler.
             connect_args={"prepare_threshold": None, "connect_timeout": CONNECT_SECONDS},
             execution_options={"schema_translate_map": {None: SCHEMA}},

@@ -30,7 +30,10 @@ class SqliteDatabase(Database):
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         engine = create_async_engine(
-            f"sqlite+aiosqlite:///{path}", pool_size=CONNECTIONS, max_overflow=0
+            f"sqlite+aiosqlite:///{path}",
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            hide_parameters=True,  # errors are logged, and prompts are parameters
         )
         event.listen(engine.sync_engine, "connect", _configure)
         event.listen(engine.sync_engine, "begin", _begin)

@@ -1,16 +1,18 @@
 """The body of an embedding request, in OpenAI's format."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from app.api import RequestBody
 
+TokenIds = Annotated[list[int], Field(min_length=1)]
+
 
 class EmbeddingInput(RequestBody):
     """Everything but the model: texts, or token ids."""
 
-    input: str | list[str] | list[int] | list[list[int]] = Field(min_length=1)
+    input: str | list[str] | list[int] | list[TokenIds] = Field(min_length=1)
     dimensions: int | None = Field(None, ge=1, le=4096)
     encoding_format: Literal["float", "base64"] | None = None
     user: str | None = None

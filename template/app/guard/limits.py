@@ -19,7 +19,7 @@ class Limits:
     async def admit(self, principal: Principal) -> Admission:
         """Take one request. Raises `RateLimited`, or `Forbidden` for a plan that is not known."""
         plan = self._plan(principal)
-        # The braces keep a user's keys on one node of a Redis Cluster.
+        # The braces keep a user's keys together where a limiter spreads keys over nodes.
         key = f"{{{principal.user_id}}}:requests"
         bucket = Bucket("requests", key, plan.requests_per_minute)
         admission = await self._limiter.admit(Demand((bucket,)))

@@ -28,7 +28,8 @@ def cost(price: Price, usage: Usage) -> int:
 def bound(model: Model, body: Mapping[str, Any]) -> Usage:
     """The most that a call with `body` can use.
 
-    Text is bounded by its UTF-8 bytes after NFKC normalisation: no tokenizer makes more tokens.
+    Text is bounded by its UTF-8 bytes, as it is or after NFKC normalisation, whichever are more:
+    no tokenizer makes more tokens.
     Raises `RequestTooLarge` above the model's limits, `InvalidRequest` for what has no bound.
     """
     if model.usd_per_second is not None and model.max_seconds:
@@ -101,7 +102,10 @@ def _input_sizes(given: str | list[Any]) -> Iterator[int]:
 
 
 def _bytes(text: str) -> int:
-    return len(text if text.isascii() else unicodedata.normalize("NFKC", text).encode())
+    if text.isascii():
+        return len(text)
+    # Some tokenizers normalise, which can lengthen a text as well as shorten it.
+    return max(len(text.encode()), len(unicodedata.normalize("NFKC", text).encode()))
 
 
 def _json(value: Any) -> str:

@@ -60,7 +60,7 @@ def body_of(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:
     """
     if kind == "task":
         return given
-    if kind == "chat" and "prompt" in given:
+    if kind == "chat" and isinstance(given.get("prompt"), str) and "messages" not in given:
         given = {**given, "messages": [{"role": "user", "content": given["prompt"]}]}
         del given["prompt"]
     try:

@@ -16,7 +16,7 @@ from app.providers.base import Job, ProviderFailure
 CONNECT_SECONDS = 5
 CONNECTIONS = 1000
 # A client's error is answered before any work is done, so nothing is billed for it.
-NOT_BILLED = frozenset({400, 401, 403, 404, 405, 409, 413, 415, 422, 429})
+NOT_BILLED = frozenset({400, 401, 402, 403, 404, 405, 409, 413, 415, 422, 429})
 
 Hint = Callable[[Mapping[str, Any]], float | None]
 

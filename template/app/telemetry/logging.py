@@ -7,6 +7,7 @@ come out in the same form, and through the same redactor, as the service's own.
 import datetime as dt
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from pydantic_core import to_json
@@ -41,7 +42,7 @@ def log(level: int, message: str, *, error: BaseException | None = None, **field
 class JsonFormatter(logging.Formatter):
     """`time`, `level`, `logger`, `message`, what is known of the request, the event's fields."""
 
-    def __init__(self, redact: Any) -> None:
+    def __init__(self, redact: Callable[[str], str]) -> None:
         super().__init__()
         self._redact = redact
 
@@ -56,7 +57,17 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
-        return str(self._redact(to_json(event, fallback=str).decode()))
+        return to_json({name: self._clean(value) for name, value in event.items()}).decode()
+
+    def _clean(self, value: Any) -> Any:
+        """`value` with its texts redacted, before JSON's escapes would change them."""
+        if isinstance(value, dict):
+            return {self._clean(name): self._clean(part) for name, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(part) for part in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self._redact(str(value))
 
 
 class TextFormatter(JsonFormatter):
@@ -69,4 +80,4 @@ class TextFormatter(JsonFormatter):
         text += "".join(f"  {name}={value}" for name, value in fields.items())
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
-        return str(self._redact(text))
+        return self._redact(text)

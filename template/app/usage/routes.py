@@ -34,7 +34,8 @@ async def my_usage(
     caller.require(Scope.READ)
     report: Report = request.app.state.report
     today = utc_now().date()
-    first, last = first or today.replace(day=1), last or today
+    last = last or today
+    first = first or last.replace(day=1)
     if first > last:
         raise InvalidRequest("from: must not be after to.", param="from")
     lines = await report.lines(caller.user_id, first, last)

@@ -102,8 +102,10 @@ class BasicAuthenticator:
         """A browser sends the password along with what another site's page asks it to send."""
         site = headers.get("sec-fetch-site", "none")
         origin = headers.get("origin")
-        own = {headers.get("host", ""), self._public_host}
-        if site not in {"none", "same-origin"} or (origin and urlsplit(origin).netloc not in own):
+        own = {host for host in (headers.get("host"), self._public_host) if host}
+        # Without a host it is "null": a page that hides where it is from.
+        foreign = origin is not None and origin.partition("://")[2] not in own
+        if foreign or site not in {"none", "same-origin"}:
             raise Forbidden("Requests that change something are taken from this site only.")
 
 

@@ -1,0 +1,201 @@
+"""Bodies that are malformed, of the wrong type or too large: an error that helps, and no row."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.fixtures.service import Start
+from tests.support import Service, chat, error_of, unique
+
+CHAT = "/v1/chat/completions"
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(params=[CHAT, "/v1/embeddings", "/v1/predictions"])
+def path(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"1e999",
+        b"\xff\xfe",
+        b'{"model": NaN',
+        b"[" * 100_000,
+        b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+        b'{"model": "' + b"9" * 5000 + b'"}',
+        b'{"model": ' + b"9" * 5000 + b"}",
+    ],
+    ids=lambda content: repr(content[:12]),
+)
+async def test_what_is_no_request(
+    service: Service, client: httpx2.AsyncClient, path: str, content: bytes
+) -> None:
+    status, code, _ = error_of(await client.post(path, content=content, headers=JSON))
+    assert (status, code) == (422, "invalid_request")
+    assert await service.rows_count() == 0
+    assert "Traceback" not in service.log
+
+
+async def test_other_content_types_are_no_json(client: httpx2.AsyncClient, path: str) -> None:
+    response = await client.post(path, data={"model": "offline/echo"})
+    status, code, _ = error_of(response)
+    assert (status, code) == (422, "invalid_request")
+    assert "application/json" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"messages": None}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": "one"}, "messages"),
+        ({"messages": [{}]}, "messages.0.role"),
+        ({"messages": [{"role": "wizard", "content": "one"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": "one"}] * 2049}, "messages"),
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"n": 17}, "n"),
+        ({"model": 1}, "model"),
+        ({"model": None}, "model"),
+        ({"stream": "perhaps"}, "stream"),
+    ],
+    ids=str,
+)
+async def test_the_wrong_field_is_named(
+    service: Service, client: httpx2.AsyncClient, change: dict[str, Any], param: str
+) -> None:
+    response = await client.post(CHAT, json=chat() | change)
+    assert error_of(response) == (422, "invalid_request", param)
+    assert await service.rows_count() == 0
+
+
+async def test_errors_do_not_echo_the_input(client: httpx2.AsyncClient) -> None:
+    canary = unique("canary")
+    answers = [
+        await client.post(CHAT, json={"model": canary, "messages": canary}),
+        await client.post(CHAT, json=chat(model=canary)),
+        await client.post(CHAT, json=chat(temperature=canary)),
+        await client.post(CHAT, content=f'{{"{canary}"'.encode(), headers=JSON),
+        await client.get(f"/v1/{canary}"),
+    ]
+    assert all(answer.status_code >= 400 for answer in answers)
+    assert not any(canary in answer.text for answer in answers)
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\x07\x1b[31m", "👩‍👩‍👧 ‮", "\\u0000 \\ud800"], ids=repr)
+async def test_any_unicode_text_is_answered_and_kept(
+    service: Service, client: httpx2.AsyncClient, text: str
+) -> None:
+    response = await client.post(CHAT, json=chat(text))
+    assert response.json()["choices"][0]["message"]["content"] == f"You said: {text}"
+    assert (await service.prediction()).input["messages"][0]["content"] == text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": "\ud800"}]},
+        {"messages": [{"role": "user", "content": "one", "name": "\udfff"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "\ud800"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "\ud800": 1}]}]},
+        {"model": "\ud800"},
+        {"\ud800": 1},
+    ],
+    ids=["content", "name", "part", "name of a part", "model", "name of a field"],
+)
+async def test_lone_surrogates_are_refused(
+    service: Service, client: httpx2.AsyncClient, body: dict[str, Any]
+) -> None:
+    content = json.dumps(chat() | body).encode()
+    response = await client.post(CHAT, content=content, headers=JSON)
+    assert response.status_code in {404, 422}
+    assert response.json()["error"]["code"] != "internal_error"
+    assert await service.rows_count() == 0
+
+
+async def test_a_body_of_the_largest_size_passes(start: Start) -> None:
+    body = json.dumps(chat("x" * 1500)).encode()
+    service = await start(max_body_bytes=len(body))
+    client = service.client(await service.create_user())
+    assert (await client.post(CHAT, content=body, headers=JSON)).status_code == 200
+
+
+@pytest.mark.parametrize("is_length_told", [True, False])
+async def test_a_body_over_the_largest_size_is_refused(start: Start, is_length_told: bool) -> None:
+    body = json.dumps(chat("x" * 1500)).encode()
+    service = await start(max_body_bytes=len(body) - 1)
+    client = service.client(await service.create_user())
+    content = body if is_length_told else _in_pieces(body)
+    response = await client.post(CHAT, content=content, headers=JSON)
+    assert error_of(response) == (413, "body_too_large", None)
+    assert await service.rows_count() == 0
+
+
+async def test_a_large_body_is_not_read_to_its_end(start: Start) -> None:
+    """The sender of an endless body gets the answer while it is still sending."""
+    service = await start(max_body_bytes=2048)
+    client = service.client(await service.create_user())
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 2**30:
+            sent += 65536
+            yield b"x" * 65536
+
+    try:
+        response = await client.post(CHAT, content=endless(), headers=JSON)
+    except httpx2.WriteError:  # The service hung up before all was sent.
+        pass
+    else:
+        assert response.status_code == 413
+    assert sent < 2**30
+
+
+async def test_a_body_that_does_not_arrive_is_not_waited_for(
+    service: Service, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.telemetry.middleware.BODY_SECONDS", 0.05)
+    is_answered = asyncio.Event()
+
+    async def hesitant() -> AsyncIterator[bytes]:
+        yield b"{"
+        await is_answered.wait()
+
+    async with client.stream("POST", CHAT, content=hesitant(), headers=JSON) as response:
+        is_answered.set()
+        await response.aread()
+    assert error_of(response) == (408, "invalid_request", None)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("POST", "/v1/nothing")])
+async def test_unknown_addresses(client: httpx2.AsyncClient, method: str, path: str) -> None:
+    assert error_of(await client.request(method, path)) == (404, "not_found", None)
+
+
+async def test_wrong_method(client: httpx2.AsyncClient) -> None:
+    response = await client.get(CHAT)
+    assert error_of(response) == (405, "method_not_allowed", None)
+    assert response.headers["Allow"] == "POST"
+
+
+async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    for piece in _pieces(body):
+        yield piece
+
+
+def _pieces(body: bytes, size: int = 500) -> Iterator[bytes]:
+    yield from (body[start : start + size] for start in range(0, len(body), size))

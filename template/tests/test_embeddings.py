@@ -1,0 +1,101 @@
+"""`POST /v1/embeddings`: texts and token ids, as floats and in base64."""
+
+import base64
+import struct
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support import Service, error_of
+
+MODEL = "offline/embedding"
+
+
+async def embed(client: httpx2.AsyncClient, given: Any, **rest: Any) -> httpx2.Response:
+    body = {"model": MODEL, "input": given, **rest}
+    return await client.post("/v1/embeddings", json=body)
+
+
+async def test_answer(client: httpx2.AsyncClient) -> None:
+    answer = (await embed(client, ["one two", "three"])).json()
+    assert (answer["object"], answer["model"]) == ("list", MODEL)
+    assert [item["index"] for item in answer["data"]] == [0, 1]
+    first, second = [item["embedding"] for item in answer["data"]]
+    assert len(first) == len(second)
+    assert first != second
+    assert sum(number * number for number in first) == pytest.approx(1)
+    assert answer["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+
+
+async def test_the_same_text_has_the_same_vector(client: httpx2.AsyncClient) -> None:
+    alone = (await embed(client, "one")).json()["data"]
+    among_others = (await embed(client, ["two", "one"])).json()["data"]
+    assert alone[0]["embedding"] == among_others[1]["embedding"]
+
+
+@pytest.mark.parametrize(("given", "count"), [([1, 2, 3], 1), ([[1, 2], [3]], 2)])
+async def test_token_ids(client: httpx2.AsyncClient, given: list[Any], count: int) -> None:
+    assert len((await embed(client, given)).json()["data"]) == count
+
+
+async def test_base64_holds_the_same_numbers(client: httpx2.AsyncClient) -> None:
+    floats = (await embed(client, "one", dimensions=8)).json()["data"][0]["embedding"]
+    encoded = (await embed(client, "one", dimensions=8, encoding_format="base64")).json()
+    raw = base64.b64decode(encoded["data"][0]["embedding"])
+    assert struct.unpack("<8f", raw) == pytest.approx(floats)
+
+
+async def test_an_embedding_is_recorded_with_its_cost_and_without_vectors(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    response = await embed(client, ["one two", "three"])
+    prediction, attempt = await service.prediction(), await service.attempt()
+    assert response.headers["X-Prediction-ID"] == prediction.id
+    assert response.headers["x-served-model"] == MODEL
+    assert (prediction.kind, prediction.status, prediction.outcome) == (
+        "embedding",
+        "succeeded",
+        "ok",
+    )
+    assert prediction.input == {"input": ["one two", "three"]}
+    assert prediction.output is None
+    assert (prediction.input_tokens, prediction.output_tokens) == (3, 0)
+    assert prediction.cost_nano_usd == 3 * 20
+    # Bytes and overhead, for each text.
+    assert attempt.bound_nano_usd == (len("one twothree") + 2 * 16) * 20
+
+
+@pytest.mark.parametrize(
+    ("given", "rest", "code", "param"),
+    [
+        ("x" * 2001, {}, "request_too_large", "input"),
+        ([[1] * 1001, [2] * 1001], {}, "request_too_large", "input"),
+        ("one", {"dimensions": 0}, "invalid_request", "dimensions"),
+        ("one", {"dimensions": 5000}, "invalid_request", "dimensions"),
+        ("one", {"encoding_format": "hex"}, "invalid_request", "encoding_format"),
+        ("one", {"webhook": "http://localhost"}, "unsupported_parameter", "webhook"),
+    ],
+)
+async def test_refusals(
+    service: Service,
+    client: httpx2.AsyncClient,
+    given: Any,
+    rest: dict[str, Any],
+    code: str,
+    param: str,
+) -> None:
+    assert error_of(await embed(client, given, **rest)) == (422, code, param)
+    assert await service.rows_count() == 0
+
+
+@pytest.mark.parametrize("given", ["", [], 1, None, {}, ["one", 2], [[]], [[1], []]], ids=repr)
+async def test_what_is_no_input(client: httpx2.AsyncClient, given: Any) -> None:
+    status, code, _ = error_of(await embed(client, given))
+    assert (status, code) == (422, "invalid_request")
+
+
+async def test_a_chat_model_does_not_embed(client: httpx2.AsyncClient) -> None:
+    response = await client.post("/v1/embeddings", json={"model": "offline/echo", "input": "one"})
+    assert error_of(response) == (404, "model_not_found", "model")
+    assert MODEL in response.json()["error"]["message"]

@@ -1,0 +1,96 @@
+"""Health and readiness: what a host asks, and no more than it needs to know."""
+
+import asyncio
+import time
+
+import pytest
+
+from app import wiring
+from app.errors import LimiterUnavailable
+from app.settings import Settings
+from app.state.base import Admission, Demand
+from tests.support import Service
+
+READY = (200, {"status": "ready"})
+NOT_READY = (503, {"status": "not ready"})
+PATHS = ["/readyz", "/healthz"]
+
+
+class DeadLimiter:
+    """A limiter whose backend is gone, after `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    async def check(self) -> None:
+        await asyncio.sleep(self._seconds)
+        raise LimiterUnavailable("It is gone.")
+
+    async def admit(self, demand: Demand) -> Admission:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def _ask(service: Service, path: str) -> tuple[int, object]:
+    response = await service.client().get(path)
+    return response.status_code, response.json()
+
+
+async def _use_database(service: Service, url: str) -> None:
+    database = wiring.database.open_database(Settings(_env_file=None, database_url=url))
+    service.stack.push_async_callback(database.close)
+    service.app.state.database = database
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_ready(service: Service, path: str) -> None:
+    assert await _ask(service, path) == READY
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_not_ready_without_the_database(
+    service: Service, path: str, dead_database_url: str
+) -> None:
+    await _use_database(service, dead_database_url)
+    assert await _ask(service, path) == NOT_READY
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_not_ready_before_the_migrations(
+    service: Service, path: str, empty_database_url: str
+) -> None:
+    await _use_database(service, empty_database_url)
+    assert await _ask(service, path) == NOT_READY
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("seconds", [0, 60], ids=["gone", "frozen"])
+async def test_not_ready_without_the_limiter(service: Service, path: str, seconds: float) -> None:
+    service.app.state.limiter = DeadLimiter(seconds)
+    started = time.monotonic()
+    assert await _ask(service, path) == NOT_READY
+    # Hosts give up after seconds: the answer must come before.
+    assert time.monotonic() - started < 1.5
+
+
+async def test_alive_whatever_is_gone(service: Service, dead_database_url: str) -> None:
+    await _use_database(service, dead_database_url)
+    service.app.state.limiter = DeadLimiter(0)
+    assert await _ask(service, "/livez") == (200, {"status": "ok"})
+
+
+async def test_readiness_comes_back_by_itself(service: Service) -> None:
+    working = service.app.state.limiter
+    service.app.state.limiter = DeadLimiter(0)
+    assert await _ask(service, "/readyz") == NOT_READY
+    service.app.state.limiter = working
+    assert await _ask(service, "/readyz") == READY
+
+
+async def test_checks_take_nothing_and_are_logged_once(service: Service) -> None:
+    for path in ("/livez", "/readyz", "/healthz"):
+        await _ask(service, path)
+    assert [event["route"] for event in service.access_events()] == ["/livez", "/readyz", "/healthz"]
+    assert await service.rows_count() == 0

@@ -1,0 +1,169 @@
+"""`models.toml` and `plans.toml`: what is wrong in them is named, all of it, before the start."""
+
+from pathlib import Path
+
+import pytest
+
+from app import policy
+from app.errors import StartError
+from app.main import open_policy
+from app.policy import Policy
+from app.providers.offline import OfflineProvider
+from app.settings import Settings
+from tests.fixtures.service import Start
+from tests.support import ROOT
+
+CHAT = {
+    "provider": '"offline"',
+    "name": '"echo"',
+    "kind": '"chat"',
+    "input_usd_per_million_tokens": "0.25",
+    "output_usd_per_million_tokens": "2.00",
+    "max_input_tokens": "2000",
+    "max_output_tokens": "64",
+    "prices_checked": "2026-11-01",
+}
+PLANS = "[plans.free]\nrequests_per_minute = 20\n"
+
+
+def _model(**changes: str) -> str:
+    """A model in TOML; an empty value leaves a line out."""
+    lines = [f"{key} = {value}" for key, value in {**CHAT, **changes}.items() if value]
+    return "\n".join(['[models."mine"]', *lines, ""])
+
+
+def _load(directory: Path, models: str | None = None, plans: str | None = PLANS) -> Policy:
+    for name, text in (("models", _model() if models is None else models), ("plans", plans)):
+        if text is not None:
+            (directory / f"{name}.toml").write_text(text, encoding="utf-8")
+    return policy.load(directory)
+
+
+def _problems(directory: Path, models: str | None = None, plans: str | None = PLANS) -> str:
+    with pytest.raises(StartError) as problem:
+        _load(directory, models, plans)
+    return str(problem.value)
+
+
+def test_a_model_as_it_is_declared(tmp_path: Path) -> None:
+    model = _load(tmp_path).model("mine")
+    assert (model.id, model.provider, model.name, model.kind) == ("mine", "offline", "echo", "chat")
+    assert model.price == (250_000_000, 2_000_000_000, 0)
+
+
+def test_prices_are_exact(tmp_path: Path) -> None:
+    price = _load(tmp_path, _model(input_usd_per_million_tokens="0.123456789")).model("mine").price
+    assert price.input == 123_456_789
+
+
+def test_the_projects_own_files_are_right() -> None:
+    rules = policy.load(ROOT)
+    assert rules.models
+    assert rules.plans["free"].requests_per_minute > 0
+    assert "offline/echo" in rules.models
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"input_usd_per_million_tokens": ""}, "add input_usd_per_million_tokens"),
+        ({"output_usd_per_million_tokens": ""}, "add output_usd_per_million_tokens"),
+        ({"max_input_tokens": ""}, "add max_input_tokens"),
+        ({"max_output_tokens": ""}, "add max_output_tokens"),
+        ({"usd_per_second": "0.1"}, "add max_seconds"),
+        ({"kind": '"task"', "input_usd_per_million_tokens": ""}, "input_usd_per_million_tokens"),
+        ({"prices_checked": ""}, "prices_checked: Field required"),
+        ({"provider": ""}, "provider: Field required"),
+        ({"name": '""'}, "name: "),
+        ({"kind": '"poem"'}, "kind: "),
+        ({"input_usd_per_million_tokens": "-1"}, "input_usd_per_million_tokens: "),
+        ({"input_usd_per_million_tokens": "0.0000000001"}, "input_usd_per_million_tokens: "),
+        ({"input_usd_per_million_tokens": "nan"}, "input_usd_per_million_tokens: "),
+        ({"max_output_tokens": "0"}, "max_output_tokens: "),
+        ({"max_outptu_tokens": "5"}, "max_outptu_tokens: Extra inputs"),
+    ],
+    ids=str,
+)
+def test_a_wrong_model_is_named(tmp_path: Path, changes: dict[str, str], words: str) -> None:
+    (line,) = _problems(tmp_path, _model(**changes)).splitlines()
+    assert line.startswith("models.toml, mine")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("plans", "words"),
+    [
+        ("", "plans.toml, whole file: "),
+        ("plans = 1", "plans.toml, whole file: "),
+        ("[plans.free]", "plans.toml, free.requests_per_minute: Field required"),
+        ("[plans.free]\nrequests_per_minute = 0", "plans.toml, free.requests_per_minute: "),
+        ('[plans.free]\nrequests_per_minute = "x"', "plans.toml, free.requests_per_minute: "),
+        (PLANS + "requests_per_day = 1", "plans.toml, free.requests_per_day: Extra inputs"),
+        ("[plans.free", "plans.toml is not valid TOML: "),
+        (PLANS + PLANS, "plans.toml is not valid TOML: "),
+        ("\x00", "plans.toml is not valid TOML: "),
+    ],
+)
+def test_wrong_plans_are_named(tmp_path: Path, plans: str, words: str) -> None:
+    (line,) = _problems(tmp_path, plans=plans).splitlines()
+    assert line.startswith(words)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    _load(tmp_path)
+    (tmp_path / "models.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(StartError, match=r"^models\.toml is not valid TOML"):
+        policy.load(tmp_path)
+
+
+def test_a_missing_file_is_named_with_its_place(tmp_path: Path) -> None:
+    problems = _problems(tmp_path, plans=None)
+    assert problems == f"plans.toml cannot be read; it belongs into {tmp_path}"
+
+
+def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
+    models = _model(kind='"poem"', name='""')
+    lines = _problems(tmp_path, models, plans="[plans.free]").splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        "models.toml, mine.name",
+        "models.toml, mine.kind",
+        "plans.toml, free.requests_per_minute",
+    ]
+
+
+def test_what_is_not_enforced_yet_is_said(tmp_path: Path) -> None:
+    rules = _load(
+        tmp_path,
+        _model(fallbacks='["other"]'),
+        PLANS + "daily_budget_usd = 1\ntokens_per_minute = 5\n[service]\ndaily_budget_usd = 9\n",
+    )
+    assert rules.warnings == [
+        "models.toml, mine: fallbacks is not enforced by this version",
+        "plans.toml: service is not enforced by this version",
+        "plans.toml, free: daily_budget_usd is not enforced by this version",
+        "plans.toml, free: tokens_per_minute is not enforced by this version",
+    ]
+    assert rules.models["mine"]
+    assert rules.plans["free"].requests_per_minute == 20
+
+
+async def test_warnings_are_in_the_log(start: Start, policy_dir: Path) -> None:
+    with (policy_dir / "plans.toml").open("a", encoding="utf-8") as plans:
+        plans.write("\n[plans.rich]\nrequests_per_minute = 1\nmonthly_budget_usd = 5\n")
+    service = await start()
+    (event,) = [event for event in service.events if "not enforced" in event["message"]]
+    assert (event["level"], "monthly_budget_usd" in event["message"]) == ("warning", True)
+
+
+def test_an_unknown_provider_is_named(tmp_path: Path) -> None:
+    _load(tmp_path, _model(provider='"acme"'))
+    settings = Settings(_env_file=None, policy_dir=tmp_path)
+    with pytest.raises(StartError, match="acme is no provider of this service; it has offline"):
+        open_policy(settings, {"offline": OfflineProvider()})
+
+
+async def test_a_wrong_file_stops_the_start_with_a_sentence(start: Start, policy_dir: Path) -> None:
+    (policy_dir / "models.toml").write_text(_model(kind='"poem"'), encoding="utf-8")
+    service = await start()
+    assert "models.toml, mine.kind: " in service.log
+    assert "Traceback" not in service.log

@@ -1,0 +1,223 @@
+"""What a call costs, and the most that it can cost: whole nano-dollars, and never too little."""
+
+import datetime as dt
+import unicodedata
+from fractions import Fraction
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import InvalidRequest, RequestTooLarge
+from app.guard import pricing
+from app.policy import Model, Price
+from app.providers.base import Usage
+from tests.fixtures.service import Start
+from tests.support import chat, error_of, write_policy
+
+MILLION = 1_000_000
+OVERHEAD = 16
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
+
+counts = st.integers(0, 10**7)
+amounts = st.integers(0, 10**12)
+prices = st.builds(Price, amounts, amounts, amounts)
+usages = st.builds(Usage, counts, counts, st.integers(0, 10**10))
+
+
+def model(**changes: Any) -> Model:
+    declared = {
+        "provider": "offline",
+        "name": "echo",
+        "kind": "chat",
+        "input_usd_per_million_tokens": "0.25",
+        "output_usd_per_million_tokens": "2",
+        "max_output_tokens": 64,
+        "max_input_tokens": 10**9,
+        "prices_checked": dt.date(2026, 11, 1),
+    }
+    return Model.model_validate(declared | changes)
+
+
+def bound_of(message: dict[str, Any], **rest: Any) -> Usage:
+    return pricing.bound(model(), {"messages": [message], **rest})
+
+
+def embedding_bound(given_input: Any) -> int:
+    declared = model(kind="embedding", output_usd_per_million_tokens=None)
+    return pricing.bound(declared, {"input": given_input}).input_tokens
+
+
+@given(prices, usages)
+def test_cost_is_exact_but_for_rounding_up(price: Price, usage: Usage) -> None:
+    tokens = usage.input_tokens * price.input + usage.output_tokens * price.output
+    exact = Fraction(tokens + usage.microseconds * price.second, MILLION)
+    cost = pricing.cost(price, usage)
+    assert type(cost) is int
+    assert 0 <= cost - exact < 2  # tokens and seconds are rounded up apart
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "cost"),
+    [
+        (Price(1, 0, 0), Usage(1, 0), 1),
+        (Price(1, 1, 0), Usage(1, 1), 1),
+        (Price(0, 0, 1), Usage(microseconds=1), 1),
+        (Price(250_000_000, 2_000_000_000, 0), Usage(2, 5), 10_500),
+        (Price(0, 0, 1_500_000), Usage(microseconds=1_500_000), 2_250_000),
+        (Price(5, 5, 5), Usage(), 0),
+    ],
+)
+def test_cost(price: Price, usage: Usage, cost: int) -> None:
+    assert pricing.cost(price, usage) == cost
+
+
+@given(prices, usages, usages)
+def test_more_usage_never_costs_less(price: Price, usage: Usage, more: Usage) -> None:
+    both = Usage(*(one + other for one, other in zip(usage, more, strict=True)))
+    assert pricing.cost(price, usage) <= pricing.cost(price, both)
+
+
+@given(st.text(), st.sampled_from(["system", "user", "assistant", "tool"]))
+def test_text_is_bounded_by_its_bytes_however_it_is_normalised(text: str, role: str) -> None:
+    forms = [text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFKC"))]
+    size = max(len(form.encode()) for form in forms)
+    whole = bound_of({"role": role, "content": text}).input_tokens
+    parts = bound_of({"role": role, "content": [{"type": "text", "text": text}]}).input_tokens
+    assert whole == parts
+    assert whole >= size + OVERHEAD
+    assert embedding_bound(text) >= size + OVERHEAD
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("ab", 2), ("ä", 2), ("ﷺ", 33), ("ａ", 3), ("ﬁ", 3), ("", 0)],  # noqa: RUF001
+    ids=ascii,
+)
+def test_bytes_of_a_text(text: str, size: int) -> None:
+    bound = bound_of({"role": "user", "content": text}).input_tokens
+    assert bound == OVERHEAD + len("user") + size
+
+
+@given(st.lists(st.text(min_size=1), min_size=1))
+def test_each_input_of_an_embedding_counts(texts: list[str]) -> None:
+    assert embedding_bound(texts) == sum(map(embedding_bound, texts))
+
+
+@pytest.mark.parametrize(
+    ("given_input", "tokens"),
+    [([1, 2, 3], OVERHEAD + 3), ([[1, 2], [3]], 2 * OVERHEAD + 3)],
+)
+def test_token_ids_count_as_they_are(given_input: Any, tokens: int) -> None:
+    assert embedding_bound(given_input) == tokens
+
+
+@given(st.integers(1, 64), st.integers(1, 16))
+def test_n_multiplies_the_output(limit: int, n: int) -> None:
+    message = {"role": "user", "content": "one"}
+    alone = bound_of(message, max_tokens=limit)
+    assert alone.output_tokens == limit
+    assert bound_of(message, max_tokens=limit, n=n).output_tokens == n * limit
+    assert bound_of(message, max_tokens=limit, n=n).input_tokens == alone.input_tokens
+
+
+def test_the_largest_output_is_the_models_unless_less_is_asked_for() -> None:
+    message = {"role": "user", "content": "one"}
+    assert bound_of(message).output_tokens == 64
+    assert bound_of(message, max_completion_tokens=3, max_tokens=5).output_tokens == 3
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_more_output_than_the_model_writes_is_refused(name: str) -> None:
+    with pytest.raises(RequestTooLarge) as refused:
+        bound_of({"role": "user", "content": "one"}, **{name: 65})
+    assert refused.value.param == name
+
+
+@pytest.mark.parametrize("name", ["tools", "tool_choice", "response_format"])
+def test_schemas_count(name: str) -> None:
+    message = {"role": "user", "content": "one"}
+    schema = {"type": "object", "description": "ä" * 50}
+    assert bound_of(message, **{name: [schema]}).input_tokens >= (
+        bound_of(message).input_tokens + 100 + len("object" + "description" + "type")
+    )
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"name": "ä" * 50},
+        {"refusal": "ä" * 50},
+        {"tool_call_id": "ä" * 50},
+        {"tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "ä" * 50}}]},
+    ],
+    ids=lambda extra: next(iter(extra)),
+)
+def test_all_of_a_message_counts(extra: dict[str, Any]) -> None:
+    message = {"role": "assistant", "content": "one"}
+    assert bound_of({**message, **extra}).input_tokens >= bound_of(message).input_tokens + 100
+
+
+def test_images_cost_what_is_declared() -> None:
+    declared = model(tokens_per_image=100)
+    text = {"type": "text", "text": "one"}
+    messages = [{"role": "user", "content": content} for content in ([text], [text, IMAGE, IMAGE])]
+    alone, pictured = (pricing.bound(declared, {"messages": [message]}) for message in messages)
+    assert pictured.input_tokens == alone.input_tokens + 200
+
+
+@pytest.mark.parametrize("part", [IMAGE, {"type": "input_audio"}, {"type": "file"}, {"type": ""}])
+def test_content_without_a_declared_cost_is_refused(part: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="not declared") as refused:
+        bound_of({"role": "user", "content": [part]})
+    assert refused.value.param == "messages"
+
+
+def test_only_images_are_declared_by_the_cost_of_images() -> None:
+    message = {"role": "user", "content": [{"type": "input_audio"}]}
+    with pytest.raises(InvalidRequest, match="not declared"):
+        pricing.bound(model(tokens_per_image=100), {"messages": [message]})
+
+
+def test_compute_is_bounded_by_its_longest_run() -> None:
+    declared = model(kind="task", usd_per_second="0.0015", max_seconds=60)
+    bound = pricing.bound(declared, {"anything": "x" * 10_000})
+    assert bound == Usage(microseconds=60 * MILLION)
+    assert pricing.cost(declared.price, bound) == 60 * 1_500_000
+
+
+async def test_a_request_may_be_as_large_as_its_model_takes_and_no_larger(start: Start) -> None:
+    service = await start()
+    client = service.client(await service.create_user())
+    fits = 2000 - OVERHEAD - len("user")
+    response = await client.post("/v1/chat/completions", json=chat("x" * fits))
+    assert response.status_code == 200
+    assert (await service.attempt()).bound_nano_usd == 2000 * 250 + 64 * 2000
+    response = await client.post("/v1/chat/completions", json=chat("x" * (fits + 1)))
+    assert error_of(response) == (422, "request_too_large", "messages")
+    assert "2001" in response.json()["error"]["message"]
+
+
+async def test_prices_below_a_nano_dollar_a_token_are_not_lost(
+    start: Start, settings: dict[str, Any]
+) -> None:
+    cheap = """
+[models."offline/cheap"]
+provider = "offline"
+name = "echo"
+kind = "chat"
+input_usd_per_million_tokens = 0.000000001
+output_usd_per_million_tokens = 0.000000001
+max_output_tokens = 64
+max_input_tokens = 2000
+prices_checked = 2026-11-01
+"""
+    write_policy(settings["policy_dir"], cheap)
+    service = await start()
+    client: httpx2.AsyncClient = service.client(await service.create_user())
+    await client.post("/v1/chat/completions", json=chat(model="offline/cheap"))
+    attempt = await service.attempt()
+    assert attempt.price == {"input": 1, "output": 1, "second": 0}
+    assert attempt.cost_nano_usd == attempt.bound_nano_usd == 1

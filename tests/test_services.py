@@ -1,0 +1,173 @@
+"""Every database with every limiter and authentication: its own tests pass, it starts, it answers.
+
+Each service has an environment with its own dependencies and nothing else, and runs with the
+servers that it brings.
+"""
+
+import json
+import subprocess
+import time
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import openai
+import pytest
+from combinations import SERVICES, Combination
+from conftest import Render
+from environments import environment_with
+from servers import (
+    Project,
+    burst,
+    clean_environment,
+    installed,
+    requirements_of,
+    serving,
+)
+
+pytestmark = pytest.mark.slow
+
+CHAT = {"model": "offline/echo", "messages": [{"role": "user", "content": "Hello"}]}
+SUITE_SECONDS = 600
+SHARED_BY_MANY = ("postgres", "redis")
+
+every_service = pytest.mark.parametrize("combination", SERVICES, ids=str)
+
+
+@pytest.fixture
+def directory(render: Render, combination: Combination) -> Path:
+    """A project that nothing else uses."""
+    return render(**combination.answers)
+
+
+@pytest.fixture
+def python(directory: Path) -> Path:
+    """The Python of an environment with what the project says that it needs."""
+    return environment_with(requirements_of(directory)) / "bin/python"
+
+
+@pytest.fixture
+def project(directory: Path, python: Path) -> Iterator[Project]:
+    """The project with its tables and the servers that it brings."""
+    with installed(directory, python) as project:
+        yield project
+
+
+def authorization(combination: Combination, email: str, credential: str) -> dict[str, str]:
+    """Say who asks, the way that this service understands."""
+    if combination.auth == "basic":
+        return {"Authorization": f"Basic {b64encode(f'{email}:{credential}'.encode()).decode()}"}
+    return {"Authorization": f"Bearer {credential}"}
+
+
+@every_service
+def test_its_own_tests_pass_with_the_coverage_that_it_asks_for(
+    directory: Path, python: Path
+) -> None:
+    """As its `make test` runs them."""
+    result = subprocess.run(
+        [python, "-m", "pytest", "-q", "--cov"],
+        cwd=directory,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=SUITE_SECONDS,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-8000:] + result.stderr
+
+
+@every_service
+def test_it_answers_openai_own_client(project: Project, combination: Combination) -> None:
+    """Models, chat, stream and embedding; and its own errors for what is refused."""
+    with serving(project, "--migrate") as port:
+        email = "ada@example.com"
+        headers = authorization(combination, email, project.create_user(email))
+        url = f"http://127.0.0.1:{port}/v1"
+        with openai.OpenAI(
+            base_url=url, api_key="-", default_headers=headers, max_retries=0
+        ) as client:
+            answers_everything(client)
+            raises_its_own_errors(client)
+        with (
+            openai.OpenAI(base_url=url, api_key="wrong", max_retries=0) as stranger,
+            pytest.raises(openai.AuthenticationError),
+        ):
+            stranger.models.list()
+
+
+def answers_everything(client: openai.OpenAI) -> None:
+    """Ask for a chat, a stream of the same, and an embedding."""
+    assert {"offline/echo", "offline/embedding"} <= {model.id for model in client.models.list()}
+    messages = [{"role": "user", "content": "Hello"}]
+    chat = client.chat.completions.create(model="offline/echo", messages=messages)
+    text = chat.choices[0].message.content
+    assert text
+    assert "Hello" in text
+    with client.chat.completions.create(
+        model="offline/echo", messages=messages, stream=True
+    ) as stream:
+        pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+    assert "".join(pieces) == text
+    assert len(pieces) > 1
+    embeddings = client.embeddings.create(model="offline/embedding", input=["Hello", "world"])
+    assert len(embeddings.data) == 2
+
+
+def raises_its_own_errors(client: openai.OpenAI) -> None:
+    """Ask for what there is not, then for nonsense, then for too much."""
+    messages = [{"role": "user", "content": "Hello"}]
+    with pytest.raises(openai.NotFoundError, match="nobody/nothing"):
+        client.chat.completions.create(model="nobody/nothing", messages=messages)
+    with pytest.raises(openai.UnprocessableEntityError):
+        client.chat.completions.create(model="offline/echo", messages=[])
+    with pytest.raises(openai.RateLimitError, match="20 requests a minute"):  # noqa: PT012
+        while True:
+            client.chat.completions.create(model="offline/echo", messages=messages)
+
+
+@every_service
+def test_the_request_after_the_last_is_refused(project: Project, combination: Combination) -> None:
+    """The free plan has 20 a minute: of 21 at the same time, 20 are answered."""
+    with serving(project, "--migrate") as port:
+        # Another is due every three seconds; a machine that is slower than that gets more tries.
+        for number in range(5):
+            email = f"ada{number}@example.com"
+            headers = authorization(combination, email, project.create_user(email))
+            started = time.monotonic()
+            answers = burst([port], 21, headers, CHAT)
+            if time.monotonic() - started < 3:
+                break
+        else:
+            pytest.fail("This machine does not answer 21 chats within three seconds.")
+    assert Counter(answer.status for answer in answers) == {200: 20, 429: 1}
+    (refused,) = (answer for answer in answers if answer.status == 429)
+    assert json.loads(refused.body)["error"]["code"] == "rate_limit_exceeded"
+    assert "\r\nretry-after: " in refused.head.lower()
+
+
+@pytest.mark.parametrize(
+    "combination",
+    [service for service in SERVICES if (service.database, service.limiter) == SHARED_BY_MANY],
+    ids=str,
+)
+def test_two_processes_admit_what_one_limit_allows(
+    project: Project, combination: Combination
+) -> None:
+    """Of 500 at the same time, 60 and what becomes due, one a second, while they are answered."""
+    with (project.directory / "plans.toml").open("a", encoding="utf-8") as plans:
+        plans.write("\n[plans.sixty]\nrequests_per_minute = 60\n")
+    project.run("app", "migrate")
+    headers = authorization(
+        combination, "ada@example.com", project.create_user("ada@example.com", "sixty")
+    )
+    with ExitStack() as services:
+        ports = [services.enter_context(serving(project)) for _ in range(2)]
+        started = time.monotonic()
+        answers = burst(ports, 500, headers, CHAT)
+        seconds = time.monotonic() - started
+    statuses = Counter(answer.status for answer in answers)
+    assert set(statuses) == {200, 429}, statuses
+    assert 60 <= statuses[200] <= 60 + seconds
