@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from subprocess import SubprocessError
 from typing import Any
 
+from copier.errors import CopierError
 from working_tree import ROOT, preview
 
 PROJECT = ROOT / "build" / "demo"
@@ -38,7 +40,7 @@ def main() -> str | None:
         _demo()
     except KeyboardInterrupt:
         print("\nStopped.")
-    except (StepError, OSError, HTTPException) as error:
+    except (StepError, CopierError, OSError, SubprocessError, HTTPException) as error:
         return f"The demo stopped: {error}"
     return None
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from subprocess import SubprocessError
 
 import yaml
 from copier.errors import CopierError
@@ -18,7 +19,7 @@ def main(arguments: list[str]) -> str | None:
         if not isinstance(answers, dict):
             return f"{arguments[0]} has no answers: write one `question: answer` a line."
         preview(project, answers)
-    except (OSError, ValueError, yaml.YAMLError, CopierError) as error:
+    except (OSError, ValueError, yaml.YAMLError, CopierError, SubprocessError) as error:
         return f"Nothing to look at: {error}"
     print(f"Rendered into {project.relative_to(ROOT)}.")
     return None

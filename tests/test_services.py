@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import openai
 import pytest
 from combinations import SERVICES, Combination
-from conftest import Render
+from conftest import BASE_ANSWERS
 from environments import environment_with
+from openai.types.chat import ChatCompletionMessageParam
 from servers import (
     Project,
     burst,
@@ -26,10 +28,12 @@ from servers import (
     requirements_of,
     serving,
 )
+from working_tree import render
 
 pytestmark = pytest.mark.slow
 
-CHAT = {"model": "offline/echo", "messages": [{"role": "user", "content": "Hello"}]}
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
+CHAT = {"model": "offline/echo", "messages": MESSAGES}
 SUITE_SECONDS = 600
 SHARED_BY_MANY = ("postgres", "redis")
 
@@ -37,9 +41,16 @@ every_service = pytest.mark.parametrize("combination", SERVICES, ids=str)
 
 
 @pytest.fixture
-def directory(render: Render, combination: Combination) -> Path:
-    """A project that nothing else uses."""
-    return render(**combination.answers)
+def directory(template: Path, combination: Combination) -> Iterator[Path]:
+    """A project that nothing else uses.
+
+    It is not below pytest's folder: as root, PostgreSQL is another user, whom the next pytest to
+    start on this machine shuts out of there.
+    """
+    with TemporaryDirectory(prefix="service-") as scratch:
+        directory = Path(scratch) / "project"
+        render(template, directory, BASE_ANSWERS | combination.answers)
+        yield directory
 
 
 @pytest.fixture
@@ -101,15 +112,12 @@ def test_it_answers_openai_own_client(project: Project, combination: Combination
 def answers_everything(client: openai.OpenAI) -> None:
     """Ask for a chat, a stream of the same, and an embedding."""
     assert {"offline/echo", "offline/embedding"} <= {model.id for model in client.models.list()}
-    messages = [{"role": "user", "content": "Hello"}]
-    chat = client.chat.completions.create(model="offline/echo", messages=messages)
-    text = chat.choices[0].message.content
+    ask = client.chat.completions.create
+    text = ask(model="offline/echo", messages=MESSAGES).choices[0].message.content
     assert text
     assert "Hello" in text
-    with client.chat.completions.create(
-        model="offline/echo", messages=messages, stream=True
-    ) as stream:
-        pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+    stream = ask(model="offline/echo", messages=MESSAGES, stream=True)
+    pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     assert "".join(pieces) == text
     assert len(pieces) > 1
     embeddings = client.embeddings.create(model="offline/embedding", input=["Hello", "world"])
@@ -118,14 +126,13 @@ def answers_everything(client: openai.OpenAI) -> None:
 
 def raises_its_own_errors(client: openai.OpenAI) -> None:
     """Ask for what there is not, then for nonsense, then for too much."""
-    messages = [{"role": "user", "content": "Hello"}]
-    with pytest.raises(openai.NotFoundError, match="nobody/nothing"):
-        client.chat.completions.create(model="nobody/nothing", messages=messages)
-    with pytest.raises(openai.UnprocessableEntityError):
-        client.chat.completions.create(model="offline/echo", messages=[])
-    with pytest.raises(openai.RateLimitError, match="20 requests a minute"):  # noqa: PT012
-        while True:
-            client.chat.completions.create(model="offline/echo", messages=messages)
+    ask = client.chat.completions.create
+    with pytest.raises(openai.NotFoundError, match="there is offline/echo"):
+        ask(model="nobody/nothing", messages=MESSAGES)
+    with pytest.raises(openai.UnprocessableEntityError, match="messages"):
+        ask(model="offline/echo", messages=[])
+    with pytest.raises(openai.RateLimitError, match="20 requests a minute"):
+        [ask(model="offline/echo", messages=MESSAGES) for _ in range(200)]
 
 
 @every_service

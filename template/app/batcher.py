@@ -18,13 +18,18 @@ class Batcher(Generic[Item, Result]):
     """Hands waiting items to `handle`, one call after the other.
 
     `handle` takes a list of items and returns a result, or an exception to raise, for each. What
-    it raises itself is raised to every caller of that batch.
+    it raises itself is raised to every caller of that batch. After a batch there is a `pause`, in
+    seconds, for the next one to gather: where a call costs much, few are cheaper than many.
     """
 
     def __init__(
-        self, handle: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]]
+        self,
+        handle: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        pause: float = 0,
     ) -> None:
         self._handle = handle
+        self._pause = pause
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._runner: asyncio.Task[None] | None = None
 
@@ -46,6 +51,7 @@ class Batcher(Generic[Item, Result]):
             while self._waiting:
                 batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
                 await self._run_batch(batch)
+                await asyncio.sleep(self._pause)
         finally:
             self._runner = None
 

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
-from sqlalchemy import Row, Table, insert, select
+from sqlalchemy import Connection, Executable, Row, Table, insert, select
 
 from app import wiring
 from app.auth.principal import Role
@@ -27,6 +27,7 @@ from app.db.migrate import upgrade
 from app.db.tables import attempts, predictions, users, utc_now
 from app.ids import new_id
 from app.settings import Settings
+from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +41,17 @@ CREDENTIALS = [
     if info.annotation is SecretStr and name.endswith(("_api_key", "_token"))
     if name != "metrics_token"
 ]
+
+MODELS_TOML = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests/policy").glob("*.toml"))
+# The tests' models by their public names: those of the project may change.
+POLICY: dict[str, dict[str, Any]] = tomllib.loads(MODELS_TOML)["models"]
+PLANS_TOML = """
+[plans]
+one = {requests_per_minute = 1}
+few = {requests_per_minute = 5}
+brisk = {requests_per_minute = 60}
+many = {requests_per_minute = 6000}
+"""
 
 Value = TypeVar("Value")
 
@@ -105,8 +117,7 @@ class Service:
             "plan": plan,
             "created_at": utc_now(),
         }
-        async with self.database.transaction() as connection:
-            await connection.execute(insert(users), row)
+        await self.database.transact(lambda connection: connection.execute(insert(users), row))
         credential = await wiring.auth.create_credential(self.settings, self.database, user_id)
         header = wiring.auth.authorization(row["email"], credential)
         return User(user_id, row["email"], credential, {"Authorization": header})
@@ -119,6 +130,15 @@ class Service:
         )
         self.stack.push_async_callback(client.aclose)
         return client
+
+    async def write(self, *statements: Executable) -> None:
+        """Change the database behind the service's back."""
+
+        def work(connection: Connection) -> None:
+            for statement in statements:
+                connection.execute(statement)
+
+        await self.database.transact(work)
 
     async def rows(self, table: Table) -> Sequence[Row[Any]]:
         """All rows, oldest first."""
@@ -138,11 +158,6 @@ class Service:
         """Stop it now, and not with the test."""
         await self.stack.aclose()
 
-    def models(self) -> list[str]:
-        """The public names in the tests' models.toml."""
-        document = tomllib.loads((self.settings.policy_dir / "models.toml").read_text("utf-8"))
-        return list(document["models"])
-
     async def rows_count(self) -> int:
         """How many generations and attempts there are."""
         return len(await self.rows(predictions)) + len(await self.rows(attempts))
@@ -156,6 +171,25 @@ class Service:
                 if sample.name == name and labels.items() <= sample.labels.items():
                     return sample.value
         return 0.0
+
+    async def is_settled(self) -> bool:
+        """Whether the only generation has ended."""
+        return (await self.attempt()).state != "reserved"
+
+    async def upstream_was_left(self) -> bool:
+        """Whether the service hung up on the provider."""
+        return self.simulator.calls[0].outcome == "abandoned"
+
+    async def books(self) -> tuple[str, str]:
+        """State and outcome of the only generation, after a look at what it costs."""
+        prediction, attempt = await self.prediction(), await self.attempt()
+        cost, bound = attempt.cost_nano_usd, attempt.bound_nano_usd
+        assert prediction.cost_nano_usd == cost
+        assert cost == {"released": 0, "uncertain": bound}.get(attempt.state, cost)
+        assert bound > 0
+        assert attempt.closed_at is not None
+        assert prediction.finished_at is not None
+        return attempt.state, prediction.outcome
 
     @property
     def log(self) -> str:
@@ -203,16 +237,6 @@ def migrate(url: str) -> None:
     asyncio.run(work())
 
 
-def write_policy(directory: Path, extra: str = "") -> Path:
-    """Policy files with the tests' models and plans, and `extra` models."""
-    text = "\n".join(path.read_text("utf-8") for path in sorted((ROOT / "tests/policy").iterdir()))
-    models = [part for part in ("\n" + text + "\n" + extra).split("\n[") if part.strip()]
-    for name in ("models", "plans"):
-        chosen = ["[" + part for part in models if part.startswith(name)]
-        (directory / f"{name}.toml").write_text("\n".join(chosen), encoding="utf-8")
-    return directory
-
-
 def free_port() -> int:
     """A port where nobody listens."""
     with socket.socket() as probe:
@@ -255,6 +279,14 @@ async def eventually(check: Callable[[], Awaitable[Value]]) -> Value:
             pytest.fail("it did not happen in time")
         await asyncio.sleep(0.005)
     return value
+
+
+def describe(value: object) -> str | None:
+    """The id of a test's parameter: what a fault does."""
+    if not isinstance(value, Fault):
+        return None
+    status = value.status if value.kind == "error" else ""
+    return f"{value.kind} {status} {value.method or ''}".strip()
 
 
 def unique(word: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import Connection, insert
 
 from app.auth.principal import Role
 from app.db.tables import attempts, predictions
@@ -105,6 +105,9 @@ async def _open(service: Service, user: User, at: dt.datetime, bound: int = 1) -
         "opened_at": at,
         "lease_until": at,
     }
-    async with service.database.transaction() as connection:
-        await connection.execute(insert(predictions), shared | prediction)
-        await connection.execute(insert(attempts), shared | attempt)
+
+    def write(connection: Connection) -> None:
+        connection.execute(insert(predictions), shared | prediction)
+        connection.execute(insert(attempts), shared | attempt)
+
+    await service.database.transact(write)

@@ -110,7 +110,8 @@ def test_choices_are_kept_apart() -> None:
     transcript = Transcript()
     for index, text in ((1, "b"), (0, "a"), (1, "d"), (0, "c")):
         transcript.add({"choices": [{"index": index, "delta": {"content": text}}]})
-    texts = {choice["index"]: choice["message"]["content"] for choice in transcript.output["choices"]}
+    choices = transcript.output["choices"]
+    texts = {choice["index"]: choice["message"]["content"] for choice in choices}
     assert texts == {0: "ac", 1: "bd"}
 
 

@@ -103,9 +103,8 @@ async def test_a_new_plan_counts_at_once(service: Service) -> None:
     client = service.client(user)
     await client.post(CHAT, json=chat())
     assert (await client.post(CHAT, json=chat())).status_code == 429
-    async with service.database.transaction() as connection:
-        change = update(users).where(users.c.id == user.id).values(plan="many")
-        await connection.execute(change)
+    change = update(users).where(users.c.id == user.id).values(plan="many")
+    await service.database.transact(lambda connection: connection.execute(change))
     assert (await client.post(CHAT, json=chat())).status_code == 200
 
 

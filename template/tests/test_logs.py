@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from app.providers.base import Job
 from app.providers.offline import OfflineProvider
@@ -79,11 +79,7 @@ async def test_no_content_when_the_database_fails(
 ) -> None:
     """The driver's errors quote the statement; its values must not come with it."""
     canary = unique("canary")
-    options = service.database.engine.get_execution_options()
-    schema = (options.get("schema_translate_map") or {}).get(None)
-    table = f"{schema}.predictions" if schema else "predictions"
-    async with service.database.transaction() as connection:
-        await connection.execute(text(f"ALTER TABLE {table} RENAME TO elsewhere"))
+    await service.database.transact(_rename_predictions)
     response = await client.post(CHAT, json=chat(canary))
     assert error_of(response) == (503, "database_unavailable", None)
     assert "predictions" in service.log
@@ -175,3 +171,9 @@ def _secrets(service: Service, user: User) -> list[str]:
 
 async def _logged(service: Service) -> bool:
     return bool(service.access_events())
+
+
+def _rename_predictions(connection: Connection) -> None:
+    schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)
+    table = f"{schema}.predictions" if schema else "predictions"
+    connection.execute(text(f"ALTER TABLE {table} RENAME TO elsewhere"))

@@ -272,7 +272,7 @@ async def test_a_failure_later_is_read_from_the_record(
     response = await client.post("/v1/predictions", json=PROMPT, headers=LATER)
 
     async def ended() -> bool:
-        return (await service.prediction()).status != "running"
+        return bool((await service.prediction()).status != "running")
 
     await eventually(ended)
     record = (await client.get(response.headers["Location"])).json()

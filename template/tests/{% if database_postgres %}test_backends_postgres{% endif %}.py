@@ -4,7 +4,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -22,8 +24,9 @@ with postgres.server(Path(sys.argv[1])) as url:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("postgres")
+def data() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="postgres-") as directory:
+        yield Path(directory)
 
 
 def test_data_outlives_the_server(data: Path) -> None:

@@ -29,8 +29,8 @@ class Users:
         user_id = new_id("usr")
         user = {"id": user_id, "email": email, "role": role.value, "plan": plan}
         try:
-            async with self._database.transaction() as connection:
-                await connection.execute(insert(users), {**user, "created_at": utc_now()})
+            row = insert(users).values(**user, created_at=utc_now())
+            await self._database.transact(lambda connection: connection.execute(row))
         except IntegrityError as error:
             raise Conflict(f"There is a user {email} already.") from error
         return await self.get(user_id)
@@ -47,8 +47,8 @@ class Users:
     async def change(self, email: str, **values: Any) -> None:
         """Set columns of one user. Raises `NotFound`."""
         user = await self.find(email)
-        async with self._database.transaction() as connection:
-            await connection.execute(update(users).where(users.c.id == user.id).values(**values))
+        changed = update(users).where(users.c.id == user.id).values(**values)
+        await self._database.transact(lambda connection: connection.execute(changed))
 
     async def disable(self, email: str) -> None:
         """End all access of a user; records and ledger stay."""

@@ -1,14 +1,14 @@
 """Transactions on the chosen database: short, bounded in time, with errors of our own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Executable, Row, text
+from sqlalchemy import Connection, Executable, Row, text
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.errors import DatabaseUnavailable
 
@@ -16,27 +16,27 @@ TIMEOUT_SECONDS = 5.0
 # A missing table is a missing migration: for a client, the database is not ready.
 FAULTS = (OperationalError, InterfaceError, ProgrammingError, PoolTimeout, OSError, TimeoutError)
 
+Result = TypeVar("Result")
+Work = Callable[[Connection], Result]
 
-class Database:
+
+class Database(ABC):
     """The one way to the tables; each database that can be chosen is a subclass.
 
     Everything here raises `DatabaseUnavailable` when the database is gone, slow or not migrated.
     """
 
-    def __init__(self, engine: AsyncEngine, **read_options: Any) -> None:
-        self.engine = engine
-        self._reads = engine.execution_options(**read_options)
+    async def transact(self, work: Work[Result], seconds: float = TIMEOUT_SECONDS) -> Result:
+        """What `work` returns; what it wrote is durable then, or rolled back by its exception."""
+        async with _bounded(seconds):
+            return await self._write(work)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that is durable when this context ends, or rolled back by an exception."""
-        async with _bounded(), self.engine.begin() as connection:
-            yield connection
-
-    async def fetch(self, statement: Executable) -> Sequence[Row[Any]]:
+    async def fetch(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row[Any]]:
         """The rows of one reading statement, outside of any transaction."""
-        async with _bounded(), self._reads.connect() as connection:
-            return (await connection.execute(statement)).all()
+        async with _bounded(TIMEOUT_SECONDS):
+            return await self._read(lambda reader: reader.execute(statement, parameters).all())
 
     async def fetch_one(self, statement: Executable) -> Row[Any] | None:
         """The first row of one reading statement."""
@@ -47,14 +47,23 @@ class Database:
         """Raise `DatabaseUnavailable` when the database does not answer."""
         await self.fetch(text("SELECT 1"))
 
+    @abstractmethod
     async def close(self) -> None:
-        await self.engine.dispose()
+        """Close every connection."""
+
+    @abstractmethod
+    async def _write(self, work: Work[Result]) -> Result:
+        """Do `work` in a durable transaction."""
+
+    @abstractmethod
+    async def _read(self, work: Work[Result]) -> Result:
+        """Do `work` without a transaction."""
 
 
 @asynccontextmanager
-async def _bounded() -> AsyncIterator[None]:
+async def _bounded(seconds: float) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with asyncio.timeout(seconds):
             yield
     except FAULTS as error:
         raise DatabaseUnavailable(

@@ -14,12 +14,12 @@ from app.settings import ROOT
 
 # Alembic's own table, in the schema of the others.
 versions = Table("alembic_version", MetaData(), Column("version_num", String(32)))
+LONGEST_SECONDS = 600.0
 
 
 async def upgrade(database: Database) -> None:
     """Apply every migration that is missing, in one transaction."""
-    async with database.transaction() as connection:
-        await connection.run_sync(_upgrade)
+    await database.transact(_upgrade, LONGEST_SECONDS)
 
 
 async def pending(database: Database) -> bool:

@@ -69,8 +69,8 @@ async def _take(database: Database, holder: str) -> bool:
         )
         .returning(leases.c.holder)
     )
-    async with database.transaction() as connection:
-        return (await connection.execute(statement)).first() is not None
+    taken = await database.transact(lambda connection: connection.execute(statement).all())
+    return bool(taken)
 
 
 async def _renew(database: Database, holder: str) -> None:
@@ -84,5 +84,5 @@ async def _renew(database: Database, holder: str) -> None:
 
 
 async def _give_back(database: Database, holder: str) -> None:
-    async with database.transaction() as connection:
-        await connection.execute(delete(leases).where(leases.c.holder == holder))
+    mine = delete(leases).where(leases.c.holder == holder)
+    await database.transact(lambda connection: connection.execute(mine))

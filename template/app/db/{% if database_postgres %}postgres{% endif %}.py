@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db.engine import Database
+from app.db.engine import Database, Result, Work
 from app.errors import StartError
 from app.settings import Settings
 
@@ -21,7 +21,7 @@ class PostgresDatabase(Database):
     """The tables live in the schema `app`, away from what an API of the host may expose."""
 
     def __init__(self, url: str) -> None:
-        engine = create_async_engine(
+        self._engine = create_async_engine(
             url_of(url),
             pool_size=CONNECTIONS,
             max_overflow=0,
@@ -31,17 +31,28 @@ class PostgresDatabase(Database):
             connect_args={"prepare_threshold": None, "connect_timeout": CONNECT_SECONDS},
             execution_options={"schema_translate_map": {None: SCHEMA}},
         )
-        super().__init__(engine, isolation_level="AUTOCOMMIT")
+        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    @asynccontextmanager
-    async def transaction(self, role: str | None = None) -> AsyncIterator[AsyncConnection]:
-        """As `Database.transaction`, acting as the database's `role` until the end of it."""
-        async with super().transaction() as connection:
-            if role is not None:
-                await connection.execute(
-                    text("SELECT set_config('role', :role, true)"), {"role": role}
-                )
-            yield connection
+    async def transact_as(self, role: str, work: Work[Result]) -> Result:
+        """As `transact`, acting as the database's `role` until the end of the transaction."""
+
+        def assume(connection: Connection) -> Result:
+            local = text("SELECT set_config('role', :role, true)")
+            connection.execute(local, {"role": role})
+            return work(connection)
+
+        return await self.transact(assume)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    async def _write(self, work: Work[Result]) -> Result:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
+
+    async def _read(self, work: Work[Result]) -> Result:
+        async with self._reading.connect() as connection:
+            return await connection.run_sync(work)
 
 
 def open_database(settings: Settings) -> PostgresDatabase:

@@ -4,16 +4,16 @@ import asyncio
 import fcntl
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db.engine import Database
+from app.db.engine import Database, Result, Work
 from app.errors import StartError
 from app.settings import ROOT, Settings
 
@@ -21,23 +21,48 @@ from app.settings import ROOT, Settings
 EPHEMERAL = {"overlay", "tmpfs", "ramfs", "aufs", "fuse-overlayfs"}
 LOCK_PATIENCE_SECONDS = 10.0
 LOCK_INTERVAL_SECONDS = 0.2
-CONNECTIONS = 8
+READERS = 3
 
 
 class SqliteDatabase(Database):
-    """A file in WAL mode; `synchronous=FULL` makes a commit outlive a power loss."""
+    """A file in WAL mode; `synchronous=FULL` makes a commit outlive a power loss.
+
+    SQLite's calls block, so they run in threads: one that writes, as the file has one writer at a
+    time, and a few that read.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        engine = create_async_engine(
-            f"sqlite+aiosqlite:///{path}",
-            pool_size=CONNECTIONS,
+        self._engine = create_engine(
+            f"sqlite:///{path}",
+            pool_size=READERS + 1,
             max_overflow=0,
             hide_parameters=True,  # errors are logged, and prompts are parameters
         )
-        event.listen(engine.sync_engine, "connect", _configure)
-        event.listen(engine.sync_engine, "begin", _begin)
-        super().__init__(engine, reading=True)
+        event.listen(self._engine, "connect", _configure)
+        event.listen(self._engine, "begin", _begin)
+        self._reading = self._engine.execution_options(reading=True)
+        self._writer = ThreadPoolExecutor(1, "sqlite-writer")
+        self._readers = ThreadPoolExecutor(READERS, "sqlite-reader")
+
+    async def close(self) -> None:
+        for threads in (self._writer, self._readers):
+            await asyncio.to_thread(threads.shutdown)
+        self._engine.dispose()
+
+    async def _write(self, work: Work[Result]) -> Result:
+        def transaction() -> Result:
+            with self._engine.begin() as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, transaction)
+
+    async def _read(self, work: Work[Result]) -> Result:
+        def read() -> Result:
+            with self._reading.connect() as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
 
 def open_database(settings: Settings) -> SqliteDatabase:

@@ -52,7 +52,6 @@ class Guard:
         self._ledger = ledger
         self._providers = providers
         self._log_content = log_content
-        self._settling: set[asyncio.Task[None]] = set()
 
     async def generate(self, call: Call) -> tuple[Generation, Reply]:
         """The whole answer to `call`."""
@@ -80,11 +79,12 @@ class Guard:
         try:
             async with generation.job.deadline.scope():
                 reply = await generation.provider.answer(generation.job)
+            outcome = _outcome(generation, reply)
         except (Exception, asyncio.CancelledError) as error:
             if problem := await self._failed(generation, error):
                 raise problem from error
             raise
-        await self._succeeded(generation, reply)
+        await self._settle(generation, Ending("succeeded", outcome, reply.usage, reply.output))
         return reply
 
     async def stream(self, call: Call) -> tuple[Generation, list[Body], Chunks]:
@@ -103,8 +103,6 @@ class Guard:
 
     async def drain(self) -> None:
         """Wait for every settlement that is under way."""
-        if self._settling:
-            await asyncio.wait(self._settling)
         await self._ledger.drain()
 
     async def _chunks(self, generation: Generation) -> Chunks:
@@ -116,16 +114,12 @@ class Guard:
                     for chunk in chunks:
                         transcript.add(chunk)
                     yield chunks
+            reply = Reply(transcript.output, transcript.usage)
+            outcome = _outcome(generation, reply)
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
             if problem := await self._failed(generation, error, transcript):
                 raise problem from error
             raise
-        await self._succeeded(generation, Reply(transcript.output, transcript.usage))
-
-    async def _succeeded(self, generation: Generation, reply: Reply) -> None:
-        outcome = Outcome.OK if reply.output else Outcome.EMPTY
-        if generation.model.kind == "chat":
-            outcome = outcome_of(reply.output, generation.call.body)
         await self._settle(generation, Ending("succeeded", outcome, reply.usage, reply.output))
 
     async def _failed(
@@ -143,13 +137,7 @@ class Guard:
         return ending.error if isinstance(error, Exception) else None
 
     async def _settle(self, generation: Generation, ending: Ending) -> None:
-        """Make the ending durable, also when the caller is cancelled meanwhile."""
-        task = asyncio.create_task(self._write(generation, ending))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
-        await asyncio.shield(task)
-
-    async def _write(self, generation: Generation, ending: Ending) -> None:
+        """Make the ending durable; the ledger goes on when the caller is cancelled meanwhile."""
         self._tell(generation, ending)
         await self._ledger.close(generation, ending)
 
@@ -169,6 +157,12 @@ class Guard:
             latency_ms=generation.latency_ms,
             **({"output": ending.output} if self._log_content else {}),
         )
+
+
+def _outcome(generation: Generation, reply: Reply) -> Outcome:
+    if generation.model.kind == "chat":
+        return outcome_of(reply.output, generation.call.body)
+    return Outcome.OK if reply.output else Outcome.EMPTY
 
 
 def _ending(generation: Generation, error: BaseException) -> Ending:

@@ -11,7 +11,7 @@ from app.db.tables import predictions, utc_now
 from app.errors import InvalidRequest, NotFound
 from app.signing import Signer
 
-PREDICTION_ID = re.compile(r"pred_[0-9a-z]{26}")
+PREDICTION_ID = re.compile(r"pred_[0-9a-f]{32}")
 
 
 class Records:
@@ -55,8 +55,8 @@ class Records:
     async def _change(self, user_id: str, prediction_id: str, **values: Any) -> None:
         await self.get(user_id, prediction_id)
         own = predictions.c.id == prediction_id, predictions.c.user_id == user_id
-        async with self._database.transaction() as connection:
-            await connection.execute(update(predictions).where(*own).values(**values))
+        change = update(predictions).where(*own).values(**values)
+        await self._database.transact(lambda connection: connection.execute(change))
 
 
 def _owned(user_id: str) -> Any:

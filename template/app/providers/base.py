@@ -5,6 +5,7 @@ neither retries nor keeps time; the guard does.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ Body = dict[str, Any]
 Chunks = AsyncGenerator[list[Body], None]
 """The chunks of a chat in OpenAI's format, together as they arrived."""
 TIMER_SECONDS = 0.005
+# No call takes longer (a hundred days); a provider that says so tells nonsense.
+MOST_MICROSECONDS = 10**13
 
 
 class Outcome(StrEnum):
@@ -40,6 +43,15 @@ class Usage(NamedTuple):
     input_tokens: int = 0
     output_tokens: int = 0
     microseconds: int = 0
+
+
+def compute(seconds: Any) -> Usage | None:
+    """The usage of `seconds` of compute, rounded up; None when they are no such number."""
+    try:
+        microseconds = math.ceil(float(seconds) * 1e6)
+    except (OverflowError, TypeError, ValueError):
+        return None
+    return Usage(microseconds=microseconds) if 0 <= microseconds <= MOST_MICROSECONDS else None
 
 
 class Reply(NamedTuple):

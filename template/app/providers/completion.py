@@ -5,22 +5,29 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from app.providers.base import Body, Outcome, Usage
+from app.providers.base import Body, Outcome, ProviderFailure, Usage
 
+MOST_TOKENS = 2**31 - 1
+# What reading an answer of another form raises.
+FORM_ERRORS = (AttributeError, LookupError, TypeError)
 FINISHED = {"length": Outcome.TRUNCATED, "content_filter": Outcome.FILTERED}
 
 
 def usage_of(usage: Any) -> Usage | None:
     """What the provider counted, if it said so. Reasoning is part of the output tokens."""
     try:
-        return Usage(int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0))
-    except (KeyError, TypeError, ValueError):
+        told = Usage(int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0))
+    except (KeyError, OverflowError, TypeError, ValueError):
         return None
+    return told if min(told) >= 0 and max(told) <= MOST_TOKENS else None
 
 
 def outcome_of(output: Body, asked: Mapping[str, Any]) -> Outcome:
-    """How a chat ended, by its first choice that is not as `asked`."""
-    outcomes = [_outcome(choice, asked) for choice in output["choices"]] or [Outcome.EMPTY]
+    """How a chat ended, by its first choice that is not as `asked`. Raises `ProviderFailure`."""
+    try:
+        outcomes = [_outcome(choice, asked) for choice in output["choices"]] or [Outcome.EMPTY]
+    except FORM_ERRORS as error:
+        raise ProviderFailure("the answer is no chat completion") from error
     return next((outcome for outcome in outcomes if outcome is not Outcome.OK), Outcome.OK)
 
 
@@ -54,7 +61,14 @@ class Transcript:
         self.usage: Usage | None = None
 
     def add(self, chunk: Body) -> None:
+        """Add a chunk. Raises `ProviderFailure` for what is none."""
         self.usage = usage_of(chunk.get("usage")) or self.usage
+        try:
+            self._add_choices(chunk)
+        except FORM_ERRORS as error:
+            raise ProviderFailure("the stream has a chunk of no known form") from error
+
+    def _add_choices(self, chunk: Body) -> None:
         for part in chunk.get("choices") or ():
             index = part.get("index", 0)
             empty = {"index": index, "message": {"role": "assistant"}, "finish_reason": None}
@@ -72,5 +86,17 @@ def _merge(message: Body, delta: Body) -> None:
     for name in ("content", "refusal"):
         if delta.get(name):
             message[name] = message.get(name, "") + delta[name]
-    if delta.get("tool_calls"):
-        message.setdefault("tool_calls", []).extend(delta["tool_calls"])
+    for piece in delta.get("tool_calls") or ():
+        _merge_call(message.setdefault("tool_calls", []), piece)
+
+
+def _merge_call(calls: list[Body], piece: Body) -> None:
+    """Add a piece of a tool call: its arguments come bit by bit, all else at once."""
+    place = piece.get("index", len(calls))
+    if place >= len(calls):
+        calls.append({"function": {}})
+    call = calls[min(place, len(calls) - 1)]
+    given = piece.get("function") or {}
+    call |= {name: piece[name] for name in piece if name not in {"index", "function"}}
+    so_far = call["function"].get("arguments", "")
+    call["function"] |= {**given, "arguments": so_far + given.get("arguments", "")}

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from app.providers.base import Job, ProviderFailure
 
@@ -46,8 +46,9 @@ class Http:
     ) -> None:
         self._session = session
         self.base_url = base_url.rstrip("/")
-        # Servers of one's own may need no token.
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {"Content-Type": "application/json"}
+        if token:  # Servers of one's own may need none.
+            self._headers["Authorization"] = f"Bearer {token}"
         self._hint = hint
 
     @asynccontextmanager
@@ -60,10 +61,12 @@ class Http:
         if urlsplit(url)[:2] != urlsplit(self.base_url)[:2]:
             raise ProviderFailure("the provider points to another host")
         headers = {**self._headers, **headers}
-        options = {"json": json, "headers": headers, "allow_redirects": False}
+        body = None if json is None else to_json(json)
         job.sent = True
         try:
-            async with self._session.request(method, url, **options) as response:
+            async with self._session.request(
+                method, url, data=body, headers=headers, allow_redirects=False
+            ) as response:
                 if response.status >= 300:
                     raise await self._failure(response)
                 yield response
@@ -107,8 +110,8 @@ def decode(raw: bytes) -> Any:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that `Retry-After` asks to wait, given in seconds or as a date (RFC 9110)."""
     value = headers.get("Retry-After", "")
-    if value.isdigit():
-        return float(value)
+    if value.isdecimal():
+        return float(value[:9])
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:

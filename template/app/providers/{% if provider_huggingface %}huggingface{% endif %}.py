@@ -8,13 +8,14 @@ import aiohttp
 
 from app.errors import InvalidRequest
 from app.policy import Kind
-from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage
+from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage, compute
 from app.providers.http import Http, decode
 from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat
 from app.settings import Settings
 
 OWN_ADDRESS = "https://router.huggingface.co"
 TASKS = "hf-inference/models"
+LONGEST_LOADING_SECONDS = 24 * 60 * 60
 
 
 class HuggingFaceProvider:
@@ -80,15 +81,14 @@ class HuggingFaceProvider:
 def loading_seconds(details: Mapping[str, Any]) -> float | None:
     """How long a model that is being loaded still needs."""
     estimated = details.get("estimated_time")
-    return float(estimated) if isinstance(estimated, int | float) else None
+    if isinstance(estimated, int | float) and 0 < estimated < LONGEST_LOADING_SECONDS:
+        return float(estimated)
+    return None
 
 
 def compute_of(response: aiohttp.ClientResponse) -> Usage | None:
     """The seconds of compute that the answer's header `x-compute-time` states."""
-    try:
-        return Usage(microseconds=int(float(response.headers["x-compute-time"]) * 1e6) + 1)
-    except (KeyError, ValueError):
-        return None
+    return compute(response.headers.get("x-compute-time"))
 
 
 def _are_vectors(vectors: Any, count: int) -> bool:

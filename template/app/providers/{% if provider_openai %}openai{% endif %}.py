@@ -25,6 +25,7 @@ class OpenAIProvider:
     }
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str) -> None:
+        base_url = base_url.rstrip("/")
         self._http = Http(session, base_url, api_key)
         self._missing = "OPENAI_API_KEY" if base_url == OWN_ADDRESS and not api_key else None
 

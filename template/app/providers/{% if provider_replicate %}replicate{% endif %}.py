@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 
 from app.policy import Kind
-from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage
+from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply, compute
 from app.providers.http import Http
 from app.settings import Settings
 
@@ -20,8 +20,9 @@ SHORTEST_RUN_SECONDS = 5
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 4.0
 CANCEL_SECONDS = 5.0
+REMOTE_ID = re.compile(r"[\w-]{1,200}", re.ASCII)
 RUNNING = {"starting", "processing"}
-THROTTLED = re.compile(r"resets in ~?(\d+)s")
+THROTTLED = re.compile(r"resets in ~?(\d{1,6})s")
 
 
 class ReplicateProvider:
@@ -85,17 +86,16 @@ def _target(name: str, given: Body) -> tuple[str, Body]:
 
 
 def _checked(job: Job, prediction: Any) -> Body:
-    if not isinstance(prediction, dict) or not isinstance(prediction.get("id"), str):
+    known = isinstance(prediction, dict) and REMOTE_ID.fullmatch(str(prediction.get("id")))
+    if not known:
         raise ProviderFailure("the answer is no prediction")
-    job.remote_id = prediction["id"]
+    job.remote_id = known[0]
     return prediction
 
 
 def _reply(prediction: Body) -> Reply:
-    seconds = (prediction.get("metrics") or {}).get("predict_time")
-    usage = None
-    if isinstance(seconds, int | float):
-        usage = Usage(microseconds=math.ceil(seconds * 1e6))
+    metrics = prediction.get("metrics")
+    usage = compute(metrics.get("predict_time")) if isinstance(metrics, dict) else None
     if prediction.get("status") != "succeeded":
         status = prediction.get("status")
         raise ProviderFailure(f"the prediction ended as {status!r}", usage=usage)

@@ -47,17 +47,19 @@ async def stream_chat(http: Http, job: Job, url: str, body: Body) -> Chunks:
             if len(rest) > LINE_BYTES:
                 raise ProviderFailure("a line of the stream is too long")
             events = list(_events(lines))
-            done = bool(events) and events[-1] is None
-            chunks = [event for event in events if event is not None]
+            chunks = [event for event in events if isinstance(event, dict)]
             if chunks:
                 yield chunks
-            if done:
+            ending = events[-1] if events else chunks
+            if ending is None:
                 return
+            if isinstance(ending, ProviderFailure):
+                raise ending
     raise ProviderFailure("the stream was cut")
 
 
-def _events(lines: list[bytes]) -> Iterator[Body | None]:
-    """The chunks in lines of server-sent events; None stands for `[DONE]`."""
+def _events(lines: list[bytes]) -> Iterator[Body | ProviderFailure | None]:
+    """The chunks in lines of server-sent events, and how they end: None stands for `[DONE]`."""
     for line in lines:
         if not line.startswith(b"data:"):
             continue
@@ -65,7 +67,12 @@ def _events(lines: list[bytes]) -> Iterator[Body | None]:
         if data == b"[DONE]":
             yield None
             return
-        chunk = decode(data)
+        try:
+            chunk = decode(data)
+        except ProviderFailure as failure:
+            yield failure
+            return
         if not isinstance(chunk, dict) or chunk.get("error"):
-            raise ProviderFailure("the stream told of an error")
+            yield ProviderFailure("the stream told of an error")
+            return
         yield chunk

@@ -1,5 +1,6 @@
 """Limits in Redis, exact over every process and replica that shares it."""
 
+import asyncio
 from collections.abc import Sequence
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -38,6 +39,8 @@ return {admitted, unpack(levels)}
 """.replace("MINUTE", str(MINUTE))
 TIMEOUT_SECONDS = 0.5
 CONNECTIONS = 16
+# A demand may wait behind another that is timing out.
+PATIENCE_SECONDS = 0.9
 
 
 class RedisLimiter:
@@ -59,7 +62,11 @@ class RedisLimiter:
         self._batcher: Batcher[Demand, Admission] = Batcher(self._admit_all)
 
     async def admit(self, demand: Demand) -> Admission:
-        return await self._batcher.submit(demand)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await self._batcher.submit(demand)
+        except TimeoutError as error:
+            raise _unavailable() from error
 
     async def check(self) -> None:
         try:

@@ -18,7 +18,7 @@ from app.telemetry.logging import log
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BODY_SECONDS = 30.0
-# The rest of a body that was refused is not waited for.
+# The rest of a body that is too slow is not waited for.
 HANG_UP = {"Connection": "close"}
 
 
@@ -65,7 +65,7 @@ class _Body:
         if self._complete:
             return await self._receive()
         if self._size > self._max_bytes:
-            raise HTTPException(413, headers=HANG_UP)
+            raise HTTPException(413)
         try:
             async with asyncio.timeout(self._until - time.monotonic()):
                 message = await self._receive()
@@ -73,7 +73,7 @@ class _Body:
             raise HTTPException(408, headers=HANG_UP) from error
         self._received += len(message.get("body", b""))
         if self._received > self._max_bytes:
-            raise HTTPException(413, headers=HANG_UP)
+            raise HTTPException(413)
         self._complete = not message.get("more_body", False)
         return message
 

@@ -2,8 +2,6 @@
 
 import datetime as dt
 
-from fastapi.security import HTTPBearer
-
 from app.auth.api_key import routes
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from app.auth.api_key.keys import Keys
@@ -12,7 +10,7 @@ from app.db.engine import Database
 from app.settings import Settings
 from app.state.base import Limiter
 
-SCHEME = HTTPBearer(auto_error=False, description="An API key of this service.")
+SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key of this service."}
 ROUTERS = (routes.router,)
 
 

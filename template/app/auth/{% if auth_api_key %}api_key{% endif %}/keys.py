@@ -8,7 +8,18 @@ import string
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Index, Row, String, Table, insert, select, update
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Index,
+    Row,
+    String,
+    Table,
+    bindparam,
+    insert,
+    select,
+    update,
+)
 
 from app.auth.principal import Scope
 from app.db.engine import Database
@@ -34,6 +45,17 @@ api_keys = Table(
     Column("last_used_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
     Index(None, "user_id", "id"),
+)
+
+# The keys that can be used now, of those asked for, with role and plan of their owners.
+USABLE = (
+    select(api_keys, users.c.role, users.c.plan)
+    .join(users, users.c.id == api_keys.c.user_id)
+    .where(
+        api_keys.c.id.in_(bindparam("key_ids", expanding=True)),
+        api_keys.c.revoked_at.is_(None),
+        users.c.disabled_at.is_(None),
+    )
 )
 
 
@@ -89,12 +111,13 @@ class Keys:
             user_id=user_id,
             name=name,
             secret_hash=digest(secret),
-            scopes=sorted(scopes),
+            scopes=sorted(set(scopes)),
             created_at=utc_now(),
             expires_at=expires_at,
         )
-        async with self._database.transaction() as connection:
-            created = (await connection.execute(row.returning(api_keys))).one()
+        created = await self._database.transact(
+            lambda connection: connection.execute(row.returning(api_keys)).one()
+        )
         return compose(self._slug, key_id, secret), created
 
     async def list(self, user_id: str) -> Sequence[Row[Any]]:
@@ -107,25 +130,16 @@ class Keys:
         own = update(api_keys).where(
             api_keys.c.id == key_id, api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None)
         )
-        async with self._database.transaction() as connection:
-            if not (await connection.execute(own.values(revoked_at=utc_now()))).rowcount:
-                raise NotFound("There is no such key.")
+        revoked = own.values(revoked_at=utc_now()).returning(api_keys.c.id)
+        if not await self._database.transact(lambda writer: writer.execute(revoked).all()):
+            raise NotFound("There is no such key.")
 
     async def with_owners(self, key_ids: Collection[str]) -> dict[str, Row[Any]]:
         """Keys that can be used now, with role and plan of their owners, by id."""
-        usable = (
-            select(api_keys, users.c.role, users.c.plan)
-            .join(users, users.c.id == api_keys.c.user_id)
-            .where(
-                api_keys.c.id.in_(key_ids),
-                api_keys.c.revoked_at.is_(None),
-                users.c.disabled_at.is_(None),
-            )
-        )
-        return {row.id: row for row in await self._database.fetch(usable)}
+        rows = await self._database.fetch(USABLE, {"key_ids": list(key_ids)})
+        return {row.id: row for row in rows}
 
     async def touch(self, key_ids: Collection[str]) -> None:
         """Note that keys were used now."""
         used = update(api_keys).where(api_keys.c.id.in_(key_ids)).values(last_used_at=utc_now())
-        async with self._database.transaction() as connection:
-            await connection.execute(used)
+        await self._database.transact(lambda connection: connection.execute(used))

@@ -1,5 +1,7 @@
 """`/v1/keys`: the caller's own API keys."""
 
+import datetime as dt
+
 from fastapi import APIRouter, Request
 
 from app.api import Page
@@ -11,6 +13,8 @@ from app.db.tables import utc_now
 from app.errors import Forbidden, InvalidRequest
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=ERRORS)
+# Later times cannot be written in every zone.
+LATEST = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 
 
 @router.get("")
@@ -27,8 +31,10 @@ async def create_key(caller: Caller, body: KeyRequest, request: Request) -> Crea
     caller.require(Scope.ADMIN)
     if missing := set(body.scopes) - caller.scopes:
         raise Forbidden(f"This credential cannot grant {', '.join(sorted(missing))}.")
-    if body.expires_at and body.expires_at <= utc_now():
-        raise InvalidRequest("expires_at lies in the past.", param="expires_at")
+    if body.expires_at and not utc_now() < body.expires_at < LATEST:
+        raise InvalidRequest(
+            "expires_at must lie in the future and before the year 9999.", param="expires_at"
+        )
     keys = _keys(request)
     secret, row = await keys.create(caller.user_id, body.name, body.scopes, body.expires_at)
     return CreatedKey.model_validate(row).model_copy(update={"secret": secret})

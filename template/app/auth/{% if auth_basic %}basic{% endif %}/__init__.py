@@ -4,7 +4,6 @@ import base64
 import datetime as dt
 
 from fastapi import APIRouter
-from fastapi.security.http import HTTPBase
 
 from app.auth.basic.authenticator import BasicAuthenticator
 from app.auth.basic.passwords import Passwords
@@ -13,7 +12,7 @@ from app.settings import Settings
 from app.signing import Signer
 from app.state.base import Limiter
 
-SCHEME = HTTPBase(scheme="basic", auto_error=False, description="E-mail address and password.")
+SCHEME = {"type": "http", "scheme": "basic", "description": "E-mail address and password."}
 ROUTERS: tuple[APIRouter, ...] = ()
 
 

@@ -1,5 +1,6 @@
 """Tells whose e-mail address and password a request bears."""
 
+import asyncio
 import base64
 import binascii
 import secrets
@@ -48,6 +49,7 @@ class BasicAuthenticator:
         self._hashing = anyio.CapacityLimiter(HASHES_AT_ONCE)
         self._nobody = HASHER.hash(secrets.token_urlsafe())
         self._checked: dict[bytes, float] = {}
+        self._checking: dict[bytes, asyncio.Task[bool]] = {}
 
     async def authenticate(
         self, method: str, headers: Mapping[str, str], address: str
@@ -64,9 +66,19 @@ class BasicAuthenticator:
         self, email: str, password: str, row: Row[Any] | None, address: str
     ) -> bool:
         stored = row.hash if row else self._nobody
-        check = self._signer.digest("basic", f"{stored}\0{password}".encode())
+        check = self._signer.digest("basic", f"{email}\0{stored}\0{password}".encode())
         if self._checked.get(check, 0) > time.monotonic():
             return True
+        # Requests that arrive together with one password are one attempt, and one hash.
+        if check not in self._checking:
+            attempt = asyncio.create_task(self._attempt(check, email, password, stored, address))
+            self._checking[check] = attempt
+            attempt.add_done_callback(lambda _: self._checking.pop(check))
+        return await asyncio.shield(self._checking[check])
+
+    async def _attempt(
+        self, check: bytes, email: str, password: str, stored: str, address: str
+    ) -> bool:
         await self._count_attempt(email, address)
         right = await anyio.to_thread.run_sync(
             HASHER.verify, password, stored, limiter=self._hashing

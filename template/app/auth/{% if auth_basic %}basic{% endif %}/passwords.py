@@ -5,7 +5,7 @@ from typing import Any
 
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
-from sqlalchemy import Column, ForeignKey, Row, String, Table, delete, insert, select
+from sqlalchemy import Column, Connection, ForeignKey, Row, String, Table, delete, insert, select
 
 from app.db.engine import Database
 from app.db.tables import UtcDateTime, metadata, users, utc_now
@@ -32,9 +32,12 @@ class Passwords:
         """Give a user a new random password of 144 bits, and return it."""
         password = secrets.token_urlsafe(18)
         row = {"user_id": user_id, "hash": HASHER.hash(password), "changed_at": utc_now()}
-        async with self._database.transaction() as connection:
-            await connection.execute(delete(passwords).where(passwords.c.user_id == user_id))
-            await connection.execute(insert(passwords), row)
+
+        def replace(connection: Connection) -> None:
+            connection.execute(delete(passwords).where(passwords.c.user_id == user_id))
+            connection.execute(insert(passwords), row)
+
+        await self._database.transact(replace)
         return password
 
     async def find(self, email: str) -> Row[Any] | None:

@@ -1,0 +1,116 @@
+"""What is wrong beside bodies: ids, headers and senders that are too slow."""
+
+import asyncio
+import json
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from tests.support import Service, chat, error_of
+
+CHAT = "/v1/chat/completions"
+STRANGE_IDS = ["%00", "pred_%00", "%F0%9F%98%80", "%FF", "..%2f..", "x" * 5000, "pred_" + "0" * 26]
+
+
+@pytest.mark.parametrize("name", STRANGE_IDS, ids=lambda name: name[:12])
+@pytest.mark.parametrize(
+    ("method", "suffix"), [("GET", ""), ("DELETE", ""), ("PUT", "/feedback")], ids=str
+)
+async def test_ids_that_are_none(
+    service: Service, client: httpx2.AsyncClient, name: str, method: str, suffix: str
+) -> None:
+    body = {"rating": "up"} if suffix else None
+    response = await client.request(method, f"/v1/predictions/{name}{suffix}", json=body)
+    assert error_of(response) == (404, "not_found", None)
+    assert "Traceback" not in service.log
+
+
+@pytest.mark.parametrize("name", ["%00", "%FF", "x" * 5000])
+async def test_models_that_are_none(client: httpx2.AsyncClient, name: str) -> None:
+    assert error_of(await client.get(f"/v1/models/{name}")) == (404, "model_not_found", "model")
+
+
+@pytest.mark.parametrize("comment", ["a\x00b", "\x1b[31m", "👩‍👩‍👧 ‮"], ids=ascii)
+async def test_any_comment_is_kept(client: httpx2.AsyncClient, comment: str) -> None:
+    made = await client.post(CHAT, json=chat())
+    path = f"/v1/predictions/{made.headers['X-Prediction-ID']}"
+    feedback = {"rating": "down", "comment": comment}
+    assert (await client.put(f"{path}/feedback", json=feedback)).status_code == 200
+    assert (await client.get(path)).json()["feedback"] == feedback
+
+
+@pytest.mark.parametrize(
+    ("feedback", "param"),
+    [
+        ({"rating": "sideways"}, "rating"),
+        ({}, "rating"),
+        ({"rating": "up", "comment": "x" * 4001}, "comment"),
+        ({"rating": "up", "comment": "\ud800"}, "comment"),
+        ([], None),
+    ],
+    ids=ascii,
+)
+async def test_feedback_that_is_none(
+    client: httpx2.AsyncClient, feedback: object, param: str | None
+) -> None:
+    made = await client.post(CHAT, json=chat())
+    path = f"/v1/predictions/{made.headers['X-Prediction-ID']}/feedback"
+    headers = {"Content-Type": "application/json"}
+    response = await client.put(path, content=json.dumps(feedback).encode(), headers=headers)
+    status, code, named = error_of(response)
+    assert (status, code) == (422, "invalid_request")
+    assert named in {param, None}
+
+
+@pytest.mark.parametrize("key", ["x" * 256, ""], ids=["too long", "empty"])
+async def test_idempotency_keys_are_bounded(
+    service: Service, client: httpx2.AsyncClient, key: str
+) -> None:
+    response = await client.post(CHAT, json=chat(), headers={"Idempotency-Key": key})
+    status, code, param = error_of(response)
+    assert (status, code) == (422, "invalid_request")
+    assert param == "idempotency-key"
+    assert await service.rows_count() == 0
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=many", "cursor=%00", "cursor=%F0"])
+async def test_pages_that_are_none(client: httpx2.AsyncClient, query: str) -> None:
+    response = await client.get(f"/v1/predictions?{query}")
+    assert error_of(response) == (422, "invalid_request", query.partition("=")[0])
+
+
+@pytest.mark.parametrize("header", ["Authorization", "Prefer", "X-Request-ID", "Content-Type"])
+async def test_headers_that_are_no_text(client: httpx2.AsyncClient, header: str) -> None:
+    response = await client.post(CHAT, content=b"{}", headers={header.encode(): b"\xff\x80"})
+    assert 400 <= response.status_code < 500
+    assert set(response.json()) == {"error"}
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+async def test_a_body_that_does_not_come_ends_the_request(
+    service: Service, monkeypatch: pytest.MonkeyPatch, length: str
+) -> None:
+    monkeypatch.setattr("app.telemetry.middleware.BODY_SECONDS", 0.05)
+    user = await service.create_user()
+    headers = [f"Authorization: {user.headers['Authorization']}", length]
+    async with asyncio.timeout(5):
+        status, body = await _send(service, "POST", CHAT, *headers)
+    assert status == 408
+    assert json.loads(body)["error"]["message"].startswith("The body took too long")
+    assert await service.rows_count() == 0
+    assert service.access_events()[-1]["status"] == 408
+
+
+async def _send(service: Service, method: str, path: str, *headers: str) -> tuple[int, bytes]:
+    """Send the start of a request and nothing more; the status and the body of the answer."""
+    address = urlsplit(service.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    lines = [f"{method} {path} HTTP/1.1", "Host: x", "Content-Type: application/json", *headers]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        return int(head.split()[1]), await reader.readuntil(b"}}")
+    finally:
+        writer.close()
+        await writer.wait_closed()

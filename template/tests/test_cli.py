@@ -1,0 +1,202 @@
+"""`python -m app …`: exit codes, what a person reads, and what a program reads."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+import pytest
+from typer.testing import CliRunner, Result
+
+from app import wiring
+from app.auth.users import Users
+from app.cli import app
+from app.db.migrate import pending
+from app.settings import Settings
+from tests.support import Service, User, chat, environment, error_of, free_port, unique
+
+Run = Callable[..., Awaitable[Result]]
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def run(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command in the environment of the service."""
+    for name, value in environment(settings).items():
+        monkeypatch.setenv(name, value)
+
+    async def invoke(*words: str) -> Result:
+        result = await asyncio.to_thread(CliRunner().invoke, app, words)
+        assert "Traceback" not in result.output
+        return result
+
+    return invoke
+
+
+async def _created(run: Run, *options: str) -> dict[str, Any]:
+    email = f"{unique('jane')}@example.com"
+    result = await run("users", "create", "--email", email, "--json", *options)
+    assert result.exit_code == 0
+    user: dict[str, Any] = json.loads(result.stdout)
+    assert user["email"] == email
+    return user
+
+
+async def _ask(service: Service, user: dict[str, Any]) -> httpx2.Response:
+    header = wiring.auth.authorization(user["email"], user["credential"])
+    return await service.client(Authorization=header).post(CHAT, json=chat())
+
+
+async def test_a_new_user_can_ask_at_once(run: Run, service: Service) -> None:
+    user = await _created(run, "--plan", "few", "--role", "auditor")
+    assert (user["role"], user["plan"]) == ("auditor", "few")
+    response = await _ask(service, user)
+    assert response.status_code == 200
+    assert response.headers["x-ratelimit-limit-requests"] == "5"
+
+
+async def test_a_person_reads_the_credential_once(run: Run) -> None:
+    result = await run("users", "create", "--email", " Zoe@Example.com ", "--plan", "few")
+    assert result.stdout.startswith("zoe@example.com: ")
+    credential = result.stdout.split()[1]
+    listed = await run("users", "list")
+    assert listed.stdout == "zoe@example.com  user  few\n"
+    assert credential not in listed.output
+
+
+async def test_users_are_listed_as_json(run: Run) -> None:
+    users = [await _created(run, "--plan", "few") for _ in range(2)]
+    listed = json.loads((await run("users", "list", "--json")).stdout)
+    assert [user["id"] for user in listed] == [user["id"] for user in users]
+    assert set(listed[0]) == {"id", "email", "role", "plan", "created_at"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--email", "nobody", "--plan", "few"], "jane@example.com"),
+        (["--email", "a@b", "--plan", "few"], "jane@example.com"),
+        (["--email", "a@example.com", "--plan", "gold"], "no plan 'gold' in plans.toml; it has"),
+        (["--email", "x" * 300 + "@example.com", "--plan", "few"], "jane@example.com"),
+    ],
+)
+async def test_a_user_that_cannot_be_is_refused(run: Run, options: list[str], words: str) -> None:
+    result = await run("users", "create", *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
+    assert json.loads((await run("users", "list", "--json")).stdout) == []
+
+
+async def test_an_address_is_taken_once(run: Run) -> None:
+    user = await _created(run, "--plan", "few")
+    result = await run("users", "create", "--email", user["email"].upper(), "--plan", "few")
+    assert result.exit_code == 1
+    assert result.stderr == f"There is a user {user['email']} already.\n"
+
+
+async def test_role_and_plan_change_at_once(run: Run, service: Service) -> None:
+    user = await _created(run, "--plan", "few")
+    for words in (["set-plan", "--plan", "many"], ["set-role", "--role", "admin"]):
+        assert (await run("users", *words, "--email", user["email"])).exit_code == 0
+    (listed,) = json.loads((await run("users", "list", "--json")).stdout)
+    assert (listed["plan"], listed["role"]) == ("many", "admin")
+    assert (await _ask(service, user)).headers["x-ratelimit-limit-requests"] == "6000"
+    assert (await run("users", "set-plan", "--plan", "x", "--email", user["email"])).exit_code == 1
+
+
+async def test_a_disabled_user_may_nothing_from_then_on(run: Run, service: Service) -> None:
+    user = await _created(run, "--plan", "few")
+    assert (await _ask(service, user)).status_code == 200
+    assert (await run("users", "disable", "--email", user["email"])).exit_code == 0
+    assert error_of(await _ask(service, user)) == (401, "invalid_credentials", None)
+    assert await service.rows_count() == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["set-role", "--role", "admin"], ["set-plan", "--plan", "few"], ["disable"]]
+)
+async def test_an_unknown_user_is_named(run: Run, words: list[str]) -> None:
+    result = await run("users", *words, "--email", "nobody@example.com")
+    assert result.exit_code == 1
+    assert "There is no such user; `python -m app users list`" in result.stderr
+
+
+async def test_wrong_usage_exits_2(run: Run) -> None:
+    for words in ((), ("unknown",), ("users",), ("users", "create"), ("serve", "--fast"), ("ask",)):
+        assert (await run(*words)).exit_code == 2, words
+
+
+async def test_help_names_every_command(run: Run) -> None:
+    result = await run("--help")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in ("serve", "migrate", "doctor", "users", "ask"))
+
+
+async def test_migrate_makes_the_tables(
+    run: Run, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    assert (await run("users", "list")).exit_code == 1
+    for _ in range(2):
+        assert (await run("migrate")).exit_code == 0
+    database = wiring.database.open_database(Settings(_env_file=None))
+    assert not await pending(database)
+    assert await Users(database).list() == []
+    await database.close()
+
+
+async def test_a_dead_database_is_told(
+    run: Run, dead_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", dead_database_url)
+    for words in (["migrate"], ["users", "list"]):
+        result = await run(*words)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("The database does not answer")
+
+
+async def test_ask_shows_the_answer_its_cost_and_what_is_left(run: Run, service: Service) -> None:
+    result = await run("ask", "one two", "--url", service.url)
+    assert result.exit_code == 0
+    assert result.stdout.strip() == "You said: one two"
+    cost = (await service.prediction()).cost_nano_usd
+    assert f"It cost {cost / 1e9:.9f} USD; 0 requests are left" in result.stderr
+
+
+async def test_ask_again_is_the_same_user_and_meets_the_limit(run: Run, service: Service) -> None:
+    assert (await run("ask", "one", "--url", service.url)).exit_code == 0
+    result = await run("ask", "one", "--url", service.url)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "limit of 1 requests a minute" in result.stderr
+    assert len(json.loads((await run("users", "list", "--json")).stdout)) == 1
+
+
+async def test_ask_tells_what_the_service_refuses(run: Run, service: Service) -> None:
+    result = await run("ask", "one", "--model", "none", "--url", service.url)
+    assert result.exit_code == 1
+    assert "offline/echo" in result.stderr
+
+
+async def test_ask_when_nothing_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("PORT", str(port))
+    result = await run("ask", "one")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Nothing answers at http://127.0.0.1:{port}/; start it")
+
+
+async def test_a_credential_can_be_replaced_on_the_command_line(
+    run: Run, service: Service, user: User
+) -> None:
+    """By whatever this service was built with: `keys create`, or `passwords reset`."""
+    (group,) = {"keys", "passwords"} & set((await run("--help")).stdout.split())
+    command = {"keys": "create", "passwords": "reset"}[group]
+    result = await run(group, command, "--email", user.email, "--json")
+    assert result.exit_code == 0
+    shown = json.loads(result.stdout)
+    credential = shown.get("secret") or shown["credential"]
+    made = {"email": user.email, "credential": credential}
+    assert (await _ask(service, made)).status_code == 200
+    refused = await run(group, command, "--email", "nobody@example.com")
+    assert refused.exit_code == 1

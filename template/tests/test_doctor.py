@@ -1,0 +1,117 @@
+"""`python -m app doctor`: each fault is found, named, and told what to do about."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from app import wiring
+from app.cli import app
+from app.errors import LimiterUnavailable
+from app.settings import Settings
+from tests.support import CREDENTIALS, environment
+
+
+@pytest.fixture(autouse=True)
+async def chosen(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a service in which everything is right."""
+    for name, value in environment(settings).items():
+        monkeypatch.setenv(name, value)
+
+
+async def _examine() -> tuple[int, dict[str, tuple[str, str]]]:
+    """The exit code, and each check's verdict and advice."""
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", "--json"])
+    findings = json.loads(result.stdout)
+    return result.exit_code, {f["check"]: (f["verdict"], f["advice"]) for f in findings}
+
+
+async def test_all_is_well() -> None:
+    code, findings = await _examine()
+    assert code == 0
+    assert list(findings) == ["environment", "policy", "database", "migrations", "limiter"]
+    assert set(findings.values()) == {("ok", "")}
+
+
+async def test_a_person_reads_a_line_for_each_check() -> None:
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["doctor"])
+    assert result.stdout.splitlines() == [
+        f"✓ {check}" for check in ("environment", "policy", "database", "migrations", "limiter")
+    ]
+
+
+async def test_a_wrong_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "eighty")
+    code, findings = await _examine()
+    assert code == 1
+    ((verdict, advice),) = findings.values()
+    assert verdict == "problem"
+    assert advice.startswith("PORT: ")
+
+
+async def test_a_dead_database(monkeypatch: pytest.MonkeyPatch, dead_database_url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", dead_database_url)
+    code, findings = await _examine()
+    assert code == 1
+    assert findings["database"] == ("problem", "is DATABASE_URL right, and the server up?")
+
+
+async def test_missing_migrations(monkeypatch: pytest.MonkeyPatch, empty_database_url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    code, findings = await _examine()
+    assert code == 1
+    assert findings["database"] == ("ok", "")
+    assert findings["migrations"] == ("problem", "run: python -m app migrate")
+
+
+async def test_a_wrong_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "nonsense")
+    code, findings = await _examine()
+    assert code == 1
+    verdict, advice = findings["addresses"]
+    assert (verdict, "DATABASE_URL" in advice) == ("problem", True)
+
+
+async def test_a_limiter_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        async def check(self) -> None:
+            raise LimiterUnavailable("It is gone.")
+
+        async def close(self) -> None:
+            """Nothing is open."""
+
+    monkeypatch.setattr(wiring.limiter, "open_limiter", lambda _: Gone())
+    code, findings = await _examine()
+    assert code == 1
+    assert findings["limiter"][0] == "problem"
+
+
+async def test_a_broken_policy_file(policy_dir: Path) -> None:
+    (policy_dir / "plans.toml").unlink()
+    code, findings = await _examine()
+    assert code == 1
+    assert findings["policy"][0] == "problem"
+    assert findings["policy"][1].startswith("plans.toml cannot be read")
+    assert findings["database"] == ("ok", "")
+
+
+async def test_missing_keys_are_a_warning_and_old_prices_too(
+    monkeypatch: pytest.MonkeyPatch, policy_dir: Path
+) -> None:
+    for name in Settings.model_fields:  # an own server in place of a provider may need no key
+        if name in CREDENTIALS or name.endswith("_base_url"):
+            monkeypatch.delenv(name.upper())
+    models = policy_dir / "models.toml"
+    text = models.read_text("utf-8").replace("2026-11-01", "2020-01-01", 1)
+    models.write_text(text, encoding="utf-8")
+    code, findings = await _examine()
+    assert code == 0
+    keys = [advice for check, (_, advice) in findings.items() if check.startswith("key of ")]
+    assert len(keys) == len(CREDENTIALS)
+    assert all(any(name.upper() in advice for advice in keys) for name in CREDENTIALS)
+    (old,) = [name for name in findings if name.startswith("price of ")]
+    assert findings[old][0] == "warning"
+    assert "2020-01-01" in findings[old][1]

@@ -1,0 +1,180 @@
+"""The ledger: writes that wait share a transaction, and what was closed stays closed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from app import wiring
+from app.auth.principal import Principal, Role, Scope
+from app.db.engine import Database
+from app.db.tables import attempts, predictions
+from app.errors import DatabaseUnavailable, ProviderError
+from app.guard import pricing
+from app.guard.generation import Call, Ending, Generation
+from app.guard.ledger import Ledger
+from app.policy import Policy
+from app.providers.base import Deadline, Job, Outcome, Usage
+from app.settings import Settings
+from app.state.base import Admission
+from tests.scripted import Scripted
+from tests.support import Service, User, chat
+
+MANY = 50
+FINE = Ending("succeeded", Outcome.OK, Usage(2, 5), {"choices": []})
+LATE = Ending("cancelled", Outcome.CANCELLED, output={"late": True}, error=ProviderError("Late."))
+
+
+@pytest.fixture
+def commits() -> Iterator[list[object]]:
+    """Every commit of this process from now on."""
+    seen: list[object] = []
+
+    def note(connection: object) -> None:
+        seen.append(connection)
+
+    event.listen(Engine, "commit", note)
+    yield seen
+    event.remove(Engine, "commit", note)
+
+
+@pytest.fixture
+def ledger(service: Service) -> Ledger:
+    return Ledger(service.database, keep_content=True)
+
+
+def generation_of(service: Service, user_id: str) -> Generation:
+    policy: Policy = service.app.state.policy
+    model = policy.model("offline/echo")
+    principal = Principal(user_id, Role.USER, "many", frozenset(Scope))
+    body = {"messages": chat()["messages"]}
+    call = Call(principal, "chat", model.id, body, "req_1", 60)
+    job = Job(model, body, Deadline(60), sent=True)
+    bound = pricing.bound(model, body)
+    return Generation(call, model, Scripted(), job, bound, Admission(True, ()))
+
+
+async def test_opening_many_at_once_takes_few_transactions(
+    service: Service, user: User, ledger: Ledger, commits: list[object]
+) -> None:
+    generations = [generation_of(service, user.id) for _ in range(MANY)]
+    commits.clear()
+    await asyncio.gather(*map(ledger.open, generations))
+    assert len(commits) == 1
+    assert len(await service.rows(attempts)) == len(await service.rows(predictions)) == MANY
+    await asyncio.gather(*(ledger.close(generation, FINE) for generation in generations))
+    assert len(commits) == 2
+    assert {row.state for row in await service.rows(attempts)} == {"settled"}
+
+
+async def test_what_opens_and_what_closes_share_a_transaction(
+    service: Service, user: User, ledger: Ledger, commits: list[object]
+) -> None:
+    first, second = generation_of(service, user.id), generation_of(service, user.id)
+    await ledger.open(first)
+    commits.clear()
+    await asyncio.gather(ledger.close(first, FINE), ledger.open(second))
+    assert len(commits) == 1
+    states = {row.id: row.state for row in await service.rows(attempts)}
+    assert states == {first.attempt_id: "settled", second.attempt_id: "reserved"}
+
+
+async def test_requests_at_the_same_time_share_transactions(
+    service: Service, user: User, commits: list[object]
+) -> None:
+    client = service.client(user)
+    asked = [client.post("/v1/chat/completions", json=chat()) for _ in range(MANY)]
+    commits.clear()
+    answers = await asyncio.gather(*asked)
+    assert {answer.status_code for answer in answers} == {200}
+    # Each opens and closes: alone they would be a hundred.
+    assert len(commits) < MANY
+
+
+async def test_one_that_cannot_be_written_does_not_hurt_the_others(
+    service: Service, user: User, ledger: Ledger
+) -> None:
+    names = [user.id, "usr_unknown", user.id]
+    generations = [generation_of(service, name) for name in names]
+    first, poisoned, last = await asyncio.gather(
+        *map(ledger.open, generations), return_exceptions=True
+    )
+    assert (first, last) == (None, None)
+    assert isinstance(poisoned, Exception)
+    ids = {row.id for row in await service.rows(attempts)}
+    assert ids == {generations[0].attempt_id, generations[2].attempt_id}
+    assert len(await service.rows(predictions)) == 2
+
+
+async def test_closing_twice_changes_nothing(service: Service, user: User, ledger: Ledger) -> None:
+    generation = generation_of(service, user.id)
+    await ledger.open(generation)
+    await ledger.close(generation, FINE)
+    before = await service.attempt(), await service.prediction()
+    await ledger.close(generation, LATE)
+    assert (await service.attempt(), await service.prediction()) == before
+
+
+async def test_closing_what_was_never_opened_writes_nothing(
+    service: Service, user: User, ledger: Ledger
+) -> None:
+    await ledger.close(generation_of(service, user.id), FINE)
+    assert await service.rows_count() == 0
+
+
+async def test_an_erased_prediction_keeps_its_cost_and_no_late_output(
+    service: Service, user: User, ledger: Ledger
+) -> None:
+    erased, kept = generation_of(service, user.id), generation_of(service, user.id)
+    await asyncio.gather(ledger.open(erased), ledger.open(kept))
+    await service.client(user).delete(f"/v1/predictions/{erased.id}")
+    await asyncio.gather(ledger.close(erased, FINE), ledger.close(kept, FINE))
+    rows = {row.id: row for row in await service.rows(predictions)}
+    assert rows[erased.id].output is None
+    assert rows[kept.id].output == {"choices": []}
+    assert rows[erased.id].cost_nano_usd == rows[kept.id].cost_nano_usd > 0
+    assert {row.state for row in await service.rows(attempts)} == {"settled"}
+
+
+async def test_one_attempt_keeps_its_remote_id_and_its_lease(
+    service: Service, user: User, ledger: Ledger
+) -> None:
+    generation = generation_of(service, user.id)
+    await ledger.open(generation)
+    generation.job.remote_id = "remote-1"
+    await ledger.close(generation, FINE)
+    attempt = await service.attempt()
+    assert attempt.remote_id == "remote-1"
+    assert (attempt.lease_until - attempt.opened_at).total_seconds() > 60
+
+
+async def test_drain_waits_for_what_is_being_written(
+    service: Service, user: User, ledger: Ledger
+) -> None:
+    opening = asyncio.create_task(ledger.open(generation_of(service, user.id)))
+    await asyncio.sleep(0)
+    opening.cancel()
+    await ledger.drain()
+    assert (await service.attempt()).state == "reserved"
+
+
+@pytest.fixture
+async def dead_database(
+    settings: dict[str, Any], dead_database_url: str
+) -> AsyncIterator[Database]:
+    given = settings | {"database_url": dead_database_url}
+    database = wiring.database.open_database(Settings(_env_file=None, **given))
+    yield database
+    await database.close()
+
+
+async def test_without_a_database_nothing_opens(
+    service: Service, user: User, dead_database: Database
+) -> None:
+    ledger = Ledger(dead_database, keep_content=True)
+    opened = (ledger.open(generation_of(service, user.id)) for _ in range(3))
+    errors = await asyncio.gather(*opened, return_exceptions=True)
+    assert [type(error) for error in errors] == [DatabaseUnavailable] * 3
+    assert await service.rows_count() == 0

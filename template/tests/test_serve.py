@@ -1,0 +1,124 @@
+"""`python -m app serve` as a host runs it: its log, its end, and why it does not start."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from app import wiring
+from tests.support import PATIENCE_SECONDS, ROOT, environment, eventually, free_port
+
+Environment = dict[str, str]
+
+
+@pytest.fixture
+def chosen(settings: dict[str, Any]) -> Environment:
+    """The environment of a process that serves on a free port."""
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        **environment(settings),
+        "PORT": str(free_port()),
+    }
+
+
+@asynccontextmanager
+async def _process(
+    directory: Path, chosen: Environment, *words: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The process, from a folder without a `.env`; it ends with the block."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app", "serve", *words),
+        cwd=directory,
+        env=chosen,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def _refusal(directory: Path, chosen: Environment, *words: str) -> str:
+    """What it says when it does not start."""
+    async with _process(directory, chosen, *words) as process, asyncio.timeout(PATIENCE_SECONDS):
+        output, errors = await process.communicate()
+    said = output.decode() + errors.decode()
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    return said
+
+
+async def test_it_migrates_serves_logs_and_stops(
+    tmp_path: Path, chosen: Environment, empty_database_url: str
+) -> None:
+    chosen = {**chosen, "DATABASE_URL": empty_database_url}
+    address = f"http://127.0.0.1:{chosen['PORT']}"
+    async with (
+        _process(tmp_path, chosen, "--migrate") as process,
+        httpx2.AsyncClient(base_url=address, trust_env=False) as client,
+    ):
+
+        async def ready() -> bool:
+            try:
+                return (await client.get("/readyz")).status_code == 200
+            except httpx2.TransportError:
+                return False
+
+        await eventually(ready)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            output, errors = await process.communicate()
+    assert process.returncode == 0
+    assert errors == b""
+    events = [json.loads(line) for line in output.splitlines()]
+    assert all({"time", "level", "logger", "message"} <= set(event) for event in events)
+    assert any("Uvicorn running on" in event["message"] for event in events)
+    assert events[-1]["logger"].startswith("uvicorn")
+    (answered,) = [event for event in events if event.get("status") == 200]
+    assert answered["route"] == "/readyz"
+
+
+async def test_a_wrong_environment(tmp_path: Path, chosen: Environment) -> None:
+    said = await _refusal(tmp_path, {**chosen, "PORT": "eighty", "LOG_LEVEL": "LOUD"})
+    assert [line.partition(":")[0] for line in said.splitlines()] == ["LOG_LEVEL", "PORT"]
+
+
+async def test_a_weak_secret_in_production(tmp_path: Path, chosen: Environment) -> None:
+    said = await _refusal(
+        tmp_path, {**chosen, "ENVIRONMENT": "production", "SECRET_KEY": "changeme"}
+    )
+    assert said == "SECRET_KEY is weak; make a new one with: openssl rand -base64 48\n"
+
+
+async def test_a_broken_policy_file(tmp_path: Path, chosen: Environment, policy_dir: Path) -> None:
+    (policy_dir / "models.toml").write_text("[models", encoding="utf-8")
+    assert "models.toml is not valid TOML" in await _refusal(tmp_path, chosen)
+
+
+async def test_a_dead_database(
+    tmp_path: Path, chosen: Environment, dead_database_url: str
+) -> None:
+    said = await _refusal(tmp_path, {**chosen, "DATABASE_URL": dead_database_url}, "--migrate")
+    assert "database" in said.lower()
+
+
+@pytest.mark.skipif(wiring.MANY_PROCESSES, reason="here limits are exact in several processes")
+async def test_several_processes_where_limits_need_one(
+    tmp_path: Path, chosen: Environment
+) -> None:
+    said = await _refusal(tmp_path, {**chosen, "WEB_CONCURRENCY": "2"})
+    assert said.startswith("WEB_CONCURRENCY must be 1")
+
+

@@ -1,0 +1,183 @@
+"""The environment: what is wrong in it is named before the start, and never shown."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from app.errors import StartError
+from app.main import create_app, lifespan
+from app.settings import Settings, load
+from tests.support import CREDENTIALS, ROOT, SECRET_KEY, environment, unique
+
+EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+LINE = re.compile(r"^(?:# )?([A-Z][A-Z_]+)=(.*)$", re.MULTILINE)
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+
+@pytest.fixture
+def production(
+    clean_environment: None,
+    monkeypatch: pytest.MonkeyPatch,
+    database_url: str,
+    limiter_settings: dict[str, str],
+    policy_dir: Path,
+) -> dict[str, str]:
+    """An environment that production takes; it is set."""
+    chosen = environment(
+        {name: "true" for name in Settings.model_fields if name.startswith("accept_")}
+        | {name: unique("canary") for name in CREDENTIALS}
+        | {"environment": "production", "secret_key": SECRET_KEY, "database_url": database_url}
+        | {"policy_dir": policy_dir, **limiter_settings}
+    )
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    return chosen
+
+
+def _problem() -> str:
+    with pytest.raises(StartError) as problem:
+        load()
+    return str(problem.value)
+
+
+def test_every_setting_is_in_the_example_and_the_other_way_round() -> None:
+    assert sorted(name.lower() for name, _ in LINE.findall(EXAMPLE)) == sorted(Settings.model_fields)
+
+
+def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = Settings(_env_file=None).model_dump(exclude={"secret_key"})
+    for name, value in LINE.findall(EXAMPLE):
+        monkeypatch.setenv(name, value)
+    assert load().model_dump(exclude={"secret_key"}) == default
+
+
+def test_the_example_explains_every_setting() -> None:
+    lines = EXAMPLE.splitlines()
+    for number, line in enumerate(lines):
+        if LINE.fullmatch(line):
+            assert re.match(r"# [A-Za-z].*[.)]$", lines[number - 1]), line
+
+
+def test_development_needs_nothing() -> None:
+    first, second = load(), load()
+    assert first.environment == "development"
+    keys = {settings.secret_key.get_secret_value() for settings in (first, second)}
+    assert len(keys) == 2
+    assert all(len(key) >= 32 for key in keys)
+
+
+def test_production_starts_with_what_it_needs(production: dict[str, str]) -> None:
+    assert load().production
+    assert load().secret_key.get_secret_value() == SECRET_KEY
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_production_needs_a_secret(
+    production: dict[str, str], monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv("SECRET_KEY")
+    if value is not None:
+        monkeypatch.setenv("SECRET_KEY", value)
+    assert _problem() == "SECRET_KEY is not set; make one with: openssl rand -base64 48"
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_PREVIOUS", "METRICS_TOKEN"])
+@pytest.mark.parametrize(
+    "weak", ["short", "a" * 64, "0123456" * 8, "changeme-0123456789-abcdefghijklmnopqrstuvw"]
+)
+def test_production_refuses_weak_secrets(
+    production: dict[str, str], monkeypatch: pytest.MonkeyPatch, name: str, weak: str
+) -> None:
+    monkeypatch.setenv(name, weak)
+    problem = _problem()
+    assert problem == f"{name} is weak; make a new one with: openssl rand -base64 48"
+
+
+def test_all_weak_secrets_are_named(
+    production: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SECRET_KEY")
+    monkeypatch.setenv("METRICS_TOKEN", "weak")
+    assert {"SECRET_KEY", "METRICS_TOKEN"} <= set(re.findall("[A-Z_]{5,}", _problem()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ENVIRONMENT", "prod"),
+        ("PORT", "eighty"),
+        ("PORT", "65536"),
+        ("WEB_CONCURRENCY", "0"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_CONTENT", "perhaps"),
+        ("MAX_BODY_BYTES", "10"),
+        ("REQUEST_DEADLINE_SECONDS", "0"),
+        ("REQUEST_DEADLINE_SECONDS", "soon"),
+    ],
+)
+def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert _problem().startswith(f"{name}: ")
+
+
+def test_all_wrong_values_are_named_and_none_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    canary = unique("canary")
+    for name in ("PORT", "LOG_LEVEL"):
+        monkeypatch.setenv(name, canary)
+    problem = _problem()
+    assert sorted(line.partition(":")[0] for line in problem.splitlines()) == ["LOG_LEVEL", "PORT"]
+    assert canary not in problem
+
+
+def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "")
+    assert load().port == 8000
+
+
+def test_other_variables_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNKNOWN", "1")
+    assert "unknown" not in load().model_dump()
+
+
+@pytest.mark.usefixtures("restored_logging", "production")
+@pytest.mark.parametrize("name", CREDENTIALS)
+async def test_production_needs_the_keys_of_the_providers_in_use(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv(name.upper())
+    app = create_app()
+    with pytest.raises(StartError, match=f"^{name.upper()}: not set, but models.toml offers"):
+        async with lifespan(app):
+            pytest.fail("it started")
+
+
+def test_every_secret_is_known_to_the_redactor(production: dict[str, str]) -> None:
+    hidden = [production[name.upper()] for name in CREDENTIALS] + [SECRET_KEY]
+    assert set(hidden) <= set(load().secret_values())
+
+
+def test_passwords_in_addresses_are_secrets() -> None:
+    settings = Settings(_env_file=None, database_url="scheme://jane:p4ssw0rd@host/name")
+    assert "p4ssw0rd" in settings.secret_values()
+
+
+def test_longer_secrets_come_first_and_short_words_are_none() -> None:
+    settings = Settings(_env_file=None, secret_key="abcdefgh", metrics_token="abcdefghij")
+    assert settings.secret_values() == ["abcdefghij", "abcdefgh"]
+    assert Settings(_env_file=None, metrics_token="abc", secret_key="x" * 6).secret_values() == [
+        "x" * 6
+    ]
+
+
+def test_secrets_are_not_shown(production: dict[str, str]) -> None:
+    shown = repr(load())
+    assert not [name for name in (*CREDENTIALS, "secret_key") if production[name.upper()] in shown]
+
+
+def test_the_project_is_what_pyproject_says() -> None:
+    project = load().project
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
+    assert project["title"]
+    assert project["description"]

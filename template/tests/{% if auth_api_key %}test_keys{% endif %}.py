@@ -1,0 +1,227 @@
+"""`/v1/keys`: API keys, what they are good for and when they end."""
+
+import datetime as dt
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import update
+
+from app.auth.api_key.keys import api_keys
+from app.db.tables import utc_now
+from tests.support import Service, User, chat, error_of
+
+EVERYTHING = ["admin", "generate", "read"]
+GONE = (401, "invalid_credentials", None)
+
+
+async def make(client: httpx2.AsyncClient, **body: Any) -> dict[str, Any]:
+    response = await client.post("/v1/keys", json={"name": "laptop", **body})
+    assert response.status_code == 201
+    key: dict[str, Any] = response.json()
+    return key
+
+
+def bearing(service: Service, key: dict[str, Any]) -> httpx2.AsyncClient:
+    """A client with that key."""
+    return service.client(Authorization=f"Bearer {key['secret']}")
+
+
+async def test_a_new_key_works_and_its_secret_is_shown_once(
+    service: Service, client: httpx2.AsyncClient, user: User
+) -> None:
+    key = await make(client, name="Jürgens Läptop")
+    assert key["id"].startswith("key_")
+    assert key["secret"].startswith(f"{service.settings.project['name']}_live_")
+    assert (key["name"], key["scopes"]) == ("Jürgens Läptop", ["generate", "read"])
+    assert (key["expires_at"], key["last_used_at"]) == (None, None)
+    assert key["created_at"].endswith("Z")
+    assert (await bearing(service, key).get("/v1/me")).json()["id"] == user.id
+    listed = (await client.get("/v1/keys")).text
+    assert key["id"] in listed
+    assert "secret" not in listed
+    assert key["secret"] not in service.log
+
+
+async def test_only_a_hash_is_stored(service: Service, client: httpx2.AsyncClient) -> None:
+    _, _, secret = (await make(client))["secret"].rpartition("_")
+    for row in await service.rows(api_keys):
+        assert secret not in repr(row)
+        assert secret[:-6] not in repr(row)
+        assert len(row.secret_hash) == 64
+
+
+async def test_list_is_the_callers_own_newest_first(
+    service: Service, client: httpx2.AsyncClient, user: User
+) -> None:
+    names = [(await make(client, name=name))["name"] for name in ("first", "second")]
+    other = service.client(await service.create_user())
+    await make(other, name="third")
+    page = (await client.get("/v1/keys")).json()
+    assert [key["name"] for key in page["data"]][:2] == names[::-1]
+    assert [key["scopes"] for key in page["data"]][2:] == [EVERYTHING]
+    assert page["next_cursor"] is None
+    assert set(page["data"][0]) == {
+        "id",
+        "name",
+        "scopes",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+    }
+
+
+async def test_last_use_is_noted(service: Service, client: httpx2.AsyncClient) -> None:
+    before = utc_now()
+    key = await make(client)
+    used = bearing(service, key)
+    await used.get("/v1/me")
+    first = await _last_use(client, key)
+    assert first >= before
+    # Not at every request: that would be a write for each.
+    await used.get("/v1/me")
+    assert await _last_use(client, key) == first
+    earlier = first - dt.timedelta(hours=1)
+    await _change(service, key, last_used_at=earlier)
+    await used.get("/v1/me")
+    assert await _last_use(client, key) >= first
+
+
+@pytest.mark.parametrize(
+    ("scopes", "statuses"),
+    [
+        (["generate"], (200, 403, 403, 403)),
+        (["read"], (403, 200, 200, 403)),
+        (["admin"], (403, 403, 403, 201)),
+        (EVERYTHING, (200, 200, 200, 201)),
+    ],
+    ids=str,
+)
+async def test_a_key_is_good_for_its_scopes(
+    service: Service, client: httpx2.AsyncClient, scopes: list[str], statuses: tuple[int, ...]
+) -> None:
+    limited = bearing(service, await make(client, scopes=scopes))
+    answers = [
+        await limited.post("/v1/chat/completions", json=chat()),
+        await limited.get("/v1/predictions"),
+        await limited.get("/v1/usage"),
+        await limited.post("/v1/keys", json={"name": "x", "scopes": scopes}),
+    ]
+    assert tuple(answer.status_code for answer in answers) == statuses
+    refused = [error_of(answer) for answer in answers if answer.status_code == 403]
+    assert set(refused) <= {(403, "forbidden", None)}
+    assert (await limited.get("/v1/keys")).status_code == (200 if "read" in scopes else 403)
+    # Everybody may know who they are, and what is offered.
+    assert (await limited.get("/v1/me")).status_code == 200
+    assert (await limited.get("/v1/models")).status_code == 200
+
+
+@pytest.mark.parametrize("scope", ["generate", "read"])
+async def test_a_key_without_a_scope_cannot_grant_it(
+    service: Service, client: httpx2.AsyncClient, scope: str
+) -> None:
+    limited = bearing(service, await make(client, scopes=["admin"]))
+    count = len(await service.rows(api_keys))
+    response = await limited.post("/v1/keys", json={"name": "x", "scopes": ["admin", scope]})
+    assert error_of(response) == (403, "forbidden", None)
+    assert scope in response.json()["error"]["message"]
+    assert len(await service.rows(api_keys)) == count
+
+
+async def test_without_the_scope_no_record_is_erased_or_rated(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    await client.post("/v1/chat/completions", json=chat())
+    path = f"/v1/predictions/{(await service.prediction()).id}"
+    reader = bearing(service, await make(client, scopes=["read"]))
+    assert (await reader.delete(path)).status_code == 403
+    assert (await reader.put(f"{path}/feedback", json={"rating": "up"})).status_code == 403
+    record = (await client.get(path)).json()
+    assert record["feedback"] is None
+
+
+async def test_a_revoked_key_ends_at_once(service: Service, client: httpx2.AsyncClient) -> None:
+    key, other = await make(client), await make(client)
+    used = bearing(service, key)
+    assert (await used.get("/v1/me")).status_code == 200
+    assert (await client.delete(f"/v1/keys/{key['id']}")).status_code == 204
+    assert error_of(await used.get("/v1/me")) == GONE
+    assert error_of(await client.delete(f"/v1/keys/{key['id']}")) == (404, "not_found", None)
+    listed = [entry["id"] for entry in (await client.get("/v1/keys")).json()["data"]]
+    assert other["id"] in listed
+    assert key["id"] not in listed
+    assert (await bearing(service, other).get("/v1/me")).status_code == 200
+
+
+async def test_a_key_may_end_itself(service: Service, client: httpx2.AsyncClient) -> None:
+    key = await make(client, scopes=EVERYTHING)
+    used = bearing(service, key)
+    assert (await used.delete(f"/v1/keys/{key['id']}")).status_code == 204
+    assert error_of(await used.get("/v1/me")) == GONE
+
+
+async def test_another_users_key_is_as_good_as_none(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    other = service.client(await service.create_user())
+    key = await make(client)
+    answers = [
+        await other.delete(f"/v1/keys/{name}")
+        for name in (key["id"], "key_" + 26 * "0", "x" * 500, "ä")
+    ]
+    assert [error_of(answer) for answer in answers] == [(404, "not_found", None)] * 4
+    assert len({answer.json()["error"]["message"] for answer in answers}) == 1
+    assert (await bearing(service, key).get("/v1/me")).status_code == 200
+
+
+async def test_a_key_expires(service: Service, client: httpx2.AsyncClient) -> None:
+    expires = utc_now() + dt.timedelta(hours=1)
+    in_another_zone = expires.astimezone(dt.timezone(dt.timedelta(hours=5.5)))
+    key = await make(client, expires_at=in_another_zone.isoformat())
+    assert dt.datetime.fromisoformat(key["expires_at"]) == expires
+    assert key["expires_at"].endswith("Z")
+    used = bearing(service, key)
+    assert (await used.get("/v1/me")).status_code == 200
+    await _change(service, key, expires_at=utc_now())
+    assert error_of(await used.get("/v1/me")) == GONE
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        ({}, "invalid_request", "name"),
+        ({"name": ""}, "invalid_request", "name"),
+        ({"name": "x" * 101}, "invalid_request", "name"),
+        ({"name": "a\0b"}, "invalid_request", "name"),
+        ({"name": "x", "scopes": []}, "invalid_request", "scopes"),
+        ({"name": "x", "scopes": ["root"]}, "invalid_request", "scopes.0"),
+        ({"name": "x", "expires_at": "2020-01-01T00:00:00Z"}, "invalid_request", "expires_at"),
+        ({"name": "x", "expires_at": "2999-01-01T00:00:00"}, "invalid_request", "expires_at"),
+        ({"name": "x", "expires_at": "tomorrow"}, "invalid_request", "expires_at"),
+        ({"name": "x", "expires_at": "9999-12-31T23:59:59-12:00"}, "invalid_request", "expires_at"),
+        ({"name": "x", "expires_at": "0001-01-01T00:00:00+14:00"}, "invalid_request", "expires_at"),
+        ({"name": "x", "secret": "mine"}, "unsupported_parameter", "secret"),
+    ],
+    ids=str,
+)
+async def test_wrong_requests(
+    service: Service, client: httpx2.AsyncClient, body: dict[str, Any], code: str, param: str
+) -> None:
+    count = len(await service.rows(api_keys))
+    assert error_of(await client.post("/v1/keys", json=body)) == (422, code, param)
+    assert len(await service.rows(api_keys)) == count
+
+
+async def test_a_scope_that_is_named_twice_is_one(client: httpx2.AsyncClient) -> None:
+    assert (await make(client, scopes=["read", "read"]))["scopes"] == ["read"]
+
+
+async def _last_use(client: httpx2.AsyncClient, key: dict[str, Any]) -> dt.datetime:
+    data = (await client.get("/v1/keys")).json()["data"]
+    (text,) = [entry["last_used_at"] for entry in data if entry["id"] == key["id"]]
+    return dt.datetime.fromisoformat(text)
+
+
+async def _change(service: Service, key: dict[str, Any], **values: Any) -> None:
+    change = update(api_keys).where(api_keys.c.id == key["id"]).values(**values)
+    await service.database.transact(lambda connection: connection.execute(change))

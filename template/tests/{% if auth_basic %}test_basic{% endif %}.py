@@ -1,0 +1,242 @@
+"""HTTP Basic: passwords, guesses, other sites' pages, and when access ends."""
+
+import asyncio
+import base64
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import select, update
+
+from app import wiring
+from app.auth.basic import authenticator
+from app.auth.basic.authenticator import ATTEMPTS_FROM_ADDRESS, BasicAuthenticator
+from app.auth.basic.passwords import HASHER, passwords
+from app.auth.users import Users
+from app.errors import ServiceError
+from tests.fixtures.service import Start
+from tests.support import Service, User, chat, error_of
+
+WRONG = (401, "invalid_credentials", None)
+PASSWORD = "Pässwört: mit Ümlaut & Doppelpunkt € 🔑"
+
+
+def logged_in(service: Service, email: str, password: str, **headers: str) -> httpx2.AsyncClient:
+    """A client with that e-mail address and password, in UTF-8."""
+    encoded = base64.b64encode(f"{email}:{password}".encode()).decode()
+    return service.client(Authorization=f"Basic {encoded}", **headers)
+
+
+async def set_password(service: Service, user: User, password: str) -> None:
+    change = update(passwords).where(passwords.c.user_id == user.id)
+    change = change.values(hash=HASHER.hash(password))
+    await service.database.transact(lambda connection: connection.execute(change))
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passwords that were hashed to be checked."""
+    seen = []
+
+    class Counting:
+        hash = HASHER.hash
+
+        def verify(self, password: str, stored: str) -> bool:
+            seen.append(password)
+            return HASHER.verify(password, stored)
+
+    monkeypatch.setattr(authenticator, "HASHER", Counting())
+    return seen
+
+
+async def test_address_and_password_may_have_any_letters(service: Service) -> None:
+    user = await service.create_user(email="jürgen.groß@exämple.de")
+    await set_password(service, user, PASSWORD)
+    for email in ("jürgen.groß@exämple.de", "JÜRGEN.groß@Exämple.DE", " jürgen.groß@exämple.de "):
+        response = await logged_in(service, email, PASSWORD).get("/v1/me")
+        assert response.json()["id"] == user.id
+    response = await logged_in(service, user.email, PASSWORD.lower()).get("/v1/me")
+    assert error_of(response) == WRONG
+
+
+async def test_a_wrong_password_is_told_with_the_challenge(service: Service, user: User) -> None:
+    for password in ("wrong", "", user.credential[:-1], f"{user.credential} "):
+        response = await logged_in(service, user.email, password).get("/v1/me")
+        assert error_of(response) == WRONG
+        challenge = response.headers["WWW-Authenticate"]
+        assert challenge.startswith("Basic realm=")
+        assert 'charset="UTF-8"' in challenge
+
+
+async def test_an_unknown_address_is_told_like_a_wrong_password(
+    service: Service, user: User, hashed: list[str]
+) -> None:
+    answers = [
+        await logged_in(service, email, "wrong").get("/v1/me")
+        for email in (user.email, "nobody@example.com", "", "\n'; --")
+    ]
+    assert [error_of(answer) for answer in answers] == [WRONG] * 4
+    assert len({answer.text for answer in answers}) == 1
+    # It takes as long, too: a hash each.
+    assert hashed == ["wrong"] * 4
+
+
+async def test_only_a_hash_is_stored(service: Service, user: User) -> None:
+    (row,) = await service.database.fetch(select(passwords))
+    assert row.hash.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert user.credential not in repr(row)
+
+
+async def test_a_password_that_was_right_is_hashed_once(
+    service: Service, user: User, client: httpx2.AsyncClient, hashed: list[str]
+) -> None:
+    for _ in range(2 * ATTEMPTS_FROM_ADDRESS):
+        assert (await client.get("/v1/me")).status_code == 200
+    assert hashed == [user.credential]
+
+
+async def test_requests_that_arrive_together_share_a_hash(
+    user: User, client: httpx2.AsyncClient, hashed: list[str]
+) -> None:
+    together = 2 * ATTEMPTS_FROM_ADDRESS
+    answers = await asyncio.gather(*(client.get("/v1/me") for _ in range(together)))
+    assert [answer.status_code for answer in answers] == [200] * together
+    assert hashed == [user.credential]
+
+
+async def test_a_check_is_not_kept_for_ever(
+    service: Service,
+    user: User,
+    client: httpx2.AsyncClient,
+    hashed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(authenticator, "CHECK_IS_KEPT_SECONDS", 0)
+    for _ in range(2):
+        assert (await client.get("/v1/me")).status_code == 200
+    assert hashed == [user.credential] * 2
+
+
+async def test_checks_that_are_kept_are_bounded(
+    service: Service, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authenticator, "CHECKS_KEPT", 2)
+    monkeypatch.setattr(authenticator, "CHECK_IS_KEPT_SECONDS", 0)
+    clients = [service.client(await service.create_user()) for _ in range(4)]
+    for client in clients:
+        assert (await client.get("/v1/me")).status_code == 200
+    kept: dict[bytes, float] = service.app.state.authenticator._checked
+    assert len(kept) <= 2
+    assert len(hashed) == 4
+
+
+async def test_guesses_are_slowed_down(service: Service, user: User, hashed: list[str]) -> None:
+    guesses = 3 * ATTEMPTS_FROM_ADDRESS
+    answers = await asyncio.gather(
+        *(logged_in(service, user.email, f"{n}").get("/v1/me") for n in range(guesses))
+    )
+    refused = [answer for answer in answers if answer.status_code == 429]
+    # Some more pass only when this takes so long that the bucket refills.
+    assert ATTEMPTS_FROM_ADDRESS <= len(hashed) < guesses
+    assert len(refused) == guesses - len(hashed)
+    assert {error_of(answer) for answer in refused} == {(429, "too_many_attempts", None)}
+    assert all(1 <= int(answer.headers["Retry-After"]) <= 60 for answer in refused)
+    # The right password waits as well: otherwise a guess would be told.
+    assert (await service.client(user).get("/v1/me")).status_code == 429
+
+
+async def test_guesses_do_not_lock_out_who_is_in_or_others(
+    service: Service, user: User, client: httpx2.AsyncClient
+) -> None:
+    assert (await client.get("/v1/me")).status_code == 200
+    guesses = 2 * ATTEMPTS_FROM_ADDRESS
+    await asyncio.gather(
+        *(logged_in(service, user.email, f"{n}").get("/v1/me") for n in range(guesses))
+    )
+    assert (await client.get("/v1/me")).status_code == 200
+    other = await service.create_user()
+    assert (await service.client(other).get("/v1/me")).status_code == 200
+
+
+async def test_guesses_are_counted_by_address_and_in_all(
+    service: Service, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authenticator, "ATTEMPTS_FROM_ADDRESS", 2)
+    monkeypatch.setattr(authenticator, "ATTEMPTS_ON_ACCOUNT", 5)
+    basic: BasicAuthenticator = service.app.state.authenticator
+    codes = []
+    for number, address in enumerate("aaabbbccc"):
+        header = wiring.auth.authorization(user.email, f"{number}")
+        with pytest.raises(ServiceError) as caught:
+            await basic.authenticate("GET", {"authorization": header}, address)
+        codes.append(caught.value.status)
+    assert codes == [401, 401, 429, 401, 401, 429, 401, 429, 429]
+
+
+FOREIGN: list[dict[str, str]] = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "nonsense"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": ""},
+    {"Origin": "http://["},
+    {"Origin": "127.0.0.1"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+async def test_another_sites_page_changes_nothing(
+    service: Service, client: httpx2.AsyncClient, headers: dict[str, str]
+) -> None:
+    requests: list[tuple[str, str, Any]] = [
+        ("POST", "/v1/chat/completions", chat()),
+        ("POST", "/v1/predictions", {"model": "offline/echo", "input": {"prompt": "x"}}),
+        ("DELETE", "/v1/predictions/pred_x", None),
+        ("PUT", "/v1/predictions/pred_x/feedback", {"rating": "up"}),
+    ]
+    for method, path, body in requests:
+        response = await client.request(method, path, json=body, headers=headers)
+        assert error_of(response) == (403, "forbidden", None)
+    assert await service.rows_count() == 0
+    # To look is no change, and another site's page cannot read the answer.
+    response = await client.get("/v1/me", headers=headers)
+    assert response.status_code == 200
+    assert "Access-Control-Allow-Origin" not in response.headers
+
+
+async def test_own_pages_and_programs_may(start: Start) -> None:
+    service = await start(public_url="https://ai.example.com/")
+    client = service.client(await service.create_user())
+    own: list[dict[str, str]] = [
+        {},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "same-origin", "Origin": service.url},
+        {"Origin": "https://ai.example.com"},
+    ]
+    for headers in own:
+        response = await client.post("/v1/chat/completions", json=chat(), headers=headers)
+        assert response.status_code == 200, headers
+
+
+async def test_a_new_password_ends_the_old_one_at_once(
+    service: Service, user: User, client: httpx2.AsyncClient
+) -> None:
+    assert (await client.get("/v1/me")).status_code == 200
+    password = await wiring.auth.create_credential(service.settings, service.database, user.id)
+    assert error_of(await client.get("/v1/me")) == WRONG
+    response = await logged_in(service, user.email, password).get("/v1/me")
+    assert response.json()["id"] == user.id
+
+
+async def test_a_disabled_user_is_out_at_once_also_with_a_kept_check(
+    service: Service, user: User, client: httpx2.AsyncClient
+) -> None:
+    assert (await client.get("/v1/me")).status_code == 200
+    await Users(service.database).disable(user.email)
+    response = await client.get("/v1/me")
+    assert error_of(response) == WRONG
+    wrong = await logged_in(service, user.email, "wrong").get("/v1/me")
+    assert wrong.json() == response.json()

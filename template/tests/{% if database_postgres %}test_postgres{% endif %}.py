@@ -1,0 +1,154 @@
+"""PostgreSQL: its address, its schema, roles for one transaction, and that it may go away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import text
+
+from app.db import postgres as database
+from app.db.postgres import PostgresDatabase, url_of
+from app.errors import StartError
+from tests.backends import postgres
+from tests.fixtures.service import Start
+from tests.support import Service, chat, error_of, migrate, unique
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+async def opened(database_url: str) -> AsyncIterator[PostgresDatabase]:
+    chosen = PostgresDatabase(database_url)
+    yield chosen
+    await chosen.close()
+
+
+@pytest.fixture
+def role(postgres_server: str) -> Iterator[str]:
+    """A role that may do nothing; roles belong to the whole server."""
+    name = unique("role")
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
+        yield name
+        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://jane:pw@db.example:6543/app",
+        "postgresql://jane:pw@db.example:6543/app",
+        "postgresql+psycopg://jane:pw@db.example:6543/app",
+        "postgresql+asyncpg://jane:pw@db.example:6543/app",
+    ],
+)
+def test_an_address_as_hosts_hand_it_out(url: str) -> None:
+    address = url_of(url)
+    assert address.drivername == "postgresql+psycopg"
+    assert (address.username, address.password) == ("jane", "pw")
+    assert (address.host, address.port, address.database) == ("db.example", 6543, "app")
+
+
+def test_an_address_with_options_keeps_them() -> None:
+    address = url_of("postgresql://jane@/app?host=/run/postgresql&sslmode=require")
+    assert address.query == {"host": "/run/postgresql", "sslmode": "require"}
+
+
+@pytest.mark.parametrize("url", ["", "db.example", "sqlite:///app.db", "mysql://host/app", "//["])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(StartError, match="DATABASE_URL"):
+        url_of(url)
+
+
+async def test_the_tables_are_away_from_the_schema_that_all_see(opened: PostgresDatabase) -> None:
+    rows = await opened.fetch(
+        text(
+            "SELECT schemaname, tablename FROM pg_tables "
+            "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        )
+    )
+    assert {row.schemaname for row in rows} == {database.SCHEMA}
+    assert {"users", "predictions", "attempts", "alembic_version"} <= {row.tablename for row in rows}
+
+
+async def test_a_role_ends_with_its_transaction(opened: PostgresDatabase, role: str) -> None:
+    def who(connection: Any) -> str:
+        name: str = connection.execute(text("SELECT current_user")).scalar_one()
+        return name
+
+    own = await opened.transact(who)
+    calls = [opened.transact_as(role, who), opened.transact(who)] * 20
+    assert await asyncio.gather(*calls) == [role, own] * 20
+
+
+async def test_a_role_may_do_no_more_than_it_may(opened: PostgresDatabase, role: str) -> None:
+    def steal(connection: Any) -> None:
+        connection.execute(text("SELECT * FROM app.users"))
+
+    await opened.transact(steal)
+    with pytest.raises(Exception, match="database does not answer") as denied:
+        await opened.transact_as(role, steal)
+    assert "permission denied" in str(denied.value.__cause__)
+
+
+async def test_a_failed_transaction_leaves_no_role_behind(
+    opened: PostgresDatabase, role: str
+) -> None:
+    def fail(_: Any) -> None:
+        raise ArithmeticError
+
+    for _ in range(database.CONNECTIONS + 1):
+        with pytest.raises(ArithmeticError):
+            await opened.transact_as(role, fail)
+    names = [await opened.fetch_one(text("SELECT current_user")) for _ in range(3)]
+    assert role not in {row[0] for row in names if row}
+
+
+async def test_statements_are_not_prepared(opened: PostgresDatabase) -> None:
+    """A transaction pooler gives the next transaction another connection, without them."""
+    for _ in range(10):
+        await opened.check()
+    rows = await opened.fetch(text("SELECT * FROM pg_prepared_statements"))
+    assert rows == []
+
+
+async def test_a_dead_server_is_told_and_comes_back(start: Start, tmp_path: Path) -> None:
+    data = tmp_path / "pg"
+    with postgres.server(data) as url:
+        await asyncio.to_thread(migrate, url)
+        service = await start(database_url=url)
+        client = service.client(await service.create_user())
+        assert (await client.post(CHAT, json=chat())).status_code == 200
+    answers = await asyncio.gather(*[client.post(CHAT, json=chat()) for _ in range(5)])
+    assert {error_of(answer) for answer in answers} == {(503, "database_unavailable", None)}
+    assert {answer.headers["Retry-After"] for answer in answers} == {"1"}
+    assert (await client.get("/readyz")).status_code == 503
+    assert (await client.get("/livez")).status_code == 200
+    assert "Traceback" not in service.log
+    with postgres.server(data) as same_url:
+        assert same_url == url
+        assert (await client.post(CHAT, json=chat())).status_code == 200
+        assert (await client.get("/readyz")).status_code == 200
+        kept = (await client.get("/v1/predictions")).json()["data"]
+        assert [prediction["status"] for prediction in kept] == ["succeeded"] * 2
+        await service.stop()
+
+
+async def test_broken_connections_are_replaced(
+    service: Service, postgres_server: str, database_url: str
+) -> None:
+    """A failover ends every connection; not every request that follows may fail."""
+    client = service.client(await service.create_user())
+    await asyncio.gather(*[client.post(CHAT, json=chat()) for _ in range(10)])
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [database_url.rpartition("/")[2].partition("?")[0]],
+        )
+    statuses = [(await client.post(CHAT, json=chat())).status_code for _ in range(3)]
+    assert set(statuses) <= {200, 503}
+    assert statuses[-1] == 200

@@ -1,0 +1,186 @@
+"""SQLite: its address, its settings, and that the file belongs to one process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from app.db import sqlite
+from app.db.engine import Database
+from app.db.sqlite import alone, file_of, is_ephemeral, open_database
+from app.errors import StartError
+from app.settings import ROOT, Settings
+from tests.fixtures.service import Start
+from tests.support import SECRET_KEY, Service, chat, error_of
+
+MOUNTS = """\
+overlay / overlay rw 0 0
+proc /proc proc rw 0 0
+/dev/sda1 /data ext4 rw 0 0
+tmpfs /data/cache tmpfs rw 0 0
+"""
+
+
+@pytest.fixture
+async def database(empty_database_url: str) -> AsyncIterator[Database]:
+    opened = open_database(_settings(empty_database_url))
+    yield opened
+    await opened.close()
+
+
+def _settings(url: str, **rest: Any) -> Settings:
+    return Settings(_env_file=None, database_url=url, **rest)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///data/app.db", ROOT / "data/app.db"),
+        ("sqlite:////var/lib/app.db", Path("/var/lib/app.db")),
+        ("sqlite+aiosqlite:////app.db", Path("/app.db")),
+    ],
+)
+def test_the_file_of_an_address(url: str, path: Path) -> None:
+    assert file_of(url) == path
+
+
+@pytest.mark.parametrize(
+    "url", ["app.db", "", "sqlite://", "sqlite:///:memory:", "mysql://host/x", "//", "x://["]
+)
+def test_an_address_that_names_no_file(url: str) -> None:
+    with pytest.raises(StartError, match="sqlite:///data/app.db"):
+        file_of(url)
+
+
+async def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    opened = open_database(_settings(f"sqlite:///{tmp_path}/a/b/app.db"))
+    await opened.check()
+    await opened.close()
+    assert (tmp_path / "a/b/app.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 4000)],
+)
+async def test_its_settings_hold_on_every_connection(
+    database: Database, pragma: str, value: object
+) -> None:
+    query = text(f"PRAGMA {pragma}")
+    reads = await asyncio.gather(*[database.fetch_one(query) for _ in range(5)])
+    write = await database.transact(lambda connection: connection.execute(query).one())
+    assert {row[0] for row in reads if row} | {write[0]} == {value}
+
+
+async def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
+    await database.transact(lambda connection: connection.execute(text("CREATE TABLE t (x)")))
+    loop = asyncio.get_running_loop()
+
+    def write_and_read(connection: Any) -> int:
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+        reading = database.fetch(text("SELECT * FROM t"))
+        return len(asyncio.run_coroutine_threadsafe(reading, loop).result(2))
+
+    assert await database.transact(write_and_read) == 0
+    assert len(await database.fetch(text("SELECT * FROM t"))) == 1
+
+
+async def test_writers_lose_no_update(database: Database) -> None:
+    def add(connection: Any) -> None:
+        count = connection.execute(text("SELECT x FROM t")).scalar_one()
+        connection.execute(text("UPDATE t SET x = :x"), {"x": count + 1})
+
+    await database.transact(lambda connection: connection.execute(text("CREATE TABLE t (x)")))
+    await database.transact(lambda connection: connection.execute(text("INSERT INTO t VALUES (0)")))
+    await asyncio.gather(*[database.transact(add) for _ in range(30)])
+    assert (await database.fetch(text("SELECT x FROM t")))[0].x == 30
+
+
+@pytest.mark.parametrize(
+    ("path", "lost"),
+    [
+        ("/app/data/app.db", True),
+        ("/data/app.db", False),
+        ("/data/cache/app.db", True),
+        ("/database/app.db", True),
+    ],
+)
+def test_a_file_that_goes_with_the_container_is_seen(
+    tmp_path: Path, path: str, lost: bool
+) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(MOUNTS, encoding="utf-8")
+    assert is_ephemeral(Path(path), str(mounts)) is lost
+
+
+def test_without_a_list_of_mounts_nothing_is_lost(tmp_path: Path) -> None:
+    assert not is_ephemeral(tmp_path / "app.db", str(tmp_path / "none"))
+
+
+async def test_production_refuses_such_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "is_ephemeral", lambda _: True)
+    given = {"environment": "production", "secret_key": SECRET_KEY}
+    url = f"sqlite:///{tmp_path}/app.db"
+    with pytest.raises(StartError, match="ACCEPT_EPHEMERAL_DATABASE=true"):
+        open_database(_settings(url, **given))
+    for accepted in (
+        _settings(url, **given, accept_ephemeral_database=True),
+        _settings(url, **given | {"environment": "test"}),
+    ):
+        await open_database(accepted).close()
+
+
+async def test_a_second_process_is_refused(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "LOCK_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "LOCK_INTERVAL_SECONDS", 0.01)
+    with pytest.raises(StartError, match="Another process serves from"):
+        async with alone(service.settings, service.database):
+            pytest.fail("two hold the file")
+    assert (await service.client().get("/readyz")).status_code == 200
+
+
+async def test_a_successor_waits_for_its_predecessor_to_stop(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "LOCK_INTERVAL_SECONDS", 0.01)
+    first = await start()
+    successor = asyncio.create_task(start())
+    await asyncio.sleep(0.05)
+    assert not successor.done()
+    await first.stop()
+    second = await successor
+    client = second.client(await second.create_user())
+    assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
+
+
+async def test_a_locked_file_is_told_and_comes_back(
+    service: Service, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody holds the write lock, with the `sqlite3` program say."""
+    other = sqlite.SqliteDatabase(file_of(service.settings.database_url))
+    loop = asyncio.get_running_loop()
+    held, over = asyncio.Event(), asyncio.Event()
+
+    def hold(connection: Any) -> None:
+        connection.execute(text("SELECT 1"))
+        loop.call_soon_threadsafe(held.set)
+        asyncio.run_coroutine_threadsafe(over.wait(), loop).result(10)
+
+    holder = asyncio.create_task(other.transact(hold, 10))
+    await held.wait()
+    monkeypatch.setattr("app.db.engine.TIMEOUT_SECONDS", 0.2)
+    response = await client.post("/v1/chat/completions", json=chat())
+    assert error_of(response) == (503, "database_unavailable", None)
+    over.set()
+    await holder
+    monkeypatch.undo()
+    assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
+    await other.close()

@@ -1,0 +1,262 @@
+"""OpenAI: what is sent to it, and what its embeddings cost."""
+
+import base64
+import json
+import struct
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.fixtures.service import Start
+from tests.simulator.faults import Fault
+from tests.simulator.server import Simulator
+from tests.support import Service, chat, error_of, said, sse
+
+CHAT = "/v1/chat/completions"
+MODEL = "openai/chat"
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+async def sent(service: Service) -> dict[str, Any]:
+    """The only body that OpenAI got."""
+    (call,) = service.simulator.calls
+    assert call.body is not None
+    return call.body
+
+
+async def test_the_largest_output_is_always_sent(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    await client.post(CHAT, json=chat(model=MODEL))
+    assert await sent(service) == {
+        "model": "gpt-5-mini",
+        "messages": [{"role": "user", "content": "one two"}],
+        "max_completion_tokens": 64,
+    }
+
+
+async def test_streams_always_ask_for_usage(service: Service, client: httpx2.AsyncClient) -> None:
+    response = await client.post(CHAT, json=chat(model=MODEL, stream=True))
+    assert (await sent(service))["stream_options"] == {"include_usage": True}
+    assert not any(chunk.get("usage") for chunk in sse(response.text)[:-1])
+    assert await service.books() == ("settled", "ok")
+
+
+async def test_the_credential_is_sent_and_not_the_callers(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    await client.post(CHAT, json=chat(model=MODEL), headers={"Cookie": "a=b", "X-Custom": "c"})
+    (call,) = service.simulator.calls
+    key = service.settings.openai_api_key.get_secret_value()
+    assert call.headers["authorization"] == f"Bearer {key}"
+    assert not {"cookie", "x-custom"} & call.headers.keys()
+
+
+async def test_the_cost_is_the_usage_at_the_price(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    await client.post(CHAT, json=chat("one two three", model=MODEL))
+    assert await service.books() == ("settled", "ok")
+    assert (await service.attempt()).cost_nano_usd == 3 * 250 + 5 * 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("frequency_penalty", 0.5),
+        ("logit_bias", {"1": 2.0}),
+        ("logprobs", True),
+        ("max_completion_tokens", 7),
+        ("max_tokens", 7),
+        ("n", 2),
+        ("parallel_tool_calls", False),
+        ("presence_penalty", -0.5),
+        ("reasoning_effort", "low"),
+        ("response_format", {"type": "text"}),
+        ("seed", 7),
+        ("stop", ["x"]),
+        ("temperature", 0.5),
+        ("tool_choice", "auto"),
+        ("tools", [TOOL]),
+        ("top_logprobs", 2),
+        ("top_p", 0.5),
+        ("user", "somebody"),
+        ("verbosity", "low"),
+    ],
+)
+async def test_parameters_are_passed_on(
+    service: Service, client: httpx2.AsyncClient, name: str, value: object
+) -> None:
+    response = await client.post(CHAT, json=chat(model=MODEL, **{name: value}))
+    assert response.status_code == 200
+    assert (await sent(service))[name] == value
+
+
+async def test_more_choices_have_a_higher_bound(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    response = await client.post(CHAT, json=chat(model=MODEL, n=3, max_tokens=5))
+    assert len(response.json()["choices"]) == 3
+    bound = (len("userone two") + 16) * 250 + 3 * 5 * 2000
+    assert (await service.attempt()).bound_nano_usd == bound
+
+
+async def test_schemas_and_other_fields_count_into_the_bound(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    messages = [{"role": "tool", "tool_call_id": "call_1", "content": "one"}]
+    body = {"model": MODEL, "messages": messages, "tools": [TOOL], "max_tokens": 1}
+    await client.post(CHAT, json=body)
+    rest = len('{"tool_call_id":"call_1"}') + len(json.dumps([TOOL], separators=(",", ":")))
+    bound = (len("toolone") + 16 + rest) * 250 + 2000
+    assert (await service.attempt()).bound_nano_usd == bound
+
+
+async def test_images_are_bounded_by_their_declared_tokens(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
+    parts = [{"type": "text", "text": "one"}, image, image]
+    messages = [{"role": "user", "content": parts}]
+    body = {"model": "openai/vision", "messages": messages, "max_tokens": 1}
+    assert (await client.post(CHAT, json=body)).status_code == 200
+    bound = (len("userone") + 16 + 2 * 100) * 1250 + 10_000
+    assert (await service.attempt()).bound_nano_usd == bound
+    assert (await sent(service))["messages"] == messages
+    # The address was passed on: nothing here fetched it.
+    assert len(service.simulator.calls) == 1
+
+
+@pytest.mark.parametrize("kind", ["input_audio", "file", "video_url"])
+async def test_content_of_unknown_cost_is_refused(
+    service: Service, client: httpx2.AsyncClient, kind: str
+) -> None:
+    messages = [{"role": "user", "content": [{"type": kind, "file": {"file_id": "file-1"}}]}]
+    response = await client.post(CHAT, json={"model": "openai/vision", "messages": messages})
+    assert error_of(response) == (422, "invalid_request", "messages")
+    assert service.simulator.calls == []
+
+
+async def test_what_the_provider_finds_wrong_is_named(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    body = chat(model=MODEL, max_tokens=1, max_completion_tokens=2)
+    assert error_of(await client.post(CHAT, json=body)) == (422, "invalid_request", None)
+    assert await service.books() == ("released", "provider_error")
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"), [("{}", "invalid_schema"), ("one", "invalid_schema")]
+)
+async def test_json_that_was_asked_for_and_did_not_come(
+    service: Service, client: httpx2.AsyncClient, text: str, outcome: str
+) -> None:
+    """The simulator's answer is prose."""
+    body = chat(text, model=MODEL, response_format={"type": "json_object"})
+    await client.post(CHAT, json=body)
+    assert await service.books() == ("settled", outcome)
+
+
+async def test_several_choices_are_streamed(service: Service, client: httpx2.AsyncClient) -> None:
+    response = await client.post(CHAT, json=chat("x", model=MODEL, n=2, stream=True))
+    assert said(sse(response.text)) == "YouYou said: said: x x"
+    first, second = (await service.prediction()).output["choices"]
+    assert first["message"] == second["message"]
+    assert (first["index"], second["index"]) == (0, 1)
+
+
+async def test_embeddings(service: Service, client: httpx2.AsyncClient) -> None:
+    body = {"model": "openai/embedding", "input": ["one two", "three"], "dimensions": 4}
+    answer = (await client.post("/v1/embeddings", json=body)).json()
+    assert answer["model"] == "openai/embedding"
+    assert [len(item["embedding"]) for item in answer["data"]] == [4, 4]
+    assert await sent(service) == body | {"model": "text-embedding-3-small"}
+    assert await service.books() == ("settled", "ok")
+    assert (await service.attempt()).cost_nano_usd == 3 * 20
+
+
+async def test_embeddings_in_base64(client: httpx2.AsyncClient) -> None:
+    body = {"model": "openai/embedding", "input": "one", "encoding_format": "base64"}
+    answer = (await client.post("/v1/embeddings", json=body)).json()
+    raw = base64.b64decode(answer["data"][0]["embedding"])
+    assert len(struct.unpack(f"<{len(raw) // 4}f", raw)) == 8
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "state"),
+    [
+        (Fault(kind="rate_limited"), (503, "provider_cooling_down", None), "released"),
+        (Fault(kind="bad_request"), (422, "invalid_request", None), "released"),
+        (Fault(kind="error"), (502, "provider_error", None), "uncertain"),
+        (Fault(kind="malformed"), (502, "provider_error", None), "uncertain"),
+        (Fault(kind="drop"), (502, "provider_error", None), "uncertain"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, Fault) else "",
+)
+async def test_failed_embeddings(
+    service: Service,
+    client: httpx2.AsyncClient,
+    fault: Fault,
+    error: tuple[int, str, None],
+    state: str,
+) -> None:
+    service.simulator.inject(fault)
+    body = {"model": "openai/embedding", "input": "one"}
+    assert error_of(await client.post("/v1/embeddings", json=body)) == error
+    assert await service.books() == (state, "provider_error")
+
+
+async def test_an_account_without_money_is_the_operators_matter(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    service.simulator.inject(Fault(kind="quota"))
+    response = await client.post(CHAT, json=chat(model=MODEL))
+    assert response.status_code in {502, 503}
+    assert await service.books() == ("released", "provider_error")
+
+
+async def test_openai_itself_needs_a_key(start: Start) -> None:
+    service = await start(openai_base_url="https://api.openai.com/v1", openai_api_key="")
+    client = service.client(await service.create_user())
+    response = await client.post(CHAT, json=chat(model=MODEL))
+    assert error_of(response) == (502, "provider_error", None)
+    assert "OPENAI_API_KEY" in response.json()["error"]["message"]
+    assert await service.rows_count() == 0
+
+
+async def test_a_server_of_ones_own_needs_none(start: Start) -> None:
+    service = await start(openai_api_key="")
+    client = service.client(await service.create_user())
+    await client.post(CHAT, json=chat(model=MODEL))
+    (call,) = service.simulator.calls
+    assert "authorization" not in call.headers
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_a_slash_at_the_end_of_its_address_changes_nothing(
+    start: Start, simulator: Simulator, slash: str
+) -> None:
+    service = await start(openai_base_url=simulator.environment["OPENAI_BASE_URL"] + slash)
+    client = service.client(await service.create_user())
+    assert (await client.post(CHAT, json=chat(model=MODEL))).status_code == 200
+    await service.stop()
+    address = "https://api.openai.com/v1" + slash
+    service = await start(openai_base_url=address, openai_api_key="")
+    client = service.client(await service.create_user())
+    response = await client.post(CHAT, json=chat(model=MODEL))
+    assert "OPENAI_API_KEY" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "cost"),
+    [("no_usage", "uncertain", (len("one") + 16) * 20), ("excess_usage", "settled", 1001 * 20)],
+)
+async def test_what_embeddings_cost_is_what_was_counted_or_the_bound(
+    service: Service, client: httpx2.AsyncClient, kind: str, state: str, cost: int
+) -> None:
+    service.simulator.inject(Fault.model_validate({"kind": kind}))
+    body = {"model": "openai/embedding", "input": "one"}
+    assert (await client.post("/v1/embeddings", json=body)).status_code == 200
+    assert await service.books() == (state, "ok")
+    assert (await service.attempt()).cost_nano_usd == cost

@@ -1,0 +1,156 @@
+"""Every command of the documentation works: this repository's, and those of a running project."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import environ
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from combinations import SERVICES, Combination
+from conftest import BASE_ANSWERS, git
+from servers import STOP_SECONDS, clean_environment, free_port, wait_until_ready
+from working_tree import ROOT, render
+
+OWN_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+BLOCK = re.compile(r"^ *```(sh|console|python)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+BLOCK_SECONDS = 300
+
+# Where each command of this repository's pages is run: a file, and the text that does it there. The
+# commands of a project's README are run below.
+PROVEN_BY = {
+    "make demo": "tests/test_repository.py: demo",
+    "make test": ".ci/run: make test",
+    "make test-quick": "Makefile: test-quick:",  # a part of what `make test` runs
+    "make check": ".github/workflows/ci.yml: make check",
+    "make preview ANSWERS=tests/answers.yml": "tests/test_repository.py: preview",
+    "uvx copier copy gh:OWNER/copier-ai-service my-service": "tests/test_update.py: run_copy",
+    "cd my-service": "tests/test_update.py: run_copy",
+    'git init && git add --all && git commit --message "feat: first commit"': (
+        "tests/test_update.py: init"
+    ),
+    "make run": "tests/test_docs.py: make run",
+    'make ask q="Why is the sky blue?"': "template/README.md.jinja: make ask",
+    'make app ARGS="users create --email grace@example.com"': "template/README.md.jinja: create",
+    'make app ARGS="users set-plan --email grace@example.com --plan pro"': (
+        "template/README.md.jinja: set-plan"
+    ),
+    "make doctor": "template/README.md.jinja: make doctor",
+    "make update": "tests/test_update.py: make_update(project)",
+    "make update ARGS=--check": "tests/test_update.py: --check",
+    'make update ARGS="--to 0.3.0"': "tests/test_update.py: --to=",
+    'make update ARGS="--data database=postgres"': "tests/test_update.py: --data=database=postgres",
+}
+
+# What a project's pages say and is not run from there: what this test or another one does
+# (test_services.py, test_update.py), and what is for a person's hand.
+NOT_RUN = {"make run", "make test", "make update", "read -r API_KEY", "read -r PASSWORD"}
+
+
+@dataclass
+class Reader:
+    """Somebody who does what the pages say, with the service up and its credential noted down."""
+
+    directory: Path
+    environment: dict[str, str]
+    credential: str = field(default="", init=False)
+
+    def do(self, block: str) -> None:
+        """Run a block of shell commands, and note down the credential that it shows."""
+        commands = [line for line in block.splitlines() if line.strip() not in NOT_RUN]
+        shown = self._run(["bash", "-ec", "\n".join(commands)])
+        if credential := re.search(r"^ada@example\.com: (\S+)$", shown, re.MULTILINE):
+            self.credential = credential[1]
+
+    def run_python(self, block: str) -> str:
+        """Run a block of Python, with the credential in the place of its name."""
+        code = block.replace('"API_KEY"', repr(self.credential)).replace(
+            ":PASSWORD", f":{self.credential}"
+        )
+        return self._run([sys.executable, "-c", code])
+
+    def _run(self, command: list[str]) -> str:
+        # The pages say 8000, where another service may be listening on this machine.
+        here = [word.replace("localhost:8000", self._address) for word in command]
+        noted = {"API_KEY": self.credential, "PASSWORD": self.credential}
+        result = subprocess.run(
+            here,
+            cwd=self.directory,
+            env=self.environment | noted,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=BLOCK_SECONDS,
+            check=False,
+        )
+        assert result.returncode == 0, f"{shlex.join(here)}\n{result.stdout}"
+        return result.stdout
+
+    @property
+    def _address(self) -> str:
+        return f"localhost:{self.environment['PORT']}"
+
+
+@pytest.mark.parametrize("page", OWN_PAGES, ids=lambda page: page.name)
+def test_every_command_of_this_repository_is_run_somewhere(page: Path) -> None:
+    commands = [
+        line.partition("  #")[0].rstrip()
+        for language, block in _blocks(page)
+        if language != "python"
+        for line in block.splitlines()
+    ]
+    for command in filter(None, commands):
+        file, _, text = PROVEN_BY[command].partition(": ")
+        assert text in (ROOT / file).read_text(encoding="utf-8"), command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("combination", [SERVICES[0], SERVICES[-1]], ids=str)
+def test_every_command_of_a_project_works(template: Path, combination: Combination) -> None:
+    """The README's first, then page by page, on one running service."""
+    if not shutil.which("curl"):
+        (pytest.fail if environ.get("CI") == "true" else pytest.skip)("Install curl.")
+    with _reader(template, combination) as reader:
+        pages = [reader.directory / "README.md", *sorted(reader.directory.glob("docs/*.md"))]
+        for language, block in (block for page in pages for block in _blocks(page)):
+            if language == "sh":
+                reader.do(block)
+            elif "OpenAI(" in block:
+                assert "Hello" in reader.run_python(block)
+
+
+def _blocks(page: Path) -> list[tuple[str, str]]:
+    """Read the fenced blocks of a page: language and text."""
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _reader(template: Path, combination: Combination) -> Iterator[Reader]:
+    """Generate a project as its owner does, and keep `make run` running in it."""
+    with TemporaryDirectory(prefix="docs-") as scratch:
+        directory = Path(scratch) / "project"
+        render(template, directory, BASE_ANSWERS | combination.answers)
+        git(directory, "init", "--quiet")
+        port = free_port()
+        environment = clean_environment() | {"PORT": str(port)}
+        make = ["make", "--no-print-directory", f"PYTHON={sys.executable}"]
+        subprocess.run([*make, "setup"], cwd=directory, env=environment, check=True)
+        log = Path(scratch) / "log"
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(
+                [*make, "run"], cwd=directory, env=environment, stdout=output, stderr=output
+            ) as process,
+        ):
+            try:
+                wait_until_ready(process, port, log)
+                yield Reader(directory, environment)
+            finally:
+                process.terminate()
+                process.wait(STOP_SECONDS)

@@ -1,0 +1,285 @@
+"""The repository itself: what its README, Makefile and workflows say is so."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from combinations import COMBINATIONS
+from conftest import Render, as_repository, files_of, git
+from pytest_copie.plugin import Copie
+from working_tree import ROOT, copy_template
+
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COPIER = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+VERBS = re.findall(r"^\.PHONY: (.*)", MAKEFILE, flags=re.MULTILINE)[0].split()
+# Verbs of a generated project that the pages speak of.
+OF_PROJECTS = {"run", "update"}
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+WORKFLOWS = sorted(ROOT.glob(".github/workflows/*.yml"))
+# A verb run by a test uses the tools that run the test, and installs nothing over them.
+BIN = Path(sys.executable).parent
+MAKE = ["make", "--no-print-directory", "--assume-old=.venv/installed", f"BIN={BIN}"]
+DEMO_SECONDS = 120
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Make a clone without tags and with an uncommitted change."""
+    clone = copy_template(tmp_path / "clone")
+    shutil.copytree(ROOT / "scripts", clone / "scripts")
+    for name in ("Makefile", ".gitignore"):
+        shutil.copy(ROOT / name, clone)
+    as_repository(clone)
+    (clone / "template/uncommitted.txt").write_text("This is not committed.\n")
+    return clone
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """Set what a shell may have set, and a verb must not take for its own."""
+    foreign = {"DATABASE_URL": "nonsense://", "ENVIRONMENT": "production", "PORT": "1"}
+    make = ("CI", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    return {name: value for name, value in os.environ.items() if name not in make} | foreign
+
+
+def test_help_lists_every_verb() -> None:
+    listed = subprocess.run(
+        [*MAKE, "help"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    assert re.findall(r"^  make (\S+) +\S", listed, flags=re.MULTILINE) == VERBS
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_in_the_readme(verb: str) -> None:
+    assert verb == "help" or f"make {verb}" in README
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_verb_and_every_link_of_a_page_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    used = set(re.findall(r"`make ([a-z-]+)", text))
+    assert used - OF_PROJECTS <= set(VERBS)
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", text)
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_readme_names_every_choice() -> None:
+    asked = {
+        name: question
+        for name, question in COPIER.items()
+        if name[0] != "_" and question.get("when", True)
+    }
+    named = re.findall(r"`([a-zA-Z0-9_.-]+)`", README)
+    values = {
+        value for question in asked.values() for value in question.get("choices", {}).values()
+    }
+    assert {*asked, *values} <= set(named)
+
+
+def test_the_oldest_copier_is_the_same_everywhere() -> None:
+    oldest = COPIER["_min_copier_version"]
+    assert f"copier>={oldest}" in PROJECT["dependency-groups"]["dev"]
+    assert f"Copier {oldest} or newer" in README
+
+
+def test_plain_files_are_linted_by_the_rules_that_the_projects_ship(render: Render) -> None:
+    ours = PROJECT["tool"]["ruff"]
+    theirs = tomllib.loads((render() / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "ruff"
+    ]
+    for rules in (ours, theirs):
+        rules["lint"].pop("per-file-ignores")
+    assert ours == theirs
+
+
+def test_preview_renders_what_is_not_committed(
+    repository: Path, environment: dict[str, str]
+) -> None:
+    (repository / "answers.yml").write_text("project_name: Zoë's\ndatabase: postgres\n")
+    before = git(repository, "status", "--porcelain")
+    _make(repository, environment, "preview", "ANSWERS=answers.yml")
+    assert (repository / "build/preview/uncommitted.txt").exists()
+    assert (repository / "build/preview/app/db/postgres.py").exists()
+    assert git(repository, "status", "--porcelain") == before
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (None, "Name a YAML file"),
+        ("", "has no answers"),
+        ("project_name: [", "while parsing"),
+        ("project_name: Acme\ndatabse: postgres\n", "databse"),
+        ("project_name: Acme\ndatabase: mysql\n", "Invalid choice"),
+    ],
+)
+def test_preview_says_what_is_wrong_with_the_answers(
+    repository: Path, environment: dict[str, str], answers: str | None, reason: str
+) -> None:
+    arguments = []
+    if answers is not None:
+        (repository / "answers.yml").write_text(answers)
+        arguments = ["ANSWERS=answers.yml"]
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        _make(repository, environment, "preview", *arguments)
+    assert reason in failed.value.stderr
+    assert "Traceback" not in failed.value.stderr
+
+
+def test_the_fast_render_is_the_one_from_git(render: Render, tmp_path: Path, copie: Copie) -> None:
+    answers = {"project_name": "Acme Chat", **COMBINATIONS[-1].answers}
+    result = copie.copy(answers, as_repository(copy_template(tmp_path / "template")))
+    assert result.project_dir
+    assert result.answers.items() >= answers.items()
+    from_git, fast = (
+        _without_source(project) for project in (result.project_dir, render(**answers))
+    )
+    assert from_git == fast
+
+
+@pytest.mark.slow
+def test_demo_streams_an_answer_and_leaves_nothing_behind(
+    repository: Path, environment: dict[str, str]
+) -> None:
+    before = git(repository, "status", "--porcelain")
+    output = _make(repository, environment | {"CI": "true"}, "demo")
+    assert "You said:" in output
+    assert re.search(r"^Cost: [1-9][\d,]* nano-dollars", output, flags=re.MULTILINE)
+    assert re.search(r"^Left of the limits: 19 of 20 requests", output, flags=re.MULTILINE)
+    assert re.search(r"^Console: http://127\.0\.0\.1:\d+/$", output, flags=re.MULTILINE)
+    assert "Serving until" not in output
+    assert git(repository, "status", "--porcelain") == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_demo_serves_until_it_is_stopped(
+    repository: Path, environment: dict[str, str], stop: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "scripts/demo.py"],
+        cwd=repository,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stdout
+        seen = list(_until("Serving until Ctrl-C", demo.stdout))
+        demo.send_signal(stop)
+        assert demo.wait(DEMO_SECONDS) == 0
+    url = re.search(r"http://\S+", "".join(seen))
+    assert url
+    gone = subprocess.run(
+        [sys.executable, "-c", CALL, url[0]], capture_output=True, text=True, check=False
+    )
+    assert "ConnectionRefusedError" in gone.stderr
+
+
+@pytest.mark.slow
+def test_demo_says_which_step_failed(repository: Path, environment: dict[str, str]) -> None:
+    with (repository / "template/app/__init__.py").open("a") as package:
+        package.write('raise SystemExit("This template is broken.")\n')
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        _make(repository, environment | {"CI": "true"}, "demo")
+    assert "This template is broken." in failed.value.stderr
+    assert re.search(r"The demo stopped: .*migrate` failed with exit code 1", failed.value.stderr)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check-jsonschema --builtin-schema vendor.github-workflows",
+        "zizmor --offline --persona pedantic --quiet",
+        "yamllint --strict",
+    ],
+)
+def test_workflows_are_valid_and_safe(command: str) -> None:
+    program, *options = command.split()
+    tool = BIN / program
+    result = subprocess.run(
+        [tool, *options, *WORKFLOWS], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_actions_are_pinned_to_one_commit_each() -> None:
+    used = [
+        line
+        for path in _with_workflows()
+        for line in re.findall(r"uses: (.*)", path.read_text(encoding="utf-8"))
+    ]
+    pinned = [re.fullmatch(r"([\w./-]+)@([0-9a-f]{40}) # v?\d[\d.]*", line) for line in used]
+    assert used
+    assert all(pinned), used
+    pins = {pin.groups() for pin in pinned if pin}
+    assert len(pins) == len({action for action, _ in pins})
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_have_few_rights_and_an_end(workflow: Path) -> None:
+    content: dict[str, Any] = yaml.safe_load(workflow.read_text(encoding="utf-8"))
+    assert content["permissions"] == {}
+    assert content["concurrency"]
+    for job in content["jobs"].values():
+        assert {"permissions", "timeout-minutes"} <= job.keys()
+        checkouts = [
+            step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")
+        ]
+        assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+def test_what_must_pass_runs_the_test_command_of_the_readme() -> None:
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text(encoding="utf-8").splitlines()[-1] == "make test"
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+CALL = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1])"
+
+
+def _make(directory: Path, environment: dict[str, str], *arguments: str) -> str:
+    return subprocess.run(
+        [*MAKE, *arguments],
+        cwd=directory,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=DEMO_SECONDS,
+    ).stdout
+
+
+def _until(text: str, lines: Iterator[str]) -> Iterator[str]:
+    """Yield lines up to the first with this text, which must come."""
+    for line in lines:
+        yield line
+        if text in line:
+            return
+    pytest.fail(f"It ended before it said {text!r}.")
+
+
+def _without_source(project: Path) -> dict[str, str]:
+    """Read a project, save for where its template lies."""
+    files = files_of(project)
+    answers = files[".copier-answers.yml"]
+    return files | {
+        ".copier-answers.yml": re.sub(r"^_(src_path|commit): .*\n", "", answers, flags=re.MULTILINE)
+    }
+
+
+def _with_workflows() -> Iterator[Path]:
+    """Find the workflows of this repository, and those that the template emits."""
+    yield from WORKFLOWS
+    yield from (path for path in ROOT.glob("template/.github/**/*") if path.is_file())
