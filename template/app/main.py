@@ -14,7 +14,7 @@ from app.auth.users import Users
 from app.chat import routes as chat
 from app.console import routes as console
 from app.embeddings import routes as embeddings
-from app.errors import StartError
+from app.errors import DatabaseUnavailable, StartError
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
 from app.guard.pipeline import Guard
@@ -47,7 +47,10 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
         document["components"]["securitySchemes"] = {"login": wiring.auth.SCHEME}
-        document["security"] = [{"login": []}]
+        for path, operations in document["paths"].items():
+            if path.startswith("/v1/"):
+                for operation in operations.values():
+                    operation["security"] = [{"login": []}]
         return document
 
 
@@ -81,7 +84,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         session = await stack.enter_async_context(open_session())
         providers = open_providers(chosen, session)
         rules = open_policy(chosen, providers)
-        await stack.enter_async_context(wiring.alone(chosen, database))
+        try:
+            await stack.enter_async_context(wiring.alone(chosen, database))
+        except DatabaseUnavailable as error:
+            raise StartError(
+                "The database does not answer, or was not migrated: is DATABASE_URL right, and the "
+                "server up? Then run: python -m app migrate"
+            ) from error
         limiter = wiring.limiter.open_limiter(chosen)
         stack.push_async_callback(limiter.close)
         guard = Guard(
@@ -99,8 +108,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.policy, state.users, state.report = rules, Users(database), Report(database)
         state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
         state.records = Records(database, signer(chosen))
-        # All of this stays: the collector need not look at it again and again.
-        gc.collect()
+        # All that is loaded now stays: the collector need not look at it again and again.
         gc.freeze()
         yield
 

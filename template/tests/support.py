@@ -87,10 +87,11 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self.servers:
             listener.close()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while self.server_state.connections or self.server_state.tasks:
-                await asyncio.sleep(0.001)
+        await eventually(self._is_idle)
         await self.lifespan.shutdown()
+
+    async def _is_idle(self) -> bool:
+        return not (self.server_state.connections or self.server_state.tasks)
 
 
 @dataclass
@@ -110,17 +111,18 @@ class Service:
     ) -> User:
         """A new user with a credential."""
         user_id = new_id("usr")
+        email = email or f"{user_id}@example.com"
         row = {
             "id": user_id,
-            "email": email or f"{user_id}@example.com",
+            "email": email,
             "role": role.value,
             "plan": plan,
             "created_at": utc_now(),
         }
         await self.database.transact(lambda connection: connection.execute(insert(users), row))
         credential = await wiring.auth.create_credential(self.settings, self.database, user_id)
-        header = wiring.auth.authorization(row["email"], credential)
-        return User(user_id, row["email"], credential, {"Authorization": header})
+        header = wiring.auth.authorization(email, credential)
+        return User(user_id, email, credential, {"Authorization": header})
 
     def client(self, user: User | None = None, **headers: str) -> httpx2.AsyncClient:
         """A client that asks as `user`; it is closed with the service."""
@@ -174,7 +176,7 @@ class Service:
 
     async def is_settled(self) -> bool:
         """Whether the only generation has ended."""
-        return (await self.attempt()).state != "reserved"
+        return bool((await self.attempt()).state != "reserved")
 
     async def upstream_was_left(self) -> bool:
         """Whether the service hung up on the provider."""
@@ -215,7 +217,8 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
         task = asyncio.create_task(server.serve([listener]))
         await server.is_up.wait()
         try:
-            yield "http://127.0.0.1:{}".format(listener.getsockname()[1])
+            host, port = listener.getsockname()
+            yield f"http://{host}:{port}"
         finally:
             server.is_over.set()
             await task
@@ -235,6 +238,12 @@ def migrate(url: str) -> None:
         await database.close()
 
     asyncio.run(work())
+
+
+def write_policy(directory: Path, models: str = "") -> None:
+    """Write the tests' plans and models, and `models` beside them."""
+    (directory / "models.toml").write_text(MODELS_TOML + models, encoding="utf-8")
+    (directory / "plans.toml").write_text(PLANS_TOML, encoding="utf-8")
 
 
 def free_port() -> int:

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, insert
 from app.auth.principal import Role
 from app.db.tables import attempts, predictions
 from app.ids import new_id
-from tests.support import Service, User, chat, error_of
+from tests.simulator.faults import Fault
+from tests.support import POLICY, Service, User, chat, error_of
 
 
 async def test_me(service: Service) -> None:
@@ -39,7 +40,8 @@ async def test_usage_agrees_with_the_rows(
     report = (await client.get("/v1/usage")).json()
     rows = [row for row in await service.rows(predictions) if row.user_id == user.id]
     spent = sum(row.cost_nano_usd for row in rows)
-    assert spent > 0
+    paid = [row for row in await service.rows(attempts) if row.user_id == user.id]
+    assert sum(row.cost_nano_usd for row in paid) == spent > 0
     for period in ("day", "month"):
         assert report[period] == {
             "spent_nano_usd": spent,
@@ -73,6 +75,28 @@ async def test_days_can_be_chosen(service: Service, client: httpx2.AsyncClient, 
     report = (await client.get("/v1/usage?from=2026-02-02&to=2026-02-03")).json()
     assert [line["date"] for line in report["data"]] == ["2026-02-03", "2026-02-02"]
     assert report["day"]["reserved_nano_usd"] == 0
+
+
+async def test_a_last_day_alone_asks_for_its_month(
+    service: Service, client: httpx2.AsyncClient, user: User
+) -> None:
+    for month, day in ((1, 31), (2, 1), (2, 3), (2, 4)):
+        await _open(service, user, dt.datetime(2026, month, day, 12, tzinfo=dt.UTC))
+    report = (await client.get("/v1/usage?to=2026-02-03")).json()
+    assert [line["date"] for line in report["data"]] == ["2026-02-03", "2026-02-01"]
+
+
+async def test_what_failed_without_a_bill_is_a_request_that_cost_nothing(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    model = next(name for name in POLICY if not name.startswith("offline/"))
+    service.simulator.inject(Fault(kind="rate_limited"))
+    body = {"model": model, "input": {"prompt": "one"}}
+    assert (await client.post("/v1/predictions", json=body)).status_code == 503
+    report = (await client.get("/v1/usage")).json()
+    (line,) = report["data"]
+    assert (line["model"], line["requests"], line["cost_nano_usd"]) == (model, 1, 0)
+    assert report["day"] == {"spent_nano_usd": 0, "reserved_nano_usd": 0, "cap_nano_usd": None}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ async def test_models_that_are_none(client: httpx2.AsyncClient, name: str) -> No
     assert error_of(await client.get(f"/v1/models/{name}")) == (404, "model_not_found", "model")
 
 
-@pytest.mark.parametrize("comment", ["a\x00b", "\x1b[31m", "👩‍👩‍👧 ‮"], ids=ascii)
+@pytest.mark.parametrize("comment", ["a\x00b", "\x1b[31m", "👩‍👩‍👧 \u202e"], ids=ascii)
 async def test_any_comment_is_kept(client: httpx2.AsyncClient, comment: str) -> None:
     made = await client.post(CHAT, json=chat())
     path = f"/v1/predictions/{made.headers['X-Prediction-ID']}"
@@ -74,7 +74,9 @@ async def test_idempotency_keys_are_bounded(
     assert await service.rows_count() == 0
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=many", "cursor=%00", "cursor=%F0"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "limit=many", "cursor=%00", "cursor=%F0"]
+)
 async def test_pages_that_are_none(client: httpx2.AsyncClient, query: str) -> None:
     response = await client.get(f"/v1/predictions?{query}")
     assert error_of(response) == (422, "invalid_request", query.partition("=")[0])

@@ -1,6 +1,5 @@
 """Bodies that are malformed, of the wrong type or too large: an error that helps, and no row."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -9,7 +8,7 @@ import httpx2
 import pytest
 
 from tests.fixtures.service import Start
-from tests.support import PATIENCE_SECONDS, Service, User, chat, error_of, unique
+from tests.support import Service, chat, error_of, unique
 
 CHAT = "/v1/chat/completions"
 JSON = {"Content-Type": "application/json"}
@@ -95,7 +94,9 @@ async def test_errors_do_not_echo_the_input(client: httpx2.AsyncClient) -> None:
     assert not any(canary in answer.text for answer in answers)
 
 
-@pytest.mark.parametrize("text", ["a\x00b", "\x07\x1b[31m", "👩‍👩‍👧 ‮", "\\u0000 \\ud800"], ids=repr)
+@pytest.mark.parametrize(
+    "text", ["a\x00b", "\x07\x1b[31m", "👩‍👩‍👧 \u202e", "\\u0000 \\ud800"], ids=ascii
+)
 async def test_any_unicode_text_is_answered_and_kept(
     service: Service, client: httpx2.AsyncClient, text: str
 ) -> None:
@@ -151,22 +152,6 @@ async def test_who_sends_far_too_much_still_gets_the_answer(
     response = await client.post(CHAT, json=chat("x" * 8 * 2**20))
     assert error_of(response) == (413, "body_too_large", None)
     assert (await client.post(CHAT, json=chat())).status_code == 200
-
-
-async def test_a_body_that_does_not_arrive_is_not_waited_for(
-    service: Service, user: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.telemetry.middleware.BODY_SECONDS", 0.05)
-    url = httpx2.URL(service.url)
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    headers = {"Host": "service", "Content-Length": "9", **JSON, **user.headers}
-    lines = [f"POST {CHAT} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    writer.write("\r\n".join([*lines, "", "{"]).encode())
-    answer = await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
-    writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 408 ")
-    assert json.loads(body)["error"]["code"] == "invalid_request"
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("POST", "/v1/nothing")])

@@ -1,5 +1,7 @@
 """`POST /v1/chat/completions`: answers and streams, their headers and their price."""
 
+from typing import Any
+
 import httpx2
 import pytest
 
@@ -124,7 +126,7 @@ async def test_unknown_model(service: Service, client: httpx2.AsyncClient, name:
     [("service_tier", "priority"), ("web_search_options", {}), ("webhook", "http://localhost")],
 )
 async def test_unsupported_parameters_are_named(
-    service: Service, client: httpx2.AsyncClient, name: str, value: object
+    service: Service, client: httpx2.AsyncClient, name: str, value: Any
 ) -> None:
     response = await client.post("/v1/chat/completions", json=chat(**{name: value}))
     assert error_of(response) == (422, "unsupported_parameter", name)

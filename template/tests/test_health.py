@@ -92,5 +92,6 @@ async def test_readiness_comes_back_by_itself(service: Service) -> None:
 async def test_checks_take_nothing_and_are_logged_once(service: Service) -> None:
     for path in ("/livez", "/readyz", "/healthz"):
         await _ask(service, path)
-    assert [event["route"] for event in service.access_events()] == ["/livez", "/readyz", "/healthz"]
+    routes = [event["route"] for event in service.access_events()]
+    assert routes == ["/livez", "/readyz", "/healthz"]
     assert await service.rows_count() == 0

@@ -63,7 +63,7 @@ async def test_no_content_and_no_credential_on_errors(service: Service) -> None:
     canary = unique("canary")
     user = await service.create_user(email=f"{canary}@example.com")
     client = service.client(user, **{"X-Other": canary})
-    await client.post(CHAT, json=chat(canary, **{canary: 1}))
+    await client.post(CHAT, json={**chat(canary), canary: 1})
     await client.post(CHAT, json=chat(canary, temperature=canary))
     await client.post(CHAT, json=chat(canary, model=canary))
     await client.post(CHAT, content=canary.encode())
@@ -166,7 +166,6 @@ def _secrets(service: Service, user: User) -> list[str]:
     """Every secret that is at work, also as a header bears it."""
     encoded = user.headers["Authorization"].partition(" ")[2]
     return [*service.settings.secret_values(), user.credential, encoded]
-
 
 
 async def _logged(service: Service) -> bool:

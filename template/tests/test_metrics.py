@@ -73,7 +73,7 @@ async def test_labels_name_nobody(service: Service) -> None:
 async def test_production_hides_them_without_a_token(start: Start) -> None:
     service = await start(**PRODUCTION)
     for given in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer x"}):
-        response = await service.client(**given).get("/metrics")
+        response = await service.client().get("/metrics", headers=given)
         assert error_of(response) == (404, "not_found", None)
 
 

@@ -9,6 +9,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, inspect
+from sqlalchemy.sql.schema import SchemaConst
 
 from app import wiring
 from app.db.engine import Database
@@ -91,7 +92,7 @@ def _differences(connection: Connection) -> list[object]:
     schema = _schema(connection)
     expected = MetaData(naming_convention=metadata.naming_convention)
     for table in metadata.tables.values():
-        table.to_metadata(expected, schema=schema)
+        table.to_metadata(expected, schema=schema or SchemaConst.RETAIN_SCHEMA)
     options = {
         "compare_type": True,
         "include_schemas": True,

@@ -12,7 +12,7 @@ from app.providers.base import Job, ProviderFailure, Reply, Usage
 from app.providers.offline import OfflineProvider
 from tests.fixtures.service import Start
 from tests.scripted import BOUND, COST, Scripted, completion, hang
-from tests.support import Service, chat, error_of, eventually, write_policy
+from tests.support import Service, chat, error_of, eventually
 
 PATH = "/v1/chat/completions"
 ADAPTED: frozenset[str] = OfflineProvider.parameters["chat"] or frozenset()
@@ -288,7 +288,6 @@ async def test_each_attempt_keeps_the_price_that_it_was_made_at(
     user = await first.create_user()
     await first.client(user).post(PATH, json=chat())
     await first.stop()
-    write_policy(settings["policy_dir"])
     models = settings["policy_dir"] / "models.toml"
     models.write_text(models.read_text("utf-8").replace("= 0.25", "= 0.5"), "utf-8")
     second = await start()

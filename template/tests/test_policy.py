@@ -144,7 +144,7 @@ def test_what_is_not_enforced_yet_is_said(tmp_path: Path) -> None:
         "plans.toml, free: daily_budget_usd is not enforced by this version",
         "plans.toml, free: tokens_per_minute is not enforced by this version",
     ]
-    assert rules.models["mine"]
+    assert list(rules.models) == ["mine"]
     assert rules.plans["free"].requests_per_minute == 20
 
 

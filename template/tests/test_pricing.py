@@ -15,7 +15,7 @@ from app.guard import pricing
 from app.policy import Model, Price
 from app.providers.base import Usage
 from tests.fixtures.service import Start
-from tests.support import chat, error_of, write_policy
+from tests.support import chat, error_of
 
 MILLION = 1_000_000
 OVERHEAD = 16
@@ -214,7 +214,8 @@ max_output_tokens = 64
 max_input_tokens = 2000
 prices_checked = 2026-11-01
 """
-    write_policy(settings["policy_dir"], cheap)
+    with (settings["policy_dir"] / "models.toml").open("a", encoding="utf-8") as models:
+        models.write(cheap)
     service = await start()
     client: httpx2.AsyncClient = service.client(await service.create_user())
     await client.post("/v1/chat/completions", json=chat(model="offline/cheap"))

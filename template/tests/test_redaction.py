@@ -3,6 +3,8 @@
 import json
 import logging
 import string
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -49,7 +51,8 @@ def test_a_log_line_stays_json_without_it(credential: str, before: str) -> None:
 
 
 def test_the_line_for_a_person_is_redacted_too() -> None:
-    line = _format(TextFormatter(redact), "see\nsk-proj-abcdefghijklmnop1234", {"to": "a@b.example"})
+    message = "see\nsk-proj-abcdefghijklmnop1234"
+    line = _format(TextFormatter(redact), message, {"to": "a@b.example"})
     assert "sk-proj" not in line
     assert "a@b.example" not in line
     assert line.count(MARK) == 2
@@ -88,7 +91,7 @@ def test_a_known_secret_is_taken_out_wherever_it_stands(
 @given(secrets=st.lists(TOKEN, min_size=1, max_size=4, unique=True), between=AROUND)
 def test_all_secrets_of_the_settings_are_known(secrets: list[str], between: str) -> None:
     names = ("secret_key", "secret_key_previous", "metrics_token", "database_url")
-    values = dict(zip(names, secrets, strict=False))
+    values: dict[str, Any] = dict(zip(names, secrets, strict=False))
     if "database_url" in values:
         values["database_url"] = f"scheme://user:{values['database_url']}@host/name"
     settings = Settings(_env_file=None, **values)
@@ -104,7 +107,7 @@ def test_secrets_are_no_patterns_and_survive_no_encoding(secret: str) -> None:
     assert event["again"] == [MARK]
 
 
-def _format(formatter: logging.Formatter, message: str, fields: dict[str, object]) -> str:
+def _format(formatter: logging.Formatter, message: str, fields: Mapping[str, object]) -> str:
     record = logging.LogRecord("app", logging.INFO, __file__, 1, message, (), None)
     vars(record)["fields"] = fields
     return formatter.format(record)

@@ -107,18 +107,12 @@ async def test_a_broken_policy_file(tmp_path: Path, chosen: Environment, policy_
     assert "models.toml is not valid TOML" in await _refusal(tmp_path, chosen)
 
 
-async def test_a_dead_database(
-    tmp_path: Path, chosen: Environment, dead_database_url: str
-) -> None:
+async def test_a_dead_database(tmp_path: Path, chosen: Environment, dead_database_url: str) -> None:
     said = await _refusal(tmp_path, {**chosen, "DATABASE_URL": dead_database_url}, "--migrate")
     assert "database" in said.lower()
 
 
 @pytest.mark.skipif(wiring.MANY_PROCESSES, reason="here limits are exact in several processes")
-async def test_several_processes_where_limits_need_one(
-    tmp_path: Path, chosen: Environment
-) -> None:
+async def test_several_processes_where_limits_need_one(tmp_path: Path, chosen: Environment) -> None:
     said = await _refusal(tmp_path, {**chosen, "WEB_CONCURRENCY": "2"})
     assert said.startswith("WEB_CONCURRENCY must be 1")
-
-

@@ -10,7 +10,9 @@ from aiohttp import web
 
 @asynccontextmanager
 async def answering(
-    answer: Callable[[web.Request], Any], status: int = 200, headers: Mapping[str, str] | None = None
+    answer: Callable[[web.Request], Any],
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[str]:
     """Serve `answer`, bytes or a value for JSON, on every path, and yield the address."""
 

@@ -21,10 +21,10 @@ WRONG = (401, "invalid_credentials", None)
 PASSWORD = "Pässwört: mit Ümlaut & Doppelpunkt € 🔑"
 
 
-def logged_in(service: Service, email: str, password: str, **headers: str) -> httpx2.AsyncClient:
+def logged_in(service: Service, email: str, password: str) -> httpx2.AsyncClient:
     """A client with that e-mail address and password, in UTF-8."""
     encoded = base64.b64encode(f"{email}:{password}".encode()).decode()
-    return service.client(Authorization=f"Basic {encoded}", **headers)
+    return service.client(Authorization=f"Basic {encoded}")
 
 
 async def set_password(service: Service, user: User, password: str) -> None:
@@ -81,10 +81,17 @@ async def test_an_unknown_address_is_told_like_a_wrong_password(
     assert hashed == ["wrong"] * 4
 
 
-async def test_only_a_hash_is_stored(service: Service, user: User) -> None:
+async def test_only_a_hash_is_stored_and_a_dear_one(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Other tests have cheap ones.
+    for module in ("passwords", "authenticator"):
+        monkeypatch.setattr(f"app.auth.basic.{module}.HASHER", HASHER)
+    user = await service.create_user()
     (row,) = await service.database.fetch(select(passwords))
     assert row.hash.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert user.credential not in repr(row)
+    assert (await service.client(user).get("/v1/me")).status_code == 200
 
 
 async def test_a_password_that_was_right_is_hashed_once(

@@ -72,7 +72,8 @@ async def test_the_tables_are_away_from_the_schema_that_all_see(opened: Postgres
         )
     )
     assert {row.schemaname for row in rows} == {database.SCHEMA}
-    assert {"users", "predictions", "attempts", "alembic_version"} <= {row.tablename for row in rows}
+    tables = {row.tablename for row in rows}
+    assert {"users", "predictions", "attempts", "alembic_version"} <= tables
 
 
 async def test_a_role_ends_with_its_transaction(opened: PostgresDatabase, role: str) -> None:

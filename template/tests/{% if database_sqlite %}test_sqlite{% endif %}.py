@@ -52,7 +52,7 @@ def test_the_file_of_an_address(url: str, path: Path) -> None:
     "url", ["app.db", "", "sqlite://", "sqlite:///:memory:", "mysql://host/x", "//", "x://["]
 )
 def test_an_address_that_names_no_file(url: str) -> None:
-    with pytest.raises(StartError, match="sqlite:///data/app.db"):
+    with pytest.raises(StartError, match=r"sqlite:///data/app\.db"):
         file_of(url)
 
 
@@ -109,9 +109,7 @@ async def test_writers_lose_no_update(database: Database) -> None:
         ("/database/app.db", True),
     ],
 )
-def test_a_file_that_goes_with_the_container_is_seen(
-    tmp_path: Path, path: str, lost: bool
-) -> None:
+def test_a_file_that_goes_with_the_container_is_seen(tmp_path: Path, path: str, lost: bool) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(MOUNTS, encoding="utf-8")
     assert is_ephemeral(Path(path), str(mounts)) is lost

@@ -40,7 +40,7 @@ async def test_chat_goes_to_the_router(service: Service, client: httpx2.AsyncCli
 async def test_parameters_that_the_router_does_not_take_are_named(
     client: httpx2.AsyncClient, name: str
 ) -> None:
-    body = chat(model="huggingface/chat", **{name: 5 if "max" in name else "low"})
+    body = {**chat(model="huggingface/chat"), name: 5 if "max" in name else "low"}
     response = await client.post("/v1/chat/completions", json=body)
     assert error_of(response) == (422, "unsupported_parameter", name)
 

@@ -86,9 +86,9 @@ async def test_the_cost_is_the_usage_at_the_price(
     ],
 )
 async def test_parameters_are_passed_on(
-    service: Service, client: httpx2.AsyncClient, name: str, value: object
+    service: Service, client: httpx2.AsyncClient, name: str, value: Any
 ) -> None:
-    response = await client.post(CHAT, json=chat(model=MODEL, **{name: value}))
+    response = await client.post(CHAT, json={**chat(model=MODEL), name: value})
     assert response.status_code == 200
     assert (await sent(service))[name] == value
 
@@ -146,9 +146,7 @@ async def test_what_the_provider_finds_wrong_is_named(
     assert await service.books() == ("released", "provider_error")
 
 
-@pytest.mark.parametrize(
-    ("text", "outcome"), [("{}", "invalid_schema"), ("one", "invalid_schema")]
-)
+@pytest.mark.parametrize(("text", "outcome"), [("{}", "invalid_schema"), ("one", "invalid_schema")])
 async def test_json_that_was_asked_for_and_did_not_come(
     service: Service, client: httpx2.AsyncClient, text: str, outcome: str
 ) -> None:

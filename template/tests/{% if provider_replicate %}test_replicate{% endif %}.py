@@ -49,7 +49,8 @@ async def test_an_official_model_is_waited_for(
 
 
 async def test_a_version_is_named(service: Service, client: httpx2.AsyncClient) -> None:
-    record = (await client.post("/v1/predictions", json=BODY | {"model": "replicate/version"})).json()
+    body = BODY | {"model": "replicate/version"}
+    record = (await client.post("/v1/predictions", json=body)).json()
     assert record["status"] == "succeeded"
     (call,) = service.simulator.calls
     assert call.path == "/v1/predictions"
@@ -78,7 +79,7 @@ async def test_it_cancels_itself_when_its_time_is_up(start: Start) -> None:
     [
         (Fault(kind="rate_limited"), BUSY, "released"),
         (Fault(kind="overloaded"), BUSY, "uncertain"),
-        (Fault(kind="quota"), FAILED, "uncertain"),
+        (Fault(kind="quota"), FAILED, "released"),
         (Fault(kind="bad_request"), WRONG, "released"),
         (Fault(kind="unauthorized"), FAILED, "released"),
         (Fault(kind="error"), FAILED, "uncertain"),
@@ -91,6 +92,7 @@ async def test_it_cancels_itself_when_its_time_is_up(start: Start) -> None:
         (Fault(kind="aborted"), FAILED, "uncertain"),
         (Fault(kind="error", method="GET"), FAILED, "uncertain"),
         (Fault(kind="error", method="GET", status=404), FAILED, "uncertain"),
+        (Fault(kind="rate_limited", method="GET"), BUSY, "uncertain"),
         (Fault(kind="malformed", method="GET"), FAILED, "uncertain"),
     ],
     ids=describe,
@@ -231,7 +233,6 @@ async def test_when_the_service_stops_what_runs_is_cancelled(start: Start) -> No
         {"id": 5, "status": []},
         {"id": "../../models", "status": "succeeded"},
         {"id": "x" * 201, "status": "succeeded"},
-        {"id": "x", "status": "processing", "urls": ["x"]},
         {"id": "x", "status": "processing", "urls": {"get": 5}},
         {"id": "x", "status": []},
     ],

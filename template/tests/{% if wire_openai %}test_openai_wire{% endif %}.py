@@ -135,9 +135,7 @@ async def test_n_is_passed_on_and_multiplies_bound_and_cost(
     ],
     ids=ascii,
 )
-async def test_nonsense(
-    start: Start, model: str, answer: bytes, stream: bool
-) -> None:
+async def test_nonsense(start: Start, model: str, answer: bytes, stream: bool) -> None:
     whole = b"data: " + answer + b"\n\ndata: [DONE]\n\n" if stream else answer
     async with answering(lambda _: whole) as url:
         service = await start(**{VARIABLES[model.partition("/")[0]]: url})

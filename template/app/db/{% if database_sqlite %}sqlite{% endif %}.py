@@ -105,9 +105,10 @@ def file_of(url: str) -> Path:
         parsed = make_url(url)
     except ArgumentError as error:
         raise StartError("DATABASE_URL is not a URL; use sqlite:///data/app.db") from error
-    if parsed.get_backend_name() != "sqlite" or parsed.database in {None, "", ":memory:"}:
+    path = ROOT / (parsed.database or "")
+    if parsed.get_backend_name() != "sqlite" or parsed.database == ":memory:" or path.is_dir():
         raise StartError("DATABASE_URL must name an SQLite file, such as sqlite:///data/app.db")
-    return ROOT / str(parsed.database)
+    return path
 
 
 def is_ephemeral(path: Path, mounts: str = "/proc/self/mounts") -> bool:

@@ -78,6 +78,7 @@ class Generation:
         """
         if ending.usage is not None:
             return "settled", pricing.cost(self.model.price, ending.usage)
-        if not self.job.sent or not ending.billed:
+        # Work that was begun there may go on, whatever became of later requests.
+        if self.job.remote_id is None and not (self.job.sent and ending.billed):
             return "released", 0
         return "uncertain", pricing.cost(self.model.price, self.bound)

@@ -72,9 +72,10 @@ class ReplicateProvider:
         return _checked(job, await self._http.json(job, "POST", url, body, **headers))
 
     async def _poll(self, job: Job, prediction: Body) -> Body:
-        url = (prediction.get("urls") or {}).get("get")
+        urls = prediction.get("urls")
+        url = urls.get("get") if isinstance(urls, dict) else None
         own = f"{self._http.base_url}/v1/predictions/{job.remote_id}"
-        return _checked(job, await self._http.json(job, "GET", url or own))
+        return _checked(job, await self._http.json(job, "GET", str(url or own)))
 
 
 def _target(name: str, given: Body) -> tuple[str, Body]:
@@ -85,11 +86,14 @@ def _target(name: str, given: Body) -> tuple[str, Body]:
     return "predictions", {"version": version, "input": given}
 
 
-def _checked(job: Job, prediction: Any) -> Body:
-    known = isinstance(prediction, dict) and REMOTE_ID.fullmatch(str(prediction.get("id")))
-    if not known:
+def _checked(job: Job, answer: Any) -> Body:
+    prediction: Body = answer if isinstance(answer, dict) else {}
+    remote_id, status = prediction.get("id"), prediction.get("status")
+    if not (isinstance(remote_id, str) and REMOTE_ID.fullmatch(remote_id)):
         raise ProviderFailure("the answer is no prediction")
-    job.remote_id = known[0]
+    job.remote_id = remote_id
+    if not isinstance(status, str):
+        raise ProviderFailure("the prediction has no status")
     return prediction
 
 
