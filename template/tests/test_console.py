@@ -43,7 +43,7 @@ async def test_it_says_whether_it_is_ready(
     assert 'class="ready">ready<' in (await _page(service)).text
 
     async def gone() -> None:
-        raise LimiterUnavailable("redis://secret-host is gone")
+        raise LimiterUnavailable("secret-host is gone")
 
     monkeypatch.setattr(service.app.state.limiter, "check", gone)
     page = (await _page(service)).text

@@ -161,19 +161,20 @@ async def test_drain_waits_for_what_is_being_written(
 
 
 @pytest.fixture
-async def dead_database(
-    settings: dict[str, Any], dead_database_url: str
+async def broken_database(
+    settings: dict[str, Any], empty_database_url: str
 ) -> AsyncIterator[Database]:
-    given = settings | {"database_url": dead_database_url}
+    """A database without a table."""
+    given = settings | {"database_url": empty_database_url}
     database = wiring.database.open_database(Settings(_env_file=None, **given))
     yield database
     await database.close()
 
 
-async def test_without_a_database_nothing_opens(
-    service: Service, user: User, dead_database: Database
+async def test_with_a_broken_database_nothing_opens(
+    service: Service, user: User, broken_database: Database
 ) -> None:
-    ledger = Ledger(dead_database, keep_content=True)
+    ledger = Ledger(broken_database, keep_content=True)
     opened = (ledger.open(generation_of(service, user.id)) for _ in range(3))
     errors = await asyncio.gather(*opened, return_exceptions=True)
     assert [type(error) for error in errors] == [DatabaseUnavailable] * 3

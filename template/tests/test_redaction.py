@@ -59,7 +59,7 @@ def test_the_line_for_a_person_is_redacted_too() -> None:
 
 
 def test_a_password_in_an_address_is_taken_out_and_its_host_stays() -> None:
-    text = redact("cannot reach postgresql://jane:p4ss:word@db.example:5432/app")
+    text = redact("cannot reach https://jane:p4ss:word@db.example:5432/app")
     assert "p4ss" not in text
     assert "word" not in text
     assert text.endswith("@db.example:5432/app")

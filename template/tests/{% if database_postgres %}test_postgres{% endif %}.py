@@ -58,7 +58,7 @@ def test_an_address_with_options_keeps_them() -> None:
     assert address.query == {"host": "/run/postgresql", "sslmode": "require"}
 
 
-@pytest.mark.parametrize("url", ["", "db.example", "sqlite:///app.db", "mysql://host/app", "//["])
+@pytest.mark.parametrize("url", ["", "db.example", "file:///app.db", "mysql://host/app", "//["])
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(StartError, match="DATABASE_URL"):
         url_of(url)

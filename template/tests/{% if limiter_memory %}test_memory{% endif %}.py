@@ -1,13 +1,11 @@
 """Limits in memory, by a clock that the test moves."""
 
-import asyncio
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app import wiring
-from app.state.base import MINUTE, Bucket, Demand, fits, leaked
+from app.state.base import MINUTE, Admission, Bucket, Demand, fits, leaked
 from app.state.memory import MemoryLimiter
 from tests.fixtures.service import Start
 from tests.support import chat
@@ -25,15 +23,23 @@ class Clock:
         return self.now
 
 
+def admission(limiter: MemoryLimiter, bucket: Bucket) -> Admission:
+    """Admit without an event loop: there is nothing to wait for, so nobody comes in between."""
+    coroutine = limiter.admit(Demand((bucket,)))
+    with pytest.raises(StopIteration) as stopped:
+        coroutine.send(None)
+    answer: Admission = stopped.value.value
+    return answer
+
+
 def admit(limiter: MemoryLimiter, capacity: int, key: str = "key") -> bool:
-    demand = Demand((Bucket("requests", key, capacity),))
-    return asyncio.run(limiter.admit(demand)).admitted
+    return admission(limiter, Bucket("requests", key, capacity)).admitted
 
 
 @given(
     capacity=st.integers(1, 20),
     bursts=st.lists(
-        st.tuples(st.integers(0, 2 * MINUTE), st.integers(1, 30)), min_size=1, max_size=20
+        st.tuples(st.integers(0, 2 * MINUTE), st.integers(1, 30)), min_size=1, max_size=10
     ),
 )
 def test_no_window_has_more_than_the_capacity_and_its_refill(
@@ -62,15 +68,13 @@ def test_a_full_bucket_lets_its_capacity_pass_and_no_more(capacity: int, idle: i
 def test_the_wait_that_is_told_is_the_shortest(capacity: int) -> None:
     clock = Clock()
     limiter = MemoryLimiter(clock)
-    demand = Demand((Bucket("requests", "key", capacity, take=capacity),))
-    assert asyncio.run(limiter.admit(demand)).admitted
-    one = Demand((Bucket("requests", "key", capacity),))
-    refused = asyncio.run(limiter.admit(one))
+    assert admission(limiter, Bucket("requests", "key", capacity, take=capacity)).admitted
+    refused = admission(limiter, Bucket("requests", "key", capacity))
     wait = round(refused.longest_wait.wait_seconds * 1e6)
     clock.now += wait - 1
-    assert not asyncio.run(limiter.admit(one)).admitted
+    assert not admit(limiter, capacity)
     clock.now += 2
-    assert asyncio.run(limiter.admit(one)).admitted
+    assert admit(limiter, capacity)
 
 
 @given(

@@ -6,10 +6,10 @@ from typing import Any
 
 import openai
 import pytest
-from app.auth.users import Users
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
+from app.auth.users import Users
 from tests.simulator.faults import Fault
 from tests.simulator.vectors import embed
 from tests.support import POLICY, Service, User

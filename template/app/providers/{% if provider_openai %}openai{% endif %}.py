@@ -20,7 +20,7 @@ class OpenAIProvider:
     name = "openai"
     parameters: Mapping[Kind, frozenset[str] | None] = {
         "chat": CHAT_PARAMETERS
-        | {"max_completion_tokens", "parallel_tool_calls", "reasoning_effort", "verbosity"},
+        | {"max_completion_tokens", "parallel_tool_calls", "reasoning_effort", "user", "verbosity"},
         "embedding": frozenset({"input", "dimensions", "encoding_format", "user"}),
     }
 

@@ -23,7 +23,6 @@ CHAT_PARAMETERS = frozenset(
         "tools",
         "top_logprobs",
         "top_p",
-        "user",
     }
 )
 LINE_BYTES = 8 * 1024 * 1024
