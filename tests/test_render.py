@@ -90,6 +90,7 @@ def chosen(combination: Combination) -> set[str]:
     }
     flags |= {"backends"} if flags & {"database_postgres", "limiter_redis"} else set()
     flags |= {"database_lease"} if flags >= {"database_postgres", "limiter_memory"} else set()
+    flags |= {"many_replicas"} if flags >= {"database_postgres", "limiter_redis"} else set()
     flags |= {"wire_openai"} if flags & {"provider_openai", "provider_huggingface"} else set()
     return flags | {"always"}
 

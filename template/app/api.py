@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints
 from pydantic_core import to_json
 
@@ -19,6 +19,7 @@ Time = Annotated[
 ]
 """ISO 8601 in UTC with `Z`."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
+PageSize = Annotated[int, Query(ge=1, le=100)]
 Entry = TypeVar("Entry")
 
 

@@ -13,6 +13,7 @@ from app import errors, health, models, policy, settings, wiring
 from app.auth.users import Users
 from app.chat import routes as chat
 from app.console import routes as console
+from app.db.pages import Pages
 from app.embeddings import routes as embeddings
 from app.errors import DatabaseUnavailable, StartError
 from app.guard.ledger import Ledger
@@ -107,7 +108,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
         state.policy, state.users, state.report = rules, Users(database), Report(database)
         state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
-        state.records = Records(database, signer(chosen))
+        state.records, state.pages = Records(database), Pages(database, signer(chosen))
         # All that is loaded now stays: the collector need not look at it again and again.
         gc.freeze()
         yield

@@ -118,6 +118,15 @@ async def test_role_and_plan_are_those_of_the_moment(service: Service) -> None:
     assert response.headers["x-ratelimit-limit-requests"] == "5"
 
 
+async def test_an_auditor_reads_and_changes_nothing(service: Service) -> None:
+    user = await service.create_user(role=Role.AUDITOR)
+    client = service.client(user)
+    assert (await client.get("/v1/predictions")).status_code == 200
+    response = await client.post("/v1/chat/completions", json=chat())
+    assert error_of(response) == (403, "forbidden", None)
+    assert await service.rows_count() == 0
+
+
 async def test_a_plan_that_is_gone_is_told(service: Service) -> None:
     user = await service.create_user()
     await Users(service.database).change(user.email, plan="gone")

@@ -49,8 +49,8 @@ async def _ask(service: Service, user: dict[str, Any]) -> httpx2.Response:
 
 
 async def test_a_new_user_can_ask_at_once(run: Run, service: Service) -> None:
-    user = await _created(run, "--plan", "few", "--role", "auditor")
-    assert (user["role"], user["plan"]) == ("auditor", "few")
+    user = await _created(run, "--plan", "few", "--role", "admin")
+    assert (user["role"], user["plan"]) == ("admin", "few")
     response = await _ask(service, user)
     assert response.status_code == 200
     assert response.headers["x-ratelimit-limit-requests"] == "5"

@@ -71,6 +71,25 @@ async def test_list_is_the_callers_own_newest_first(
     }
 
 
+async def test_list_comes_in_pages(client: httpx2.AsyncClient) -> None:
+    for name in ("a", "b", "c"):
+        await client.post("/v1/keys", json={"name": name})
+    seen, query = [], "limit=2"
+    while query:
+        page = (await client.get(f"/v1/keys?{query}")).json()
+        seen += [key["name"] for key in page["data"]]
+        query = f"limit=2&cursor={page['next_cursor']}" if page["next_cursor"] else ""
+    assert seen[:3] == ["c", "b", "a"]
+    assert len(seen) == 4  # the one that asks, too
+
+
+async def test_a_cursor_is_good_for_its_own_list(client: httpx2.AsyncClient) -> None:
+    await client.post("/v1/keys", json={"name": "a"})
+    cursor = (await client.get("/v1/keys?limit=1")).json()["next_cursor"]
+    response = await client.get(f"/v1/predictions?cursor={cursor}")
+    assert error_of(response) == (422, "invalid_request", "cursor")
+
+
 async def test_last_use_is_noted(service: Service, client: httpx2.AsyncClient) -> None:
     before = utc_now()
     key = await make(client)

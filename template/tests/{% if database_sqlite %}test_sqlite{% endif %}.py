@@ -182,3 +182,18 @@ async def test_a_locked_file_is_told_and_comes_back(
     monkeypatch.undo()
     assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
     await other.close()
+
+
+async def test_a_file_that_is_no_database_is_told(start: Start, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.db"
+    broken.write_bytes(b"no database" * 1000)
+    service = await start(database_url=f"sqlite:///{broken}")
+    assert (await service.client().get("/readyz")).status_code == 503
+    assert (await service.client().get("/livez")).status_code == 200
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = Settings(_env_file=None, database_url=f"sqlite:///{tmp_path}/file/app.db")
+    with pytest.raises(StartError, match="cannot be made"):
+        sqlite.open_database(settings)

@@ -37,15 +37,6 @@ def frozen(process_id: int) -> Iterator[None]:
         os.kill(process_id, signal.SIGCONT)
 
 
-async def test_two_services_share_the_limits(start: Start) -> None:
-    one, other = await start(), await start()
-    user = await one.create_user("few")
-    clients = [one.client(user), other.client(user)]
-    requests = [client.post(CHAT, json=chat()) for client in clients for _ in range(50)]
-    statuses = [answer.status_code for answer in await asyncio.gather(*requests)]
-    assert (statuses.count(200), statuses.count(429)) == (5, 95)
-
-
 async def test_what_is_kept_expires(redis_url: str) -> None:
     key = unique("key")
     limiter = RedisLimiter(redis_url)

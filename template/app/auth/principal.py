@@ -34,9 +34,11 @@ class Principal:
     scopes: frozenset[Scope]
 
     def require(self, scope: Scope) -> None:
-        """Raise `Forbidden` unless the credential has `scope`."""
+        """Raise `Forbidden` unless the credential has `scope` and the role may use it."""
         if scope not in self.scopes:
             raise Forbidden(f"This credential lacks the scope {scope.value!r}.")
+        if self.role is Role.AUDITOR and scope is not Scope.READ:
+            raise Forbidden("An auditor reads everything and changes nothing.")
 
 
 class Authenticator(Protocol):

@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Executable, Row, text
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import DatabaseUnavailable
 
 TIMEOUT_SECONDS = 5.0
-# A missing table is a missing migration: for a client, the database is not ready.
-FAULTS = (OperationalError, InterfaceError, ProgrammingError, PoolTimeout, OSError, TimeoutError)
+# Also a missing table, which is a missing migration: for a client, the database is not ready.
+FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
 
 Result = TypeVar("Result")
 Work = Callable[[Connection], Result]
@@ -65,6 +65,8 @@ async def _bounded(seconds: float) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(seconds):
             yield
+    except (IntegrityError, DataError):
+        raise
     except FAULTS as error:
         raise DatabaseUnavailable(
             "The database does not answer, so nothing is generated. Try again.", retry_after=1

@@ -2,8 +2,9 @@
 
 import asyncio
 import fcntl
+import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,7 +33,6 @@ class SqliteDatabase(Database):
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._engine = create_engine(
             f"sqlite:///{path}",
             pool_size=READERS + 1,
@@ -55,14 +55,21 @@ class SqliteDatabase(Database):
             with self._engine.begin() as connection:
                 return work(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(self._writer, transaction)
+        return await _in(self._writer, transaction)
 
     async def _read(self, work: Work[Result]) -> Result:
         def read() -> Result:
             with self._reading.connect() as connection:
                 return work(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+        return await _in(self._readers, read)
+
+
+async def _in(threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+    except sqlite3.DatabaseError as error:  # While a connection is opened: the file is none.
+        raise OSError(str(error)) from error
 
 
 def open_database(settings: Settings) -> SqliteDatabase:
@@ -77,6 +84,10 @@ def open_database(settings: Settings) -> SqliteDatabase:
             f"{path} goes with the container: mount a volume and point DATABASE_URL into it, or "
             "accept the loss of all data with ACCEPT_EPHEMERAL_DATABASE=true."
         )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"The folder of {path} cannot be made: {error.strerror}.") from error
     return SqliteDatabase(path)
 
 

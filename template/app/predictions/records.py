@@ -1,15 +1,13 @@
 """The caller's own records. Every query names the owner, so another's id is as good as none."""
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, Select, select, update
 
 from app.db.engine import Database
 from app.db.tables import predictions, utc_now
-from app.errors import InvalidRequest, NotFound
-from app.signing import Signer
+from app.errors import NotFound
 
 PREDICTION_ID = re.compile(r"pred_[0-9a-f]{32}")
 
@@ -17,26 +15,11 @@ PREDICTION_ID = re.compile(r"pred_[0-9a-f]{32}")
 class Records:
     """The table of predictions as one user sees it."""
 
-    def __init__(self, database: Database, signer: Signer) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._signer = signer
-
-    async def list(
-        self, user_id: str, limit: int, cursor: str | None
-    ) -> tuple[Sequence[Row[Any]], str | None]:
-        """Up to `limit` rows, newest first, and the cursor of the next page if there is one."""
-        query = _owned(user_id).order_by(predictions.c.id.desc()).limit(limit + 1)
-        if cursor is not None:
-            last = self._signer.verify("cursor", cursor)
-            if last is None:
-                raise InvalidRequest("The cursor is not one of this service.", param="cursor")
-            query = query.where(predictions.c.id < last)
-        rows = await self._database.fetch(query)
-        more = len(rows) > limit
-        return rows[:limit], self._signer.sign("cursor", rows[limit - 1].id) if more else None
 
     async def get(self, user_id: str, prediction_id: str) -> Row[Any]:
-        query = _owned(user_id).where(predictions.c.id == prediction_id)
+        query = owned(user_id).where(predictions.c.id == prediction_id)
         known = PREDICTION_ID.fullmatch(prediction_id)
         row = await self._database.fetch_one(query) if known else None
         if row is None:
@@ -59,7 +42,8 @@ class Records:
         await self._database.transact(lambda connection: connection.execute(change))
 
 
-def _owned(user_id: str) -> Any:
+def owned(user_id: str) -> Select[Any]:
+    """A user's records that were not erased."""
     return select(predictions).where(
         predictions.c.user_id == user_id, predictions.c.erased_at.is_(None)
     )

@@ -2,15 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 
-from app.api import Asked, Page
+from app.api import Asked, Page, PageSize
 from app.auth.dependencies import ERRORS, Caller
 from app.auth.principal import Scope
+from app.db.pages import Pages
+from app.db.tables import predictions
 from app.guard.ledger import LEASE_MARGIN
 from app.guard.pipeline import Guard
 from app.policy import Model, Policy
-from app.predictions.records import Records
+from app.predictions.records import Records, owned
 from app.predictions.runner import Runner
 from app.predictions.schemas import Feedback, Prediction, PredictionRequest, body_of
 from app.settings import Settings
@@ -51,13 +53,13 @@ async def create_prediction(
 async def list_predictions(
     caller: Caller,
     request: Request,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    limit: PageSize = 20,
     cursor: str | None = None,
 ) -> Page[Prediction]:
     """The caller's records, newest first."""
     caller.require(Scope.READ)
-    records: Records = request.app.state.records
-    rows, next_cursor = await records.list(caller.user_id, limit, cursor)
+    pages: Pages = request.app.state.pages
+    rows, next_cursor = await pages.read(owned(caller.user_id), predictions, limit, cursor)
     return Page(data=[Prediction.of(row) for row in rows], next_cursor=next_cursor)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.auth.api_key.keys import Keys
+from app.auth.api_key.keys import Keys, api_keys, owned
 from app.auth.api_key.schemas import ApiKey, CreatedKey
 from app.auth.principal import Scope
 from app.auth.users import Users
@@ -34,7 +34,8 @@ async def create(
 async def list_keys(session: Session, email: Email, as_json: Json = False) -> None:
     """Show a user's keys, newest first."""
     user = await Users(session.database).find(email)
-    keys = [ApiKey.model_validate(row) for row in await _keys(session).list(user.id)]
+    rows = await session.database.fetch(owned(user.id).order_by(api_keys.c.id.desc()))
+    keys = [ApiKey.model_validate(row) for row in rows]
     lines = [f"{key.id}  {key.name}  {','.join(key.scopes)}" for key in keys]
     show([key.model_dump(mode="json") for key in keys], as_json, "\n".join(lines))
 

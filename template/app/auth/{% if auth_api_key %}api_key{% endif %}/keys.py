@@ -5,7 +5,7 @@ import datetime as dt
 import hashlib
 import secrets
 import string
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
@@ -13,6 +13,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Row,
+    Select,
     String,
     Table,
     bindparam,
@@ -120,11 +121,6 @@ class Keys:
         )
         return compose(self._slug, key_id, secret), created
 
-    async def list(self, user_id: str) -> Sequence[Row[Any]]:
-        """The user's keys that are not revoked, newest first."""
-        own = select(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))
-        return await self._database.fetch(own.order_by(api_keys.c.id.desc()))
-
     async def revoke(self, user_id: str, key_id: str) -> None:
         """End a key at once. Raises `NotFound` also for another user's key."""
         own = update(api_keys).where(
@@ -143,3 +139,8 @@ class Keys:
         """Note that keys were used now."""
         used = update(api_keys).where(api_keys.c.id.in_(key_ids)).values(last_used_at=utc_now())
         await self._database.transact(lambda connection: connection.execute(used))
+
+
+def owned(user_id: str) -> Select[Any]:
+    """A user's keys that are not revoked."""
+    return select(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))

@@ -4,11 +4,12 @@ import datetime as dt
 
 from fastapi import APIRouter, Request
 
-from app.api import Page
-from app.auth.api_key.keys import Keys
+from app.api import Page, PageSize
+from app.auth.api_key.keys import Keys, api_keys, owned
 from app.auth.api_key.schemas import ApiKey, CreatedKey, KeyRequest
 from app.auth.dependencies import ERRORS, Caller
 from app.auth.principal import Scope
+from app.db.pages import Pages
 from app.db.tables import utc_now
 from app.errors import Forbidden, InvalidRequest
 
@@ -18,11 +19,14 @@ LATEST = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 
 
 @router.get("")
-async def list_keys(caller: Caller, request: Request) -> Page[ApiKey]:
+async def list_keys(
+    caller: Caller, request: Request, limit: PageSize = 20, cursor: str | None = None
+) -> Page[ApiKey]:
     """The caller's keys, newest first."""
     caller.require(Scope.READ)
-    rows = await _keys(request).list(caller.user_id)
-    return Page(data=[ApiKey.model_validate(row) for row in rows], next_cursor=None)
+    pages: Pages = request.app.state.pages
+    rows, next_cursor = await pages.read(owned(caller.user_id), api_keys, limit, cursor)
+    return Page(data=[ApiKey.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
 @router.post("", status_code=201)
