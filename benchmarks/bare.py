@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import create_engine, text
 
 
 def create_app() -> FastAPI:
@@ -18,11 +17,11 @@ def create_app() -> FastAPI:
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     """Connect once."""
-    engine = create_async_engine("sqlite+aiosqlite://")
-    async with engine.connect() as connection:
-        await connection.execute(text("SELECT 1"))
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
     yield
-    await engine.dispose()
+    engine.dispose()
 
 
 async def ready() -> dict[str, str]:
