@@ -40,6 +40,8 @@ API_ROUTERS = (
     usage.router,
     *wiring.auth.ROUTERS,
 )
+# New objects after which the collector looks for cycles.
+GARBAGE = 20_000
 
 
 class Application(FastAPI):
@@ -49,9 +51,10 @@ class Application(FastAPI):
         document = super().openapi()
         document["components"]["securitySchemes"] = {"login": wiring.auth.SCHEME}
         for path, operations in document["paths"].items():
-            if path.startswith("/v1/"):
-                for operation in operations.values():
+            for operation in operations.values():
+                if path.startswith("/v1/"):
                     operation["security"] = [{"login": []}]
+                document["components"]["schemas"] |= _definitions(operation)
         return document
 
 
@@ -109,9 +112,19 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.policy, state.users, state.report = rules, Users(database), Report(database)
         state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
         state.records, state.pages = Records(database), Pages(database, signer(chosen))
-        # All that is loaded now stays: the collector need not look at it again and again.
+        # All that is loaded now stays, and a request leaves little for the collector: it need not
+        # look at everything again and again.
         gc.freeze()
+        gc.set_threshold(GARBAGE)
         yield
+
+
+def _definitions(operation: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a body that a route describes itself; they belong to the components."""
+    content = operation.get("requestBody", {}).get("content", {})
+    schema = content.get("application/json", {}).get("schema", {})
+    parts: dict[str, Any] = schema.pop("$defs", {})
+    return parts
 
 
 def open_providers(chosen: Settings, session: aiohttp.ClientSession) -> dict[str, Provider]:

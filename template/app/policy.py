@@ -6,6 +6,7 @@ Both are read once at the start. What is wrong in them stops the start with ever
 import datetime as dt
 import tomllib
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -76,7 +77,7 @@ class Model(BaseModel):
             raise ValueError(f"what it can cost is unknown; add {' and '.join(missing)}")
         return self
 
-    @property
+    @cached_property
     def price(self) -> Price:
         return Price(
             int((self.input_usd_per_million_tokens or 0) * NANO),

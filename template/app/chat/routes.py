@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.api import Asked, answer
+from app.api import answer, asking, takes
 from app.auth.dependencies import ERRORS
 from app.chat.schemas import ChatRequest
 from app.chat.stream import ChatStream
@@ -11,9 +11,11 @@ from app.guard.pipeline import Guard
 router = APIRouter(tags=["generations"], responses=ERRORS)
 
 
-@router.post("/v1/chat/completions")
-async def create_chat_completion(body: ChatRequest, asked: Asked, request: Request) -> Response:
+@router.post("/v1/chat/completions", openapi_extra=takes(ChatRequest))
+async def create_chat_completion(request: Request) -> Response:
     """A model's answer to a conversation, in one piece or as a stream of chunks."""
+    asked = await asking(request)
+    body = await asked.read(ChatRequest)
     guard: Guard = request.app.state.guard
     call = asked.call("chat", body.model, body.body())
     if body.stream:

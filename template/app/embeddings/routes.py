@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.api import Asked, answer
+from app.api import answer, asking, takes
 from app.auth.dependencies import ERRORS
 from app.embeddings.schemas import EmbeddingRequest
 from app.guard.pipeline import Guard
@@ -10,9 +10,11 @@ from app.guard.pipeline import Guard
 router = APIRouter(tags=["generations"], responses=ERRORS)
 
 
-@router.post("/v1/embeddings")
-async def create_embedding(body: EmbeddingRequest, asked: Asked, request: Request) -> Response:
+@router.post("/v1/embeddings", openapi_extra=takes(EmbeddingRequest))
+async def create_embedding(request: Request) -> Response:
     """Vectors for texts."""
+    asked = await asking(request)
+    body = await asked.read(EmbeddingRequest)
     guard: Guard = request.app.state.guard
     call = asked.call("embedding", body.model, body.body())
     # Vectors can be made again and are large: the record keeps what was asked, not them.

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from app.api import Asked, Page, PageSize
+from app.api import Page, PageSize, asking, takes
 from app.auth.dependencies import ERRORS, Caller
 from app.auth.principal import Scope
 from app.db.pages import Pages
@@ -20,15 +20,18 @@ from app.settings import Settings
 router = APIRouter(prefix="/v1/predictions", tags=["predictions"], responses=ERRORS)
 
 
-@router.post("", status_code=201, responses={202: {"model": Prediction}})
+@router.post(
+    "",
+    status_code=201,
+    responses={202: {"model": Prediction}},
+    openapi_extra=takes(PredictionRequest),
+)
 async def create_prediction(
-    body: PredictionRequest,
-    asked: Asked,
-    request: Request,
-    response: Response,
-    prefer: Annotated[str, Header()] = "",
+    request: Request, response: Response, prefer: Annotated[str, Header()] = ""
 ) -> Prediction:
     """Ask any model. Waits for the answer, or with `Prefer: respond-async` answers 202 at once."""
+    asked = await asking(request)
+    body = await asked.read(PredictionRequest)
     state = request.app.state
     guard: Guard = state.guard
     policy: Policy = state.policy

@@ -2,11 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, StringConstraints, ValidationError
 from sqlalchemy import Row
 
-from app.api import RequestBody, Time
+from app.api import RequestBody, Time, wrong_body
 from app.chat.schemas import ChatInput
 from app.embeddings.schemas import EmbeddingInput
 from app.policy import Kind
@@ -66,5 +65,4 @@ def body_of(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:
     try:
         return (ChatInput if kind == "chat" else EmbeddingInput).model_validate(given).body()
     except ValidationError as error:
-        problems = [{**e, "loc": ("body", "input", *e["loc"])} for e in error.errors()]
-        raise RequestValidationError(problems) from error
+        raise wrong_body(error, "input") from error

@@ -20,6 +20,8 @@ logger = logging.getLogger("app")
 
 # Libraries that tell of each connection, or of requests that are logged here anyway.
 QUIET = {"uvicorn.access": logging.CRITICAL, "alembic": logging.WARNING}
+# What a record need not find out, as no form of it is printed.
+UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks")
 
 
 def configure(settings: Settings) -> None:
@@ -30,6 +32,8 @@ def configure(settings: Settings) -> None:
     handler.setFormatter(formatter(redact))
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
     logging.captureWarnings(capture=True)
+    for name in UNUSED:
+        setattr(logging, name, False)
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
 
