@@ -41,6 +41,7 @@ def serve_until_stopped(settings: Settings, *, migrate: bool) -> None:
             forwarded_allow_ips=settings.forwarded_allow_ips,
             timeout_graceful_shutdown=GRACE_SECONDS,
             log_config=None,
+            access_log=False,  # the service's own line says more
             server_header=False,
         )
     except SystemExit as error:

@@ -2,17 +2,18 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Executable, Row, text
+from sqlalchemy import URL, Column, Connection, Executable, FromClause, Row, create_engine, text
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import DatabaseUnavailable
 
 TIMEOUT_SECONDS = 5.0
+READERS = 3
 # Also a missing table, which is a missing migration: for a client, the database is not ready.
 FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
 
@@ -23,20 +24,45 @@ Work = Callable[[Connection], Result]
 class Database(ABC):
     """The one way to the tables; each database that can be chosen is a subclass.
 
+    A driver's calls block, so they run in threads: `writers` for transactions, a few for reading,
+    which needs none: `reading` are the options of such connections.
+
     Everything here raises `DatabaseUnavailable` when the database is gone, slow or not migrated.
     """
 
+    def __init__(
+        self, url: URL, *, writers: int, reading: Mapping[str, Any], **options: Any
+    ) -> None:
+        self._engine = create_engine(
+            url,
+            pool_size=writers + READERS,
+            max_overflow=0,
+            hide_parameters=True,  # errors are logged, and prompts are parameters
+            **options,
+        )
+        self._writers = ThreadPoolExecutor(writers, "database-writer")
+        self._readers = ThreadPoolExecutor(READERS, "database-reader")
+        self._reading = self._engine.execution_options(**reading)
+
     async def transact(self, work: Work[Result], seconds: float = TIMEOUT_SECONDS) -> Result:
         """What `work` returns; what it wrote is durable then, or rolled back by its exception."""
-        async with _bounded(seconds):
-            return await self._write(work)
+
+        def transaction() -> Result:
+            with self._engine.begin() as connection:
+                return work(connection)
+
+        return await _run(self._writers, transaction, seconds)
 
     async def fetch(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row[Any]]:
         """The rows of one reading statement, outside of any transaction."""
-        async with _bounded(TIMEOUT_SECONDS):
-            return await self._read(lambda reader: reader.execute(statement, parameters).all())
+
+        def read() -> Sequence[Row[Any]]:
+            with self._reading.connect() as connection:
+                return connection.execute(statement, parameters).all()
+
+        return await _run(self._readers, read, TIMEOUT_SECONDS)
 
     async def fetch_one(self, statement: Executable) -> Row[Any] | None:
         """The first row of one reading statement."""
@@ -48,23 +74,26 @@ class Database(ABC):
         await self.fetch(text("SELECT 1"))
 
     @abstractmethod
+    def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
+        """Stands in a statement for the rows that `write_rows` gives it."""
+
+    @abstractmethod
+    def write_rows(
+        self, connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Write many rows at once; their documents are given as text."""
+
     async def close(self) -> None:
-        """Close every connection."""
-
-    @abstractmethod
-    async def _write(self, work: Work[Result]) -> Result:
-        """Do `work` in a durable transaction."""
-
-    @abstractmethod
-    async def _read(self, work: Work[Result]) -> Result:
-        """Do `work` without a transaction."""
+        """Close every connection, when what runs has ended."""
+        for threads in (self._writers, self._readers):
+            await asyncio.to_thread(threads.shutdown)
+        self._engine.dispose()
 
 
-@asynccontextmanager
-async def _bounded(seconds: float) -> AsyncIterator[None]:
+async def _run(threads: ThreadPoolExecutor, work: Callable[[], Result], seconds: float) -> Result:
     try:
         async with asyncio.timeout(seconds):
-            yield
+            return await asyncio.get_running_loop().run_in_executor(threads, work)
     except (IntegrityError, DataError):
         raise
     except FAULTS as error:

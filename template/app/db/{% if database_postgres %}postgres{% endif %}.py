@@ -1,19 +1,34 @@
 """PostgreSQL, also behind a transaction pooler."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
-from sqlalchemy import Connection, text
+from pydantic_core import to_json
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    Executable,
+    FromClause,
+    String,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.db.engine import Database, Result, Work
+from app.db.tables import Json
 from app.errors import StartError
 from app.settings import Settings
 
 SCHEMA = "app"
-CONNECTIONS = 10
+WRITERS = 3
 CONNECT_SECONDS = 3
 
 
@@ -21,17 +36,27 @@ class PostgresDatabase(Database):
     """The tables live in the schema `app`, away from what an API of the host may expose."""
 
     def __init__(self, url: str) -> None:
-        self._engine = create_async_engine(
+        super().__init__(
             url_of(url),
-            pool_size=CONNECTIONS,
-            max_overflow=0,
-            pool_timeout=CONNECT_SECONDS,
-            hide_parameters=True,  # errors are logged, and prompts are parameters
+            writers=WRITERS,
+            reading={"isolation_level": "AUTOCOMMIT"},
             # Prepared statements do not survive a transaction pooler.
             connect_args={"prepare_threshold": None, "connect_timeout": CONNECT_SECONDS},
             execution_options={"schema_translate_map": {None: SCHEMA}},
         )
-        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
+        # One parameter for all rows, which the server takes apart.
+        # Unbounded texts: what is too long is an error, where a cast would cut it.
+        fields = [column(c.name, Text() if _is_text(c) else c.type) for c in columns]
+        given = cast(bindparam("rows", type_=Text), JSON)
+        rows = func.json_to_recordset(given).table_valued(*fields, name="given")
+        return rows.render_derived(with_types=True)
+
+    def write_rows(
+        self, connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        connection.execute(statement, {"rows": to_json(rows).decode()})
 
     async def transact_as(self, role: str, work: Work[Result]) -> Result:
         """As `transact`, acting as the database's `role` until the end of the transaction."""
@@ -43,16 +68,9 @@ class PostgresDatabase(Database):
 
         return await self.transact(assume)
 
-    async def close(self) -> None:
-        await self._engine.dispose()
 
-    async def _write(self, work: Work[Result]) -> Result:
-        async with self._engine.begin() as connection:
-            return await connection.run_sync(work)
-
-    async def _read(self, work: Work[Result]) -> Result:
-        async with self._reading.connect() as connection:
-            return await connection.run_sync(work)
+def _is_text(column: Column[Any]) -> bool:
+    return isinstance(column.type, Json | String)
 
 
 def open_database(settings: Settings) -> PostgresDatabase:

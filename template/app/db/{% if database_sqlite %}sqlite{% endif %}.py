@@ -4,72 +4,64 @@ import asyncio
 import fcntl
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import (
+    URL,
+    Column,
+    ColumnElement,
+    Connection,
+    Executable,
+    FromClause,
+    String,
+    bindparam,
+    event,
+    select,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.db.engine import Database, Result, Work
+from app.db.engine import Database
+from app.db.tables import Json
 from app.errors import StartError
 from app.settings import ROOT, Settings
 
 # File systems that go with the container.
 EPHEMERAL = {"overlay", "tmpfs", "ramfs", "aufs", "fuse-overlayfs"}
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=4000", "foreign_keys=ON")
 LOCK_PATIENCE_SECONDS = 10.0
 LOCK_INTERVAL_SECONDS = 0.2
-READERS = 3
 
 
 class SqliteDatabase(Database):
-    """A file in WAL mode; `synchronous=FULL` makes a commit outlive a power loss.
-
-    SQLite's calls block, so they run in threads: one that writes, as the file has one writer at a
-    time, and a few that read.
+    """A file in WAL mode, with one writer at a time; `synchronous=FULL` makes a commit outlive a
+    power loss.
     """
 
     def __init__(self, path: Path) -> None:
-        self._engine = create_engine(
-            f"sqlite:///{path}",
-            pool_size=READERS + 1,
-            max_overflow=0,
-            hide_parameters=True,  # errors are logged, and prompts are parameters
+        super().__init__(
+            URL.create("sqlite", database=str(path)), writers=1, reading={"reading": True}
         )
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
-        self._reading = self._engine.execution_options(reading=True)
-        self._writer = ThreadPoolExecutor(1, "sqlite-writer")
-        self._readers = ThreadPoolExecutor(READERS, "sqlite-reader")
 
-    async def close(self) -> None:
-        for threads in (self._writer, self._readers):
-            await asyncio.to_thread(threads.shutdown)
-        self._engine.dispose()
+    def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
+        return select(*map(_field, columns)).subquery()
 
-    async def _write(self, work: Work[Result]) -> Result:
-        def transaction() -> Result:
-            with self._engine.begin() as connection:
-                return work(connection)
-
-        return await _in(self._writer, transaction)
-
-    async def _read(self, work: Work[Result]) -> Result:
-        def read() -> Result:
-            with self._reading.connect() as connection:
-                return work(connection)
-
-        return await _in(self._readers, read)
+    def write_rows(
+        self, connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        # SQLAlchemy keeps the columns' own names for itself.
+        prefixed = [{f"new_{name}": row[name] for name in row} for row in rows]
+        connection.execute(statement, prefixed)
 
 
-async def _in(threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-    try:
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
-    except sqlite3.DatabaseError as error:  # While a connection is opened: the file is none.
-        raise OSError(str(error)) from error
+def _field(column: Column[Any]) -> ColumnElement[Any]:
+    kind = String() if isinstance(column.type, Json) else column.type
+    return bindparam(f"new_{column.name}", type_=kind).label(column.name)
 
 
 def open_database(settings: Settings) -> SqliteDatabase:
@@ -145,11 +137,13 @@ def _configure(connection: Any, _: Any) -> None:
     # Transactions are begun by `_begin`, not by the driver.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA busy_timeout=4000")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
+    try:
+        for setting in PRAGMAS:
+            cursor.execute(f"PRAGMA {setting}")
+    except sqlite3.DatabaseError as error:
+        raise OSError(f"The file is no database: {error}") from error
+    finally:
+        cursor.close()
 
 
 def _begin(connection: Connection) -> None:

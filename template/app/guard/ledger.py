@@ -5,10 +5,11 @@ entry is durable.
 """
 
 import datetime as dt
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Insert, Table, Update, bindparam, case, insert, update
+from pydantic_core import to_json
+from sqlalchemy import Connection, Insert, Table, Update, case, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from app.batcher import Batcher
@@ -22,30 +23,55 @@ from app.providers.base import Usage
 LEASE_MARGIN = dt.timedelta(seconds=30)
 # A commit waits for the disk: a moment's company makes each one cheaper.
 GATHER_SECONDS = 0.002
+PREDICTION_BEGINS = (
+    "id",
+    "user_id",
+    "request_id",
+    "idempotency_key",
+    "kind",
+    "model",
+    "provider",
+    "status",
+    "input",
+    "day",
+    "created_at",
+)
+ATTEMPT_BEGINS = (
+    "id",
+    "prediction_id",
+    "user_id",
+    "number",
+    "provider",
+    "model",
+    "state",
+    "bound_nano_usd",
+    "price",
+    "day",
+    "opened_at",
+    "lease_until",
+)
 ATTEMPT_ENDS = ("state", "cost_nano_usd", "remote_id", "closed_at")
-PREDICTION_ENDS = ("served_model", "status", "outcome", "output", "error", "latency_ms")
-PREDICTION_COSTS = ("input_tokens", "output_tokens", "microseconds", "cost_nano_usd", "finished_at")
+PREDICTION_ENDS = (
+    "served_model",
+    "status",
+    "outcome",
+    "output",
+    "error",
+    "input_tokens",
+    "output_tokens",
+    "microseconds",
+    "cost_nano_usd",
+    "latency_ms",
+    "finished_at",
+)
 
 Values = dict[str, Any]
-Entry = list[tuple[Insert | Update, Values]]
 
 
-def _closing(table: Table, *names: str) -> Update:
-    values: dict[str, Any] = {
-        name: bindparam(f"new_{name}", type_=table.c[name].type) for name in names
-    }
-    if "output" in values:  # An answer that comes after its record was erased is not kept.
-        values["output"] = case((table.c.erased_at.is_(None), values["output"]))
-    return update(table).where(table.c.id == bindparam("row_id")).values(values)
+class Entry(NamedTuple):
+    """What is written together: rows for statements of `Ledger`, by the statement's name."""
 
-
-OPEN_PREDICTION = insert(predictions)
-OPEN_ATTEMPT = insert(attempts)
-# Closing twice changes nothing.
-CLOSE_ATTEMPT = _closing(attempts, *ATTEMPT_ENDS).where(attempts.c.state == "reserved")
-CLOSE_PREDICTION = _closing(predictions, *PREDICTION_ENDS, *PREDICTION_COSTS).where(
-    predictions.c.status == "running"
-)
+    rows: Mapping[str, Values]
 
 
 class Ledger:
@@ -55,6 +81,17 @@ class Ledger:
         self._database = database
         self._keep_content = keep_content
         self._batcher: Batcher[Entry, None] = Batcher(self._write, pause=GATHER_SECONDS)
+        # In the order in which they run. Closing twice changes nothing.
+        self._statements = {
+            "open_prediction": _opening(database, predictions, PREDICTION_BEGINS),
+            "open_attempt": _opening(database, attempts, ATTEMPT_BEGINS),
+            "close_attempt": _closing(database, attempts, ATTEMPT_ENDS).where(
+                attempts.c.state == "reserved"
+            ),
+            "close_prediction": _closing(database, predictions, PREDICTION_ENDS).where(
+                predictions.c.status == "running"
+            ),
+        }
 
     async def open(self, generation: Generation) -> None:
         """Write a prediction and its attempt. No byte may leave before this has returned."""
@@ -70,7 +107,7 @@ class Ledger:
             "model": call.model,
             "provider": model.provider,
             "status": "running",
-            "input": call.body if self._keep_content else None,
+            "input": _json(call.body if self._keep_content else None),
             "created_at": now,
         }
         attempt = {
@@ -82,37 +119,38 @@ class Ledger:
             "model": model.id,
             "state": "reserved",
             "bound_nano_usd": pricing.cost(model.price, generation.bound),
-            "price": model.price._asdict(),
+            "price": _json(model.price._asdict()),
             "opened_at": now,
             "lease_until": now + dt.timedelta(seconds=call.seconds) + LEASE_MARGIN,
         }
-        await self._batcher.submit([(OPEN_PREDICTION, prediction), (OPEN_ATTEMPT, attempt)])
+        await self._batcher.submit(Entry({"open_prediction": prediction, "open_attempt": attempt}))
 
     async def close(self, generation: Generation, ending: Ending) -> None:
         """Write how both ended. No answer may leave before this has returned."""
         state, cost = generation.settlement(ending)
         usage, now = ending.usage or Usage(), utc_now()
         attempt = {
-            "row_id": generation.attempt_id,
-            "new_state": state,
-            "new_cost_nano_usd": cost,
-            "new_remote_id": generation.job.remote_id,
-            "new_closed_at": now,
+            "id": generation.attempt_id,
+            "state": state,
+            "cost_nano_usd": cost,
+            "remote_id": generation.job.remote_id,
+            "closed_at": now,
         }
         keep = self._keep_content and generation.call.keep_output
         prediction = {
-            "row_id": generation.id,
-            "new_served_model": generation.model.id,
-            "new_status": ending.status,
-            "new_outcome": ending.outcome.value,
-            "new_output": ending.output if keep else None,
-            "new_error": ending.error.body()["error"] if ending.error else None,
-            "new_latency_ms": generation.latency_ms,
-            "new_cost_nano_usd": cost,
-            "new_finished_at": now,
-            **{f"new_{name}": count for name, count in usage._asdict().items()},
+            "id": generation.id,
+            "served_model": generation.model.id,
+            "status": ending.status,
+            "outcome": ending.outcome.value,
+            "output": _json(ending.output if keep else None),
+            "error": _json(ending.error.body()["error"] if ending.error else None),
+            "latency_ms": generation.latency_ms,
+            "cost_nano_usd": cost,
+            "finished_at": now,
+            **usage._asdict(),
         }
-        await self._batcher.submit([(CLOSE_ATTEMPT, attempt), (CLOSE_PREDICTION, prediction)])
+        rows = {"close_attempt": attempt, "close_prediction": prediction}
+        await self._batcher.submit(Entry(rows))
 
     async def drain(self) -> None:
         """Wait until nothing is being written."""
@@ -130,9 +168,27 @@ class Ledger:
 
     async def _commit(self, entries: list[Entry]) -> None:
         def write(connection: Connection) -> None:
-            for statement in (OPEN_PREDICTION, OPEN_ATTEMPT, CLOSE_ATTEMPT, CLOSE_PREDICTION):
-                rows = [values for entry in entries for kind, values in entry if kind is statement]
+            for name, statement in self._statements.items():
+                rows = [entry.rows[name] for entry in entries if name in entry.rows]
                 if rows:
-                    connection.execute(statement, rows)
+                    self._database.write_rows(connection, statement, rows)
 
         await self._database.transact(write)
+
+
+def _opening(database: Database, table: Table, names: Sequence[str]) -> Insert:
+    rows = database.rows([table.c[name] for name in names])
+    return insert(table).from_select(names, select(*rows.c))
+
+
+def _closing(database: Database, table: Table, names: Sequence[str]) -> Update:
+    rows = database.rows([table.c.id, *(table.c[name] for name in names)])
+    values: dict[str, Any] = {name: rows.c[name] for name in names}
+    if "output" in values:  # An answer that comes after its record was erased is not kept.
+        values["output"] = case((table.c.erased_at.is_(None), values["output"]))
+    return update(table).where(table.c.id == rows.c.id).values(values)
+
+
+def _json(value: Any) -> str | None:
+    """A document as a column keeps it."""
+    return None if value is None else to_json(value).decode()

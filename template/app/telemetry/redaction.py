@@ -20,10 +20,10 @@ def make_redactor(secrets: Iterable[str]) -> Callable[[str], str]:
     """A function that replaces `secrets`, and all that looks like a credential, by a mark."""
     known = list(secrets)
     pattern = re.compile("|".join([*map(re.escape, known), *PATTERNS]))
-    hints = {hint for held in PATTERNS.values() for hint in held} | {key.lower() for key in known}
+    words = {hint for held in PATTERNS.values() for hint in held} | {key.lower() for key in known}
+    hint = re.compile("|".join(map(re.escape, words)))
 
     def redact(text: str) -> str:
-        lower = text.lower()
-        return pattern.sub(MARK, text) if any(hint in lower for hint in hints) else text
+        return pattern.sub(MARK, text) if hint.search(text.lower()) else text
 
     return redact
