@@ -102,7 +102,7 @@ async def test_a_failed_transaction_leaves_no_role_behind(
     def fail(_: Any) -> None:
         raise ArithmeticError
 
-    for _ in range(database.CONNECTIONS + 1):
+    for _ in range(database.WRITERS + 1):
         with pytest.raises(ArithmeticError):
             await opened.transact_as(role, fail)
     names = [await opened.fetch_one(text("SELECT current_user")) for _ in range(3)]
