@@ -64,7 +64,7 @@ async def _policy(settings: Settings) -> list[Finding]:
             rules = open_policy(settings, providers)
         except StartError as error:
             return [Finding("policy", "problem", str(error))]
-    findings = [Finding("policy"), *[Finding("policy", "warning", text) for text in rules.warnings]]
+    findings = [Finding("policy")]
     for name in sorted({model.provider for model in rules.models.values()}):
         if missing := providers[name].missing():
             advice = f"{missing} is not set; its models cannot answer"

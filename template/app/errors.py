@@ -54,6 +54,15 @@ class InvalidCredentials(ServiceError):
     status, code = 401, "invalid_credentials"
 
 
+class BudgetExceeded(ServiceError):
+    """Trying again is of no use before the period ends."""
+
+    status, code = 402, "budget_exceeded"
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"}, **details)
+
+
 class Forbidden(ServiceError):
     status, code = 403, "forbidden"
 
@@ -70,6 +79,14 @@ class Conflict(ServiceError):
     status, code = 409, "conflict"
 
 
+class IdempotencyInFlight(ServiceError):
+    status, code = 409, "idempotency_in_flight"
+
+
+class OutcomeUnknown(ServiceError):
+    status, code = 409, "outcome_unknown"
+
+
 class InvalidRequest(ServiceError):
     status, code = 422, "invalid_request"
 
@@ -82,6 +99,10 @@ class RequestTooLarge(ServiceError):
     status, code = 422, "request_too_large"
 
 
+class IdempotencyMismatch(ServiceError):
+    status, code = 422, "idempotency_mismatch"
+
+
 class RateLimited(ServiceError):
     status, code = 429, "rate_limit_exceeded"
 
@@ -92,6 +113,10 @@ class ProviderError(ServiceError):
 
 class ProviderCoolingDown(ServiceError):
     status, code = 503, "provider_cooling_down"
+
+
+class GenerationStopped(ServiceError):
+    status, code = 503, "generation_stopped"
 
 
 class LimiterUnavailable(ServiceError):

@@ -1,7 +1,6 @@
 """Builds the service: its parts in the lifespan, its routes on the application."""
 
 import gc
-import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -27,7 +26,7 @@ from app.providers.base import Provider
 from app.providers.http import open_session
 from app.settings import Settings
 from app.signing import Signer
-from app.telemetry.logging import configure, log
+from app.telemetry.logging import configure
 from app.telemetry.middleware import RequestMiddleware
 from app.usage import routes as usage
 from app.usage.report import Report
@@ -138,8 +137,6 @@ def open_policy(chosen: Settings, providers: Mapping[str, Provider]) -> Policy:
     provider that they use has no credential.
     """
     rules = policy.load(chosen.policy_dir)
-    for warning in rules.warnings:
-        log(logging.WARNING, warning)
     used = {model.provider for model in rules.models.values()}
     if unknown := used - set(providers):
         raise StartError(

@@ -4,37 +4,28 @@ Both are read once at the start. What is wrong in them stops the start with ever
 """
 
 import datetime as dt
+import hashlib
 import tomllib
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     PositiveInt,
-    TypeAdapter,
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, to_json
 
 from app.errors import ModelNotFound, StartError
 
 NANO = 1_000_000_000
 PRICES_ARE_OLD_AFTER = dt.timedelta(days=90)
-# Known to the file formats, but without effect in this version: said loudly, never silently.
-NOT_ENFORCED = {
-    "service",
-    "fallbacks",
-    "tokens_per_minute",
-    "concurrent_generations",
-    "daily_budget_usd",
-    "monthly_budget_usd",
-}
-
 Kind = Literal["chat", "embedding", "task"]
 Usd = Annotated[Decimal, Field(ge=0, max_digits=20, decimal_places=9)]
 
@@ -64,6 +55,9 @@ class Model(BaseModel):
     max_input_tokens: PositiveInt | None = None
     overhead_tokens: int = Field(16, ge=0)
     tokens_per_image: PositiveInt | None = None
+    fallbacks: tuple[str, ...] = ()
+    attempts: int = Field(3, ge=1, le=10)
+    base_delay_seconds: float = Field(0.5, gt=0, le=60)
     prices_checked: dt.date
 
     @model_validator(mode="after")
@@ -91,19 +85,66 @@ class Model(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a user of this plan may use."""
+    """What each user of this plan may use; `total_…` is for all its users together."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     requests_per_minute: PositiveInt
+    tokens_per_minute: PositiveInt | None = None
+    concurrent_generations: PositiveInt | None = None
+    daily_budget_usd: Usd | None = None
+    monthly_budget_usd: Usd | None = None
+    total_daily_budget_usd: Usd | None = None
+    total_monthly_budget_usd: Usd | None = None
+
+
+class Service(BaseModel):
+    """What the whole service may use, and the parts of its budgets at which the owner is told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests_per_minute: PositiveInt | None = None
+    tokens_per_minute: PositiveInt | None = None
+    concurrent_generations: PositiveInt | None = None
+    daily_budget_usd: Usd | None = None
+    monthly_budget_usd: Usd | None = None
+    alert_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (50, 80, 100)
+
+
+class Cap(NamedTuple):
+    """What an account may spend in a day and in a month, in nano-dollars; None is no cap."""
+
+    account: str
+    daily: int | None
+    monthly: int | None
 
 
 class Policy(NamedTuple):
-    """Both files, by public model name and by plan name, and what the owner should know."""
+    """Both files, by public model name and by plan name."""
 
     models: dict[str, Model]
     plans: dict[str, Plan]
-    warnings: list[str]
+    service: Service
+
+    @property
+    def version(self) -> str:
+        """A digest of all that decides what is refused and what is billed."""
+        parts = [
+            {name: (m.price, m.max_seconds, m.tokens_per_image) for name, m in self.models.items()},
+            {name: plan.model_dump() for name, plan in self.plans.items()},
+            self.service.model_dump(),
+        ]
+        return hashlib.sha256(to_json(parts)).hexdigest()
+
+    def caps(self, user_id: str, plan_name: str) -> tuple[Cap, ...]:
+        """Every budget that a call of this user counts against, in the order of their locks."""
+        plan, service = self.plans[plan_name], self.service
+        total = plan.total_daily_budget_usd, plan.total_monthly_budget_usd
+        return (
+            Cap("service", nano(service.daily_budget_usd), nano(service.monthly_budget_usd)),
+            Cap(f"plan:{plan_name}", *map(nano, total)),
+            Cap(f"user:{user_id}", nano(plan.daily_budget_usd), nano(plan.monthly_budget_usd)),
+        )
 
     def model(self, name: str, kind: Kind | None = None) -> Model:
         """The model that clients call `name`.
@@ -118,49 +159,72 @@ class Policy(NamedTuple):
         return model
 
 
+def nano(usd: Decimal | None) -> int | None:
+    """Dollars in nano-dollars; None stays None."""
+    return None if usd is None else int(usd * NANO)
+
+
 def load(directory: Path) -> Policy:
     """Both files in `directory`. Raises `StartError` with a line per problem."""
     problems: list[str] = []
-    warnings: list[str] = []
-    models = _tables(directory / "models.toml", TypeAdapter(dict[str, Model]), problems, warnings)
-    plans = _tables(directory / "plans.toml", TypeAdapter(dict[str, Plan]), problems, warnings)
-    if problems:
+    models = _checked(directory / "models.toml", ModelsFile, problems)
+    plans = _checked(directory / "plans.toml", PlansFile, problems)
+    if models is None or plans is None:
         raise StartError("\n".join(problems))
-    named = {name: model.model_copy(update={"id": name}) for name, model in models.items()}
-    return Policy(named, plans, warnings)
+    named = {name: model.model_copy(update={"id": name}) for name, model in models.models.items()}
+    if problems := list(_wrong_fallbacks(named)):
+        raise StartError("\n".join(problems))
+    return Policy(named, plans.plans, plans.service)
 
 
-def _tables(path: Path, form: TypeAdapter[Any], problems: list[str], warnings: list[str]) -> Any:
-    """The tables `[models.…]` of `models.toml`, say, checked."""
+class ModelsFile(BaseModel):
+    """`models.toml`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    models: dict[str, Model]
+
+
+class PlansFile(BaseModel):
+    """`plans.toml`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    service: Service = Service()
+    plans: dict[str, Plan]
+
+
+File = TypeVar("File", ModelsFile, PlansFile)
+
+
+def _checked(path: Path, form: type[File], problems: list[str]) -> File | None:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-        tables = _enforced(path.name, document, warnings).get(path.stem)
-        if isinstance(tables, dict):
-            tables = {
-                name: _enforced(f"{path.name}, {name}", table, warnings)
-                for name, table in tables.items()
-            }
-        return form.validate_python(tables)
+        text = path.read_text(encoding="utf-8")
+        return form.model_validate(tomllib.loads(text, parse_float=Decimal))
     except OSError:
         problems.append(f"{path.name} cannot be read; it belongs into {path.parent}")
     except ValidationError as error:
         problems += [
-            f"{path.name}, {'.'.join(map(str, e['loc'])) or 'whole file'}: {_sentence(e)}"
+            f"{path.name}, {_place(e).removeprefix(f'{path.stem}.')}: {_sentence(e)}"
             for e in error.errors(include_url=False, include_input=False)
         ]
     except ValueError as error:
         problems.append(f"{path.name} is not valid TOML: {error}")
-    return {}
+    return None
+
+
+def _wrong_fallbacks(models: Mapping[str, Model]) -> Iterator[str]:
+    """A fallback must be another model of the same kind."""
+    for name, model in models.items():
+        for other in model.fallbacks:
+            if other == name or other not in models or models[other].kind != model.kind:
+                wanted = f"another {model.kind} model"
+                yield f"models.toml, {name}: the fallback {other} must be {wanted}"
+
+
+def _place(error: ErrorDetails) -> str:
+    return ".".join(map(str, error["loc"]))
 
 
 def _sentence(error: ErrorDetails) -> str:
     return error["msg"].removeprefix("Value error, ")
-
-
-def _enforced(where: str, table: Any, warnings: list[str]) -> Any:
-    """`table` without the keys that have no effect yet."""
-    if not isinstance(table, dict):
-        return table
-    ignored = [key for key in table if key in NOT_ENFORCED and table[key] != []]
-    warnings += [f"{where}: {key} is not enforced by this version" for key in ignored]
-    return {key: value for key, value in table.items() if key not in NOT_ENFORCED}

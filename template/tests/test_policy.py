@@ -11,7 +11,6 @@ from app.main import create_app, lifespan, open_policy
 from app.policy import Policy
 from app.providers.offline import OfflineProvider
 from app.settings import Settings
-from tests.fixtures.service import Start
 from tests.support import ROOT
 
 CHAT = {
@@ -94,8 +93,8 @@ def test_a_wrong_model_is_named(tmp_path: Path, changes: dict[str, str], words: 
 @pytest.mark.parametrize(
     ("plans", "words"),
     [
-        ("", "plans.toml, whole file: "),
-        ("plans = 1", "plans.toml, whole file: "),
+        ("", "plans.toml, plans: Field required"),
+        ("plans = 1", "plans.toml, plans: "),
         ("[plans.free]", "plans.toml, free.requests_per_minute: Field required"),
         ("[plans.free]\nrequests_per_minute = 0", "plans.toml, free.requests_per_minute: "),
         ('[plans.free]\nrequests_per_minute = "x"', "plans.toml, free.requests_per_minute: "),
@@ -132,28 +131,39 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_not_enforced_yet_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fallback", ["mine", "nobody", "vectors"])
+def test_a_fallback_is_another_model_of_the_same_kind(tmp_path: Path, fallback: str) -> None:
+    vectors = _model(kind='"embedding"').replace("mine", "vectors")
+    problems = _problems(tmp_path, _model(fallbacks=f'["{fallback}"]') + vectors)
+    assert problems.startswith(f"models.toml, mine: the fallback {fallback} must be another chat")
+
+
+def test_budgets_are_caps_in_nano_dollars(tmp_path: Path) -> None:
     rules = _load(
         tmp_path,
-        _model(fallbacks='["other"]'),
-        PLANS + "daily_budget_usd = 1\ntokens_per_minute = 5\n[service]\ndaily_budget_usd = 9\n",
+        plans="[service]\ndaily_budget_usd = 20\n[plans.free]\nrequests_per_minute = 20\n"
+        "monthly_budget_usd = 0.000000001\ntotal_daily_budget_usd = 1\n",
     )
-    assert rules.warnings == [
-        "models.toml, mine: fallbacks is not enforced by this version",
-        "plans.toml: service is not enforced by this version",
-        "plans.toml, free: daily_budget_usd is not enforced by this version",
-        "plans.toml, free: tokens_per_minute is not enforced by this version",
+    assert rules.caps("usr_1", "free") == (
+        ("service", 20_000_000_000, None),
+        ("plan:free", 1_000_000_000, None),
+        ("user:usr_1", None, 1),
+    )
+
+
+def test_the_version_changes_with_what_is_refused_and_billed(tmp_path: Path) -> None:
+    versions = [
+        _load(tmp_path, models, plans).version
+        for models, plans in [
+            (_model(), PLANS),
+            (_model(prices_checked="2026-11-02"), PLANS),
+            (_model(output_usd_per_million_tokens="3"), PLANS),
+            (_model(), PLANS + "daily_budget_usd = 1\n"),
+            (_model(), PLANS + "[service]\nmonthly_budget_usd = 1\n"),
+        ]
     ]
-    assert list(rules.models) == ["mine"]
-    assert rules.plans["free"].requests_per_minute == 20
-
-
-async def test_warnings_are_in_the_log(start: Start, policy_dir: Path) -> None:
-    with (policy_dir / "plans.toml").open("a", encoding="utf-8") as plans:
-        plans.write("\n[plans.rich]\nrequests_per_minute = 1\nmonthly_budget_usd = 5\n")
-    service = await start()
-    (event,) = [event for event in service.events if "not enforced" in event["message"]]
-    assert (event["level"], "monthly_budget_usd" in event["message"]) == ("warning", True)
+    assert versions[0] == versions[1]
+    assert len(set(versions)) == 4
 
 
 def test_an_unknown_provider_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     ForeignKey,
@@ -104,7 +105,8 @@ predictions = Table(
 )
 
 # The ledger: one row for each call of a provider, written before a byte leaves. `state` is
-# reserved, settled, released (nothing was billed) or uncertain (settled at its bound).
+# reserved, sent (`remote_id` is known), settled, released (nothing was billed) or uncertain
+# (settled at its bound).
 attempts = Table(
     "attempts",
     metadata,
@@ -124,9 +126,55 @@ attempts = Table(
     Column("opened_at", UtcDateTime, nullable=False),
     Column("lease_until", UtcDateTime, nullable=False),
     Column("closed_at", UtcDateTime),
+    # Whose budgets it counts against, beside its owner's and the service's.
+    Column("plan", String(100)),
+    Column("key_id", String(40)),
     Index(None, "prediction_id"),
     Index(None, "user_id", "day"),
     Index(None, "state", "lease_until"),
+)
+
+# What was spent and is reserved, by account (`service`, `plan:free`, `user:usr_…`, `key:key_…`) and
+# period (a UTC day or month). It always equals the sums over the attempts of that period.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("name", String(120), primary_key=True),
+    Column("period", String(10), primary_key=True),
+    Column("spent_nano_usd", BigInteger, nullable=False, default=0),
+    Column("reserved_nano_usd", BigInteger, nullable=False, default=0),
+)
+
+# One row: the version of the policy files that counts. Whoever holds its lock may change accounts.
+policies = Table(
+    "policies",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", String(64), nullable=False),
+)
+
+# What may not be called: `service`, `provider:openai`, `model:openai/gpt-5-mini`. `kind` is stopped
+# (by a person) or quarantined (its bound was broken); `running` calls are ended too if that is set.
+stops = Table(
+    "stops",
+    metadata,
+    Column("target", String(240), primary_key=True),
+    Column("kind", String(20), primary_key=True),
+    Column("reason", String(500), nullable=False),
+    Column("running", Boolean, nullable=False, default=False),
+    Column("actor_id", String(40)),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+# What the owner must hear of, once: written with what caused it, `sent_at` when it was told.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", String(240), primary_key=True),
+    Column("kind", String(20), nullable=False),
+    Column("details", Json, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("sent_at", UtcDateTime),
 )
 
 

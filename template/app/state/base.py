@@ -6,11 +6,19 @@ a level, in millionths of a unit times 60, leaks `capacity` a microsecond, and a
 admitted when the level with its units on top is at most that of a full bucket.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 MINUTE = 60_000_000
 """A minute in microseconds, and so the level of one unit."""
+
+
+class Memory(NamedTuple):
+    """What was remembered, and for how many seconds it still is."""
+
+    value: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,15 @@ class Limiter(Protocol):
 
         Raises `LimiterUnavailable` when the backend does not answer: access fails closed.
         """
+
+    async def remember(self, key: str, value: str, seconds: float) -> None:
+        """Share `value` with all processes for so long, by the backend's clock."""
+
+    async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
+        """What is remembered under each key."""
+
+    async def forget(self, *keys: str) -> None:
+        """Remember these no longer."""
 
     async def check(self) -> None:
         """Raise `LimiterUnavailable` when the backend does not answer."""

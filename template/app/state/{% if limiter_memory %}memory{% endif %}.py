@@ -1,10 +1,10 @@
 """Limits in the memory of the one process that serves."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from app.settings import Settings
-from app.state.base import MINUTE, Admission, Bucket, Demand, Level, fits, leaked
+from app.state.base import MINUTE, Admission, Bucket, Demand, Level, Memory, fits, leaked
 
 
 def monotonic() -> int:
@@ -24,6 +24,7 @@ class MemoryLimiter:
         self._young: dict[str, tuple[int, int]] = {}
         self._old: dict[str, tuple[int, int]] = {}
         self._turned_at = clock()
+        self._memories: dict[str, tuple[str, int]] = {}
 
     async def admit(self, demand: Demand) -> Admission:
         now = self._clock()
@@ -34,6 +35,21 @@ class MemoryLimiter:
             levels = [(bucket, level + bucket.take * MINUTE) for bucket, level in levels]
             self._young.update({bucket.key: (level, now) for bucket, level in levels})
         return Admission(admitted, tuple(Level(bucket, level) for bucket, level in levels))
+
+    async def remember(self, key: str, value: str, seconds: float) -> None:
+        self._memories[key] = value, self._clock() + round(seconds * 1e6)
+
+    async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
+        return [self._recall(key) for key in keys]
+
+    async def forget(self, *keys: str) -> None:
+        for key in keys:
+            self._memories.pop(key, None)
+
+    def _recall(self, key: str) -> Memory | None:
+        value, until = self._memories.get(key, ("", 0))
+        left = until - self._clock()
+        return Memory(value, left / 1e6) if left > 0 else None
 
     async def check(self) -> None:
         """Memory always answers."""

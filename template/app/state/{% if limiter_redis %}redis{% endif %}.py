@@ -1,7 +1,8 @@
 """Limits in Redis, exact over every process and replica that shares it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -11,7 +12,7 @@ from redis.exceptions import NoScriptError, RedisError
 from app.batcher import Batcher
 from app.errors import LimiterUnavailable, StartError
 from app.settings import Settings
-from app.state.base import MINUTE, Admission, Demand, Level
+from app.state.base import MINUTE, Admission, Demand, Level, Memory
 
 # Admits a demand as a whole, by Redis's own clock. KEYS: a bucket each. ARGV: its capacity and
 # the units to take. A value is "level:microseconds". Answers {admitted, level, level, …}; doubles
@@ -68,11 +69,27 @@ class RedisLimiter:
         except TimeoutError as error:
             raise _unavailable() from error
 
+    async def remember(self, key: str, value: str, seconds: float) -> None:
+        with _faults():
+            await self._redis.set(f"memory:{key}", value, px=max(1, round(seconds * 1000)))
+
+    async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.get(f"memory:{key}")
+            pipeline.pttl(f"memory:{key}")
+        with _faults():
+            answers = await pipeline.execute()
+        found = zip(answers[::2], answers[1::2], strict=True)
+        return [Memory(v.decode(), left / 1000) if v and left > 0 else None for v, left in found]
+
+    async def forget(self, *keys: str) -> None:
+        with _faults():
+            await self._redis.delete(*(f"memory:{key}" for key in keys))
+
     async def check(self) -> None:
-        try:
+        with _faults():
             await self._redis.ping()
-        except (RedisError, OSError) as error:
-            raise _unavailable() from error
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -107,6 +124,14 @@ def _admission(demand: Demand, answer: list[int] | Exception) -> Admission | Exc
     admitted, *levels = answer
     pairs = zip(demand.buckets, levels, strict=True)
     return Admission(bool(admitted), tuple(Level(bucket, level) for bucket, level in pairs))
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise _unavailable() from error
 
 
 def _unavailable() -> LimiterUnavailable:
