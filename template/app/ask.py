@@ -13,6 +13,7 @@ from app import wiring
 from app.auth.principal import Role
 from app.auth.users import Users
 from app.command import Session
+from app.db.audit import COMMAND_LINE
 from app.db.tables import utc_now
 from app.errors import NotFound, StartError
 from app.policy import NANO, load
@@ -51,7 +52,7 @@ async def _asker(session: Session) -> Row[Any]:
         return await users.find(ASKER)
     except NotFound:
         plan = next(iter(load(session.settings.policy_dir).plans))
-        return await users.create(ASKER, Role.USER, plan)
+        return await users.create(ASKER, Role.USER, plan, COMMAND_LINE)
 
 
 async def _converse(http: aiohttp.ClientSession, question: str, model: str) -> None:

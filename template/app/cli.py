@@ -1,21 +1,24 @@
 """The command line: `python -m app …`."""
 
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from app import wiring
+from app.admin.commands import start, stop
 from app.ask import ask
 from app.auth.principal import Role
 from app.auth.users import Users
 from app.command import Json, Session, command, fail, show
+from app.db.audit import COMMAND_LINE
 from app.db.migrate import upgrade
 from app.doctor import examine
 from app.errors import InvalidRequest, StartError
 from app.policy import load as load_policy
 from app.serve import serve_until_stopped
 from app.settings import load
+from app.usage.commands import usage
 from app.usage.schemas import Me
 
 app = typer.Typer(
@@ -28,7 +31,8 @@ users = typer.Typer(help="Users, their roles and plans.", no_args_is_help=True)
 app.add_typer(users, name="users")
 # The commands of the chosen way to log in are in its package.
 app.add_typer(import_module(".commands", wiring.auth.__name__).app)
-command(app)(ask)
+for work in (ask, stop, start, usage):
+    command(app)(work)
 
 Email = Annotated[str, typer.Option(help="The user's e-mail address.")]
 Plan = Annotated[str, typer.Option(help="A plan of plans.toml.")]
@@ -72,7 +76,7 @@ async def create_user(
 ) -> None:
     """Make a user and show a credential, this once."""
     _check_plan(session, plan)
-    user = await Users(session.database).create(email, role, plan)
+    user = await Users(session.database).create(email, role, plan, COMMAND_LINE)
     secret = await wiring.auth.create_credential(session.settings, session.database, user.id)
     shown = {name: getattr(user, name) for name in ("id", "email", "role", "plan")}
     show({**shown, "credential": secret}, as_json, f"{user.email}: {secret}")
@@ -89,20 +93,26 @@ async def list_users(session: Session, as_json: Json = False) -> None:
 @command(users)
 async def set_role(session: Session, email: Email, role: As) -> None:
     """Change what a user may do."""
-    await Users(session.database).change(email, role=role.value)
+    await _change(session, email, role=role)
 
 
 @command(users)
 async def set_plan(session: Session, email: Email, plan: Plan) -> None:
     """Change what a user may use."""
     _check_plan(session, plan)
-    await Users(session.database).change(email, plan=plan)
+    await _change(session, email, plan=plan)
 
 
 @command(users)
 async def disable(session: Session, email: Email) -> None:
     """End all access of a user; records stay."""
-    await Users(session.database).disable(email)
+    await _change(session, email, disabled=True)
+
+
+async def _change(session: Session, email: str, **values: Any) -> None:
+    table = Users(session.database)
+    user = await table.find(email)
+    await table.change(user.id, COMMAND_LINE, **values)
 
 
 def _check_plan(session: Session, plan: str) -> None:

@@ -1,5 +1,6 @@
 """Ids with a type prefix that sort by the time they were made."""
 
+import datetime as dt
 import secrets
 import time
 
@@ -7,3 +8,9 @@ import time
 def new_id(prefix: str) -> str:
     """An id such as `pred_019a…`: milliseconds in 12 hexadecimal digits, then 80 random bits."""
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def earliest_id(prefix: str, day: dt.date) -> str:
+    """What every id that was made on `day` (UTC) or later sorts after."""
+    midnight = dt.datetime.combine(day, dt.time(), dt.UTC)
+    return f"{prefix}_{int(midnight.timestamp()) * 1000:012x}"

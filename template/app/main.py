@@ -9,6 +9,8 @@ import aiohttp
 from fastapi import FastAPI
 
 from app import errors, health, models, policy, settings, wiring
+from app.admin import routes as admin
+from app.admin.stops import Stops
 from app.auth.users import Users
 from app.chat import routes as chat
 from app.console import routes as console
@@ -37,6 +39,7 @@ API_ROUTERS = (
     predictions.router,
     models.router,
     usage.router,
+    admin.router,
     *wiring.auth.ROUTERS,
 )
 # New objects after which the collector looks for cycles.
@@ -108,7 +111,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(runner.close)
         state = app.state
         state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
-        state.policy, state.users, state.report = rules, Users(database), Report(database)
+        state.policy, state.users, state.stops = rules, Users(database), Stops(database, rules)
+        state.report = Report(database, rules)
         state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
         state.records, state.pages = Records(database), Pages(database, signer(chosen))
         # All that is loaded now stays, and a request leaves little for the collector: it need not

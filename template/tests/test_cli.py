@@ -1,37 +1,19 @@
 """`python -m app …`: exit codes, what a person reads, and what a program reads."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx2
 import pytest
-from typer.testing import CliRunner, Result
 
 from app import wiring
 from app.auth.users import Users
-from app.cli import app
 from app.db.migrate import pending
 from app.settings import Settings
-from tests.support import Service, User, chat, environment, error_of, free_port, unique
+from tests.fixtures.service import Run
+from tests.support import Service, User, chat, error_of, free_port, unique
 
-Run = Callable[..., Awaitable[Result]]
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture
-def run(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command in the environment of the service."""
-    for name, value in environment(settings).items():
-        monkeypatch.setenv(name, value)
-
-    async def invoke(*words: str) -> Result:
-        result = await asyncio.to_thread(CliRunner().invoke, app, words)
-        assert "Traceback" not in result.output
-        return result
-
-    return invoke
 
 
 async def _created(run: Run, *options: str) -> dict[str, Any]:
@@ -130,7 +112,8 @@ async def test_wrong_usage_exits_2(run: Run) -> None:
 async def test_help_names_every_command(run: Run) -> None:
     result = await run("--help")
     assert result.exit_code == 0
-    assert all(name in result.stdout for name in ("serve", "migrate", "doctor", "users", "ask"))
+    names = ("serve", "migrate", "doctor", "users", "ask", "stop", "start", "usage")
+    assert all(name in result.stdout for name in names)
 
 
 async def test_migrate_makes_the_tables(

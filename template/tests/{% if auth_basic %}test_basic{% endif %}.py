@@ -13,6 +13,7 @@ from app.auth.basic import authenticator
 from app.auth.basic.authenticator import ATTEMPTS_FROM_ADDRESS, BasicAuthenticator
 from app.auth.basic.passwords import HASHER, passwords
 from app.auth.users import Users
+from app.db.audit import COMMAND_LINE
 from app.errors import ServiceError
 from tests.fixtures.service import Start
 from tests.support import Service, User, chat, error_of
@@ -242,7 +243,7 @@ async def test_a_disabled_user_is_out_at_once_also_with_a_kept_check(
     service: Service, user: User, client: httpx2.AsyncClient
 ) -> None:
     assert (await client.get("/v1/me")).status_code == 200
-    await Users(service.database).disable(user.email)
+    await Users(service.database).change(user.id, COMMAND_LINE, disabled=True)
     response = await client.get("/v1/me")
     assert error_of(response) == WRONG
     wrong = await logged_in(service, user.email, "wrong").get("/v1/me")

@@ -3,15 +3,17 @@
 import re
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.auth.principal import Role
+from app.db.audit import Actor, record
 from app.db.engine import Database
 from app.db.tables import users, utc_now
 from app.errors import Conflict, InvalidRequest, NotFound
 from app.ids import new_id
 
+USER_ID = re.compile(r"usr_[0-9a-f]{32}")
 EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f.]+(\.[^@\s\x00-\x1f.]+)+")
 
 
@@ -21,21 +23,28 @@ class Users:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, email: str, role: Role, plan: str) -> Row[Any]:
+    async def create(self, email: str, role: Role, plan: str, actor: Actor) -> Row[Any]:
         """A new user. Raises `InvalidRequest` and, for a taken address, `Conflict`."""
         email = email.strip().lower()
         if not EMAIL.fullmatch(email) or len(email) > 254:
             raise InvalidRequest("An e-mail address such as jane@example.com is needed.")
         user_id = new_id("usr")
-        user = {"id": user_id, "email": email, "role": role.value, "plan": plan}
+        given = {"role": role.value, "plan": plan}
+
+        def write(connection: Connection) -> None:
+            row = insert(users).values(id=user_id, email=email, **given, created_at=utc_now())
+            connection.execute(row)
+            record(connection, actor, "create", f"user:{user_id}", None, given)
+
         try:
-            row = insert(users).values(**user, created_at=utc_now())
-            await self._database.transact(lambda connection: connection.execute(row))
+            await self._database.transact(write)
         except IntegrityError as error:
             raise Conflict(f"There is a user {email} already.") from error
         return await self.get(user_id)
 
     async def get(self, user_id: str) -> Row[Any]:
+        if not USER_ID.fullmatch(user_id):
+            raise unknown()
         return await self._one(select(users).where(users.c.id == user_id))
 
     async def find(self, email: str) -> Row[Any]:
@@ -44,18 +53,50 @@ class Users:
     async def list(self) -> list[Row[Any]]:
         return list(await self._database.fetch(select(users).order_by(users.c.id)))
 
-    async def change(self, email: str, **values: Any) -> None:
-        """Set columns of one user. Raises `NotFound`."""
-        user = await self.find(email)
-        changed = update(users).where(users.c.id == user.id).values(**values)
-        await self._database.transact(lambda connection: connection.execute(changed))
+    async def change(
+        self,
+        user_id: str,
+        actor: Actor,
+        *,
+        role: Role | None = None,
+        plan: str | None = None,
+        disabled: bool | None = None,
+    ) -> Row[Any]:
+        """Set what is given, and return the user. Records stay, also of a disabled one.
 
-    async def disable(self, email: str) -> None:
-        """End all access of a user; records and ledger stay."""
-        await self.change(email, disabled_at=utc_now())
+        Raises `NotFound`.
+        """
+        given = {"role": role and role.value, "plan": plan, "disabled": disabled}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        await self.get(user_id)
+
+        def write(connection: Connection) -> None:
+            own = users.c.id == user_id
+            row = connection.execute(select(users).where(own).with_for_update()).one()
+            now = {"role": row.role, "plan": row.plan, "disabled": row.disabled_at is not None}
+            after = {name: value for name, value in wanted.items() if value != now[name]}
+            if after:
+                before = {name: now[name] for name in after}
+                connection.execute(update(users).where(own).values(**_columns(after)))
+                record(connection, actor, "change", f"user:{user_id}", before, after)
+
+        await self._database.transact(write)
+        return await self.get(user_id)
 
     async def _one(self, statement: Any) -> Row[Any]:
         row = await self._database.fetch_one(statement)
         if row is None:
-            raise NotFound("There is no such user; `python -m app users list` shows all.")
+            raise unknown()
         return row
+
+
+def unknown() -> NotFound:
+    return NotFound("There is no such user; `python -m app users list` shows all.")
+
+
+def _columns(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` as the table has them: since when a user is disabled."""
+    if "disabled" not in values:
+        return values
+    rest = {name: value for name, value in values.items() if name != "disabled"}
+    return {**rest, "disabled_at": utc_now() if values["disabled"] else None}

@@ -175,6 +175,24 @@ alerts = Table(
     Column("details", Json, nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("sent_at", UtcDateTime),
+    # When it was logged and counted, and when it may be posted again: its last try may have failed.
+    Column("told_at", UtcDateTime),
+    Column("next_try_at", UtcDateTime),
+)
+
+# Who changed what for others: one row for each change, written with it, and never changed itself.
+# No actor is the command line.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor_id", String(40)),
+    Column("action", String(40), nullable=False),
+    Column("target", String(240), nullable=False),
+    Column("before", Json),
+    Column("after", Json),
+    Column("request_id", String(64)),
 )
 
 

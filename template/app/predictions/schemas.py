@@ -1,6 +1,6 @@
 """Bodies of `/v1/predictions`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, StringConstraints, ValidationError
 from sqlalchemy import Row
@@ -46,7 +46,7 @@ class Prediction(BaseModel):
     finished_at: Time | None
 
     @classmethod
-    def of(cls, row: Row[Any]) -> "Prediction":
+    def of(cls, row: Row[Any]) -> Self:
         values = row._asdict()
         usage = {**values, "seconds": row.microseconds / 1e6}
         return cls.model_validate({**values, "usage": usage})

@@ -1,50 +1,126 @@
-"""What a user spent, read from the ledger."""
+"""What was spent and what may be: periods from the accounts, lines from the records."""
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Row, case, func, select
+from sqlalchemy import ColumnElement, Row, func, select
 
 from app.db.engine import Database
-from app.db.tables import attempts, predictions
-from app.usage.schemas import Period
+from app.db.tables import accounts, predictions, utc_now
+from app.errors import InvalidRequest
+from app.ids import earliest_id
+from app.policy import Cap, Policy, nano
+from app.usage.schemas import Period, UsageLine, UsageReport
+
+GroupBy = Literal["user", "model", "outcome"]
+COLUMNS = {
+    "user": predictions.c.user_id,
+    "model": predictions.c.model,
+    "outcome": predictions.c.outcome,
+}
+SERVICE = "service"
+DAY = dt.timedelta(days=1)
+# What ids can tell apart.
+EARLIEST, LATEST = dt.date(2000, 1, 1), dt.date(9000, 1, 1)
+
+
+class Days(NamedTuple):
+    """From `first` to `last`, both included; in UTC."""
+
+    first: dt.date
+    last: dt.date
 
 
 class Report:
-    """Sums over one user's rows."""
+    """What accounts hold and may hold, and the lines that it came from."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, policy: Policy) -> None:
         self._database = database
+        self._policy = policy
 
-    async def period(self, user_id: str, first: dt.date, last: dt.date) -> Period:
-        """What was settled and is reserved from `first` to `last`, both included."""
-        bound = case((attempts.c.state == "reserved", attempts.c.bound_nano_usd))
-        query = select(
-            func.coalesce(func.sum(attempts.c.cost_nano_usd), 0).label("spent_nano_usd"),
-            func.coalesce(func.sum(bound), 0).label("reserved_nano_usd"),
-        ).where(
-            attempts.c.user_id == user_id,
-            attempts.c.day.between(first.isoformat(), last.isoformat()),
+    async def of_service(self, days: Days, group_by: GroupBy) -> UsageReport:
+        """The whole service's report."""
+        return await self._report(self._service_cap, days, group_by)
+
+    async def of_user(
+        self, user_id: str, plan: str, days: Days, group_by: GroupBy = "model"
+    ) -> UsageReport:
+        """One user's report."""
+        cap = self._user_cap(user_id, plan)
+        return await self._report(cap, days, group_by, predictions.c.user_id == user_id)
+
+    @property
+    def _service_cap(self) -> Cap:
+        service = self._policy.service
+        return Cap(SERVICE, nano(service.daily_budget_usd), nano(service.monthly_budget_usd))
+
+    def _user_cap(self, user_id: str, plan: str) -> Cap:
+        account = f"user:{user_id}"
+        if plan not in self._policy.plans:  # Nothing can be spent by it.
+            return Cap(account, 0, 0)
+        return next(cap for cap in self._policy.caps(user_id, plan) if cap.account == account)
+
+    async def _report(
+        self, cap: Cap, days: Days, group_by: GroupBy, *conditions: ColumnElement[bool]
+    ) -> UsageReport:
+        today = utc_now().date().isoformat()
+        query = select(accounts).where(
+            accounts.c.name == cap.account, accounts.c.period.in_([today, today[:7]])
         )
-        sums = await self._database.fetch(query)
-        return Period.model_validate(sums[0], from_attributes=True)
+        rows = {row.period: row for row in await self._database.fetch(query)}
+        lines = await self._lines(days, group_by, *conditions)
+        return UsageReport(
+            day=_period(rows.get(today), cap.daily),
+            month=_period(rows.get(today[:7]), cap.monthly),
+            data=[UsageLine.model_validate(line, from_attributes=True) for line in lines],
+        )
 
-    async def lines(self, user_id: str, first: dt.date, last: dt.date) -> Sequence[Row[Any]]:
-        """Requests, tokens and cost by day and model, newest day first."""
-        columns = predictions.c
+    async def _lines(
+        self, days: Days, group_by: GroupBy, *conditions: ColumnElement[bool]
+    ) -> Sequence[Row[Any]]:
+        """Requests, tokens and cost by day and `group_by`, newest day first."""
+        columns, group = predictions.c, COLUMNS[group_by]
         query = (
             select(
                 columns.day.label("date"),
-                columns.model,
+                group,
                 func.count().label("requests"),
                 func.sum(columns.input_tokens).label("input_tokens"),
                 func.sum(columns.output_tokens).label("output_tokens"),
                 func.sum(columns.cost_nano_usd).label("cost_nano_usd"),
             )
-            .where(columns.user_id == user_id)
-            .where(columns.day.between(first.isoformat(), last.isoformat()))
-            .group_by(columns.day, columns.model)
-            .order_by(columns.day.desc(), columns.model)
+            .where(_made_in(days), *conditions)
+            .group_by(columns.day, group)
+            .order_by(columns.day.desc(), group)
         )
         return await self._database.fetch(query)
+
+
+def days_of(first: dt.date | None, last: dt.date | None) -> Days:
+    """The days that are asked for; without a first one, from the first of the last one's month.
+
+    Raises `InvalidRequest`.
+    """
+    last = last or utc_now().date()
+    first = first or last.replace(day=1)
+    if first > last:
+        raise InvalidRequest("from: must not be after to.", param="from")
+    return Days(first, last)
+
+
+def _made_in(days: Days) -> ColumnElement[bool]:
+    """The records whose ids were made about these days: the range that has to be read.
+
+    The clock that made an id may be another than the one that decided the day.
+    """
+    first, last = max(days.first, EARLIEST), min(days.last, LATEST)
+    made = predictions.c.id.between(
+        earliest_id("pred", first - DAY), earliest_id("pred", last + 2 * DAY)
+    )
+    return made & predictions.c.day.between(days.first.isoformat(), days.last.isoformat())
+
+
+def _period(row: Row[Any] | None, cap: int | None) -> Period:
+    spent, reserved = (row.spent_nano_usd, row.reserved_nano_usd) if row else (0, 0)
+    return Period(spent_nano_usd=spent, reserved_nano_usd=reserved, cap_nano_usd=cap)

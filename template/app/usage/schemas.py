@@ -20,12 +20,16 @@ class Period(BaseModel):
 
     spent_nano_usd: int
     reserved_nano_usd: int
-    cap_nano_usd: int | None = None
+    cap_nano_usd: int | None
 
 
 class UsageLine(BaseModel):
+    """A day's sums by one of user, model and outcome; the outcome of what runs is null."""
+
     date: str
-    model: str
+    user_id: str | None = None
+    model: str | None = None
+    outcome: str | None = None
     requests: int
     input_tokens: int
     output_tokens: int

@@ -1,0 +1,46 @@
+"""`python -m app stop` and `start`."""
+
+from typing import Annotated
+
+import typer
+
+from app.admin.schemas import Stop
+from app.admin.stops import SERVICE, Stops
+from app.command import Json, Session, show
+from app.db.audit import COMMAND_LINE
+from app.policy import load
+
+Target = Annotated[
+    str, typer.Argument(help="service, provider:NAME or model:NAME as models.toml has them.")
+]
+
+
+async def stop(
+    session: Session,
+    reason: Annotated[str, typer.Option(help="Why; the audit keeps it.")],
+    target: Target = SERVICE,
+    running: Annotated[bool, typer.Option("--running", help="End what runs, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """End all generation, or that of a provider or a model, on every replica within a second."""
+    stops = _stops(session)
+    await stops.stop(target, reason, running=running, actor=COMMAND_LINE)
+    await _tell(stops, as_json)
+
+
+async def start(session: Session, target: Target = SERVICE, as_json: Json = False) -> None:
+    """Lift a stop, and acknowledge that a model broke its bound; show what is stopped still."""
+    stops = _stops(session)
+    await stops.start(target, COMMAND_LINE)
+    await _tell(stops, as_json)
+
+
+def _stops(session: Session) -> Stops:
+    return Stops(session.database, load(session.settings.policy_dir))
+
+
+async def _tell(stops: Stops, as_json: bool) -> None:
+    rows = [Stop.model_validate(row) for row in await stops.all()]
+    lines = [f"{row.target} is {row.kind}: {row.reason}" for row in rows]
+    text = "\n".join(lines) or "Nothing is stopped."
+    show([row.model_dump(mode="json") for row in rows], as_json, text)

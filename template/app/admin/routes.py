@@ -1,0 +1,116 @@
+"""`/v1/admin/…`: money, people, outcomes and the emergency stop, for the owner."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from sqlalchemy import Select, select
+
+from app.admin.access import Administrator, reads_everything
+from app.admin.schemas import (
+    AuditEntry,
+    StartRequest,
+    Stop,
+    StopList,
+    StopRequest,
+    User,
+    UserChange,
+    UserPrediction,
+)
+from app.admin.stops import Stops
+from app.api import Page, PageSize
+from app.auth.dependencies import ERRORS
+from app.auth.principal import Role
+from app.auth.users import USER_ID, Users
+from app.db.pages import Pages
+from app.db.tables import audit, predictions, users
+from app.errors import Conflict, InvalidRequest
+from app.policy import Policy
+from app.usage.report import GroupBy, Report
+from app.usage.routes import AskedDays
+from app.usage.schemas import UsageReport
+
+router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=ERRORS)
+READING = [Depends(reads_everything)]
+UserId = Annotated[str, Query(pattern=f"^{USER_ID.pattern}$")]
+
+
+@router.get("/usage", dependencies=READING, response_model_exclude_unset=True)
+async def service_usage(
+    request: Request, days: AskedDays, group_by: GroupBy = "model"
+) -> UsageReport:
+    """What the whole service spent, by day and user, model or outcome; this month by default."""
+    report: Report = request.app.state.report
+    return await report.of_service(days, group_by)
+
+
+@router.get("/users", dependencies=READING)
+async def list_users(
+    request: Request, limit: PageSize = 20, cursor: str | None = None
+) -> Page[User]:
+    """All users, newest first."""
+    pages: Pages = request.app.state.pages
+    rows, next_cursor = await pages.read(select(users), users, limit, cursor)
+    return Page(data=[User.model_validate(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.patch("/users/{user_id}")
+async def change_user(
+    actor: Administrator, user_id: str, body: UserChange, request: Request
+) -> User:
+    """Change a user's role or plan, or end or restore all access."""
+    policy: Policy = request.app.state.policy
+    table: Users = request.app.state.users
+    if body.plan is not None and body.plan not in policy.plans:
+        known = ", ".join(policy.plans)
+        raise InvalidRequest(f"plan: plans.toml has {known}.", param="plan")
+    if user_id == actor.id and (body.disabled or body.role not in {None, Role.ADMIN}):
+        raise Conflict("Another administrator must do this: nobody shuts themselves out.")
+    return User.model_validate(await table.change(user_id, actor, **body.model_dump()))
+
+
+@router.get("/predictions", dependencies=READING)
+async def list_predictions(
+    request: Request,
+    limit: PageSize = 20,
+    cursor: str | None = None,
+    user_id: UserId | None = None,
+) -> Page[UserPrediction]:
+    """Everybody's records, newest first; those that were erased without their content."""
+    pages: Pages = request.app.state.pages
+    query: Select[Any] = select(predictions)
+    if user_id is not None:
+        query = query.where(predictions.c.user_id == user_id)
+    rows, next_cursor = await pages.read(query, predictions, limit, cursor)
+    return Page(data=[UserPrediction.of(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.get("/audit", dependencies=READING)
+async def list_audit(
+    request: Request, limit: PageSize = 20, cursor: str | None = None
+) -> Page[AuditEntry]:
+    """Who changed what, newest first."""
+    pages: Pages = request.app.state.pages
+    rows, next_cursor = await pages.read(select(audit), audit, limit, cursor)
+    return Page(data=[AuditEntry.model_validate(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.post("/stop")
+async def stop(actor: Administrator, body: StopRequest, request: Request) -> StopList:
+    """End all generation, or that of a provider or a model, on every replica within a second."""
+    stops: Stops = request.app.state.stops
+    await stops.stop(body.target, body.reason, running=body.running, actor=actor)
+    return await _stopped(stops)
+
+
+@router.post("/start")
+async def start(
+    actor: Administrator, request: Request, body: StartRequest | None = None
+) -> StopList:
+    """Lift a stop, and acknowledge that a model broke its bound; tells what is stopped still."""
+    stops: Stops = request.app.state.stops
+    await stops.start((body or StartRequest()).target, actor)
+    return await _stopped(stops)
+
+
+async def _stopped(stops: Stops) -> StopList:
+    return StopList(data=[Stop.model_validate(row) for row in await stops.all()])

@@ -1,0 +1,72 @@
+"""Bodies of `/v1/admin/…`."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from app.api import RequestBody, Time
+from app.auth.principal import Role
+from app.predictions.schemas import Prediction
+from app.usage.schemas import Me
+
+
+class Record(BaseModel):
+    """A row as it is shown."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class StopRequest(RequestBody):
+    """`target` is `service`, `provider:…` or `model:…`; `running` ends running calls, too."""
+
+    reason: str
+    target: str = "service"
+    running: bool = False
+
+
+class StartRequest(RequestBody):
+    target: str = "service"
+
+
+class Stop(Record):
+    """What may not be called: stopped by a person, or quarantined as it broke its bound."""
+
+    target: str
+    kind: Literal["stopped", "quarantined"]
+    reason: str
+    running: bool
+    actor_id: str | None
+    at: Time
+
+
+class StopList(BaseModel):
+    data: list[Stop]
+
+
+class UserChange(RequestBody):
+    """What is absent stays."""
+
+    role: Role | None = None
+    plan: str | None = None
+    disabled: bool | None = None
+
+
+class User(Me):
+    disabled_at: Time | None
+
+
+class UserPrediction(Prediction):
+    user_id: str
+
+
+class AuditEntry(Record):
+    """No actor is the command line."""
+
+    id: str
+    at: Time
+    actor_id: str | None
+    action: str
+    target: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    request_id: str | None

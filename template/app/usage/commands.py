@@ -1,0 +1,57 @@
+"""`python -m app usage`."""
+
+import datetime as dt
+from typing import Annotated
+
+import typer
+
+from app.auth.users import Users
+from app.command import Json, Session, show
+from app.policy import NANO, load
+from app.usage.report import GroupBy, Report, days_of
+from app.usage.schemas import Period, UsageReport
+
+
+async def usage(
+    session: Session,
+    user: Annotated[str, typer.Option(help="The e-mail address of one user.")] = "",
+    first: Annotated[
+        dt.datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day.")
+    ] = None,
+    last: Annotated[
+        dt.datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last day.")
+    ] = None,
+    group_by: Annotated[GroupBy, typer.Option(help="What each line is for.")] = "model",
+    as_json: Json = False,
+) -> None:
+    """Show what was spent and is reserved of the caps, by day; this month's by default."""
+    report = Report(session.database, load(session.settings.policy_dir))
+    days = days_of(first and first.date(), last and last.date())
+    if user:
+        row = await Users(session.database).find(user)
+        found = await report.of_user(row.id, row.plan, days, group_by)
+    else:
+        found = await report.of_service(days, group_by)
+    show(found.model_dump(mode="json", exclude_unset=True), as_json, _text(found))
+
+
+def _text(report: UsageReport) -> str:
+    lines = [_spent("Today", report.day), _spent("This month", report.month)]
+    for line in report.data:
+        of = line.user_id or line.model or line.outcome or "running"
+        tokens = f"{line.input_tokens} + {line.output_tokens} tokens"
+        cost = _usd(line.cost_nano_usd)
+        lines.append(f"{line.date}  {of}  {line.requests} requests  {tokens}  {cost}")
+    return "\n".join(lines)
+
+
+def _spent(name: str, period: Period) -> str:
+    cap = "there is no cap"
+    if period.cap_nano_usd is not None:
+        cap = f"the cap is {_usd(period.cap_nano_usd)}"
+    spent, reserved = _usd(period.spent_nano_usd), _usd(period.reserved_nano_usd)
+    return f"{name}: spent {spent}, reserved {reserved}; {cap}"
+
+
+def _usd(nano_usd: int) -> str:
+    return f"{nano_usd / NANO:.9f} USD"
