@@ -9,6 +9,8 @@ if schema:
     # Two replicas that start at once: the second waits here, and finds nothing left to do.
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('migrations'))"))
     connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    # Statements that alter a table do not name its schema.
+    connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
 context.configure(connection=connection, version_table_schema=schema)
 with context.begin_transaction():
     context.run_migrations()
