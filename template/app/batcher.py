@@ -20,6 +20,7 @@ class Batcher(Generic[Item, Result]):
     `handle` takes a list of items and returns a result, or an exception to raise, for each. What
     it raises itself is raised to every caller of that batch. After a batch there is a `pause`, in
     seconds, for the next one to gather: where a call costs much, few are cheaper than many.
+    `abandoned` is told of results that nobody waits for any more.
     """
 
     def __init__(
@@ -27,19 +28,25 @@ class Batcher(Generic[Item, Result]):
         handle: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
         pause: float = 0,
+        abandoned: Callable[[Item, Result], None] | None = None,
     ) -> None:
         self._handle = handle
         self._pause = pause
+        self._abandoned = abandoned
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._runner: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
         """The result of `item`. An item is handled even when its caller stops waiting."""
+        return await self.enqueue(item)
+
+    def enqueue(self, item: Item) -> asyncio.Future[Result]:
+        """As `submit`, for who need not wait."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())
-        return await future
+        return future
 
     async def drain(self) -> None:
         """Wait until nothing is waiting or being handled."""
@@ -62,10 +69,11 @@ class Batcher(Generic[Item, Result]):
             assert len(results) == len(batch), "a result for each item"
         except Exception as error:
             results = [error] * len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.cancelled():
-                continue
+        for (item, future), result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
+                if not future.cancelled():
+                    future.set_exception(result)
+            elif not future.cancelled():
                 future.set_result(result)
+            elif self._abandoned:
+                self._abandoned(item, result)

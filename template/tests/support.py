@@ -51,6 +51,8 @@ one = {requests_per_minute = 1}
 few = {requests_per_minute = 5}
 brisk = {requests_per_minute = 60}
 many = {requests_per_minute = 6000}
+thrifty = {requests_per_minute = 6000, tokens_per_minute = 500}
+narrow = {requests_per_minute = 6000, concurrent_generations = 2}
 """
 
 Value = TypeVar("Value")

@@ -123,6 +123,21 @@ async def test_a_caller_that_leaves_during_the_call_does_not_stop_it() -> None:
     assert handler.calls == [[1], [2]]
 
 
+async def test_a_result_that_nobody_waits_for_is_told() -> None:
+    handler = Handler()
+    handler.gate.clear()
+    told: list[tuple[int, int]] = []
+    batcher = Batcher(handler, abandoned=lambda item, result: told.append((item, result)))
+    work = [asyncio.create_task(batcher.submit(number)) for number in (1, 2, -3)]
+    await handler.entered.wait()
+    work[1].cancel()
+    work[2].cancel()
+    handler.gate.set()
+    assert await work[0] == 2
+    await batcher.drain()
+    assert told == [(2, 4)]
+
+
 async def test_drain_waits_for_what_runs_and_what_waits() -> None:
     handler = Handler()
     handler.gate.clear()

@@ -15,10 +15,11 @@ from app.errors import DatabaseUnavailable, ProviderError
 from app.guard import pricing
 from app.guard.generation import Call, Ending, Generation
 from app.guard.ledger import Ledger
+from app.guard.limits import Grant
 from app.policy import Policy
 from app.providers.base import Deadline, Job, Outcome, Usage
 from app.settings import Settings
-from app.state.base import Admission
+from app.state.base import Admission, Demand
 from tests.scripted import Scripted
 from tests.support import Service, User, chat
 
@@ -53,7 +54,8 @@ def generation_of(service: Service, user_id: str) -> Generation:
     call = Call(principal, "chat", model.id, body, "req_1", 60)
     job = Job(model, body, Deadline(60), sent=True)
     bound = pricing.bound(model, body)
-    return Generation(call, model, Scripted(), job, bound, Admission(True, ()))
+    grant = Grant(Demand(()), Admission(True, ()), tokens=0)
+    return Generation(call, model, Scripted(), job, bound, grant)
 
 
 async def test_opening_many_at_once_takes_few_transactions(

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.state.base import MINUTE, Bucket, Level, fits, leaked
+from app.state.base import MINUTE, Bucket, Level, fits, given_back, leaked
 
 CAPACITIES = st.integers(1, 10_000)
 
@@ -58,3 +58,10 @@ def test_a_minute_brings_back_the_whole_capacity(capacity: int) -> None:
     full = Bucket("requests", "key", capacity)
     assert leaked(full, capacity * MINUTE, MINUTE) == 0
     assert leaked(full, capacity * MINUTE, MINUTE - 1) > 0
+
+
+@given(levels())
+def test_what_was_taken_and_given_back_was_never_taken(state: Level) -> None:
+    bucket, level = state
+    assert given_back(bucket, level + bucket.take * MINUTE) == level
+    assert 0 <= given_back(bucket, level) <= level

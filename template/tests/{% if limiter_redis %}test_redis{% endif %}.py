@@ -5,16 +5,19 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 import pytest
 from redis import Redis
+from redis.asyncio.client import Pipeline
+from redis.crc import key_slot
 
 from app import wiring
 from app.errors import LimiterUnavailable, StartError
 from app.settings import Settings
-from app.state.base import Bucket, Demand
+from app.state.base import Bucket, Demand, Slot
 from app.state.redis import RedisLimiter
 from tests.backends import redis
 from tests.fixtures.service import Start
@@ -46,6 +49,67 @@ async def test_what_is_kept_expires(redis_url: str) -> None:
     with Redis.from_url(redis_url, decode_responses=True) as client:
         (kept,) = client.keys(f"*{key}*")
         assert 29_000 <= client.pttl(kept) <= 30_100
+
+
+async def test_an_abandoned_slot_expires(redis_url: str) -> None:
+    key = unique("key")
+    limiter = RedisLimiter(redis_url)
+    for holder, seconds in (("one", 30), ("other", 20)):
+        await limiter.admit(Demand((), (Slot(key, 2, holder, seconds),)))
+    await limiter.close()
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        (kept,) = client.keys(f"*{key}*")
+        assert 29_000 <= client.pttl(kept) <= 30_000
+
+
+async def test_all_of_a_moments_requests_share_one_round_trip(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    execute = Pipeline.execute
+
+    async def count(self: Pipeline, raise_on_error: bool = True) -> list[Any]:
+        sent.append(len(self))
+        return await execute(self, raise_on_error)
+
+    monkeypatch.setattr(Pipeline, "execute", count)
+    limiter = RedisLimiter(redis_url)
+    await limiter.admit(demand())
+    sent.clear()
+    slots = (Slot(unique("key"), 9, "holder", 30), Slot(unique("key"), 9, "holder", 30))
+    several = Demand(demand().buckets + demand().buckets, slots)
+    work = [limiter.admit(several) for _ in range(20)]
+    await asyncio.gather(*work, *[limiter.settle(several) for _ in range(5)])
+    assert sent == [25]
+    await limiter.close()
+
+
+async def test_the_keys_of_a_request_stay_together_in_a_cluster(redis_url: str) -> None:
+    keys = [unique("key") for _ in range(5)]
+    limiter = RedisLimiter(redis_url)
+    one, two, three, four, memory = keys
+    buckets = Bucket("requests", one, 5), Bucket("tokens", two, 5)
+    await limiter.admit(Demand(buckets, (Slot(three, 5, "me", 30), Slot(four, 5, "me", 30))))
+    await limiter.remember(memory, "value", 30)
+    await limiter.close()
+    with Redis.from_url(redis_url) as client:
+        kept = [name for key in keys for name in client.keys(f"*{key}*")]
+    assert len(kept) == 5
+    assert len({key_slot(name) for name in kept}) == 1
+
+
+async def test_what_is_taken_for_somebody_who_left_is_given_back(redis_url: str) -> None:
+    slot = Slot(unique("key"), 1, "leaving", 30)
+    limiter = RedisLimiter(redis_url)
+    await limiter.admit(demand())
+    leaving = asyncio.create_task(limiter.admit(Demand(demand().buckets, (slot,))))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    await limiter.close()
+    limiter = RedisLimiter(redis_url)
+    assert (await limiter.admit(Demand((), (replace(slot, holder="next"),)))).admitted
+    await limiter.close()
 
 
 async def test_a_restarted_redis_is_used_at_once(redis_url: str) -> None:
@@ -84,7 +148,7 @@ async def test_a_frozen_redis_lets_nothing_pass_and_recovers(start: Start) -> No
 async def test_a_wrong_value_does_not_stop_others(redis_url: str) -> None:
     key = unique("key")
     with Redis.from_url(redis_url) as client:
-        client.rpush(f"limit:{key}", "a list, and no level")
+        client.rpush(f"{{limits}}:limit:{key}", "a list, and no level")
     limiter = RedisLimiter(redis_url)
     wrong = limiter.admit(Demand((Bucket("requests", key, 5),)))
     right = limiter.admit(demand())

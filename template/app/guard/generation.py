@@ -9,11 +9,10 @@ from app.auth.principal import Principal
 from app.db.tables import utc_now
 from app.errors import ServiceError
 from app.guard import pricing
-from app.guard.limits import headers
+from app.guard.limits import Grant, headers
 from app.ids import new_id
 from app.policy import Kind, Model
 from app.providers.base import Body, Job, Outcome, Provider, Usage
-from app.state.base import Admission
 
 
 @dataclass(slots=True)
@@ -55,7 +54,7 @@ class Generation:
     provider: Provider
     job: Job
     bound: Usage
-    admission: Admission
+    grant: Grant
     id: str = field(default_factory=lambda: new_id("pred"))
     attempt_id: str = field(default_factory=lambda: new_id("att"))
     opened_at: dt.datetime = field(default_factory=utc_now)
@@ -65,7 +64,7 @@ class Generation:
     def headers(self) -> dict[str, str]:
         """What every answer to a generation bears."""
         names = {"X-Prediction-ID": self.id, "x-served-model": self.model.id}
-        return {**names, **headers(self.admission)}
+        return {**names, **headers(self.grant.admission)}
 
     @property
     def latency_ms(self) -> int:
@@ -82,3 +81,9 @@ class Generation:
         if self.job.remote_id is None and not (self.job.sent and ending.billed):
             return "released", 0
         return "uncertain", pricing.cost(self.model.price, self.bound)
+
+    def used_tokens(self, ending: Ending) -> int | None:
+        """What counts against the limits; None when it is not known."""
+        if self.settlement(ending)[0] == "released":
+            return 0
+        return ending.usage and ending.usage.input_tokens + ending.usage.output_tokens

@@ -1,61 +1,139 @@
-"""The limits of a user's plan, and how they are told to a client."""
+"""The limits of users, of API keys and of the whole service, and how a client is told of them."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from app.auth.principal import Principal
-from app.errors import Forbidden, RateLimited
-from app.policy import Plan, Policy
-from app.state.base import Admission, Bucket, Demand, Limiter
+from app.errors import Forbidden, LimiterUnavailable, RateLimited, RequestTooLarge, log_cause
+from app.policy import Plan, Policy, Service
+from app.providers.base import Usage
+from app.state.base import Admission, Bucket, Demand, Level, Limiter, Place, Slot
 from app.telemetry import metrics
+
+Rates = Plan | Service
+
+
+@dataclass(slots=True)
+class Grant:
+    """What a generation was given. `tokens` is the most that it can use."""
+
+    demand: Demand
+    admission: Admission
+    tokens: int
+    settled: bool = False
 
 
 class Limits:
-    """Takes what a request needs from the user's buckets."""
+    """Takes what a request needs from every limit that counts for it, or nothing."""
 
     def __init__(self, policy: Policy, limiter: Limiter) -> None:
         self._policy = policy
         self._limiter = limiter
 
-    async def admit(self, principal: Principal) -> Admission:
-        """Take one request. Raises `RateLimited`, or `Forbidden` for a plan that is not known."""
-        plan = self._plan(principal)
-        # The braces keep a user's keys together where a limiter spreads keys over nodes.
-        key = f"{{{principal.user_id}}}:requests"
-        bucket = Bucket("requests", key, plan.requests_per_minute)
-        admission = await self._limiter.admit(Demand((bucket,)))
+    async def admit(self, principal: Principal, bound: Usage, holder: str, seconds: float) -> Grant:
+        """Take one request, the tokens of `bound`, and a slot for `seconds` at most.
+
+        Raises `RateLimited`; `RequestTooLarge` for what can never pass; `Forbidden` for a plan
+        that is not known.
+        """
+        tokens = bound.input_tokens + bound.output_tokens
+        scopes = list(self._scopes(principal))
+        buckets = tuple(bucket for scope in scopes for bucket in _buckets(*scope, tokens))
+        slots = tuple(slot for scope in scopes for slot in _slots(*scope, holder, seconds))
+        _require_room(buckets)
+        demand = Demand(buckets, slots)
+        admission = await self._limiter.admit(demand)
         if not admission.admitted:
             raise refusal(admission)
-        return admission
+        return Grant(demand, admission, tokens)
 
-    def _plan(self, principal: Principal) -> Plan:
+    async def settle(self, grant: Grant, used_tokens: int | None) -> None:
+        """Free the slot, and give back the tokens that were not used (None: all may be).
+
+        Never raises: without the limiter, the slot ends with its lease. Twice is as once.
+        """
+        unused = 0 if used_tokens is None else grant.tokens - used_tokens
+        buckets = (b for b in grant.demand.buckets if b.kind == "tokens") if unused else ()
+        given_back = tuple(replace(bucket, take=unused) for bucket in buckets)
+        await self._give_back(grant, Demand(given_back, grant.demand.slots))
+
+    async def withdraw(self, grant: Grant) -> None:
+        """Give back everything: a refusal leaves nothing behind."""
+        await self._give_back(grant, grant.demand)
+
+    async def _give_back(self, grant: Grant, demand: Demand) -> None:
+        if grant.settled or not (demand.buckets or demand.slots):
+            return
+        grant.settled = True
+        try:
+            await self._limiter.settle(demand)
+        except LimiterUnavailable as error:
+            log_cause(error)
+
+    def _scopes(self, principal: Principal) -> Iterator[tuple[str, Rates]]:
         plan = self._policy.plans.get(principal.plan)
         if plan is None:
             raise Forbidden(f"The plan {principal.plan!r} is not in plans.toml; ask the operator.")
-        return plan
+        yield f"user:{principal.user_id}", plan
+        yield "service", self._policy.service
+
+
+def _buckets(account: str, rates: Rates, tokens: int) -> Iterator[Bucket]:
+    if rates.requests_per_minute is not None:
+        yield Bucket("requests", f"{account}:requests", rates.requests_per_minute)
+    if rates.tokens_per_minute is not None:
+        yield Bucket("tokens", f"{account}:tokens", rates.tokens_per_minute, tokens)
+
+
+def _slots(account: str, rates: Rates, holder: str, seconds: float) -> Iterator[Slot]:
+    if rates.concurrent_generations is not None:
+        yield Slot(account, rates.concurrent_generations, holder, seconds)
+
+
+def _require_room(buckets: tuple[Bucket, ...]) -> None:
+    """Waiting does not help whoever asks for more than a full bucket."""
+    for bucket in buckets:
+        if bucket.take > bucket.capacity:
+            raise RequestTooLarge(
+                f"This request can use up to {bucket.take} tokens, and the limit is "
+                f"{bucket.capacity} tokens a minute. Send less, or ask for fewer output tokens."
+            )
 
 
 def refusal(admission: Admission) -> RateLimited:
     """The error for a request that was not admitted."""
-    limit = admission.longest_wait
-    kind = limit.bucket.kind
+    state = admission.longest_wait
+    wait = math.ceil(state.wait_seconds)
+    if isinstance(state, Place):
+        kind = "concurrency"
+        reached = (
+            f"{state.slot.capacity} generations at once is the limit; one ends within {wait} s."
+        )
+    else:
+        kind = state.bucket.kind
+        reached = f"The limit of {state.bucket.capacity} {kind} a minute is reached; wait {wait} s."
     metrics.refusals.labels(kind).inc()
-    wait = math.ceil(limit.wait_seconds)
     return RateLimited(
-        f"The limit of {limit.bucket.capacity} {kind} a minute is reached; wait {wait} s.",
-        param=kind,
-        retry_after=limit.wait_seconds,
-        headers=headers(admission),
+        reached, param=kind, retry_after=state.wait_seconds, headers=headers(admission)
     )
 
 
 def headers(admission: Admission) -> dict[str, str]:
-    """OpenAI's `x-ratelimit-*` headers."""
-    limit = admission.tightest
-    kind = limit.bucket.kind
+    """OpenAI's `x-ratelimit-*` headers: of each kind, the limit with the least left."""
+    return {**_headers("requests", admission), **_headers("tokens", admission)}
+
+
+def _headers(kind: Literal["requests", "tokens"], admission: Admission) -> dict[str, str]:
+    levels = [level for level in admission.levels if level.bucket.kind == kind]
+    if not levels:
+        return {}
+    tightest: Level = min(levels, key=lambda level: level.remaining)
     return {
-        f"x-ratelimit-limit-{kind}": str(limit.bucket.capacity),
-        f"x-ratelimit-remaining-{kind}": str(limit.remaining),
-        f"x-ratelimit-reset-{kind}": duration(limit.reset_seconds),
+        f"x-ratelimit-limit-{kind}": str(tightest.bucket.capacity),
+        f"x-ratelimit-remaining-{kind}": str(tightest.remaining),
+        f"x-ratelimit-reset-{kind}": duration(tightest.reset_seconds),
     }
 
 

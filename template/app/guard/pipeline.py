@@ -17,6 +17,7 @@ from app.guard.failures import explain, too_late
 from app.guard.generation import Call, Ending, Generation
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
+from app.ids import new_id
 from app.policy import Policy
 from app.providers.base import (
     Body,
@@ -33,6 +34,9 @@ from app.providers.base import (
 from app.providers.completion import Transcript, outcome_of
 from app.telemetry import metrics
 from app.telemetry.context import note
+
+# A slot's lease outlives the deadline by this: closing takes a moment.
+SLOT_MARGIN_SECONDS = 10
 
 
 class Guard:
@@ -67,10 +71,16 @@ class Guard:
             raise ProviderError(f"{missing} is not set, so this model cannot answer.")
         check_parameters(provider, model, call.body)
         bound = pricing.bound(model, call.body)
-        admission = await self._limits.admit(call.principal)
+        generation_id = new_id("pred")
+        lease_seconds = call.seconds + SLOT_MARGIN_SECONDS
+        grant = await self._limits.admit(call.principal, bound, generation_id, lease_seconds)
         job = Job(model, call.body, Deadline(call.seconds))
-        generation = Generation(call, model, provider, job, bound, admission)
-        await self._ledger.open(generation)
+        generation = Generation(call, model, provider, job, bound, grant, generation_id)
+        try:
+            await self._ledger.open(generation)
+        except BaseException:
+            await self._limits.withdraw(grant)
+            raise
         note(prediction_id=generation.id, model=model.id)
         return generation
 
@@ -139,7 +149,11 @@ class Guard:
     async def _settle(self, generation: Generation, ending: Ending) -> None:
         """Make the ending durable; the ledger goes on when the caller is cancelled meanwhile."""
         self._tell(generation, ending)
+        used = generation.used_tokens(ending)
+        # Beside the ledger's write, so that it takes no time of its own.
+        given_back = asyncio.create_task(self._limits.settle(generation.grant, used))
         await self._ledger.close(generation, ending)
+        await given_back
 
     def _tell(self, generation: Generation, ending: Ending) -> None:
         model, usage = generation.model.id, ending.usage or Usage()

@@ -25,16 +25,30 @@ class Memory(NamedTuple):
 class Bucket:
     """One limit and the units that a request takes from it."""
 
-    kind: Literal["requests", "attempts"]
+    kind: Literal["requests", "tokens", "attempts"]
     key: str
     capacity: int
     take: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One of `capacity` places, which `holder` keeps until it is settled, `seconds` at most.
+
+    Whoever has a place and asks again keeps it, for `seconds` from then.
+    """
+
+    key: str
+    capacity: int
+    holder: str
+    seconds: float
 
 
 class Demand(NamedTuple):
     """All that one request takes: granted as a whole, or refused and nothing is taken."""
 
     buckets: tuple[Bucket, ...]
+    slots: tuple[Slot, ...] = ()
 
 
 class Level(NamedTuple):
@@ -60,30 +74,43 @@ class Level(NamedTuple):
         return max(0.0, excess / self.bucket.capacity / 1e6)
 
 
+class Place(NamedTuple):
+    """How many hold a slot: with this request when it was admitted, or as it stands."""
+
+    slot: Slot
+    taken: int
+    wait_seconds: float
+    """Seconds until a place is free at the latest, by the leases; 0 when there is one now."""
+
+
 class Admission(NamedTuple):
-    """The answer to a demand, with the level of each of its buckets."""
+    """The answer to a demand, with the level of each bucket and the state of each slot."""
 
     admitted: bool
     levels: tuple[Level, ...]
+    places: tuple[Place, ...] = ()
 
     @property
-    def longest_wait(self) -> Level:
-        """The bucket that keeps a refused request out the longest."""
-        return max(self.levels, key=lambda level: level.wait_seconds)
-
-    @property
-    def tightest(self) -> Level:
-        """The bucket with the least left."""
-        return min(self.levels, key=lambda level: level.remaining)
+    def longest_wait(self) -> Level | Place:
+        """What keeps a refused request out the longest."""
+        states: list[Level | Place] = [*self.levels, *self.places]
+        return max(states, key=lambda state: state.wait_seconds)
 
 
 class Limiter(Protocol):
     """Where limits are counted. Exact over all processes that share the backend."""
 
     async def admit(self, demand: Demand) -> Admission:
-        """Take all units of `demand` in one atomic step, or nothing.
+        """Take all units and slots of `demand` in one atomic step, or nothing.
 
         Raises `LimiterUnavailable` when the backend does not answer: access fails closed.
+        """
+
+    async def settle(self, demand: Demand) -> None:
+        """Give back the units of `demand`, and free the slots of its holders.
+
+        A negative number of units is taken, also beyond the capacity. Not to be repeated for
+        units; a slot that is free stays free. Raises `LimiterUnavailable`.
         """
 
     async def remember(self, key: str, value: str, seconds: float) -> None:
@@ -105,6 +132,11 @@ class Limiter(Protocol):
 def leaked(bucket: Bucket, level: int, elapsed: int) -> int:
     """The level after `elapsed` microseconds."""
     return max(0, level - elapsed * bucket.capacity)
+
+
+def given_back(bucket: Bucket, level: int) -> int:
+    """The level without the units of `bucket`."""
+    return max(0, level - bucket.take * MINUTE)
 
 
 def fits(bucket: Bucket, level: int) -> bool:

@@ -1,8 +1,10 @@
 """Limits in Redis, exact over every process and replica that shares it."""
 
 import asyncio
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -12,40 +14,104 @@ from redis.exceptions import NoScriptError, RedisError
 from app.batcher import Batcher
 from app.errors import LimiterUnavailable, StartError
 from app.settings import Settings
-from app.state.base import MINUTE, Admission, Demand, Level, Memory
+from app.state.base import MINUTE, Admission, Demand, Level, Memory, Place
 
-# Admits a demand as a whole, by Redis's own clock. KEYS: a bucket each. ARGV: its capacity and
-# the units to take. A value is "level:microseconds". Answers {admitted, level, level, …}; doubles
-# are exact here, as levels stay below 2^53 for capacities up to 150 million a minute.
-ADMIT = """
+# Both scripts go by Redis's own clock, in microseconds. KEYS: the buckets, then the slots. ARGV:
+# how many buckets, capacity and units of each; of each slot capacity, holder and microseconds.
+# A bucket is kept as "level:microseconds", a slot as its holders in order of their leases' ends.
+# Doubles are exact here, as levels stay below 2^53 for capacities up to 150 million a minute.
+COMMON = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local levels, admitted = {}, 1
-for i, key in ipairs(KEYS) do
-  local capacity, take = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
-  local level, at = string.match(redis.call('GET', key) or '', '^(%d+):(%d+)$')
-  level = level and math.max(0, level - math.max(0, now - at) * capacity) or 0
-  levels[i] = level
-  if level + take * MINUTE > capacity * MINUTE then admitted = 0 end
+local buckets = tonumber(ARGV[1])
+local function bucket(i)
+  return tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1]) * MINUTE
 end
-if admitted == 1 then
-  for i, key in ipairs(KEYS) do
-    local capacity, take = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
-    levels[i] = levels[i] + take * MINUTE
-    local milliseconds = math.ceil(levels[i] / capacity / 1000) + 1
-    redis.call('SET', key, string.format('%.0f:%.0f', levels[i], now), 'PX', milliseconds)
+local function level_of(i, capacity)
+  local level, at = string.match(redis.call('GET', KEYS[i]) or '', '^(%d+):(%d+)$')
+  return level and math.max(0, level - math.max(0, now - at) * capacity) or 0
+end
+local function keep(i, level, capacity)
+  local milliseconds = math.ceil(level / capacity / 1000) + 1
+  redis.call('SET', KEYS[i], string.format('%.0f:%.0f', level, now), 'PX', milliseconds)
+end
+local function slot(i)
+  local at = 2 + 2 * buckets + 3 * (i - buckets - 1)
+  return tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
+end
+"""
+# Answers {admitted, level of each bucket, taken places and microseconds to wait of each slot}.
+ADMIT = """
+local answer, admitted = {1}, true
+for i = 1, buckets do
+  local capacity, take = bucket(i)
+  answer[1 + i] = level_of(i, capacity)
+  admitted = admitted and answer[1 + i] + take <= capacity * MINUTE
+end
+for i = buckets + 1, #KEYS do
+  local capacity, holder = slot(i)
+  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', string.format('%.0f', now))
+  local taken, wait = redis.call('ZCARD', KEYS[i]), 0
+  if taken >= capacity and not redis.call('ZSCORE', KEYS[i], holder) then
+    local rank = taken - capacity
+    wait = tonumber(redis.call('ZRANGE', KEYS[i], rank, rank, 'WITHSCORES')[2]) - now
+    admitted = false
   end
+  answer[#answer + 1] = taken
+  answer[#answer + 1] = wait
 end
-return {admitted, unpack(levels)}
-""".replace("MINUTE", str(MINUTE))
+if not admitted then
+  answer[1] = 0
+  return answer
+end
+for i = 1, buckets do
+  local capacity, take = bucket(i)
+  answer[1 + i] = answer[1 + i] + take
+  keep(i, answer[1 + i], capacity)
+end
+for i = buckets + 1, #KEYS do
+  local _, holder, microseconds = slot(i)
+  local new = redis.call('ZADD', KEYS[i], string.format('%.0f', now + microseconds), holder)
+  local milliseconds = math.ceil(microseconds / 1000)
+  redis.call('PEXPIRE', KEYS[i], math.max(milliseconds, redis.call('PTTL', KEYS[i])))
+  answer[2 * i - buckets] = answer[2 * i - buckets] + new
+end
+return answer
+"""
+SETTLE = """
+for i = 1, buckets do
+  local capacity, take = bucket(i)
+  keep(i, math.max(0, level_of(i, capacity) - take), capacity)
+end
+for i = buckets + 1, #KEYS do
+  local _, holder = slot(i)
+  redis.call('ZREM', KEYS[i], holder)
+end
+return {1}
+"""
+ADMIT, SETTLE = ((COMMON + script).replace("MINUTE", str(MINUTE)) for script in (ADMIT, SETTLE))
+DIGESTS = {
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    for script in (ADMIT, SETTLE)
+}
+# One script touches keys of a user and of the whole service: a cluster keeps what is in braces
+# together on one of its nodes.
+TOGETHER = "{limits}"
 TIMEOUT_SECONDS = 0.5
 CONNECTIONS = 16
 # A demand may wait behind another that is timing out.
 PATIENCE_SECONDS = 0.9
 
 
+class Step(NamedTuple):
+    """A script and what it is run for."""
+
+    script: str
+    demand: Demand
+
+
 class RedisLimiter:
-    """Levels in Redis. Demands that wait at the same time share one pipeline."""
+    """Levels and slots in Redis. What waits at the same time shares one pipeline."""
 
     def __init__(self, url: str) -> None:
         pool = BlockingConnectionPool.from_url(
@@ -54,30 +120,29 @@ class RedisLimiter:
             timeout=TIMEOUT_SECONDS,
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
-            # A connection that died with an earlier Redis is replaced once, without a pause.
-            retry=Retry(NoBackoff(), 1),
+            # Units that are given back twice could be taken twice. A connection that died with an
+            # earlier Redis is replaced before it is used.
+            retry=Retry(NoBackoff(), 0),
             protocol=3,
         )
         self._redis = Redis.from_pool(pool)
-        self._sha = ""
-        self._batcher: Batcher[Demand, Admission] = Batcher(self._admit_all)
+        self._batcher: Batcher[Step, Admission] = Batcher(self._run, abandoned=self._abandoned)
 
     async def admit(self, demand: Demand) -> Admission:
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                return await self._batcher.submit(demand)
-        except TimeoutError as error:
-            raise _unavailable() from error
+        return await self._submit(Step(ADMIT, demand))
+
+    async def settle(self, demand: Demand) -> None:
+        await self._submit(Step(SETTLE, demand))
 
     async def remember(self, key: str, value: str, seconds: float) -> None:
         with _faults():
-            await self._redis.set(f"memory:{key}", value, px=max(1, round(seconds * 1000)))
+            await self._redis.set(_memory(key), value, px=max(1, round(seconds * 1000)))
 
     async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            pipeline.get(f"memory:{key}")
-            pipeline.pttl(f"memory:{key}")
+            pipeline.get(_memory(key))
+            pipeline.pttl(_memory(key))
         with _faults():
             answers = await pipeline.execute()
         found = zip(answers[::2], answers[1::2], strict=True)
@@ -85,45 +150,72 @@ class RedisLimiter:
 
     async def forget(self, *keys: str) -> None:
         with _faults():
-            await self._redis.delete(*(f"memory:{key}" for key in keys))
+            await self._redis.delete(*map(_memory, keys))
 
     async def check(self) -> None:
         with _faults():
             await self._redis.ping()
 
     async def close(self) -> None:
+        await self._batcher.drain()
         await self._redis.aclose()
 
-    async def _admit_all(self, demands: list[Demand]) -> Sequence[Admission | Exception]:
+    async def _submit(self, step: Step) -> Admission:
         try:
-            if not self._sha:
-                self._sha = await self._redis.script_load(ADMIT)
-            answers = await self._send(demands)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await self._batcher.submit(step)
+        except TimeoutError as error:
+            raise _unavailable() from error
+
+    def _abandoned(self, step: Step, admission: Admission) -> None:
+        """Give back what was taken for somebody who left while Redis was asked."""
+        if step.script is ADMIT and admission.admitted:
+            done = self._batcher.enqueue(Step(SETTLE, step.demand))
+            done.add_done_callback(lambda _: done.exception())  # the lease ends it then
+
+    async def _run(self, steps: list[Step]) -> Sequence[Admission | Exception]:
+        try:
+            answers = await self._send(steps)
             lost = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-            if lost:  # Redis was restarted or flushed.
-                self._sha = await self._redis.script_load(ADMIT)
-                again = await self._send([demands[i] for i in lost])
+            if lost:  # Redis is new, was restarted or flushed.
+                for script in DIGESTS:
+                    await self._redis.script_load(script)
+                again = await self._send([steps[i] for i in lost])
                 for i, answer in zip(lost, again, strict=True):
                     answers[i] = answer
         except (RedisError, OSError) as error:
             raise _unavailable() from error
-        return [_admission(*pair) for pair in zip(demands, answers, strict=True)]
+        return [_result(step, answer) for step, answer in zip(steps, answers, strict=True)]
 
-    async def _send(self, demands: list[Demand]) -> list[list[int] | Exception]:
+    async def _send(self, steps: list[Step]) -> list[list[int] | Exception]:
         pipeline = self._redis.pipeline(transaction=False)
-        for demand in demands:
-            arguments = [n for bucket in demand.buckets for n in (bucket.capacity, bucket.take)]
-            keys = [f"limit:{bucket.key}" for bucket in demand.buckets]
-            pipeline.evalsha(self._sha, len(keys), *keys, *arguments)
+        for script, (buckets, slots) in steps:
+            keys = [f"{TOGETHER}:limit:{bucket.key}" for bucket in buckets]
+            keys += [f"{TOGETHER}:slot:{slot.key}" for slot in slots]
+            units = [n for bucket in buckets for n in (bucket.capacity, bucket.take)]
+            places = [x for s in slots for x in (s.capacity, s.holder, round(s.seconds * 1e6))]
+            pipeline.evalsha(DIGESTS[script], len(keys), *keys, len(buckets), *units, *places)
         return await pipeline.execute(raise_on_error=False)
 
 
-def _admission(demand: Demand, answer: list[int] | Exception) -> Admission | Exception:
+def _result(step: Step, answer: list[int] | Exception) -> Admission | Exception:
     if isinstance(answer, Exception):
         return _unavailable()
-    admitted, *levels = answer
-    pairs = zip(demand.buckets, levels, strict=True)
-    return Admission(bool(admitted), tuple(Level(bucket, level) for bucket, level in pairs))
+    buckets, slots = step.demand
+    if step.script is SETTLE:
+        return Admission(admitted=True, levels=())
+    admitted, *numbers = answer
+    levels, places = numbers[: len(buckets)], numbers[len(buckets) :]
+    pairs = zip(slots, places[::2], places[1::2], strict=True)
+    return Admission(
+        bool(admitted),
+        tuple(map(Level, buckets, levels)),
+        tuple(Place(slot, taken, wait / 1e6) for slot, taken, wait in pairs),
+    )
+
+
+def _memory(key: str) -> str:
+    return f"{TOGETHER}:memory:{key}"
 
 
 @contextmanager

@@ -93,8 +93,8 @@ class BasicAuthenticator:
         admission = await self._limiter.admit(
             Demand(
                 (
-                    Bucket("attempts", f"{{{account}}}:all", ATTEMPTS_ON_ACCOUNT),
-                    Bucket("attempts", f"{{{account}}}:{origin}", ATTEMPTS_FROM_ADDRESS),
+                    Bucket("attempts", f"{account}:all", ATTEMPTS_ON_ACCOUNT),
+                    Bucket("attempts", f"{account}:{origin}", ATTEMPTS_FROM_ADDRESS),
                 )
             )
         )
