@@ -17,6 +17,7 @@ from redis.crc import key_slot
 from app import wiring
 from app.errors import LimiterUnavailable, StartError
 from app.settings import Settings
+from app.state import redis as limiters
 from app.state.base import Bucket, Demand, Slot
 from app.state.redis import RedisLimiter
 from tests.backends import redis
@@ -148,7 +149,7 @@ async def test_a_frozen_redis_lets_nothing_pass_and_recovers(start: Start) -> No
 async def test_a_wrong_value_does_not_stop_others(redis_url: str) -> None:
     key = unique("key")
     with Redis.from_url(redis_url) as client:
-        client.rpush(f"{{limits}}:limit:{key}", "a list, and no level")
+        client.rpush(f"{limiters.TOGETHER}:limit:{key}", "a list, and no level")
     limiter = RedisLimiter(redis_url)
     wrong = limiter.admit(Demand((Bucket("requests", key, 5),)))
     right = limiter.admit(demand())
