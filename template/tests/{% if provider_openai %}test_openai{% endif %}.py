@@ -3,15 +3,20 @@
 import base64
 import json
 import struct
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
 
+from app.policy import Model
+from app.providers.base import Deadline, Job, ProviderFailure, Quota
+from app.providers.http import open_session
+from app.providers.openai import OpenAIProvider
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator
-from tests.support import Service, chat, error_of, said, sse
+from tests.support import POLICY, Service, chat, error_of, said, sse
 
 CHAT = "/v1/chat/completions"
 MODEL = "openai/chat"
@@ -258,3 +263,61 @@ async def test_what_embeddings_cost_is_what_was_counted_or_the_bound(
     assert (await client.post("/v1/embeddings", json=body)).status_code == 200
     assert await service.books() == (state, "ok")
     assert (await service.attempt()).cost_nano_usd == cost
+
+
+def job(model: str = MODEL) -> Job:
+    declared = Model.model_validate(POLICY[model])
+    body = {"input": "one"} if declared.kind == "embedding" else {"messages": chat()["messages"]}
+    return Job(declared, body, Deadline(60))
+
+
+@pytest.fixture
+async def provider(simulator: Simulator) -> AsyncIterator[OpenAIProvider]:
+    async with open_session() as session:
+        yield OpenAIProvider(session, simulator.environment["OPENAI_BASE_URL"], "key")
+
+
+async def ask(provider: OpenAIProvider, asked: Job, how: str) -> None:
+    if how == "stream":
+        async for _ in provider.stream(asked):
+            pass
+    else:
+        await provider.answer(asked)
+
+
+@pytest.mark.parametrize("how", ["answer", "stream", "embedding"])
+async def test_what_is_left_of_its_limits_is_noted(
+    simulator: Simulator, provider: OpenAIProvider, how: str
+) -> None:
+    model = "openai/embedding" if how == "embedding" else MODEL
+    calm = job(model)
+    await ask(provider, calm, how)
+    assert calm.quota == Quota(9999, 1_999_000, 0)
+    for seconds in (90, 0.25):
+        simulator.inject(Fault(kind="used_up", seconds=seconds))
+        last = job(model)
+        await ask(provider, last, how)
+        assert last.quota == Quota(9999, 0, seconds)
+
+
+@pytest.mark.parametrize(
+    ("form", "seconds", "told"), [("absent", 90, 90), ("absent", 0.25, 0.25), ("seconds", 7, 7)]
+)
+async def test_a_refusal_says_when_its_limit_is_over(
+    simulator: Simulator, provider: OpenAIProvider, form: str, seconds: float, told: float
+) -> None:
+    simulator.inject(Fault(kind="rate_limited", seconds=seconds, retry_after=form))
+    refused = job()
+    with pytest.raises(ProviderFailure) as caught:
+        await provider.answer(refused)
+    assert caught.value.retry_after == told
+    assert refused.quota == Quota(0, 1_999_000, seconds)
+
+
+async def test_other_failures_ask_for_no_pause(
+    simulator: Simulator, provider: OpenAIProvider
+) -> None:
+    simulator.inject(Fault(kind="error", status=500))
+    with pytest.raises(ProviderFailure) as caught:
+        await provider.answer(job())
+    assert caught.value.retry_after is None

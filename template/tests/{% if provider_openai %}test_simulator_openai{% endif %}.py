@@ -195,7 +195,7 @@ async def test_refusals(
     assert simulator.calls[0].billed is None
 
 
-@pytest.mark.parametrize(("seconds", "reset"), [(30, "30s"), (360, "6m0s"), (0.5, "0.5s")])
+@pytest.mark.parametrize(("seconds", "reset"), [(30, "30s"), (360, "6m0s"), (0.5, "500ms")])
 async def test_reached_limit_in_headers(
     simulator: Simulator, client: AsyncOpenAI, seconds: float, reset: str
 ) -> None:
@@ -206,6 +206,15 @@ async def test_reached_limit_in_headers(
     assert "retry-after" not in headers
     assert headers["x-ratelimit-remaining-requests"] == "0"
     assert headers["x-ratelimit-reset-requests"] == reset
+
+
+async def test_an_answer_may_use_up_a_limit(simulator: Simulator, client: AsyncOpenAI) -> None:
+    simulator.inject(Fault(kind="used_up", seconds=90))
+    raw = await client.chat.completions.with_raw_response.create(model=MODEL, messages=MESSAGES)
+    assert raw.parse().choices[0].message.content == "You said: one two three"
+    assert raw.headers["x-ratelimit-remaining-requests"] == "9999"
+    assert raw.headers["x-ratelimit-remaining-tokens"] == "0"
+    assert raw.headers["x-ratelimit-reset-tokens"] == "1m30s"
 
 
 @pytest.mark.parametrize(

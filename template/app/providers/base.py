@@ -86,12 +86,23 @@ class Deadline:
         return asyncio.timeout(self.remaining)
 
 
+class Quota(NamedTuple):
+    """What a provider said that is left of its limits.
+
+    `reset_seconds` is how long there is nothing left, 0 when there is something.
+    """
+
+    remaining_requests: int | None
+    remaining_tokens: int | None
+    reset_seconds: float
+
+
 @dataclass(slots=True)
 class Job:
     """One attempt at a provider: what is sent, and what is learnt on the way.
 
     `sent` turns true when the first byte may have left. `remote_id` is the provider's id of work
-    that runs on without us.
+    that runs on without us. `quota` is None where the provider tells nothing of its limits.
     """
 
     model: Model
@@ -99,14 +110,16 @@ class Job:
     deadline: Deadline
     sent: bool = False
     remote_id: str | None = None
+    quota: Quota | None = None
 
 
 class ProviderFailure(Exception):
     """A call failed. The message is for the operator.
 
-    `status` is the provider's HTTP status, if it answered; `retry_after` is in seconds. `billed`
-    is False when the provider's terms say that it does not bill this, None when unknown. `param`
-    is a parameter that the provider refused; `usage` is what it counted all the same.
+    `status` is the provider's HTTP status; None says that there was no answer, or no whole one.
+    `retry_after` is in seconds. `billed` is False when the provider's terms say that it does not
+    bill this, None when unknown. `param` is a parameter that the provider refused; `usage` is
+    what it counted all the same.
     """
 
     def __init__(
@@ -125,6 +138,10 @@ class ProviderFailure(Exception):
         self.billed = billed
         self.param = param
         self.usage = usage
+
+
+class BadAnswer(ProviderFailure):
+    """The provider answered, and the answer is of no use. Asking again would not mend it."""
 
 
 class Provider(Protocol):

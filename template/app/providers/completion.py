@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from app.providers.base import Body, Outcome, ProviderFailure, Usage
+from app.providers.base import BadAnswer, Body, Outcome, Usage
 
 MOST_TOKENS = 2**31 - 1
 # What reading an answer of another form raises.
@@ -27,7 +27,7 @@ def outcome_of(output: Body, asked: Mapping[str, Any]) -> Outcome:
     try:
         outcomes = [_outcome(choice, asked) for choice in output["choices"]] or [Outcome.EMPTY]
     except FORM_ERRORS as error:
-        raise ProviderFailure("the answer is no chat completion") from error
+        raise BadAnswer("the answer is no chat completion") from error
     return next((outcome for outcome in outcomes if outcome is not Outcome.OK), Outcome.OK)
 
 
@@ -66,7 +66,7 @@ class Transcript:
         try:
             self._add_choices(chunk)
         except FORM_ERRORS as error:
-            raise ProviderFailure("the stream has a chunk of no known form") from error
+            raise BadAnswer("the stream has a chunk of no known form") from error
 
     def _add_choices(self, chunk: Body) -> None:
         for part in chunk.get("choices") or ():

@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -11,12 +12,17 @@ from urllib.parse import urlsplit
 import aiohttp
 from pydantic_core import from_json, to_json
 
-from app.providers.base import Job, ProviderFailure
+from app.providers.base import BadAnswer, Job, ProviderFailure, Quota
 
 CONNECT_SECONDS = 5
 CONNECTIONS = 1000
 # A client's error is answered before any work is done, so nothing is billed for it.
 NOT_BILLED = frozenset({400, 401, 402, 403, 404, 405, 409, 413, 415, 422, 429})
+
+QUOTAS = ("requests", "tokens")
+# A duration as OpenAI writes it: 20ms, 1s, 6m0s.
+DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 Hint = Callable[[Mapping[str, Any]], float | None]
 
@@ -59,7 +65,7 @@ class Http:
         and redirects are not followed.
         """
         if urlsplit(url)[:2] != urlsplit(self.base_url)[:2]:
-            raise ProviderFailure("the provider points to another host")
+            raise BadAnswer("the provider points to another host")
         headers = {**self._headers, **headers}
         body = None if json is None else to_json(json)
         job.sent = True
@@ -67,8 +73,9 @@ class Http:
             async with self._session.request(
                 method, url, data=body, headers=headers, allow_redirects=False
             ) as response:
+                job.quota = quota(response.headers)
                 if response.status >= 300:
-                    raise await self._failure(response)
+                    raise await self._failure(response, job.quota)
                 yield response
         except aiohttp.ClientConnectorError as error:
             job.sent = False
@@ -81,7 +88,9 @@ class Http:
         async with self.request(job, method, url, json, **headers) as response:
             return decode(await response.read())
 
-    async def _failure(self, response: aiohttp.ClientResponse) -> ProviderFailure:
+    async def _failure(
+        self, response: aiohttp.ClientResponse, left: Quota | None
+    ) -> ProviderFailure:
         """What an error answer says: status, when to come back, which parameter is wrong."""
         try:
             details = from_json(await response.read())
@@ -93,7 +102,10 @@ class Http:
         return ProviderFailure(
             f"status {response.status}",
             status=response.status,
-            retry_after=retry_after(response.headers) or self._hint(details),
+            retry_after=retry_after(response.headers)
+            or self._hint(details)
+            or (left and left.reset_seconds)
+            or None,
             billed=False if response.status in NOT_BILLED else None,
             param=fields.get("param"),
         )
@@ -104,7 +116,7 @@ def decode(raw: bytes) -> Any:
     try:
         return from_json(raw)
     except ValueError as error:
-        raise ProviderFailure("the answer is not JSON") from error
+        raise BadAnswer("the answer is not JSON") from error
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -116,3 +128,24 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return None
+
+
+def quota(headers: Mapping[str, str]) -> Quota | None:
+    """What `x-ratelimit-remaining-…` and `x-ratelimit-reset-…` say, which OpenAI began to send."""
+    requests, tokens = (_count(headers.get(f"x-ratelimit-remaining-{name}", "")) for name in QUOTAS)
+    if requests is None and tokens is None:
+        return None
+    resets = (duration(headers.get(f"x-ratelimit-reset-{name}", "")) or 0.0 for name in QUOTAS)
+    pairs = zip((requests, tokens), resets, strict=True)
+    return Quota(requests, tokens, max(reset if left == 0 else 0.0 for left, reset in pairs))
+
+
+def duration(text: str) -> float | None:
+    """The seconds of a duration, None for what is none."""
+    if not text or DURATION.sub("", text):
+        return None
+    return sum(float(number) * UNITS[unit] for number, unit in DURATION.findall(text))
+
+
+def _count(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"\d{1,15}", text, re.ASCII) else None

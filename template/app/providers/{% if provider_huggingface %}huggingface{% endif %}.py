@@ -8,7 +8,7 @@ import aiohttp
 
 from app.errors import InvalidRequest
 from app.policy import Kind
-from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage, compute
+from app.providers.base import BadAnswer, Body, Chunks, Job, Reply, Usage, compute
 from app.providers.http import Http, decode
 from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat
 from app.settings import Settings
@@ -63,7 +63,7 @@ class HuggingFaceProvider:
             vectors = decode(await response.read())
             usage = compute_of(response)
         if not _are_vectors(vectors, len(texts)):
-            raise ProviderFailure("the answer has no embeddings")
+            raise BadAnswer("the answer has no embeddings")
         data = [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors)]
         output = {"object": "list", "model": job.model.name, "data": data}
         return Reply({**output, "usage": {"prompt_tokens": 0, "total_tokens": 0}}, usage)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import aiohttp
 
 from app.policy import Kind
-from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply
+from app.providers.base import BadAnswer, Body, Chunks, Job, Reply
 from app.providers.completion import usage_of
 from app.providers.http import Http
 from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat
@@ -47,7 +47,7 @@ class OpenAIProvider:
         body = {**job.body, "model": job.model.name}
         output = await self._http.json(job, "POST", self._url("embeddings"), body)
         if not isinstance(output, dict) or not isinstance(output.get("data"), list):
-            raise ProviderFailure("the answer has no embeddings")
+            raise BadAnswer("the answer has no embeddings")
         return Reply(output, usage_of(output.get("usage")))
 
     def _url(self, path: str) -> str:

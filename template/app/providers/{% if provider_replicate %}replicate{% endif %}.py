@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 
 from app.policy import Kind
-from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply, compute
+from app.providers.base import BadAnswer, Body, Chunks, Job, Reply, compute
 from app.providers.http import Http
 from app.settings import Settings
 
@@ -51,7 +51,7 @@ class ReplicateProvider:
 
     def stream(self, job: Job) -> Chunks:
         """Its models are tasks, and tasks are not streamed."""
-        raise ProviderFailure("tasks have no stream", billed=False)
+        raise BadAnswer("tasks have no stream", billed=False)
 
     async def cancel(self, job: Job) -> None:
         """Cancel what still runs, which ends its bill."""
@@ -90,10 +90,10 @@ def _checked(job: Job, answer: Any) -> Body:
     prediction: Body = answer if isinstance(answer, dict) else {}
     remote_id, status = prediction.get("id"), prediction.get("status")
     if not (isinstance(remote_id, str) and REMOTE_ID.fullmatch(remote_id)):
-        raise ProviderFailure("the answer is no prediction")
+        raise BadAnswer("the answer is no prediction")
     job.remote_id = remote_id
     if not isinstance(status, str):
-        raise ProviderFailure("the prediction has no status")
+        raise BadAnswer("the prediction has no status")
     return prediction
 
 
@@ -102,7 +102,7 @@ def _reply(prediction: Body) -> Reply:
     usage = compute(metrics.get("predict_time")) if isinstance(metrics, dict) else None
     if prediction.get("status") != "succeeded":
         status = prediction.get("status")
-        raise ProviderFailure(f"the prediction ended as {status!r}", usage=usage)
+        raise BadAnswer(f"the prediction ended as {status!r}", usage=usage)
     return Reply(prediction.get("output"), usage)
 
 

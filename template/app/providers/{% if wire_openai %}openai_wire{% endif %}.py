@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply
+from app.providers.base import BadAnswer, Body, Chunks, Job, ProviderFailure, Reply
 from app.providers.completion import usage_of
 from app.providers.http import Http, decode
 
@@ -32,7 +32,7 @@ async def chat(http: Http, job: Job, url: str, body: Body) -> Reply:
     """A chat completion in one piece."""
     output = await http.json(job, "POST", url, body)
     if not isinstance(output, dict) or not isinstance(output.get("choices"), list):
-        raise ProviderFailure("the answer has no choices")
+        raise BadAnswer("the answer has no choices")
     return Reply(output, usage_of(output.get("usage")))
 
 
@@ -44,7 +44,7 @@ async def stream_chat(http: Http, job: Job, url: str, body: Body) -> Chunks:
         async for block in response.content.iter_any():
             *lines, rest = (rest + block).split(b"\n")
             if len(rest) > LINE_BYTES:
-                raise ProviderFailure("a line of the stream is too long")
+                raise BadAnswer("a line of the stream is too long")
             events = list(_events(lines))
             chunks = [event for event in events if isinstance(event, dict)]
             if chunks:

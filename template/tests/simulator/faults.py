@@ -39,6 +39,7 @@ Kind = Literal[
     "filtered",  # finish_reason "content_filter"
     "no_usage",  # nothing says what it cost
     "excess_usage",  # it cost `excess` more than the request allowed
+    "used_up",  # its headers say that nothing is left of a limit for `seconds`
     # Predictions: what becomes of remote work.
     "failed",
     "canceled",  # by the provider, while it ran

@@ -1,12 +1,13 @@
 """OpenAI's API: chat completions, embeddings and the list of models."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tests.simulator.chat_format import CHAT_FAULTS, complete
 from tests.simulator.content import count_tokens
 from tests.simulator.exchange import Exchange, Reply, Route, encode
-from tests.simulator.faults import ANYWHERE, Refusal, RefusedError
+from tests.simulator.faults import ANYWHERE, Kind, Refusal, RefusedError
 from tests.simulator.vectors import DIMENSIONS, embed, to_base64
 
 _CHAT = """
@@ -18,6 +19,7 @@ stream_options temperature tool_choice tools top_logprobs top_p user verbosity
 web_search_options
 """
 CHAT_PARAMETERS = frozenset(_CHAT.split())
+EMBEDDING_FAULTS: frozenset[Kind] = ANYWHERE | {"no_usage", "excess_usage", "used_up"}
 EMBEDDING_PARAMETERS = frozenset({"input", "model", "dimensions", "encoding_format", "user"})
 
 _MODELS = ("gpt-4.1-mini", "text-embedding-3-small")
@@ -35,8 +37,8 @@ class OpenAI:
     def routes(self) -> Sequence[Route]:
         """List the routes."""
         return (
-            Route("POST", "/chat/completions", _chat, CHAT_FAULTS),
-            Route("POST", "/embeddings", _embeddings, ANYWHERE | {"no_usage", "excess_usage"}),
+            Route("POST", "/chat/completions", _chat, CHAT_FAULTS | {"used_up"}),
+            Route("POST", "/embeddings", _embeddings, EMBEDDING_FAULTS),
             Route("GET", "/models", _models),
         )
 
@@ -60,8 +62,7 @@ class OpenAI:
         status = refusal.status
         headers = dict(refusal.headers)
         if status == 429 and refusal.seconds is not None:
-            headers["x-ratelimit-remaining-requests"] = "0"
-            headers["x-ratelimit-reset-requests"] = _duration(refusal.seconds)
+            headers |= _used_up("requests", refusal.seconds)
         error = {
             "message": refusal.message,
             "type": _TYPES.get(status, _blame(status)),
@@ -80,16 +81,32 @@ def _blame(status: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Write a duration as OpenAI does: 30s, 6m0s."""
+    """Write a duration as OpenAI does: 20ms, 30s, 6m0s."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
     minutes, rest = divmod(seconds, 60)
     return f"{minutes:.0f}m{rest:g}s" if minutes else f"{rest:g}s"
+
+
+def _used_up(unit: str, seconds: float) -> dict[str, str]:
+    """The headers of a limit of which nothing is left."""
+    return {
+        f"x-ratelimit-remaining-{unit}": "0",
+        f"x-ratelimit-reset-{unit}": _duration(seconds),
+    }
+
+
+def _headers(exchange: Exchange) -> dict[str, str]:
+    if exchange.fault is None or not exchange.plays("used_up"):
+        return {}
+    return _used_up("tokens", exchange.fault.seconds)
 
 
 def _chat(exchange: Exchange) -> Reply:
     if "max_tokens" in exchange.body and "max_completion_tokens" in exchange.body:
         message = "Setting 'max_tokens' and 'max_completion_tokens' is not supported."
         raise RefusedError(Refusal(400, message, code="invalid_parameter_combination"))
-    return complete(exchange, CHAT_PARAMETERS)
+    return replace(complete(exchange, CHAT_PARAMETERS), headers=_headers(exchange))
 
 
 def _embeddings(exchange: Exchange) -> Reply:
@@ -108,7 +125,8 @@ def _embeddings(exchange: Exchange) -> Reply:
     }
     if not exchange.plays("no_usage"):
         answer["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return Reply(encode(answer), billed={"input_tokens": tokens, "output_tokens": 0})
+    billed = {"input_tokens": tokens, "output_tokens": 0}
+    return Reply(encode(answer), headers=_headers(exchange), billed=billed)
 
 
 def _embedding(body: dict[str, Any], index: int, text: str) -> dict[str, Any]:
