@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from app import wiring
-from app.admin.commands import start, stop
+from app.admin.commands import alert_key, start, stop
 from app.ask import ask
 from app.auth.principal import Role
 from app.auth.users import Users
@@ -31,7 +31,7 @@ users = typer.Typer(help="Users, their roles and plans.", no_args_is_help=True)
 app.add_typer(users, name="users")
 # The commands of the chosen way to log in are in its package.
 app.add_typer(import_module(".commands", wiring.auth.__name__).app)
-for work in (ask, stop, start, usage):
+for work in (ask, stop, start, usage, alert_key):
     command(app)(work)
 
 Email = Annotated[str, typer.Option(help="The user's e-mail address.")]

@@ -1,7 +1,9 @@
 """Builds the service: its parts in the lifespan, its routes on the application."""
 
+import asyncio
 import gc
-from collections.abc import AsyncIterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -17,9 +19,11 @@ from app.console import routes as console
 from app.db.pages import Pages
 from app.embeddings import routes as embeddings
 from app.errors import DatabaseUnavailable, StartError
+from app.guard.alerts import Alerts
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
 from app.guard.pipeline import Guard
+from app.guard.webhook import Webhook, signing_key
 from app.policy import Policy
 from app.predictions import routes as predictions
 from app.predictions.records import Records
@@ -28,7 +32,7 @@ from app.providers.base import Provider
 from app.providers.http import open_session
 from app.settings import Settings
 from app.signing import Signer
-from app.telemetry.logging import configure
+from app.telemetry.logging import configure, log
 from app.telemetry.middleware import RequestMiddleware
 from app.usage import routes as usage
 from app.usage.report import Report
@@ -107,6 +111,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             log_content=chosen.log_content,
         )
         stack.push_async_callback(guard.drain)
+        told = Alerts(database, rules, open_webhook(chosen, session))
+        await stack.enter_async_context(in_background(told.run()))
         runner = Runner(guard)
         stack.push_async_callback(runner.close)
         state = app.state
@@ -128,6 +134,25 @@ def _definitions(operation: dict[str, Any]) -> dict[str, Any]:
     schema = content.get("application/json", {}).get("schema", {})
     parts: dict[str, Any] = schema.pop("$defs", {})
     return parts
+
+
+@asynccontextmanager
+async def in_background(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `loops` until the end of the context. One that crashes is told, and the rest goes on."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    for task in tasks:
+        task.add_done_callback(_tell_crash)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _tell_crash(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log(logging.CRITICAL, "A background task crashed; restart the service", error=error)
 
 
 def open_providers(chosen: Settings, session: aiohttp.ClientSession) -> dict[str, Provider]:
@@ -159,3 +184,9 @@ def open_policy(chosen: Settings, providers: Mapping[str, Provider]) -> Policy:
 def signer(chosen: Settings) -> Signer:
     keys = chosen.secret_key.get_secret_value(), chosen.secret_key_previous.get_secret_value()
     return Signer(*keys)
+
+
+def open_webhook(chosen: Settings, session: aiohttp.ClientSession) -> Webhook | None:
+    """Where alerts are posted, if anywhere."""
+    url = chosen.alert_webhook_url.get_secret_value()
+    return Webhook(session, url, signing_key(signer(chosen))) if url else None

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import secrets
 import socket
 import tomllib
@@ -42,7 +43,12 @@ CREDENTIALS = [
     if name != "metrics_token"
 ]
 
-MODELS_TOML = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests/policy").glob("*.toml"))
+# Their prices were checked today, whenever that is.
+CHECKED = f"prices_checked = {utc_now().date()}"
+MODELS_TOML = "\n".join(
+    re.sub("prices_checked = .*", CHECKED, path.read_text("utf-8"))
+    for path in (ROOT / "tests/policy").glob("*.toml")
+)
 # The tests' models by their public names: those of the project may change.
 POLICY: dict[str, dict[str, Any]] = tomllib.loads(MODELS_TOML)["models"]
 PLANS_TOML = """

@@ -12,7 +12,7 @@ from app import wiring
 from app.cli import app
 from app.errors import LimiterUnavailable
 from app.settings import Settings
-from tests.support import CREDENTIALS, environment
+from tests.support import CHECKED, CREDENTIALS, environment
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ async def test_missing_keys_are_a_warning_and_old_prices_too(
         if name in CREDENTIALS or name.endswith("_base_url"):
             monkeypatch.delenv(name.upper())
     models = policy_dir / "models.toml"
-    text = models.read_text("utf-8").replace("2026-11-01", "2020-01-01", 1)
+    text = models.read_text("utf-8").replace(CHECKED, "prices_checked = 2020-01-01", 1)
     models.write_text(text, encoding="utf-8")
     code, findings = await _examine()
     assert code == 0

@@ -69,7 +69,7 @@ async def test_labels_name_nobody(service: Service) -> None:
     assert user.id not in text
     families = list(text_string_to_metric_families(text))
     labels = {label for f in families for sample in f.samples for label in sample.labels}
-    known = {"method", "route", "status", "model", "outcome", "direction", "limit", "le"}
+    known = {"method", "route", "status", "model", "outcome", "direction", "limit", "kind", "le"}
     own = {"generation", "implementation", "major", "minor", "patchlevel", "version"}  # Python's
     assert labels <= known | own
 

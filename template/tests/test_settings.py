@@ -113,6 +113,8 @@ def test_all_weak_secrets_are_named(
         ("WEB_CONCURRENCY", "0"),
         ("LOG_LEVEL", "LOUD"),
         ("LOG_CONTENT", "perhaps"),
+        ("ALERT_WEBHOOK_URL", "ftp://example.com"),
+        ("ALERT_WEBHOOK_URL", "https:///alerts"),
         ("MAX_BODY_BYTES", "10"),
         ("REQUEST_DEADLINE_SECONDS", "0"),
         ("REQUEST_DEADLINE_SECONDS", "soon"),
@@ -125,10 +127,11 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
 
 def test_all_wrong_values_are_named_and_none_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     canary = unique("canary")
-    for name in ("PORT", "LOG_LEVEL"):
+    names = ["ALERT_WEBHOOK_URL", "LOG_LEVEL", "PORT"]
+    for name in names:
         monkeypatch.setenv(name, canary)
     problem = _problem()
-    assert sorted(line.partition(":")[0] for line in problem.splitlines()) == ["LOG_LEVEL", "PORT"]
+    assert sorted(line.partition(":")[0] for line in problem.splitlines()) == names
     assert canary not in problem
 
 

@@ -1,4 +1,4 @@
-"""`python -m app stop` and `start`."""
+"""`python -m app stop`, `start` and `alert-key`."""
 
 from typing import Annotated
 
@@ -8,6 +8,8 @@ from app.admin.schemas import Stop
 from app.admin.stops import SERVICE, Stops
 from app.command import Json, Session, show
 from app.db.audit import COMMAND_LINE
+from app.guard.webhook import signing_key
+from app.main import signer
 from app.policy import load
 
 Target = Annotated[
@@ -33,6 +35,12 @@ async def start(session: Session, target: Target = SERVICE, as_json: Json = Fals
     stops = _stops(session)
     await stops.start(target, COMMAND_LINE)
     await _tell(stops, as_json)
+
+
+async def alert_key(session: Session, as_json: Json = False) -> None:
+    """Show the key that signs what is posted to ALERT_WEBHOOK_URL, for its receiver."""
+    key = signing_key(signer(session.settings))
+    show({"key": key}, as_json, key)
 
 
 def _stops(session: Session) -> Stops:

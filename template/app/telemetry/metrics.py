@@ -23,6 +23,7 @@ generation_seconds = Histogram(
 tokens = Counter("tokens", "Tokens used", ["model", "direction"])
 cost = Counter("cost_nano_usd", "Settled cost in nano-dollars", ["model"])
 refusals = Counter("limit_refusals", "Requests refused by a limit", ["limit"])
+alerts = Counter("alerts", "Alerts that the owner was told of", ["kind"])
 
 
 def expose() -> tuple[bytes, str]:
