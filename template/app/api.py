@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints, 
 from pydantic_core import to_json
 
 from app.auth.dependencies import authenticate
-from app.auth.principal import Principal
+from app.auth.principal import Principal, Scope
 from app.errors import InvalidRequest
+from app.guard.claims import Key
 from app.guard.generation import Call, Generation
+from app.guard.idempotency import Idempotency, Work
 from app.policy import Kind
 
 Time = Annotated[
@@ -65,12 +67,6 @@ class Asking:
         self, kind: Kind, model: str, body: dict[str, Any], seconds: float | None = None
     ) -> Call:
         """A call within `seconds`. Raises `InvalidRequest` for what cannot be sent or kept."""
-        key = self.request.headers.get("idempotency-key")
-        if key is not None and not 1 <= len(key) <= LONGEST_KEY:
-            raise InvalidRequest(
-                f"Idempotency-Key: must have 1 to {LONGEST_KEY} characters.",
-                param="idempotency-key",
-            )
         try:
             to_json(body)
         except ValueError as error:
@@ -79,7 +75,29 @@ class Asking:
             ) from error
         seconds = seconds or self.request.app.state.settings.request_deadline_seconds
         request_id = self.request.state.request_id
-        return Call(self.caller, kind, model, body, request_id, seconds, key)
+        return Call(self.caller, kind, model, body, request_id, seconds, self._key())
+
+    async def once(self, body: BaseModel, work: Work, *, later: bool = False) -> Response:
+        """What `work` answers to `body`, or answered before to the same `Idempotency-Key`.
+
+        `later` says that nobody waits for the generation.
+        """
+        name = self._key()
+        if name is None:
+            return await work()
+        self.caller.require(Scope.GENERATE)
+        idempotency: Idempotency = self.request.app.state.idempotency
+        key = Key(self.caller.user_id, self.request.scope["route"].path, name)
+        return await idempotency.answer(key, [body.model_dump(), later], work)
+
+    def _key(self) -> str | None:
+        key = self.request.headers.get("idempotency-key")
+        if key is not None and not 1 <= len(key) <= LONGEST_KEY:
+            raise InvalidRequest(
+                f"Idempotency-Key: must have 1 to {LONGEST_KEY} characters.",
+                param="idempotency-key",
+            )
+        return key
 
 
 async def asking(request: Request) -> Asking:
@@ -89,7 +107,12 @@ async def asking(request: Request) -> Asking:
 
 def takes(schema: type[BaseModel]) -> dict[str, Any]:
     """What the API's description says of a route that reads its body by `Asking.read`."""
-    key = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}}
+    key = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "The same request with the same key gets the first answer again, for a day.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+    }
     reference = "#/components/schemas/{model}"
     content = {"schema": schema.model_json_schema(ref_template=reference)}
     return {

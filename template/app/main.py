@@ -20,6 +20,8 @@ from app.db.pages import Pages
 from app.embeddings import routes as embeddings
 from app.errors import DatabaseUnavailable, StartError
 from app.guard.alerts import Alerts
+from app.guard.claims import Claims
+from app.guard.idempotency import Idempotency
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
 from app.guard.pipeline import Guard
@@ -30,6 +32,7 @@ from app.predictions.records import Records
 from app.predictions.runner import Runner
 from app.providers.base import Provider
 from app.providers.http import open_session
+from app.sealing import Sealer
 from app.settings import Settings
 from app.signing import Signer
 from app.telemetry.logging import configure, log
@@ -115,7 +118,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await stack.enter_async_context(in_background(told.run()))
         runner = Runner(guard)
         stack.push_async_callback(runner.close)
+        claims = Claims(database, chosen.request_deadline_seconds)
+        stack.push_async_callback(claims.drain)
         state = app.state
+        state.idempotency = Idempotency(claims, Sealer("idempotency", *secret_keys(chosen)))
         state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
         state.policy, state.users, state.stops = rules, Users(database), Stops(database, rules)
         state.report = Report(database, rules)
@@ -182,11 +188,15 @@ def open_policy(chosen: Settings, providers: Mapping[str, Provider]) -> Policy:
 
 
 def signer(chosen: Settings) -> Signer:
-    keys = chosen.secret_key.get_secret_value(), chosen.secret_key_previous.get_secret_value()
-    return Signer(*keys)
+    return Signer(*secret_keys(chosen))
 
 
 def open_webhook(chosen: Settings, session: aiohttp.ClientSession) -> Webhook | None:
     """Where alerts are posted, if anywhere."""
     url = chosen.alert_webhook_url.get_secret_value()
     return Webhook(session, url, signing_key(signer(chosen))) if url else None
+
+
+def secret_keys(chosen: Settings) -> tuple[str, str]:
+    """The key in use, and the one before, which may be empty."""
+    return chosen.secret_key.get_secret_value(), chosen.secret_key_previous.get_secret_value()

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.api import answer, asking, takes
+from app.api import Asking, answer, asking, takes
 from app.auth.dependencies import ERRORS
 from app.chat.schemas import ChatRequest
 from app.chat.stream import ChatStream
@@ -16,7 +16,11 @@ async def create_chat_completion(request: Request) -> Response:
     """A model's answer to a conversation, in one piece or as a stream of chunks."""
     asked = await asking(request)
     body = await asked.read(ChatRequest)
-    guard: Guard = request.app.state.guard
+    return await asked.once(body, lambda: _complete(asked, body))
+
+
+async def _complete(asked: Asking, body: ChatRequest) -> Response:
+    guard: Guard = asked.request.app.state.guard
     call = asked.call("chat", body.model, body.body())
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage

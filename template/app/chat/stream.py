@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from app.errors import ServiceError, log_cause
 from app.guard.failures import too_late
 from app.guard.generation import Generation
+from app.guard.idempotency import DONE, EVENTS
 from app.providers.base import Body, Chunks
 
 LAST_WORD_SECONDS = 1.0
@@ -23,7 +24,7 @@ class ChatStream(Response):
     without `[DONE]`.
     """
 
-    media_type = "text/event-stream"
+    media_type = EVENTS
 
     def __init__(
         self, generation: Generation, first: list[Body], chunks: Chunks, *, with_usage: bool
@@ -56,7 +57,7 @@ class ChatStream(Response):
                 await self._send(send, self._first)
                 async for chunks in self._chunks:
                     await self._send(send, chunks)
-            last = b"data: [DONE]\n\n"
+            last = DONE
         except TimeoutError:
             last = _event(too_late(self._generation.call.seconds).body())
         except ServiceError as error:

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.api import answer, asking, takes
+from app.api import Asking, answer, asking, takes
 from app.auth.dependencies import ERRORS
 from app.embeddings.schemas import EmbeddingRequest
 from app.guard.pipeline import Guard
@@ -15,7 +15,11 @@ async def create_embedding(request: Request) -> Response:
     """Vectors for texts."""
     asked = await asking(request)
     body = await asked.read(EmbeddingRequest)
-    guard: Guard = request.app.state.guard
+    return await asked.once(body, lambda: _embed(asked, body))
+
+
+async def _embed(asked: Asking, body: EmbeddingRequest) -> Response:
+    guard: Guard = asked.request.app.state.guard
     call = asked.call("embedding", body.model, body.body())
     # Vectors can be made again and are large: the record keeps what was asked, not them.
     call.keep_output = False

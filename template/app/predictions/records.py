@@ -3,11 +3,12 @@
 import re
 from typing import Any
 
-from sqlalchemy import Row, Select, select, update
+from sqlalchemy import Connection, Row, Select, Update, select, update
 
 from app.db.engine import Database
 from app.db.tables import predictions, utc_now
 from app.errors import NotFound
+from app.guard.claims import erasing
 
 PREDICTION_ID = re.compile(r"pred_[0-9a-f]{32}")
 
@@ -28,18 +29,28 @@ class Records:
 
     async def rate(self, user_id: str, prediction_id: str, feedback: dict[str, Any]) -> None:
         """Keep what the user thinks of an answer, in place of what was thought before."""
-        await self._change(user_id, prediction_id, feedback=feedback)
+        rated = _changing(user_id, prediction_id, feedback=feedback)
+        await self._change(user_id, prediction_id, rated)
 
     async def erase(self, user_id: str, prediction_id: str) -> None:
-        """Remove the content; what it cost stays in the ledger."""
+        """Remove the content, also from replays; what it cost stays in the ledger."""
         nothing = {"input": None, "output": None, "error": None, "feedback": None}
-        await self._change(user_id, prediction_id, **nothing, erased_at=utc_now())
+        erased = _changing(user_id, prediction_id, **nothing, erased_at=utc_now())
+        await self._change(user_id, prediction_id, erased, erasing(prediction_id))
 
-    async def _change(self, user_id: str, prediction_id: str, **values: Any) -> None:
+    async def _change(self, user_id: str, prediction_id: str, *changes: Update) -> None:
         await self.get(user_id, prediction_id)
-        own = predictions.c.id == prediction_id, predictions.c.user_id == user_id
-        change = update(predictions).where(*own).values(**values)
-        await self._database.transact(lambda connection: connection.execute(change))
+
+        def work(connection: Connection) -> None:
+            for change in changes:
+                connection.execute(change)
+
+        await self._database.transact(work)
+
+
+def _changing(user_id: str, prediction_id: str, **values: Any) -> Update:
+    own = predictions.c.id == prediction_id, predictions.c.user_id == user_id
+    return update(predictions).where(*own).values(**values)
 
 
 def owned(user_id: str) -> Select[Any]:

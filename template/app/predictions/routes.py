@@ -1,10 +1,11 @@
 """`/v1/predictions`: any model with any input, and the caller's own records."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from app.api import Page, PageSize, asking, takes
+from app.api import Asking, Page, PageSize, asking, takes
 from app.auth.dependencies import ERRORS, Caller
 from app.auth.principal import Scope
 from app.db.pages import Pages
@@ -23,33 +24,38 @@ router = APIRouter(prefix="/v1/predictions", tags=["predictions"], responses=ERR
 @router.post(
     "",
     status_code=201,
+    response_model=Prediction,
     responses={202: {"model": Prediction}},
     openapi_extra=takes(PredictionRequest),
 )
 async def create_prediction(
-    request: Request, response: Response, prefer: Annotated[str, Header()] = ""
-) -> Prediction:
+    request: Request, prefer: Annotated[str, Header()] = ""
+) -> Response:
     """Ask any model. Waits for the answer, or with `Prefer: respond-async` answers 202 at once."""
     asked = await asking(request)
     body = await asked.read(PredictionRequest)
-    state = request.app.state
+    later = "respond-async" in prefer
+    return await asked.once(body, lambda: _predict(asked, body, later=later), later=later)
+
+
+async def _predict(asked: Asking, body: PredictionRequest, *, later: bool) -> Response:
+    state = asked.request.app.state
     guard: Guard = state.guard
     policy: Policy = state.policy
     model = policy.model(body.model)
-    later = "respond-async" in prefer
     seconds = _seconds(model, state.settings) if later else None
     call = asked.call(model.kind, model.id, body_of(model.kind, body.input), seconds)
     generation = await guard.begin(call)
-    response.headers.update(generation.headers)
     if later:
         runner: Runner = state.runner
         runner.start(generation)
-        response.status_code = 202
-        response.headers["Location"] = f"/v1/predictions/{generation.id}"
-        return await _read(state.records, asked.caller.user_id, generation.id)
+        prediction = await _read(state.records, asked.caller.user_id, generation.id)
+        location = f"/v1/predictions/{generation.id}"
+        return _answer(prediction, 202, {**generation.headers, "Location": location})
     reply = await guard.finish(generation)
     prediction = await _read(state.records, asked.caller.user_id, generation.id)
-    return prediction.model_copy(update={"input": body.input, "output": reply.output})
+    whole = prediction.model_copy(update={"input": body.input, "output": reply.output})
+    return _answer(whole, 201, generation.headers)
 
 
 @router.get("")
@@ -93,6 +99,10 @@ async def rate_prediction(
     records: Records = request.app.state.records
     await records.rate(caller.user_id, prediction_id, body.model_dump())
     return body
+
+
+def _answer(prediction: Prediction, status: int, headers: Mapping[str, str]) -> Response:
+    return Response(prediction.model_dump_json(), status, headers, "application/json")
 
 
 async def _read(records: Records, user_id: str, prediction_id: str) -> Prediction:

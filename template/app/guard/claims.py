@@ -1,0 +1,239 @@
+"""The table behind `Idempotency-Key`: which request has a key, and what became of it."""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Executable,
+    Index,
+    LargeBinary,
+    Row,
+    String,
+    Table,
+    UniqueConstraint,
+    Update,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from app.batcher import Batcher
+from app.db.engine import Database
+from app.db.tables import UtcDateTime, metadata, owner, predictions
+from app.errors import DatabaseUnavailable, IdempotencyInFlight
+from app.guard.ledger import LEASE_MARGIN
+from app.ids import new_id
+from app.telemetry.logging import log
+
+KEPT = dt.timedelta(hours=24)
+SWEPT_AT_ONCE = 100
+RETRY_SECONDS = 1
+# The end of an answer waits until it is stored, but not for a slow database.
+STORE_SECONDS = 0.5
+
+
+class State(StrEnum):
+    """What became of the first request with a key."""
+
+    RUNNING = "running"
+    ANSWERED = "answered"
+    LOST = "lost"
+    TOO_LARGE = "too_large"
+    ERASED = "erased"
+
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    owner(),
+    Column("route", String(200), nullable=False),
+    Column("key", String(255), nullable=False),
+    # A digest of what was asked, and the answer; both sealed.
+    Column("request", LargeBinary, nullable=False),
+    Column("answer", LargeBinary),
+    Column("state", String(20), nullable=False),
+    Column("prediction_id", String(40)),
+    # What still runs by then was lost.
+    Column("lease_until", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    UniqueConstraint("user_id", "route", "key"),
+    Index(None, "prediction_id"),
+    Index(None, "expires_at"),
+)
+
+
+class Key(NamedTuple):
+    """Whose key, for which route, and the key itself."""
+
+    user_id: str
+    route: str
+    name: str
+
+
+class Claim(NamedTuple):
+    """A key that a request has taken."""
+
+    id: str
+    key: Key
+
+
+class Step(NamedTuple):
+    """What a request does to the table, at one time with others."""
+
+    key: Key
+    work: Callable[[Connection], Claim | Row[Any] | Exception | None]
+
+
+class Claims:
+    """Over all processes, one request has a key: the one that could insert its row.
+
+    `seconds` is the longest that a request takes; what runs on after that and a margin was lost.
+    The database's clock decides.
+    """
+
+    def __init__(self, database: Database, seconds: float) -> None:
+        self._database = database
+        self._lease = dt.timedelta(seconds=seconds) + LEASE_MARGIN
+        self._batcher: Batcher[Step, Claim | Row[Any] | None] = Batcher(self._write)
+
+    async def take(self, key: Key, request: bytes) -> Claim | Row[Any]:
+        """Take the key for `request`; or the row of the one that has it, `overdue` when lost.
+
+        Raises `DatabaseUnavailable`, and `IdempotencyInFlight` when that cannot be told.
+        """
+        taken = await self._batcher.submit(Step(key, lambda c: self._take(c, key, request)))
+        assert taken is not None, "a claim or a row"
+        return taken
+
+    async def store(self, claim: Claim, answer: bytes, prediction_id: str) -> None:
+        """Keep a complete answer for replays, unless it was erased meanwhile."""
+        erased = (
+            select(predictions.c.id)
+            .where(predictions.c.id == prediction_id, predictions.c.erased_at.is_not(None))
+            .exists()
+        )
+        await self._end(
+            claim,
+            _change(claim).values(
+                state=case((erased, State.ERASED), else_=State.ANSWERED),
+                answer=case((~erased, answer)),
+                prediction_id=prediction_id,
+            ),
+        )
+
+    async def spend(self, claim: Claim, state: State) -> None:
+        """The request may have been carried out, and there is no answer to replay."""
+        await self._end(claim, _change(claim).values(state=state))
+
+    async def free(self, claim: Claim) -> None:
+        """The next request runs."""
+        await self._end(claim, delete(idempotency).where(idempotency.c.id == claim.id))
+
+    async def drain(self) -> None:
+        """Wait until nothing is being written."""
+        await self._batcher.drain()
+
+    async def _end(self, claim: Claim, statement: Executable) -> None:
+        """When this fails, the answer is an answer all the same: its key is taken until the lease
+        ends, and spent afterwards.
+        """
+
+        def work(connection: Connection) -> None:
+            connection.execute(statement)
+
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                await self._batcher.submit(Step(claim.key, work))
+        except (DatabaseUnavailable, TimeoutError) as error:
+            log(logging.WARNING, "The end of an idempotent request was not written", error=error)
+
+    async def _write(self, steps: list[Step]) -> Sequence[Claim | Row[Any] | Exception | None]:
+        # In one order everywhere, so that no two processes wait for each other.
+        order = sorted(range(len(steps)), key=lambda place: steps[place].key)
+
+        def work(connection: Connection) -> list[Claim | Row[Any] | Exception | None]:
+            results = {place: steps[place].work(connection) for place in order}
+            return [results[place] for place in range(len(steps))]
+
+        return await self._database.transact(work)
+
+    def _take(
+        self, connection: Connection, key: Key, request: bytes
+    ) -> Claim | Row[Any] | IdempotencyInFlight:
+        now = connection.execute(select(func.now(type_=UtcDateTime()))).scalar_one()
+        _sweep(connection, key, now)
+        if found := _find(connection, key, now):
+            return found
+        claim = Claim(new_id("idem"), key)
+        row = {
+            "id": claim.id,
+            "user_id": key.user_id,
+            "route": key.route,
+            "key": key.name,
+            "request": request,
+            "state": State.RUNNING,
+            "lease_until": now + self._lease,
+            "expires_at": now + KEPT,
+        }
+        try:
+            with connection.begin_nested():
+                connection.execute(insert(idempotency), row)
+        except IntegrityError:
+            # Another process was faster, and may have ended with an error since.
+            return _find(connection, key, now) or in_flight()
+        return claim
+
+
+def in_flight() -> IdempotencyInFlight:
+    return IdempotencyInFlight(
+        "The first request with this Idempotency-Key still runs; try again later.",
+        retry_after=RETRY_SECONDS,
+    )
+
+
+def erasing(prediction_id: str) -> Update:
+    """Removes the stored answer of a prediction."""
+    stored = idempotency.c.prediction_id == prediction_id
+    return update(idempotency).where(stored).values(state=State.ERASED, answer=None)
+
+
+def _find(connection: Connection, key: Key, now: dt.datetime) -> Row[Any] | None:
+    overdue = (idempotency.c.lease_until <= now).label("overdue")
+    return connection.execute(select(idempotency, overdue).where(_is(key))).first()
+
+
+def _sweep(connection: Connection, key: Key, now: dt.datetime) -> None:
+    """Remove what has expired: the row of this key, and some of the others."""
+    expired = idempotency.c.expires_at <= now
+    oldest = (
+        select(idempotency.c.id)
+        .where(expired)
+        .order_by(idempotency.c.expires_at)
+        .limit(SWEPT_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    rows = or_(idempotency.c.id.in_(oldest), _is(key))
+    connection.execute(delete(idempotency).where(expired, rows))
+
+
+def _is(key: Key) -> ColumnElement[bool]:
+    table = idempotency.c
+    return and_(table.user_id == key.user_id, table.route == key.route, table.key == key.name)
+
+
+def _change(claim: Claim) -> Update:
+    return update(idempotency).where(idempotency.c.id == claim.id)

@@ -1,0 +1,41 @@
+"""Encryption with `SECRET_KEY`, which can be rotated without losing what was sealed."""
+
+import secrets
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic_core import to_json
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+
+
+class Sealer:
+    """Seals with the first secret, and opens what was sealed with any of them (`SECRET_KEY`, then
+    `SECRET_KEY_PREVIOUS`): AES-256-GCM with keys derived for one `purpose`.
+    """
+
+    def __init__(self, purpose: str, *secret_keys: str) -> None:
+        self._ciphers = [AESGCM(_derive(purpose, key)) for key in secret_keys if key]
+
+    def seal(self, message: bytes, *about: str) -> bytes:
+        """`message`, encrypted; it opens only with the same `about`, which says what it is of."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + self._ciphers[0].encrypt(nonce, message, to_json(about))
+
+    def open(self, sealed: bytes, *about: str) -> bytes | None:
+        """The message, or nothing when no secret opens it as what it should be."""
+        nonce, encrypted = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(nonce, encrypted, to_json(about))
+            except InvalidTag:
+                continue
+        return None
+
+
+def _derive(purpose: str, secret_key: str) -> bytes:
+    kdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode())
+    return kdf.derive(secret_key.encode())
