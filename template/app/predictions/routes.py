@@ -28,9 +28,7 @@ router = APIRouter(prefix="/v1/predictions", tags=["predictions"], responses=ERR
     responses={202: {"model": Prediction}},
     openapi_extra=takes(PredictionRequest),
 )
-async def create_prediction(
-    request: Request, prefer: Annotated[str, Header()] = ""
-) -> Response:
+async def create_prediction(request: Request, prefer: Annotated[str, Header()] = "") -> Response:
     """Ask any model. Waits for the answer, or with `Prefer: respond-async` answers 202 at once."""
     asked = await asking(request)
     body = await asked.read(PredictionRequest)
