@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: one request, one call, one bill, and the same answer as often as it is asked."""
+"""`Idempotency-Key`: one call, one bill, and the same answer as often as it is asked for."""
 
 import asyncio
 import datetime as dt

@@ -20,6 +20,19 @@ async def test_two_services_admit_no_more_than_one(start: Start) -> None:
     assert len(await one.rows(predictions)) == 5
 
 
+async def test_of_the_requests_with_one_key_one_runs(start: Start) -> None:
+    one, other = await start(), await start()
+    user = await one.create_user()
+    clients = [one.client(user), other.client(user)]
+    key = {"Idempotency-Key": "once"}
+    requests = [client.post(CHAT, json=chat(), headers=key) for client in clients * 20]
+    answers = await asyncio.gather(*requests)
+    assert set(Counter(answer.status_code for answer in answers)) <= {200, 409}
+    replays = [await client.post(CHAT, json=chat(), headers=key) for client in clients]
+    served = {answer.content for answer in [*answers, *replays] if answer.is_success}
+    assert len(served) == len(await one.rows(predictions)) == 1
+
+
 async def test_what_one_recorded_the_other_shows(start: Start) -> None:
     one, other = await start(), await start()
     user = await one.create_user()
