@@ -9,12 +9,14 @@ from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from app.errors import ServiceError, log_cause
+from app.guard.claims import STORE_SECONDS
 from app.guard.failures import too_late
 from app.guard.generation import Generation
 from app.guard.idempotency import DONE, EVENTS
 from app.providers.base import Body, Chunks
 
-LAST_WORD_SECONDS = 1.0
+# More than the last word may wait until the answer is stored.
+LAST_WORD_SECONDS = STORE_SECONDS + 1
 
 
 class ChatStream(Response):

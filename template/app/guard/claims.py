@@ -42,7 +42,7 @@ KEPT = dt.timedelta(hours=24)
 SWEPT_AT_ONCE = 100
 RETRY_SECONDS = 1
 # The end of an answer waits until it is stored, but not for a slow database.
-STORE_SECONDS = 0.5
+STORE_SECONDS = 2.0
 
 
 class State(StrEnum):
