@@ -22,6 +22,7 @@ from app.errors import DatabaseUnavailable, StartError
 from app.guard.alerts import Alerts
 from app.guard.claims import Claims
 from app.guard.idempotency import Idempotency
+from app.guard.cooldown import Cooldown
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
 from app.guard.pipeline import Guard
@@ -124,7 +125,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.idempotency = Idempotency(claims, Sealer("idempotency", *secret_keys(chosen)))
         state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
         state.policy, state.users, state.stops = rules, Users(database), Stops(database, rules)
-        state.report = Report(database, rules)
+        state.report, state.cooldown = Report(database, rules), Cooldown(limiter)
         state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
         state.records, state.pages = Records(database), Pages(database, signer(chosen))
         # All that is loaded now stays, and a request leaves little for the collector: it need not

@@ -8,6 +8,7 @@ from sqlalchemy import Select, select
 from app.admin.access import Administrator, reads_everything
 from app.admin.schemas import (
     AuditEntry,
+    ProviderState,
     StartRequest,
     Stop,
     StopList,
@@ -16,7 +17,7 @@ from app.admin.schemas import (
     UserChange,
     UserPrediction,
 )
-from app.admin.stops import Stops
+from app.admin.stops import SERVICE, Stops
 from app.api import Page, PageSize
 from app.auth.dependencies import ERRORS
 from app.auth.principal import Role
@@ -24,6 +25,7 @@ from app.auth.users import USER_ID, Users
 from app.db.pages import Pages
 from app.db.tables import audit, predictions, users
 from app.errors import Conflict, InvalidRequest
+from app.guard.cooldown import Circuit, Cooldown
 from app.policy import Policy
 from app.usage.report import GroupBy, Report
 from app.usage.routes import AskedDays
@@ -84,6 +86,18 @@ async def list_predictions(
     return Page(data=[UserPrediction.of(row) for row in rows], next_cursor=next_cursor)
 
 
+@router.get("/providers", dependencies=READING)
+async def list_providers(request: Request) -> list[ProviderState]:
+    """Each model's circuit, whether it is stopped, and what is left of its provider's quota."""
+    state = request.app.state
+    policy: Policy = state.policy
+    cooldown: Cooldown = state.cooldown
+    stops: Stops = state.stops
+    circuits = await cooldown.states(policy.models.values())
+    stopped = {(row.target, row.kind) for row in await stops.all()}
+    return [_state(circuit, stopped) for circuit in circuits]
+
+
 @router.get("/audit", dependencies=READING)
 async def list_audit(
     request: Request, limit: PageSize = 20, cursor: str | None = None
@@ -114,3 +128,15 @@ async def start(
 
 async def _stopped(stops: Stops) -> StopList:
     return StopList(data=[Stop.model_validate(row) for row in await stops.all()])
+
+
+def _state(circuit: Circuit, stopped: set[tuple[str, str]]) -> ProviderState:
+    """A circuit as it is unless somebody, or the guard, has stopped its model."""
+    shown = ProviderState.model_validate(circuit)
+    model = f"model:{circuit.model}"
+    if (model, "quarantined") in stopped:
+        return shown.model_copy(update={"state": "quarantined"})
+    targets = (SERVICE, f"provider:{circuit.provider}", model)
+    if any((target, "stopped") in stopped for target in targets):
+        return shown.model_copy(update={"state": "stopped"})
+    return shown

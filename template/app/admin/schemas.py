@@ -43,6 +43,17 @@ class StopList(BaseModel):
     data: list[Stop]
 
 
+class ProviderState(Record):
+    """A model at its provider: whether it may be called now, and what its quota has left."""
+
+    provider: str
+    model: str
+    state: Literal["closed", "open", "half_open", "stopped", "quarantined"]
+    until: Time | None
+    remaining_requests: int | None
+    remaining_tokens: int | None
+
+
 class UserChange(RequestBody):
     """What is absent stays."""
 
