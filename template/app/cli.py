@@ -29,8 +29,8 @@ app = typer.Typer(
 )
 users = typer.Typer(help="Users, their roles and plans.", no_args_is_help=True)
 app.add_typer(users, name="users")
-# The commands of the chosen way to log in are in its package.
-app.add_typer(import_module(".commands", wiring.auth.__name__).app)
+for module in wiring.COMMANDS:
+    app.add_typer(import_module(module).app)
 for work in (ask, stop, start, usage, alert_key):
     command(app)(work)
 

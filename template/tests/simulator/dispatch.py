@@ -82,6 +82,7 @@ class Dispatcher:
             params=request.match_info,
             body=call.body or {},
             fault=fault,
+            query=request.query,
         )
         return route.answer(exchange)
 

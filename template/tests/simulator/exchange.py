@@ -29,6 +29,7 @@ class Exchange:
     params: Mapping[str, str]
     body: dict[str, Any]
     fault: Fault | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
 
     def plays(self, *kinds: Kind) -> bool:
         """Tell whether the fault of this exchange is one of these."""

@@ -1,4 +1,4 @@
-"""OpenAI's API: chat completions, embeddings and the list of models."""
+"""OpenAI's API: chat completions, embeddings, the list of models, and what they cost."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,6 +8,7 @@ from tests.simulator.chat_format import CHAT_FAULTS, complete
 from tests.simulator.content import count_tokens
 from tests.simulator.exchange import Exchange, Reply, Route, encode
 from tests.simulator.faults import ANYWHERE, Kind, Refusal, RefusedError
+from tests.simulator.openai_costs import Costs
 from tests.simulator.vectors import DIMENSIONS, embed, to_base64
 
 _CHAT = """
@@ -34,12 +35,16 @@ class OpenAI:
     base = "/openai/v1"
     variable = "OPENAI_BASE_URL"
 
+    def __init__(self) -> None:
+        self._costs = Costs()
+
     def routes(self) -> Sequence[Route]:
         """List the routes."""
         return (
-            Route("POST", "/chat/completions", _chat, CHAT_FAULTS | {"used_up"}),
-            Route("POST", "/embeddings", _embeddings, EMBEDDING_FAULTS),
+            Route("POST", "/chat/completions", self._costs.of(_chat), CHAT_FAULTS | {"used_up"}),
+            Route("POST", "/embeddings", self._costs.of(_embeddings), EMBEDDING_FAULTS),
             Route("GET", "/models", _models),
+            Route("GET", "/organization/costs", self._costs.answer),
         )
 
     def headers(self, number: int) -> dict[str, str]:
@@ -73,7 +78,8 @@ class OpenAI:
         return Reply(encode({"error": error}), status=shown, headers=headers)
 
     def reset(self) -> None:
-        """Nothing is remembered between requests."""
+        """Forget what was billed."""
+        self._costs.forget()
 
 
 def _blame(status: int) -> str:
