@@ -21,8 +21,8 @@ from app.embeddings import routes as embeddings
 from app.errors import DatabaseUnavailable, StartError
 from app.guard.alerts import Alerts
 from app.guard.claims import Claims
-from app.guard.idempotency import Idempotency
 from app.guard.cooldown import Cooldown
+from app.guard.idempotency import Idempotency
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
 from app.guard.pipeline import Guard
