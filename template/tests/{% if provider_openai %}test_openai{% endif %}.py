@@ -1,5 +1,6 @@
 """OpenAI: what is sent to it, and what its embeddings cost."""
 
+import asyncio
 import base64
 import json
 import struct
@@ -9,8 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.guard.batching import Coalescer
+from app.guard.pricing import bound, cost
 from app.policy import Model
-from app.providers.base import Deadline, Job, ProviderFailure, Quota
+from app.providers.base import Deadline, Job, ProviderFailure, Quota, Usage
 from app.providers.http import open_session
 from app.providers.openai import OpenAIProvider
 from tests.fixtures.service import Start
@@ -321,3 +324,28 @@ async def test_other_failures_ask_for_no_pause(
     with pytest.raises(ProviderFailure) as caught:
         await provider.answer(job())
     assert caught.value.retry_after is None
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+async def test_joined_embeddings_are_one_call_whose_bill_is_shared(
+    simulator: Simulator, provider: OpenAIProvider, form: str
+) -> None:
+    coalescer, model = Coalescer(), Model.model_validate(POLICY["openai/embedding"])
+    texts = ["one", "two three four", "five six"]
+    bodies = [{"input": text, "encoding_format": form} for text in texts]
+    alone = [await provider.answer(Job(model, body, Deadline(60))) for body in bodies]
+    jobs = [Job(model, body, Deadline(60)) for body in bodies]
+    simulator.reset()
+    work = (coalescer.answer("usr", provider, job, bound(model, job.body)) for job in jobs)
+    answers = await asyncio.gather(*work)
+    (call,) = simulator.calls
+    assert call.body == {"model": model.name, "input": texts, "encoding_format": form}
+    for (reply, _), single in zip(answers, alone, strict=True):
+        assert reply.output["data"] == single.output["data"]
+    usages = [reply.usage or Usage() for reply, _ in answers]
+    assert call.billed == {
+        "input_tokens": sum(usage.input_tokens for usage in usages),
+        "output_tokens": 0,
+    }
+    assert sum(share or 0 for _, share in answers) == cost(model.price, Usage(6))
+    assert all(job.sent and job.quota for job in jobs)
