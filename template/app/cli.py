@@ -57,9 +57,17 @@ async def migrate(session: Session) -> None:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Check environment, policy files, provider keys, database, migrations and limiter."""
-    findings = examine()
+def doctor(
+    production: Annotated[
+        bool, typer.Option("--production", help="As strictly as production needs it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check environment, policy files, provider keys, database, migrations and limiter.
+
+    In production also: separate keys, replicas, budget, and whether a commit outlives a power loss.
+    """
+    findings = examine(production=production)
     lines = [f"{f.mark} {f.check}{': ' * bool(f.advice)}{f.advice}" for f in findings]
     show([finding._asdict() for finding in findings], as_json, "\n".join(lines))
     if any(finding.verdict == "problem" for finding in findings):

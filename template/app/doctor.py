@@ -1,9 +1,12 @@
 """`python -m app doctor`: is everything that the service needs in order, and if not, what to do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from itertools import combinations
 from typing import NamedTuple
+
+from pydantic import SecretStr
 
 from app import wiring
 from app.db.migrate import pending
@@ -25,13 +28,31 @@ class Finding(NamedTuple):
         return {"ok": "✓", "warning": "!", "problem": "✗"}[self.verdict]
 
 
-def examine() -> list[Finding]:
-    """Run every check that can be run."""
+def examine(*, production: bool = False) -> list[Finding]:
+    """Run every check that can be run; for `production`, as strictly as it starts there."""
     try:
-        settings = load()
+        settings = load(production=production)
     except StartError as error:
         return [Finding("environment", "problem", str(error))]
-    return [Finding("environment"), *asyncio.run(_examine(settings))]
+    strict = _production(settings) if settings.production else ()
+    return [Finding("environment"), *strict, *asyncio.run(_examine(settings))]
+
+
+def _production(settings: Settings) -> Iterator[Finding]:
+    """What the environment must be there, beside what every start asks for."""
+    keys = [
+        (name.upper(), value.get_secret_value())
+        for name, value in settings
+        if isinstance(value, SecretStr) and value.get_secret_value()
+    ]
+    same = [f"{one} and {other}" for (one, x), (other, y) in combinations(keys, 2) if x == y]
+    advice = f"{', '.join(same)} are the same; make one for each"
+    yield Finding("separate keys", "problem", advice) if same else Finding("separate keys")
+    if settings.web_concurrency > 1 and not wiring.MANY_PROCESSES:
+        advice = "WEB_CONCURRENCY must be 1: limits are exact in one process only"
+        yield Finding("replicas", "problem", advice)
+    else:
+        yield Finding("replicas")
 
 
 async def _examine(settings: Settings) -> list[Finding]:
@@ -49,12 +70,19 @@ async def _examine(settings: Settings) -> list[Finding]:
             if await pending(database):
                 raise StartError("a migration is missing")
 
-        return [
+        async def durable() -> None:
+            if weakness := await database.weakness():
+                raise StartError(weakness)
+
+        checks = [
             *findings,
             await _check("database", database.check, "is DATABASE_URL right, and the server up?"),
             await _check("migrations", migrated, "run: python -m app migrate"),
             await _check("limiter", limiter.check, "is its address right, and the server up?"),
         ]
+        if settings.production:
+            checks.append(await _check("durability", durable))
+        return checks
 
 
 async def _policy(settings: Settings) -> list[Finding]:
@@ -65,6 +93,9 @@ async def _policy(settings: Settings) -> list[Finding]:
         except StartError as error:
             return [Finding("policy", "problem", str(error))]
     findings = [Finding("policy")]
+    if rules.service.monthly_budget_usd is None and settings.production:
+        advice = "plans.toml sets no monthly_budget_usd for the service: nothing bounds the bill"
+        findings.append(Finding("budget", "warning", advice))
     for name in sorted({model.provider for model in rules.models.values()}):
         if missing := providers[name].missing():
             advice = f"{missing} is not set; its models cannot answer"
@@ -76,9 +107,10 @@ async def _policy(settings: Settings) -> list[Finding]:
     return findings
 
 
-async def _check(name: str, work: Callable[[], Awaitable[None]], advice: str) -> Finding:
+async def _check(name: str, work: Callable[[], Awaitable[None]], advice: str = "") -> Finding:
+    """Without `advice`, the error's own words say what to do."""
     try:
         await work()
-    except (ServiceError, StartError):
-        return Finding(name, "problem", advice)
+    except (ServiceError, StartError) as error:
+        return Finding(name, "problem", advice or str(error))
     return Finding(name)

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from app import wiring
 from app.cli import app
+from app.db.engine import Database
 from app.errors import LimiterUnavailable
 from app.settings import Settings
-from tests.support import CHECKED, CREDENTIALS, environment
+from tests.support import CHECKED, CREDENTIALS, SECRET_KEY, environment
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +23,9 @@ async def chosen(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(name, value)
 
 
-async def _examine() -> tuple[int, dict[str, tuple[str, str]]]:
+async def _examine(*options: str) -> tuple[int, dict[str, tuple[str, str]]]:
     """The exit code, and each check's verdict and advice."""
-    result = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", "--json"])
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", "--json", *options])
     findings = json.loads(result.stdout)
     return result.exit_code, {f["check"]: (f["verdict"], f["advice"]) for f in findings}
 
@@ -115,3 +116,64 @@ async def test_missing_keys_are_a_warning_and_old_prices_too(
     (old,) = [name for name in findings if name.startswith("price of ")]
     assert findings[old][0] == "warning"
     assert "2020-01-01" in findings[old][1]
+
+
+@pytest.fixture
+def production(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What production refuses by itself is not what these tests are about."""
+    for name in Settings.model_fields:
+        if name.startswith("accept_"):
+            monkeypatch.setenv(name.upper(), "true")
+
+
+@pytest.mark.usefixtures("production")
+async def test_production_is_looked_at_more_strictly() -> None:
+    _, findings = await _examine("--production")
+    assert findings["separate keys"] == findings["replicas"] == ("ok", "")
+    assert findings["budget"][0] == "warning"
+    assert "monthly_budget_usd" in findings["budget"][1]
+    assert "durability" in findings
+
+
+async def test_production_needs_a_strong_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", "weak")
+    code, findings = await _examine("--production")
+    assert code == 1
+    assert findings["environment"][1].startswith("SECRET_KEY is weak")
+    assert (await _examine())[0] == 0
+
+
+@pytest.mark.usefixtures("production")
+async def test_keys_that_are_the_same_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METRICS_TOKEN", SECRET_KEY)
+    code, findings = await _examine("--production")
+    assert code == 1
+    verdict, advice = findings["separate keys"]
+    assert verdict == "problem"
+    assert advice.startswith("SECRET_KEY and METRICS_TOKEN are the same")
+    assert SECRET_KEY not in advice
+
+
+@pytest.mark.usefixtures("production")
+async def test_more_processes_than_count_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    _, findings = await _examine("--production")
+    expected = "ok" if wiring.MANY_PROCESSES else "problem"
+    assert findings["replicas"][0] == expected
+
+
+@pytest.mark.usefixtures("production")
+async def test_commits_that_could_be_lost_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def weakness(_: Database) -> str:
+        return "set it to on"
+
+    monkeypatch.setattr(_database_class(), "weakness", weakness)
+    code, findings = await _examine("--production")
+    assert code == 1
+    assert findings["durability"] == ("problem", "set it to on")
+    assert "durability" not in (await _examine())[1]
+
+
+def _database_class() -> type[Database]:
+    (own,) = Database.__subclasses__()
+    return own

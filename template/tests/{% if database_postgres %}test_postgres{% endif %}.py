@@ -139,6 +139,18 @@ async def test_a_dead_server_is_told_and_comes_back(start: Start, tmp_path: Path
         await service.stop()
 
 
+async def test_a_commit_that_could_be_lost_is_told(
+    opened: PostgresDatabase, postgres_server: str, database_url: str
+) -> None:
+    name = sql.Identifier(database_url.rpartition("/")[2].partition("?")[0])
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        query = sql.SQL("ALTER DATABASE {} SET synchronous_commit = off")
+        connection.execute(query.format(name))
+    weakness = await opened.weakness()
+    assert weakness is not None
+    assert "synchronous_commit" in weakness
+
+
 async def test_broken_connections_are_replaced(
     service: Service, postgres_server: str, database_url: str
 ) -> None:

@@ -36,6 +36,18 @@ def _settings(url: str, **rest: Any) -> Settings:
     return Settings(_env_file=None, database_url=url, **rest)
 
 
+async def test_a_commit_outlives_a_power_loss(
+    database: Database, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await database.weakness() is None
+    monkeypatch.setattr(sqlite, "PRAGMAS", ("journal_mode=WAL", "synchronous=NORMAL"))
+    weaker = open_database(_settings(empty_database_url))
+    weakness = await weaker.weakness()
+    await weaker.close()
+    assert weakness is not None
+    assert "local disk" in weakness
+
+
 @pytest.mark.parametrize(
     ("url", "path"),
     [

@@ -74,6 +74,10 @@ class Database(ABC):
         await self.fetch(text("SELECT 1"))
 
     @abstractmethod
+    async def weakness(self) -> str | None:
+        """Why what was committed could be lost, and what to do; None if it could not."""
+
+    @abstractmethod
     def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
         """Stands in a statement for the rows that `write_rows` gives it."""
 

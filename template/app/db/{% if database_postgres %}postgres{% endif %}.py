@@ -29,6 +29,8 @@ from app.settings import Settings
 
 SCHEMA = "app"
 WRITERS = 3
+# Off, a commit is answered before it outlives a power loss.
+DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 CONNECT_SECONDS = 3
 
 
@@ -44,6 +46,10 @@ class PostgresDatabase(Database):
             connect_args={"prepare_threshold": None, "connect_timeout": CONNECT_SECONDS},
             execution_options={"schema_translate_map": {None: SCHEMA}},
         )
+
+    async def weakness(self) -> str | None:
+        off = [name for name in DURABLE if (await self.fetch(text(f"SHOW {name}")))[0][0] == "off"]
+        return f"set {' and '.join(off)} to on, or a power loss takes commits" if off else None
 
     def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
         # One parameter for all rows, which the server takes apart.

@@ -20,6 +20,7 @@ from sqlalchemy import (
     bindparam,
     event,
     select,
+    text,
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -32,6 +33,8 @@ from app.settings import ROOT, Settings
 # File systems that go with the container.
 EPHEMERAL = {"overlay", "tmpfs", "ramfs", "aufs", "fuse-overlayfs"}
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=4000", "foreign_keys=ON")
+# What the pragmas say of a file that outlives a power loss: FULL is 2.
+DURABLE = ("wal", 2)
 LOCK_PATIENCE_SECONDS = 10.0
 LOCK_INTERVAL_SECONDS = 0.2
 
@@ -47,6 +50,13 @@ class SqliteDatabase(Database):
         )
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
+
+    async def weakness(self) -> str | None:
+        (journal,) = await self.fetch(text("PRAGMA journal_mode"))
+        (synchronous,) = await self.fetch(text("PRAGMA synchronous"))
+        if (journal[0], synchronous[0]) != DURABLE:
+            return "the file's disk cannot keep a write-ahead log: use a local disk"
+        return None
 
     def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
         return select(*map(_field, columns)).subquery()
