@@ -18,6 +18,7 @@ from app.guard.alerts import raise_alert
 from app.ids import earliest_id
 from app.policy import NANO
 from app.providers.http import open_session
+from app.usage.report import LONGEST_SECONDS
 
 app = typer.Typer()
 DAY = dt.timedelta(days=1)
@@ -97,7 +98,7 @@ async def _spent(database: Database, day: dt.date) -> int:
         )
         .where(attempts.c.provider == "openai", attempts.c.day == day.isoformat())
     )
-    (row,) = await database.fetch(query)
+    (row,) = await database.fetch(query, seconds=LONGEST_SECONDS)
     return int(row.spent)
 
 

@@ -54,7 +54,10 @@ class Database(ABC):
         return await _run(self._writers, transaction, seconds)
 
     async def fetch(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any] | None = None,
+        seconds: float = TIMEOUT_SECONDS,
     ) -> Sequence[Row[Any]]:
         """The rows of one reading statement, outside of any transaction."""
 
@@ -62,7 +65,7 @@ class Database(ABC):
             with self._reading.connect() as connection:
                 return connection.execute(statement, parameters).all()
 
-        return await _run(self._readers, read, TIMEOUT_SECONDS)
+        return await _run(self._readers, read, seconds)
 
     async def fetch_one(self, statement: Executable) -> Row[Any] | None:
         """The first row of one reading statement."""

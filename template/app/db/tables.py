@@ -178,6 +178,9 @@ alerts = Table(
     # When it was logged and counted, and when it may be posted again: its last try may have failed.
     Column("told_at", UtcDateTime),
     Column("next_try_at", UtcDateTime),
+    # Looked for all the time, among all that there ever were.
+    Index(None, "told_at"),
+    Index(None, "sent_at"),
 )
 
 # Who changed what for others: one row for each change, written with it, and never changed itself.

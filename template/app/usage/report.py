@@ -20,6 +20,8 @@ COLUMNS = {
     "outcome": predictions.c.outcome,
 }
 SERVICE = "service"
+# A month of a busy service takes longer to add up than a request to be recorded.
+LONGEST_SECONDS = 20.0
 DAY = dt.timedelta(days=1)
 # What ids can tell apart.
 EARLIEST, LATEST = dt.date(2000, 1, 1), dt.date(9000, 1, 1)
@@ -94,7 +96,7 @@ class Report:
             .group_by(columns.day, group)
             .order_by(columns.day.desc(), group)
         )
-        return await self._database.fetch(query)
+        return await self._database.fetch(query, seconds=LONGEST_SECONDS)
 
 
 def days_of(first: dt.date | None, last: dt.date | None) -> Days:

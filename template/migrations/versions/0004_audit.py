@@ -26,9 +26,13 @@ def upgrade() -> None:
     )
     op.add_column("alerts", sa.Column("told_at", TIME))
     op.add_column("alerts", sa.Column("next_try_at", TIME))
+    for column in ("told_at", "sent_at"):
+        op.create_index(f"ix_alerts_{column}", "alerts", [column])
 
 
 def downgrade() -> None:
+    for column in ("told_at", "sent_at"):
+        op.drop_index(f"ix_alerts_{column}", "alerts")
     for column in ("next_try_at", "told_at"):
         op.drop_column("alerts", column)
     op.drop_table("audit")
