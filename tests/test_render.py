@@ -91,6 +91,8 @@ def chosen(combination: Combination) -> set[str]:
     flags |= {"backends"} if flags & {"database_postgres", "limiter_redis"} else set()
     flags |= {"database_lease"} if flags >= {"database_postgres", "limiter_memory"} else set()
     flags |= {"many_replicas"} if flags >= {"database_postgres", "limiter_redis"} else set()
+    flags |= {"replicate_alone"} if combination.providers == ("replicate",) else set()
+    flags |= {"single_replica"} if "many_replicas" not in flags else set()
     flags |= {"wire_openai"} if flags & {"provider_openai", "provider_huggingface"} else set()
     return flags | {"always"}
 
@@ -177,6 +179,7 @@ def test_dependencies_are_exactly_what_is_used(
     service = {
         path: text for path, text in texts.items() if path.startswith(("app/", "migrations/"))
     }
+    drill = {path: text for path, text in texts.items() if path.startswith("drill/")}
     tests = {path: text for path, text in texts.items() if path.startswith("tests/")}
     tools = {
         path: text
@@ -184,7 +187,7 @@ def test_dependencies_are_exactly_what_is_used(
         if path in ("Makefile", "pyproject.toml", ".pre-commit-config.yaml")
     }
 
-    assert _imported(service) <= _modules(runtime), "missing from [project] dependencies"
+    assert _imported(service | drill) <= _modules(runtime), "missing from [project] dependencies"
     assert _imported(tests) <= _modules(runtime | development), "missing from the group dev"
     assert not runtime & development, "in both lists"
     assert not {name for name in runtime - LOADED if not _is_used(name, service)}, "unused"
@@ -231,7 +234,7 @@ def _imported(texts: dict[str, str]) -> set[str]:
     modules = {
         module for path, text in texts.items() if path.endswith(".py") for module in _imports(text)
     }
-    return modules - {"app", "tests"} - sys.stdlib_module_names
+    return modules - {"app", "drill", "tests"} - sys.stdlib_module_names
 
 
 def _imports(text: str) -> Iterator[str]:

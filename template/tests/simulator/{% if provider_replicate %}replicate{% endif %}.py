@@ -17,6 +17,7 @@ PARAMETERS = frozenset(
 PREDICTION_FAULTS: frozenset[Kind] = ANYWHERE | {
     "empty",
     "no_usage",
+    "full_usage",
     "excess_usage",
     "failed",
     "canceled",
@@ -62,6 +63,8 @@ class _Prediction:
     def seconds(self) -> float:
         """How long it ran, which is what Replicate bills."""
         fault = self.created_by.fault
+        if self.created_by.plays("full_usage"):
+            return float(self.created_by.headers["cancel-after"].removesuffix("s"))
         excess = fault.excess if fault is not None and fault.kind == "excess_usage" else 0
         return _SECONDS + excess if self.has_run else 0
 

@@ -8,7 +8,9 @@ from tests.simulator.exchange import Exchange, Reply, encode
 from tests.simulator.faults import ANYWHERE, STREAMING, Kind
 
 CHAT_FAULTS: frozenset[Kind] = (
-    ANYWHERE | STREAMING | {"empty", "refusal", "truncated", "filtered", "no_usage", "excess_usage"}
+    ANYWHERE
+    | STREAMING
+    | {"empty", "refusal", "truncated", "filtered", "no_usage", "full_usage", "excess_usage"}
 )
 
 # What OpenAI says that an image of low detail costs.
@@ -78,7 +80,10 @@ def _generate(exchange: Exchange) -> _Generation:
     count = len(pieces) * (exchange.body.get("n") or 1)
     if exchange.fault is not None and exchange.plays("excess_usage"):
         count = max(count, limit or 0) + exchange.fault.excess
-    return _Generation(pieces, reason, sum(map(_count, messages)), count, field)
+    asked = sum(map(_count, messages))
+    if exchange.plays("full_usage"):
+        asked, count = sum(map(_size, messages)), (limit or 0) * (exchange.body.get("n") or 1)
+    return _Generation(pieces, reason, asked, count, field)
 
 
 def _limit(body: dict[str, Any]) -> int | None:
@@ -101,6 +106,11 @@ def _text(message: dict[str, Any]) -> str:
 def _count(message: dict[str, Any]) -> int:
     images = [part for part in _parts(message) if part.get("type") == "image_url"]
     return count_tokens(_text(message)) + len(images) * _TOKENS_PER_IMAGE
+
+
+def _size(message: dict[str, Any]) -> int:
+    """The bytes of the role and the text, which no tokenizer makes more tokens of."""
+    return len((message["role"] + _text(message)).encode())
 
 
 def _envelope(exchange: Exchange, kind: str) -> dict[str, Any]:

@@ -20,18 +20,23 @@ START_SECONDS = 10
 @contextmanager
 def server() -> Iterator[str]:
     """Yield the URL of a new, empty server."""
+    with TemporaryDirectory(prefix="redis-") as directory, server_in(Path(directory)) as url:
+        yield url
+
+
+@contextmanager
+def server_in(directory: Path) -> Iterator[str]:
+    """Yield the URL of a new, empty server, which is the same for the same directory."""
     executable = shutil.which("redis-server") or str(get_binary_path())
-    with TemporaryDirectory(prefix="redis-") as directory:
-        socket = Path(directory, "redis.sock")
-        options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", directory]
-        log = Path(directory, "log")
-        with (
-            log.open("wb") as output,
-            subprocess.Popen([executable, *options], stdout=output, stderr=output) as process,
-            ending_with_us(process.pid, "KILL"),
-        ):
-            _wait_until_ready(process, socket, log)
-            yield f"unix://{socket}"
+    socket, log = directory / "redis.sock", directory / "log"
+    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(directory)]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen([executable, *options], stdout=output, stderr=output) as process,
+        ending_with_us(process.pid, "KILL"),
+    ):
+        _wait_until_ready(process, socket, log)
+        yield f"unix://{socket}"
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None:

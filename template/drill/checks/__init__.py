@@ -1,0 +1,1 @@
+"""The looks at promises, by what they are about."""

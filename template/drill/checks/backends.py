@@ -1,0 +1,43 @@
+"""Without what it stands on, the service generates nothing, lives on, and comes back by itself."""
+
+import asyncio
+from contextlib import AbstractContextManager
+
+from drill.processes import Service
+from drill.scene import Scene, eventually
+
+BACK_SECONDS = 15
+ABSENT = (
+    "generation 503 within 1 s, /readyz 503 within 1 s, /livez 200 within 1 s; "
+    "0 calls at the provider; then ok"
+)
+
+
+async def without(scene: Scene, absence: AbstractContextManager[None]) -> str:
+    """What every process says during the absence, and whether it generates after it."""
+    with absence:
+        during = await asyncio.gather(*(_look(scene, each) for each in scene.services))
+        calls = len(await scene.simulator.calls())
+    back = await asyncio.gather(*(_generates(scene, each) for each in scene.services))
+    told = "; ".join(sorted(set(during)))
+    return f"{told}; {calls} calls at the provider; then {'ok' if all(back) else 'nothing'}"
+
+
+async def _look(scene: Scene, service: Service) -> str:
+    requests = {
+        "generation": scene.ask(scene.user, service),
+        "/readyz": scene.get(service, "/readyz"),
+        "/livez": scene.get(service, "/livez"),
+    }
+    answers = zip(requests, await asyncio.gather(*requests.values()), strict=True)
+    # Rounded: the machine has other things to do as well.
+    return ", ".join(
+        f"{name} {a.status} within {max(1, round(a.seconds))} s" for name, a in answers
+    )
+
+
+async def _generates(scene: Scene, service: Service) -> bool:
+    async def is_back() -> bool:
+        return (await scene.ask(scene.user, service)).status < 400
+
+    return await eventually(is_back, BACK_SECONDS)

@@ -1,0 +1,46 @@
+"""Budgets: what is spent and reserved never passes a cap, and nothing is refused too early."""
+
+import asyncio
+
+from drill.policy import TIGHT
+from drill.promises import promise
+from drill.scene import Scene, User, tally
+from drill.wiring import work
+
+CLIENTS = 8
+
+
+@promise(
+    "Of 500 calls at once that cost their bound, a cap that pays for 37 lets 37 through",
+    "37 times ok, 463 times 402 budget_exceeded; 37 calls at the provider; paid is what it billed",
+)
+async def exact_cap(scene: Scene) -> str:
+    user = await scene.create_user("capped")
+    await scene.simulator.queue("full_usage")
+    answers = await scene.burst(user, 500)
+    calls = await scene.simulator.calls()
+    paid = sum(attempt.cost_nano_usd for attempt in await scene.attempts(user))
+    billed = sum(map(work.billed, calls))
+    books = "paid is what it billed" if paid == billed else f"paid {paid} of {billed}"
+    return f"{tally(answers)}; {len(calls)} calls at the provider; {books}"
+
+
+@promise(
+    "Calls that cost a tenth of their bound are refused only within one bound of the cap",
+    "refused within one bound of the cap, which is not passed",
+)
+async def no_early_refusal(scene: Scene) -> str:
+    user = await scene.create_user("tight")
+    await asyncio.gather(*(_ask_until_refused(scene, user, n) for n in range(CLIENTS)))
+    spent = sum(attempt.cost_nano_usd for attempt in await scene.attempts(user))
+    cap = TIGHT * work.BOUND
+    if cap - work.BOUND < spent <= cap:
+        return "refused within one bound of the cap, which is not passed"
+    return f"refused at {spent} of {cap}"
+
+
+async def _ask_until_refused(scene: Scene, user: User, number: int) -> None:
+    service = scene.services[number % len(scene.services)]
+    while (answer := await scene.ask(user, service)).status != 402:
+        if answer.status >= 400:
+            raise RuntimeError(answer.code)

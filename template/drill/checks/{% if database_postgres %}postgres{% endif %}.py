@@ -1,0 +1,18 @@
+"""PostgreSQL killed, and frozen."""
+
+from drill.checks.backends import ABSENT, without
+from drill.postgres import PostgresServer
+from drill.promises import promise
+from drill.scene import Scene
+
+
+@promise("Without PostgreSQL nothing is generated, and the service comes back with it", ABSENT)
+async def postgres_killed(scene: Scene) -> str:
+    return await without(scene, scene.backend(PostgresServer).killed())
+
+
+@promise(
+    "With a PostgreSQL that hangs nothing is generated, and the service comes back with it", ABSENT
+)
+async def postgres_frozen(scene: Scene) -> str:
+    return await without(scene, scene.backend(PostgresServer).frozen())

@@ -1,0 +1,11 @@
+"""An SQLite file that somebody else writes to."""
+
+from drill.checks.backends import ABSENT, without
+from drill.promises import promise
+from drill.scene import Scene
+from drill.sqlite import SqliteFile
+
+
+@promise("While the file is locked nothing is generated, and the service comes back after", ABSENT)
+async def file_locked(scene: Scene) -> str:
+    return await without(scene, scene.backend(SqliteFile).frozen())

@@ -1,0 +1,43 @@
+"""What only chats have: tokens to be limited, and streams to be left."""
+
+import asyncio
+
+from drill.promises import promise
+from drill.scene import Scene, eventually, tally
+from drill.wiring import work
+
+
+@promise(
+    "A limit of tokens is exact over all processes, and its Retry-After is true",
+    "12 times ok, 188 times 429 rate_limit_exceeded tokens; then ok",
+)
+async def tokens(scene: Scene) -> str:
+    user = await scene.create_user("tokens")
+    await scene.simulator.queue("full_usage")
+    answers = await scene.burst(user, 200)
+    waits = [answer.retry_after for answer in answers if answer.status == 429]
+    await asyncio.sleep(max(waits, default=0))
+    late = await scene.ask(user)
+    return f"{tally(answers)}; then {late.code}"
+
+
+@promise(
+    "A client that hangs up in the middle of a stream costs the bound, and the provider is left",
+    "uncertain at its bound; the call at the provider was abandoned",
+)
+async def disconnect(scene: Scene) -> str:
+    user = await scene.create_user("roomy", "hangs-up")
+    await scene.simulator.queue("stall", after=2)
+    url = scene.services[0].url + work.PATH
+    body = work.body(stream=True)
+    async with scene.http.post(url, headers=user.headers, json=body) as response:
+        await response.content.readline()
+
+    async def is_closed() -> bool:
+        (attempt,) = await scene.attempts(user)
+        return attempt.closed_at is not None
+
+    await eventually(is_closed, seconds=2)
+    (attempt,), (call,) = await scene.attempts(user), await scene.simulator.calls()
+    cost = "its bound" if attempt.cost_nano_usd == work.BOUND else f"{attempt.cost_nano_usd}"
+    return f"{attempt.state} at {cost}; the call at the provider was {call.outcome}"

@@ -1,0 +1,62 @@
+"""A PostgreSQL of the drill's own."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.backends import postgres
+
+
+class PostgresServer:
+    """A server that can be frozen and killed, with all the processes that it consists of."""
+
+    def __init__(self, _: Path) -> None:
+        # Not in the drill's own folder: started by root, the server runs as another user.
+        self._folder = TemporaryDirectory(prefix="drill-postgres-")
+        self._data = Path(self._folder.name)
+        self._running = ExitStack()
+        self.environment = {"DATABASE_URL": self._start()}
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop every process where it is."""
+        pids = self._pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def killed(self) -> Iterator[None]:
+        """Kill every process, without a chance to write anything down."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGKILL)
+        self._running.close()
+        try:
+            yield
+        finally:
+            self._start()
+
+    def close(self) -> None:
+        """End the server and remove its data."""
+        self._running.close()
+        self._folder.cleanup()
+
+    def _start(self) -> str:
+        return self._running.enter_context(postgres.server(self._data))
+
+    def _pids(self) -> list[int]:
+        """The server's first process, and those that it started."""
+        first = int((self._data / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+        table = subprocess.run(
+            ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+        )
+        pairs = [tuple(map(int, line.split())) for line in table.stdout.splitlines()]
+        return [first, *(pid for pid, parent in pairs if parent == first)]

@@ -1,0 +1,59 @@
+"""What the drill generates: chats, whose bounds and prices are round numbers."""
+
+import datetime as dt
+from typing import Any
+
+from drill.simulator import Upstream
+
+PATH = "/v1/chat/completions"
+PROMPT = "go"
+OUTPUT = 32
+# One dollar per million tokens of input, two of output.
+INPUT_NANO, OUTPUT_NANO = 1000, 2000
+# The bytes of "user" and the prompt, and the largest output.
+TOKENS = len("user" + PROMPT) + OUTPUT
+BOUND = len("user" + PROMPT) * INPUT_NANO + OUTPUT * OUTPUT_NANO
+# "You said: go" for "go": three tokens for one.
+USUAL = INPUT_NANO + 3 * OUTPUT_NANO
+
+PLANS = f"""
+[plans.tokens]
+requests_per_minute = 60_000
+tokens_per_minute = {12 * TOKENS}
+"""
+MODEL = """
+[models."drill/chat"]
+provider = "{provider}"
+name = "drill"
+kind = "chat"
+input_usd_per_million_tokens = {input}
+output_usd_per_million_tokens = {output}
+max_output_tokens = 32
+max_input_tokens = 2000
+overhead_tokens = 0
+base_delay_seconds = 0.1
+prices_checked = {today}
+"""
+
+
+def models(provider: str, dearer: int = 1) -> str:
+    """The model's declaration, at `dearer` times its price."""
+    return MODEL.format(
+        provider=provider,
+        input=dearer,
+        output=2 * dearer,
+        today=dt.datetime.now(dt.UTC).date(),
+    )
+
+
+def body(**rest: Any) -> dict[str, Any]:
+    """A request that costs `BOUND` at most, and usually a tenth of it."""
+    messages = [{"role": "user", "content": PROMPT}]
+    return {"model": "drill/chat", "messages": messages, "max_tokens": OUTPUT, **rest}
+
+
+def billed(call: Upstream) -> int:
+    """What the provider bills for a call, in nano-dollars."""
+    units = call.billed or {}
+    cost = units.get("input_tokens", 0) * INPUT_NANO + units.get("output_tokens", 0) * OUTPUT_NANO
+    return int(cost)
