@@ -6,7 +6,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ from app.db.tables import attempts
 from app.settings import Settings
 from drill import policy
 from drill.backends import Backend
+from drill.owner import Owner, listening
 from drill.processes import Service, command, environment, simulator
 from drill.simulator import Simulator
 from drill.wiring import BACKENDS, work
@@ -74,16 +75,18 @@ class Scene:
         directory: Path,
         http: aiohttp.ClientSession,
         simulator: Simulator,
+        owner: Owner,
         backends: Sequence[Backend],
     ) -> None:
         self.directory = directory
         self.http = http
         self.simulator = simulator
+        self.owner = owner
         self._backends = backends
         self.services: list[Service] = []
         # Somebody whose plan allows all that this machine can do.
         self.user = User("", {})
-        self.environment = _environment(directory, simulator, backends)
+        self.environment = _environment(directory, simulator, owner, backends)
         self._started: list[Service] = []
 
     async def start(self, **overrides: str) -> Service:
@@ -91,6 +94,14 @@ class Scene:
         service = await Service.start(self.directory, {**self.environment, **overrides})
         self._started.append(service)
         return service
+
+    async def start_like_a_host(self) -> Service:
+        """Start a process again and again until it serves."""
+        while True:
+            service = await self.start()
+            with suppress(RuntimeError):
+                await service.wait_until_ready(self.http)
+                return service
 
     async def replace(self, **overrides: str) -> None:
         """Start as many processes as the backends allow, in the place of those that run."""
@@ -182,7 +193,8 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
             backends.append(open_backend(directory))
             stack.callback(backends[-1].close)
         url = await stack.enter_async_context(simulator(directory))
-        made = Scene(directory, http, Simulator(url, http), backends)
+        owner = await stack.enter_async_context(listening())
+        made = Scene(directory, http, Simulator(url, http), owner, backends)
         stack.push_async_callback(made.close)
         await made.command("migrate")
         await made.replace()
@@ -191,7 +203,7 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
 
 
 def _environment(
-    directory: Path, simulator: Simulator, backends: Sequence[Backend]
+    directory: Path, simulator: Simulator, owner: Owner, backends: Sequence[Backend]
 ) -> dict[str, str]:
     """The settings of every process: nothing of the machine's own, no account at a provider."""
     credentials = [
@@ -203,6 +215,7 @@ def _environment(
         "ENVIRONMENT": "test",
         "SECRET_KEY": secrets.token_urlsafe(48),
         "POLICY_DIR": str(policy.write(directory / "policy")),
+        "ALERT_WEBHOOK_URL": owner.url,
         "REQUEST_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
         **dict.fromkeys(credentials, "drill"),
         **simulator.environment,

@@ -1,0 +1,71 @@
+"""A provider that fails, or asks for a pause."""
+
+import asyncio
+import time
+
+from drill.promises import promise
+from drill.scene import PROCESSES, Answer, Scene, eventually, tally
+
+CLIENTS = 200
+OUTAGE_SECONDS = 4
+# Each client asks again after so long, whatever it is told.
+IMPATIENCE_SECONDS = 0.2
+# What a process may retry at once, and a tenth of its first attempts.
+RETRIES = 10 * PROCESSES + CLIENTS // 10
+# Pauses grow: 1 s, 2 s, 4 s.
+PROBES = 3
+
+
+@promise(
+    "In an outage, 200 clients cause few retries, then one call per pause; one call ends it",
+    "retries stay within their budget; one call per pause; back with the first call",
+)
+async def outage(scene: Scene) -> str:
+    await scene.simulator.queue("error")
+    await scene.burst(scene.user, CLIENTS)
+    first = len(await scene.simulator.calls())
+    ends = time.monotonic() + OUTAGE_SECONDS
+    await asyncio.gather(*(_ask_until(scene, number, ends) for number in range(CLIENTS)))
+    probes = len(await scene.simulator.calls()) - first
+    await scene.simulator.reset()
+
+    async def is_back() -> bool:
+        return (await scene.ask(scene.user)).status < 400
+
+    back = await eventually(is_back, seconds=20)
+    after = {call.status for call in await scene.simulator.calls()}
+    return "; ".join(
+        [
+            f"{first} calls" if first > CLIENTS + RETRIES else "retries stay within their budget",
+            f"{probes} probes" if probes > PROBES else "one call per pause",
+            "back with the first call" if back and 500 not in after else f"{after}",
+        ]
+    )
+
+
+async def _ask_until(scene: Scene, number: int, ends: float) -> None:
+    service = scene.services[number % len(scene.services)]
+    while time.monotonic() < ends:
+        await scene.ask(scene.user, service)
+        await asyncio.sleep(IMPATIENCE_SECONDS)
+
+
+@promise(
+    "A provider that answers 429 with Retry-After is left alone for so long, by every process",
+    "20 times 503 provider_cooling_down; 1 call within the pause; then ok after 2 s or more",
+)
+async def told_to_wait(scene: Scene) -> str:
+    await scene.simulator.queue("rate_limited", times=1, seconds=2)
+    first = asyncio.create_task(scene.ask(scene.user))
+
+    async def is_told() -> bool:
+        return any(call.status == 429 for call in await scene.simulator.calls())
+
+    await eventually(is_told, seconds=5)
+    # Other processes look a tenth of a second later, at the latest.
+    await asyncio.sleep(0.2)
+    others = await scene.burst(scene.user, 20)
+    calls = len(await scene.simulator.calls())
+    answer: Answer = await first
+    waited = "2 s or more" if answer.seconds >= 2 else f"{answer.seconds:.1f} s"
+    return f"{tally(others)}; {calls} call within the pause; then {answer.code} after {waited}"
