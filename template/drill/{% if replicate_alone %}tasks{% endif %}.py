@@ -12,6 +12,9 @@ NANO_PER_SECOND = 1_000_000
 USUAL = USUAL_MICROSECONDS
 BOUND = SECONDS * NANO_PER_SECOND
 
+# The fault with which a call costs its bound.
+FULL: dict[str, Any] = {"kind": "full_usage", "seconds": SECONDS}
+
 # Tasks have no tokens.
 PLANS = ""
 MODEL = """

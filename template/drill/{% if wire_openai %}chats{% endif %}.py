@@ -16,6 +16,9 @@ BOUND = len("user" + PROMPT) * INPUT_NANO + OUTPUT * OUTPUT_NANO
 # "You said: go" for "go": three tokens for one.
 USUAL = INPUT_NANO + 3 * OUTPUT_NANO
 
+# The fault with which a call costs its bound.
+FULL: dict[str, Any] = {"kind": "full_usage"}
+
 PLANS = f"""
 [plans.tokens]
 requests_per_minute = 60_000

@@ -1,7 +1,9 @@
 """SQLite: its address, its settings, and that the file belongs to one process."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from app.db.sqlite import alone, file_of, is_ephemeral, open_database
 from app.errors import StartError
 from app.settings import ROOT, Settings
 from tests.fixtures.service import Start
-from tests.support import SECRET_KEY, Service, chat, error_of
+from tests.support import SECRET_KEY, Service, chat, error_of, eventually
 
 MOUNTS = """\
 overlay / overlay rw 0 0
@@ -99,6 +101,18 @@ async def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
 
     assert await database.transact(write_and_read) == 0
     assert len(await database.fetch(text("SELECT * FROM t"))) == 1
+
+
+async def test_a_locked_file_is_not_ready_and_is_again_when_it_is_free(service: Service) -> None:
+    locking = sqlite3.connect(file_of(service.settings.database_url), isolation_level=None)
+    with closing(locking):
+        locking.execute("BEGIN IMMEDIATE")
+        assert (await service.client().get("/readyz")).status_code == 503
+    assert await eventually(lambda: _is_ready(service))
+
+
+async def _is_ready(service: Service) -> bool:
+    return bool((await service.client().get("/readyz")).status_code == 200)
 
 
 async def test_writers_lose_no_update(database: Database) -> None:

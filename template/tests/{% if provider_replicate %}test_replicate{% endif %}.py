@@ -135,6 +135,7 @@ async def test_the_throttles_text_says_how_long(
     [
         ("empty", "settled", "empty"),
         ("no_usage", "uncertain", "ok"),
+        ("full_usage", "settled", "ok"),
         ("excess_usage", "settled", "ok"),
     ],
 )

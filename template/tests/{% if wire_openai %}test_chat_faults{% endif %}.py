@@ -149,6 +149,18 @@ async def test_more_usage_than_the_bound_is_settled_in_full(
     assert (await service.prediction()).output_tokens == 100_064
 
 
+async def test_all_that_a_request_allows_is_what_was_reserved_for_it(
+    service: Service, client: httpx2.AsyncClient, model: str
+) -> None:
+    service.simulator.inject(Fault(kind="full_usage"))
+    await client.post(CHAT, json=chat(model=model))
+    assert (await service.books())[0] == "settled"
+    attempt = await service.attempt()
+    # The simulator adds nothing to the text; a real provider may.
+    overhead = 16 * attempt.price["input"] // 1_000_000
+    assert attempt.cost_nano_usd == attempt.bound_nano_usd - overhead
+
+
 @pytest.mark.parametrize(
     "fault",
     [Fault(kind="cut"), Fault(kind="stream_error"), Fault(kind="malformed")],

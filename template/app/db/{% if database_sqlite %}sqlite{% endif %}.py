@@ -58,6 +58,10 @@ class SqliteDatabase(Database):
             return "the file's disk cannot keep a write-ahead log: use a local disk"
         return None
 
+    async def check(self) -> None:
+        """As every database; a file that somebody else keeps locked does not answer either."""
+        await self.transact(lambda _: None)
+
     def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
         return select(*map(_field, columns)).subquery()
 

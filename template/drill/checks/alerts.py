@@ -4,6 +4,7 @@ import asyncio
 
 from drill.promises import promise
 from drill.scene import Scene, eventually
+from drill.wiring import work
 
 PERCENTS = ("50", "80", "100")
 # As long as several looks of every process.
@@ -16,7 +17,7 @@ QUIET_SECONDS = 2
 )
 async def once(scene: Scene) -> str:
     user = await scene.create_user("tight")
-    await scene.simulator.queue("full_usage")
+    await scene.simulator.queue(**work.FULL)
     await scene.burst(user, 20)
 
     def posted() -> list[str]:

@@ -16,7 +16,7 @@ CLIENTS = 8
 )
 async def exact_cap(scene: Scene) -> str:
     user = await scene.create_user("capped")
-    await scene.simulator.queue("full_usage")
+    await scene.simulator.queue(**work.FULL)
     answers = await scene.burst(user, 500)
     calls = await scene.simulator.calls()
     paid = sum(attempt.cost_nano_usd for attempt in await scene.attempts(user))

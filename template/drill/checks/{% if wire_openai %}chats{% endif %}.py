@@ -13,7 +13,7 @@ from drill.wiring import work
 )
 async def tokens(scene: Scene) -> str:
     user = await scene.create_user("tokens")
-    await scene.simulator.queue("full_usage")
+    await scene.simulator.queue(**work.FULL)
     answers = await scene.burst(user, 200)
     waits = [answer.retry_after for answer in answers if answer.status == 429]
     await asyncio.sleep(max(waits, default=0))

@@ -38,7 +38,7 @@ Kind = Literal[
     "truncated",  # finish_reason "length"
     "filtered",  # finish_reason "content_filter"
     "no_usage",  # nothing says what it cost
-    "full_usage",  # it cost all that the request allowed: a token for each byte of its text
+    "full_usage",  # it cost all that was allowed: a token for each byte, the longest output, `seconds`
     "excess_usage",  # it cost `excess` more than the request allowed
     "used_up",  # its headers say that nothing is left of a limit for `seconds`
     # Predictions: what becomes of remote work.

@@ -63,8 +63,8 @@ class _Prediction:
     def seconds(self) -> float:
         """How long it ran, which is what Replicate bills."""
         fault = self.created_by.fault
-        if self.created_by.plays("full_usage"):
-            return float(self.created_by.headers["cancel-after"].removesuffix("s"))
+        if fault is not None and fault.kind == "full_usage":
+            return fault.seconds if self.has_run else 0
         excess = fault.excess if fault is not None and fault.kind == "excess_usage" else 0
         return _SECONDS + excess if self.has_run else 0
 
