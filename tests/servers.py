@@ -165,6 +165,22 @@ def free_port() -> int:
         return port
 
 
+def processes() -> dict[int, int]:
+    """List the processes that run, each with its parent."""
+    table = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+    )
+    rows = (line.split() for line in table.stdout.splitlines())
+    return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+
+
+def descendants(pid: int) -> set[int]:
+    """Find what a process started, and what that started."""
+    parents = processes()
+    found = {child for child, parent in parents.items() if parent == pid}
+    return found.union(*map(descendants, found))
+
+
 async def _send(port: int, request: bytes, everyone_is_there: asyncio.Barrier) -> Answer:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     await everyone_is_there.wait()

@@ -5,6 +5,7 @@ servers that it brings.
 """
 
 import json
+import signal
 import subprocess
 import time
 from base64 import b64encode
@@ -24,7 +25,9 @@ from servers import (
     Project,
     burst,
     clean_environment,
+    descendants,
     installed,
+    processes,
     requirements_of,
     serving,
 )
@@ -35,11 +38,15 @@ pytestmark = pytest.mark.slow
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
 CHAT = {"model": "offline/echo", "messages": MESSAGES}
 SUITE_SECONDS = 600
+DRILL_SECONDS = 240
 # Together they hold every part that can be chosen.
 TRACED = {("sqlite", "memory", "api_key"), ("postgres", "redis", "basic")}
 SHARED_BY_MANY = ("postgres", "redis")
 
 every_service = pytest.mark.parametrize("combination", SERVICES, ids=str)
+every_pair = pytest.mark.parametrize(
+    "combination", [service for service in SERVICES if service.auth == "api_key"], ids=str
+)
 
 
 @pytest.fixture
@@ -96,6 +103,47 @@ def test_its_own_tests_pass_with_the_coverage_that_it_asks_for(
         check=False,
     )
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr
+
+
+@every_pair
+def test_every_promise_holds_in_its_drill(
+    directory: Path, python: Path, combination: Combination
+) -> None:
+    """Every database with every limiter; log-in plays no part in it."""
+    result = subprocess.run(
+        [python, "-m", "drill"],
+        cwd=directory,
+        env=clean_environment() | {"JSON": "1"},
+        capture_output=True,
+        text=True,
+        timeout=DRILL_SECONDS,
+        check=False,
+    )
+    assert result.stdout, result.stderr
+    findings = json.loads(result.stdout)
+    assert not [finding for finding in findings if finding["verdict"] != "holds"]
+    assert result.returncode == 0
+
+
+@every_pair
+def test_a_drill_that_is_stopped_leaves_no_process_behind(
+    directory: Path, python: Path, combination: Combination
+) -> None:
+    """As Ctrl-C stops it, once the service and all that it stands on are up."""
+    with subprocess.Popen(
+        [python, "-u", "-m", "drill"],
+        cwd=directory,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as drill:
+        assert drill.stdout
+        drill.stdout.readline()
+        started = descendants(drill.pid)
+        drill.send_signal(signal.SIGINT)
+        assert drill.wait(DRILL_SECONDS) == 130
+    assert len(started) > 1
+    assert not started & set(processes())
 
 
 @every_service

@@ -38,7 +38,7 @@ Kind = Literal[
     "truncated",  # finish_reason "length"
     "filtered",  # finish_reason "content_filter"
     "no_usage",  # nothing says what it cost
-    "full_usage",  # it cost all that was allowed: a token for each byte, the longest output, `seconds`
+    "full_usage",  # it cost all it could: a token for each byte, the longest output; or `seconds`
     "excess_usage",  # it cost `excess` more than the request allowed
     "used_up",  # its headers say that nothing is left of a limit for `seconds`
     # Predictions: what becomes of remote work.
