@@ -1,6 +1,7 @@
 """The emergency stop: who may pull it, what it says, and that it is on record."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -161,3 +162,13 @@ async def test_the_command_line_tells_what_can_be_stopped(run: Run) -> None:
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert all(target in refused.stderr for target in ("service", PROVIDER, MODEL))
     assert (await run("stop")).exit_code == 2
+
+
+async def test_an_emergency_does_not_wait_for_the_policy_files(
+    service: Service, run: Run, policy_dir: Path
+) -> None:
+    (policy_dir / "models.toml").write_text("[models", encoding="utf-8")
+    assert (await run("stop", "--reason", "the bill explodes")).exit_code == 0
+    assert await _stopped(service) == {("service", "stopped")}
+    assert (await run("start")).stdout == "Nothing is stopped.\n"
+    assert (await run("stop", MODEL, "--reason", "odd answers")).exit_code == 1

@@ -20,12 +20,16 @@ LONGEST_REASON = 500
 
 
 class Stops:
-    """Stops and starts the service, a provider or a model. Raises `InvalidRequest`."""
+    """Stops and starts the service, a provider or a model. Raises `InvalidRequest`.
 
-    def __init__(self, database: Database, policy: Policy) -> None:
+    Without a policy, only the service as a whole is known.
+    """
+
+    def __init__(self, database: Database, policy: Policy | None) -> None:
         self._database = database
-        providers = {f"provider:{model.provider}" for model in policy.models.values()}
-        models = {f"model:{name}" for name in policy.models}
+        offered = policy.models.values() if policy else ()
+        providers = {f"provider:{model.provider}" for model in offered}
+        models = {f"model:{model.id}" for model in offered}
         self._targets = [SERVICE, *sorted(providers), *sorted(models)]
 
     async def all(self) -> Sequence[Row[Any]]:
