@@ -1,8 +1,7 @@
 """The answer sets that are rendered and proven, one id each.
 
-Database, limiter, authentication and host meet in every way; the other questions rotate in cycles
-whose lengths share no factor, so that any two of their values meet too (`test_questions.py` asserts
-it).
+Database, limiter, authentication and host meet in every way; the other questions rotate in cycles,
+so that any two of their values meet too (`test_questions.py` asserts it).
 """
 
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from itertools import combinations, cycle, islice, product
 from typing import Any
 
 DATABASES = ("sqlite", "postgres")
-LIMITERS = ("memory", "redis")
+LIMITERS = ("memory", "redis", "database")
 AUTHS = ("api_key", "basic")
 HOSTS = ("railway", "compose")
 PROVIDERS = ("openai", "huggingface", "replicate")
@@ -59,6 +58,7 @@ _HOSTILE_TEXTS = {
     "long": "n" * 200,
 }
 
+_SPREAD = COMBINATIONS[: -5 * len(_HOSTILE_TEXTS) : -5]
 # Rotating through all other answers, so that each text lands in the files of every option.
 HOSTILE = {
     name: combination.answers
@@ -68,5 +68,5 @@ HOSTILE = {
         "project_description": f"{text}\n\n{text}",
         "author_name": text,
     }
-    for combination, (name, text) in zip(COMBINATIONS[::-5], _HOSTILE_TEXTS.items(), strict=True)
+    for combination, (name, text) in zip(_SPREAD, _HOSTILE_TEXTS.items(), strict=True)
 }

@@ -90,9 +90,10 @@ def chosen(combination: Combination) -> set[str]:
     }
     flags |= {"backends"} if flags & {"database_postgres", "limiter_redis"} else set()
     flags |= {"database_lease"} if flags >= {"database_postgres", "limiter_memory"} else set()
-    flags |= {"many_replicas"} if flags >= {"database_postgres", "limiter_redis"} else set()
+    flags |= {"database_shared"} if flags >= {"database_sqlite", "limiter_database"} else set()
+    many = "database_postgres" in flags and "limiter_memory" not in flags
+    flags |= {"many_processes"} if many or "database_shared" in flags else {"single_process"}
     flags |= {"replicate_alone"} if combination.providers == ("replicate",) else set()
-    flags |= {"single_replica"} if "many_replicas" not in flags else set()
     flags |= {"wire_openai"} if flags & {"provider_openai", "provider_huggingface"} else set()
     return flags | {"always"}
 

@@ -61,7 +61,7 @@ async def _examine(settings: Settings) -> list[Finding]:
         try:
             database = wiring.database.open_database(settings)
             stack.push_async_callback(database.close)
-            limiter = wiring.limiter.open_limiter(settings)
+            limiter = wiring.limiter.open_limiter(settings, database)
             stack.push_async_callback(limiter.close)
         except StartError as error:
             return [*findings, Finding("addresses", "problem", str(error))]

@@ -105,7 +105,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 "The database does not answer, or was not migrated: is DATABASE_URL right, and the "
                 "server up? Then run: python -m app migrate"
             ) from error
-        limiter = wiring.limiter.open_limiter(chosen)
+        limiter = wiring.limiter.open_limiter(chosen, database)
         stack.push_async_callback(limiter.close)
         guard = Guard(
             rules,

@@ -22,11 +22,7 @@ def serve_until_stopped(settings: Settings, *, migrate: bool) -> None:
     # A host's request to stop is no failure, also before the server listens to it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if settings.web_concurrency > 1:
-        if not wiring.MANY_PROCESSES:
-            raise StartError(
-                "WEB_CONCURRENCY must be 1: limits are exact in one process only with this "
-                "database and limiter."
-            )
+        _require_exact_limits(settings)
         # Where worker processes put their metrics, for any of them to tell all.
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="metrics-"))
     if migrate:
@@ -46,6 +42,15 @@ def serve_until_stopped(settings: Settings, *, migrate: bool) -> None:
         )
     except SystemExit as error:
         raise SystemExit(1 if error.code else 0) from error
+
+
+def _require_exact_limits(settings: Settings) -> None:
+    allowed = wiring.MANY_IN_PRODUCTION if settings.production else wiring.MANY_PROCESSES
+    if not allowed:
+        raise StartError(
+            "WEB_CONCURRENCY must be 1: limits are exact in one process only with this "
+            "database and limiter."
+        )
 
 
 async def _migrate(settings: Settings) -> None:

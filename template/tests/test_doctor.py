@@ -84,7 +84,7 @@ async def test_a_limiter_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -
         async def close(self) -> None:
             """Nothing is open."""
 
-    monkeypatch.setattr(wiring.limiter, "open_limiter", lambda _: Gone())
+    monkeypatch.setattr(wiring.limiter, "open_limiter", lambda *_: Gone())
     code, findings = await _examine()
     assert code == 1
     assert findings["limiter"][0] == "problem"

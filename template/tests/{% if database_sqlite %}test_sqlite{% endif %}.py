@@ -25,6 +25,8 @@ proc /proc proc rw 0 0
 /dev/sda1 /data ext4 rw 0 0
 tmpfs /data/cache tmpfs rw 0 0
 """
+# Where the file belongs to one process, whatever was chosen beside it.
+PRODUCTION: dict[str, Any] = {"environment": "production", "accept_ephemeral_database": True}
 
 
 @pytest.fixture
@@ -160,9 +162,8 @@ async def test_production_refuses_such_a_file(
         await open_database(accepted).close()
 
 
-async def test_a_second_process_is_refused(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_second_process_is_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = await start(**PRODUCTION)
     monkeypatch.setattr(sqlite, "LOCK_PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(sqlite, "LOCK_INTERVAL_SECONDS", 0.01)
     with pytest.raises(StartError, match="Another process serves from"):
@@ -175,8 +176,8 @@ async def test_a_successor_waits_for_its_predecessor_to_stop(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "LOCK_INTERVAL_SECONDS", 0.01)
-    first = await start()
-    successor = asyncio.create_task(start())
+    first = await start(**PRODUCTION)
+    successor = asyncio.create_task(start(**PRODUCTION))
     await asyncio.sleep(0.05)
     assert not successor.done()
     await first.stop()

@@ -186,7 +186,7 @@ async def test_after_retry_after_it_passes_and_not_before(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(wiring.limiter, "open_limiter", lambda _: MemoryLimiter(clock))
+    monkeypatch.setattr(wiring.limiter, "open_limiter", lambda *_: MemoryLimiter(clock))
     service = await start()
     client = service.client(await service.create_user("few"))
     answers = [await client.post(CHAT, json=chat()) for _ in range(6)]

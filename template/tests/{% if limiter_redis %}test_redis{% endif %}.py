@@ -161,9 +161,12 @@ async def test_a_wrong_value_does_not_stop_others(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "redis://host:port/"])
-def test_a_wrong_address_stops_the_start(url: str) -> None:
+async def test_a_wrong_address_stops_the_start(url: str, database_url: str) -> None:
+    settings = Settings(_env_file=None, redis_url=url, database_url=database_url)
+    database = wiring.database.open_database(settings)
     with pytest.raises(StartError, match="REDIS_URL"):
-        wiring.limiter.open_limiter(Settings(_env_file=None, redis_url=url))
+        wiring.limiter.open_limiter(settings, database)
+    await database.close()
 
 
 async def _service_on(start: Start, url: str) -> tuple[Service, httpx2.AsyncClient]:

@@ -6,7 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Column, Connection, Executable, FromClause, Row, create_engine, text
+from sqlalchemy import (
+    URL,
+    Column,
+    ColumnElement,
+    Connection,
+    Executable,
+    FromClause,
+    Row,
+    create_engine,
+    text,
+)
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -75,6 +85,11 @@ class Database(ABC):
     async def check(self) -> None:
         """Raise `DatabaseUnavailable` when the database does not answer."""
         await self.fetch(text("SELECT 1"))
+
+    @property
+    @abstractmethod
+    def microseconds(self) -> ColumnElement[int]:
+        """The database's clock, at the moment when a statement comes to it."""
 
     @abstractmethod
     async def weakness(self) -> str | None:

@@ -7,7 +7,9 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Executable,
     FromClause,
@@ -50,6 +52,10 @@ class PostgresDatabase(Database):
     async def weakness(self) -> str | None:
         off = [name for name in DURABLE if (await self.fetch(text(f"SHOW {name}")))[0][0] == "off"]
         return f"set {' and '.join(off)} to on, or a power loss takes commits" if off else None
+
+    @property
+    def microseconds(self) -> ColumnElement[int]:
+        return cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
 
     def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
         # One parameter for all rows, which the server takes apart.

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import (
     URL,
+    BigInteger,
     Column,
     ColumnElement,
     Connection,
@@ -62,6 +63,11 @@ class SqliteDatabase(Database):
         """As every database; a file that somebody else keeps locked does not answer either."""
         await self.transact(lambda _: None)
 
+    @property
+    def microseconds(self) -> ColumnElement[int]:
+        # SQLite's own clock is the machine's too, in milliseconds.
+        return bindparam("now", callable_=_now, type_=BigInteger)
+
     def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
         return select(*map(_field, columns)).subquery()
 
@@ -71,6 +77,10 @@ class SqliteDatabase(Database):
         # SQLAlchemy keeps the columns' own names for itself.
         prefixed = [{f"new_{name}": row[name] for name in row} for row in rows]
         connection.execute(statement, prefixed)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000
 
 
 def _field(column: Column[Any]) -> ColumnElement[Any]:

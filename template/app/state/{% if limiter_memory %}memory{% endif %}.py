@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
+from app.db.engine import Database
 from app.settings import Settings
 from app.state.base import (
     MINUTE,
@@ -122,6 +123,6 @@ def _live(holders: dict[str, int], now: int) -> dict[str, int]:
     return {holder: until for holder, until in holders.items() if until > now}
 
 
-def open_limiter(_: Settings) -> MemoryLimiter:
+def open_limiter(_: Settings, __: Database) -> MemoryLimiter:
     """Limits that live as long as this process."""
     return MemoryLimiter()

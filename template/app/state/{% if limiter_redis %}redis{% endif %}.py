@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from app.batcher import Batcher
+from app.db.engine import Database
 from app.errors import LimiterUnavailable, StartError
 from app.settings import Settings
 from app.state.base import MINUTE, Admission, Demand, Level, Memory, Place
@@ -232,7 +233,7 @@ def _unavailable() -> LimiterUnavailable:
     )
 
 
-def open_limiter(settings: Settings) -> RedisLimiter:
+def open_limiter(settings: Settings, _: Database) -> RedisLimiter:
     """The Redis of `REDIS_URL`. Raises `StartError` for an address that is wrong."""
     try:
         return RedisLimiter(settings.redis_url)

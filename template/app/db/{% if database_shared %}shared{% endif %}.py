@@ -1,0 +1,18 @@
+"""A file for several processes, outside of production: the limits are in it too."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.db import sqlite
+from app.db.engine import Database
+from app.settings import Settings
+
+
+@asynccontextmanager
+async def alone(settings: Settings, database: Database) -> AsyncIterator[None]:
+    """In production, hold the file for this process, as `app.db.sqlite` does."""
+    if settings.production:
+        async with sqlite.alone(settings, database):
+            yield
+    else:
+        yield
