@@ -1,6 +1,7 @@
 """`/v1/keys`: API keys, what they are good for and when they end."""
 
 import datetime as dt
+import json
 from typing import Any
 
 import httpx2
@@ -8,7 +9,9 @@ import pytest
 from sqlalchemy import update
 
 from app.auth.api_key.keys import api_keys
+from app.auth.principal import Allowance
 from app.db.tables import utc_now
+from tests.fixtures.service import Run
 from tests.support import Service, User, chat, error_of
 
 EVERYTHING = ["admin", "generate", "read"]
@@ -68,6 +71,7 @@ async def test_list_is_the_callers_own_newest_first(
         "created_at",
         "expires_at",
         "last_used_at",
+        *Allowance._fields,
     }
 
 
@@ -244,3 +248,55 @@ async def _last_use(client: httpx2.AsyncClient, key: dict[str, Any]) -> dt.datet
 async def _change(service: Service, key: dict[str, Any], **values: Any) -> None:
     change = update(api_keys).where(api_keys.c.id == key["id"]).values(**values)
     await service.database.transact(lambda connection: connection.execute(change))
+
+
+@pytest.mark.parametrize(
+    ("limit", "param"),
+    [({"requests_per_minute": 1}, "requests"), ({"tokens_per_minute": 92}, "tokens")],
+)
+async def test_a_key_can_be_limited_within_its_owners_plan(
+    service: Service, client: httpx2.AsyncClient, limit: dict[str, int], param: str
+) -> None:
+    """A chat of 91 tokens at most fits once; what it used is missing for the next."""
+    limited = bearing(service, await make(client, **limit))
+    assert (await limited.post("/v1/chat/completions", json=chat())).status_code == 200
+    again = await limited.post("/v1/chat/completions", json=chat())
+    assert error_of(again) == (429, "rate_limit_exceeded", param)
+    assert again.headers[f"x-ratelimit-limit-{param}"] == str(*limit.values())
+    assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
+
+
+async def test_each_limited_key_counts_for_itself_and_for_its_owner(service: Service) -> None:
+    client = service.client(await service.create_user("few"))
+    first, second = [bearing(service, await make(client, requests_per_minute=3)) for _ in range(2)]
+    asked = [first] * 4 + [second] * 3
+    statuses = [
+        (await asking.post("/v1/chat/completions", json=chat())).status_code for asking in asked
+    ]
+    assert statuses == [200, 200, 200, 429, 200, 200, 429]
+
+
+async def test_a_limited_key_cannot_make_another(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    limited = bearing(service, await make(client, scopes=EVERYTHING, requests_per_minute=5))
+    response = await limited.post("/v1/keys", json={"name": "free"})
+    assert error_of(response) == (403, "forbidden", None)
+
+
+@pytest.mark.parametrize("name", Allowance._fields)
+async def test_limits_of_a_key_are_shown_and_checked(client: httpx2.AsyncClient, name: str) -> None:
+    key = await make(client, **{name: 7})
+    assert {field: key[field] for field in Allowance._fields if key[field]} == {name: 7}
+    response = await client.post("/v1/keys", json={"name": "laptop", name: -1})
+    assert error_of(response) == (422, "invalid_request", name)
+
+
+async def test_a_limited_key_from_the_command_line(run: Run, service: Service, user: User) -> None:
+    options = [f"--{name.replace('_', '-')}" for name in Allowance._fields]
+    given = [word for option in options for word in (option, "3")]
+    result = await run("keys", "create", "--email", user.email, "--json", *given)
+    key = json.loads(result.stdout)
+    assert {name: key[name] for name in Allowance._fields} == dict.fromkeys(Allowance._fields, 3)
+    refused = await run("keys", "create", "--email", user.email, "--requests-per-minute", "0")
+    assert refused.exit_code == 2

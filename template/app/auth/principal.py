@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.errors import Forbidden
 
@@ -24,14 +24,32 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+class Allowance(NamedTuple):
+    """What a credential may use, within what its owner may; None is as much as the owner."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_generations: int | None = None
+    daily_budget_nano_usd: int | None = None
+    monthly_budget_nano_usd: int | None = None
+
+
+NO_LIMITS = Allowance()
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user as authenticated for one request."""
+    """A user as authenticated for one request.
+
+    `key_id` names the credential where it has limits of its own, `limits`.
+    """
 
     user_id: str
     role: Role
     plan: str
     scopes: frozenset[Scope]
+    key_id: str | None = None
+    limits: Allowance = NO_LIMITS
 
     def require(self, scope: Scope) -> None:
         """Raise `Forbidden` unless the credential has `scope` and the role may use it."""

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from app.auth.principal import Principal
+from app.auth.principal import Allowance, Principal
 from app.errors import Forbidden, LimiterUnavailable, RateLimited, RequestTooLarge, log_cause
 from app.policy import Plan, Policy, Service
 from app.providers.base import Usage
 from app.state.base import Admission, Bucket, Demand, Level, Limiter, Place, Slot
 from app.telemetry import metrics
 
-Rates = Plan | Service
+Rates = Plan | Service | Allowance
 
 
 @dataclass(slots=True)
@@ -76,6 +76,8 @@ class Limits:
         plan = self._policy.plans.get(principal.plan)
         if plan is None:
             raise Forbidden(f"The plan {principal.plan!r} is not in plans.toml; ask the operator.")
+        if principal.key_id is not None:
+            yield f"key:{principal.key_id}", principal.limits
         yield f"user:{principal.user_id}", plan
         yield "service", self._policy.service
 

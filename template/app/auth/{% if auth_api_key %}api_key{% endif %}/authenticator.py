@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from app.auth.api_key.keys import Keys, digest, parse
-from app.auth.principal import Principal, Role, Scope
+from app.auth.api_key.keys import Keys, digest, limits_of, parse
+from app.auth.principal import NO_LIMITS, Principal, Role, Scope
 from app.batcher import Batcher
 from app.db.tables import utc_now
 from app.errors import InvalidCredentials
@@ -42,7 +42,15 @@ class ApiKeyAuthenticator:
             )
         if row.last_used_at is None or utc_now() - row.last_used_at > LAST_USE_IS_KEPT_TO:
             await self._touches.submit(row.id)
-        return Principal(row.user_id, Role(row.role), row.plan, frozenset(map(Scope, row.scopes)))
+        limits = limits_of(row)
+        return Principal(
+            row.user_id,
+            Role(row.role),
+            row.plan,
+            frozenset(map(Scope, row.scopes)),
+            None if limits == NO_LIMITS else row.id,
+            limits,
+        )
 
     async def _find(self, key_ids: list[str]) -> Sequence[Row[Any] | None]:
         rows = await self._keys.with_owners(set(key_ids))

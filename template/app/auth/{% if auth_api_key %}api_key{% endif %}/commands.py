@@ -5,12 +5,14 @@ from typing import Annotated
 import typer
 
 from app.auth.api_key.keys import Keys, api_keys, owned
-from app.auth.api_key.schemas import ApiKey, CreatedKey
-from app.auth.principal import Scope
+from app.auth.api_key.schemas import MOST, MOST_NANO_USD, ApiKey, CreatedKey
+from app.auth.principal import Allowance, Scope
 from app.auth.users import Users
 from app.command import Json, Session, command, show
 
 app = typer.Typer(name="keys", help="API keys of users.", no_args_is_help=True)
+Rate = Annotated[int | None, typer.Option(min=1, max=MOST, help="Of this key alone.")]
+Budget = Annotated[int | None, typer.Option(min=0, max=MOST_NANO_USD, help="Of this key alone.")]
 Email = Annotated[str, typer.Option(help="Whose key it is.")]
 
 
@@ -20,12 +22,24 @@ async def create(
     email: Email,
     name: Annotated[str, typer.Option(help="What it is for.")] = "key",
     scope: Annotated[list[Scope] | None, typer.Option(help="May be given several times.")] = None,
+    requests_per_minute: Rate = None,
+    tokens_per_minute: Rate = None,
+    concurrent_generations: Rate = None,
+    daily_budget_nano_usd: Budget = None,
+    monthly_budget_nano_usd: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Make a key and show it, this once."""
     user = await Users(session.database).find(email)
     scopes = scope or [Scope.GENERATE, Scope.READ]
-    secret, row = await _keys(session).create(user.id, name, scopes)
+    limits = Allowance(
+        requests_per_minute,
+        tokens_per_minute,
+        concurrent_generations,
+        daily_budget_nano_usd,
+        monthly_budget_nano_usd,
+    )
+    secret, row = await _keys(session).create(user.id, name, scopes, limits=limits)
     key = CreatedKey.model_validate(row).model_copy(update={"secret": secret})
     show(key.model_dump(mode="json"), as_json, secret)
 

@@ -9,9 +9,11 @@ from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ForeignKey,
     Index,
+    Integer,
     Row,
     Select,
     String,
@@ -22,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from app.auth.principal import Scope
+from app.auth.principal import NO_LIMITS, Allowance, Scope
 from app.db.engine import Database
 from app.db.tables import Json, UtcDateTime, metadata, users, utc_now
 from app.errors import NotFound
@@ -45,6 +47,12 @@ api_keys = Table(
     Column("expires_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
+    # What it may use of what its owner may; the names are those of `Allowance`.
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", Integer),
+    Column("concurrent_generations", Integer),
+    Column("daily_budget_nano_usd", BigInteger),
+    Column("monthly_budget_nano_usd", BigInteger),
     Index(None, "user_id", "id"),
 )
 
@@ -103,6 +111,7 @@ class Keys:
         name: str,
         scopes: Collection[Scope],
         expires_at: dt.datetime | None = None,
+        limits: Allowance = NO_LIMITS,
     ) -> tuple[str, Row[Any]]:
         """A new key and its row. The key is known to nobody afterwards."""
         secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
@@ -115,6 +124,7 @@ class Keys:
             scopes=sorted(set(scopes)),
             created_at=utc_now(),
             expires_at=expires_at,
+            **limits._asdict(),
         )
         created = await self._database.transact(
             lambda connection: connection.execute(row.returning(api_keys)).one()
@@ -139,6 +149,11 @@ class Keys:
         """Note that keys were used now."""
         used = update(api_keys).where(api_keys.c.id.in_(key_ids)).values(last_used_at=utc_now())
         await self._database.transact(lambda connection: connection.execute(used))
+
+
+def limits_of(row: Row[Any]) -> Allowance:
+    """The limits of a key's own."""
+    return Allowance(*(getattr(row, name) for name in Allowance._fields))
 
 
 def owned(user_id: str) -> Select[Any]:

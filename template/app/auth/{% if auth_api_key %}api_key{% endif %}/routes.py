@@ -35,12 +35,16 @@ async def create_key(caller: Caller, body: KeyRequest, request: Request) -> Crea
     caller.require(Scope.ADMIN)
     if missing := set(body.scopes) - caller.scopes:
         raise Forbidden(f"This credential cannot grant {', '.join(sorted(missing))}.")
+    if caller.key_id is not None:
+        raise Forbidden("A key with limits of its own makes no keys: they would go around them.")
     if body.expires_at and not utc_now() < body.expires_at < LATEST:
         raise InvalidRequest(
             "expires_at must lie in the future and before the year 9999.", param="expires_at"
         )
     keys = _keys(request)
-    secret, row = await keys.create(caller.user_id, body.name, body.scopes, body.expires_at)
+    secret, row = await keys.create(
+        caller.user_id, body.name, body.scopes, body.expires_at, body.limits
+    )
     return CreatedKey.model_validate(row).model_copy(update={"secret": secret})
 
 
