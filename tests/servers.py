@@ -165,19 +165,18 @@ def free_port() -> int:
         return port
 
 
-def processes() -> dict[int, int]:
-    """List the processes that run, each with its parent."""
+def processes() -> dict[int, tuple[int, str]]:
+    """List the processes that run, each with its parent and its command line."""
     table = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+        ["ps", "-A", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
     )
-    rows = (line.split() for line in table.stdout.splitlines())
-    return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+    rows = (line.split(maxsplit=3) for line in table.stdout.splitlines())
+    return {int(row[0]): (int(row[1]), row[3]) for row in rows if not row[2].startswith("Z")}
 
 
 def descendants(pid: int) -> set[int]:
     """Find what a process started, and what that started."""
-    parents = processes()
-    found = {child for child, parent in parents.items() if parent == pid}
+    found = {child for child, (parent, _) in processes().items() if parent == pid}
     return found.union(*map(descendants, found))
 
 

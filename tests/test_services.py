@@ -130,10 +130,12 @@ def test_a_drill_that_is_stopped_leaves_no_process_behind(
     directory: Path, python: Path, combination: Combination
 ) -> None:
     """As Ctrl-C stops it, once the service and all that it stands on are up."""
+    scratch = directory.parent / "scratch"
+    scratch.mkdir(mode=0o755)
     with subprocess.Popen(
         [python, "-u", "-m", "drill"],
         cwd=directory,
-        env=clean_environment(),
+        env=clean_environment() | {"TMPDIR": str(scratch)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as drill:
@@ -143,7 +145,11 @@ def test_a_drill_that_is_stopped_leaves_no_process_behind(
         drill.send_signal(signal.SIGINT)
         assert drill.wait(DRILL_SECONDS) == 130
     assert len(started) > 1
-    assert not started & set(processes())
+    left = processes()
+    assert not started & set(left)
+    # A server that detaches itself still names the folder of its data.
+    assert not [command for _, command in left.values() if str(scratch) in command]
+    assert not list(scratch.iterdir())
 
 
 @every_service

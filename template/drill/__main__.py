@@ -25,27 +25,30 @@ def main() -> int:
     """Look at every promise, in a folder that is kept when one is broken."""
     directory = Path(mkdtemp(prefix="drill-"))
     as_json = bool(os.environ.get("JSON"))
-    findings: Sequence[Finding] = ()
     try:
         findings = asyncio.run(_until_stopped(directory, as_json=as_json))
     except asyncio.CancelledError:
+        shutil.rmtree(directory)
         return 130
-    finally:
-        holds = bool(findings) and all(finding.verdict == "holds" for finding in findings)
-        if holds or sys.exception() is not None:
-            shutil.rmtree(directory)
-        else:
-            print(f"The logs of the processes are in {directory}.", file=sys.stderr)
     if as_json:
         print(json.dumps([finding._asdict() for finding in findings], indent=2))
-    return 0 if holds else 1
+    if any(finding.verdict != "holds" for finding in findings):
+        print(f"The logs of the processes are in {directory}.", file=sys.stderr)
+        return 1
+    shutil.rmtree(directory)
+    return 0
 
 
 async def _until_stopped(directory: Path, *, as_json: bool) -> Sequence[Finding]:
-    """End everything in order when a signal asks to stop."""
+    """End everything in order when a signal asks to stop, and be told so once."""
     drill = asyncio.create_task(_drill(directory, as_json=as_json))
+
+    def stop() -> None:
+        if not drill.cancelling():
+            drill.cancel()
+
     for number in STOPS:
-        asyncio.get_running_loop().add_signal_handler(number, drill.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     return await drill
 
 

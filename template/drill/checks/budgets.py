@@ -1,7 +1,9 @@
 """Budgets: what is spent and reserved never passes a cap, and nothing is refused too early."""
 
 import asyncio
+import datetime as dt
 
+from app.db.tables import utc_now
 from drill.policy import TIGHT
 from drill.promises import promise
 from drill.scene import Scene, User, tally
@@ -31,16 +33,18 @@ async def exact_cap(scene: Scene) -> str:
 )
 async def no_early_refusal(scene: Scene) -> str:
     user = await scene.create_user("tight")
-    await asyncio.gather(*(_ask_until_refused(scene, user, n) for n in range(CLIENTS)))
-    spent = sum(attempt.cost_nano_usd for attempt in await scene.attempts(user))
-    cap = TIGHT * work.BOUND
-    if cap - work.BOUND < spent <= cap:
-        return "refused within one bound of the cap, which is not passed"
-    return f"refused at {spent} of {cap}"
+    refused = await asyncio.gather(*(_ask_until_refused(scene, user, n) for n in range(CLIENTS)))
+    ledger = [(each.closed_at, each.cost_nano_usd) for each in await scene.attempts(user)]
+    before = sum(cost for closed_at, cost in ledger if closed_at <= min(refused))
+    cap, spent = TIGHT * work.BOUND, sum(cost for _, cost in ledger)
+    where = "within" if before > cap - work.BOUND else "not within"
+    return f"refused {where} one bound of the cap, which is {'not ' * (spent <= cap)}passed"
 
 
-async def _ask_until_refused(scene: Scene, user: User, number: int) -> None:
+async def _ask_until_refused(scene: Scene, user: User, number: int) -> dt.datetime:
+    """When the answer to the first refusal was there."""
     service = scene.services[number % len(scene.services)]
     while (answer := await scene.ask(user, service)).status != 402:
         if answer.status >= 400:
             raise RuntimeError(answer.code)
+    return utc_now()

@@ -75,7 +75,7 @@ def _of(account: Row[Any], rows: Iterable[Row[Any]]) -> tuple[int, int]:
         row
         for row in rows
         if row.day.startswith(account.period)
-        and {"service": "", "plan": row.plan, "user": row.user_id}[kind] == name
+        and {"service": "", "plan": row.plan, "user": row.user_id, "key": row.key_id}[kind] == name
     ]
     spent = sum(row.cost_nano_usd for row in mine if row.state not in OPEN)
     return spent, sum(row.bound_nano_usd for row in mine if row.state in OPEN)
