@@ -8,6 +8,9 @@ from fastapi import APIRouter, Request, Response
 
 from app.db.engine import Database
 from app.errors import NotFound, ServiceError
+from app.guard.cooldown import Cooldown
+from app.guard.watch import Watch
+from app.policy import Policy
 from app.settings import Settings
 from app.state.base import Limiter
 from app.telemetry import metrics
@@ -25,7 +28,7 @@ async def alive() -> dict[str, str]:
 @router.get("/readyz")
 @router.get("/healthz", include_in_schema=False)
 async def ready(request: Request, response: Response) -> dict[str, str]:
-    """Whether generations can be served now: database, migrations and limiter answer."""
+    """Whether generations can be served now: by database, limiter, policy and a provider."""
     if await is_ready(request.app.state):
         return {"status": "ready"}
     response.status_code = 503
@@ -53,9 +56,16 @@ async def is_ready(state: Any) -> bool:
 
     database: Database = state.database
     limiter: Limiter = state.limiter
+    watch: Watch = state.watch
+    cooldown: Cooldown = state.cooldown
+    policy: Policy = state.policy
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             await asyncio.gather(limiter.check(), database.check())
-            return not await pending(database)
+            return (
+                watch.is_current
+                and not await pending(database)
+                and await cooldown.is_any_ready(policy.models.values())
+            )
     except (ServiceError, TimeoutError):
         return False

@@ -20,12 +20,15 @@ from app.db.pages import Pages
 from app.embeddings import routes as embeddings
 from app.errors import DatabaseUnavailable, StartError
 from app.guard.alerts import Alerts
+from app.guard.attempts import Attempts
 from app.guard.claims import Claims
 from app.guard.cooldown import Cooldown
 from app.guard.idempotency import Idempotency
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
 from app.guard.pipeline import Guard
+from app.guard.sweeper import Sweeper
+from app.guard.watch import Watch
 from app.guard.webhook import Webhook, signing_key
 from app.policy import Policy
 from app.predictions import routes as predictions
@@ -107,16 +110,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             ) from error
         limiter = wiring.limiter.open_limiter(chosen, database)
         stack.push_async_callback(limiter.close)
-        guard = Guard(
-            rules,
-            Limits(rules, limiter),
-            Ledger(database, keep_content=chosen.store_content),
-            providers,
-            log_content=chosen.log_content,
-        )
+        ledger = Ledger(database, rules, keep_content=chosen.store_content)
+        cooldown = Cooldown(limiter)
+        attempts = Attempts(rules, cooldown, ledger, providers, production=chosen.production)
+        limits = Limits(rules, limiter)
+        guard = Guard(rules, limits, ledger, attempts, log_content=chosen.log_content)
         stack.push_async_callback(guard.drain)
+        watch = Watch(database, guard, rules.version)
+        await watch.announce()
+        sweeper = Sweeper(database, ledger, rules, providers)
         told = Alerts(database, rules, open_webhook(chosen, session))
-        await stack.enter_async_context(in_background(told.run()))
+        loops = in_background(watch.run(), sweeper.run(), told.run())
+        await stack.enter_async_context(loops)
         runner = Runner(guard)
         stack.push_async_callback(runner.close)
         claims = Claims(database, chosen.request_deadline_seconds)
@@ -125,7 +130,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.idempotency = Idempotency(claims, Sealer("idempotency", *secret_keys(chosen)))
         state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
         state.policy, state.users, state.stops = rules, Users(database), Stops(database, rules)
-        state.report, state.cooldown = Report(database, rules), Cooldown(limiter)
+        state.report, state.cooldown, state.watch = Report(database, rules), cooldown, watch
         state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
         state.records, state.pages = Records(database), Pages(database, signer(chosen))
         # All that is loaded now stays, and a request leaves little for the collector: it need not

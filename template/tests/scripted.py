@@ -41,7 +41,7 @@ async def stream_fine(job: Job) -> Chunks:
 
 
 class Scripted:
-    """`on_answer` and `on_stream` are what it does; it notes what it was asked and cancelled."""
+    """`on_answer`, `on_stream` and `on_find` are what it does; it notes what it was asked."""
 
     name = "offline"
     parameters: Mapping[Kind, frozenset[str] | None] = {"chat": None}
@@ -49,6 +49,7 @@ class Scripted:
     def __init__(self) -> None:
         self.on_answer: Callable[[Job], Awaitable[Reply]] = say_fine
         self.on_stream: Callable[[Job], Chunks] = stream_fine
+        self.on_find: Callable[[Job], Awaitable[Reply | None]] = say_fine
         self.lacks: str | None = None
         self.asked: list[Job] = []
         self.cancelled: list[Job] = []
@@ -69,6 +70,9 @@ class Scripted:
         self.cancelled.append(job)
         if self.cancel_error:
             raise self.cancel_error
+
+    async def find(self, job: Job) -> Reply | None:
+        return await self.on_find(job)
 
     @classmethod
     def install(cls, monkeypatch: pytest.MonkeyPatch) -> "Scripted":

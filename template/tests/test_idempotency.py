@@ -13,6 +13,7 @@ from sqlalchemy import update
 from app.auth.principal import Role
 from app.db.tables import attempts, users, utc_now
 from app.guard.claims import RETRY_SECONDS, SWEPT_AT_ONCE, idempotency
+from app.guard.entries import LEASE_MARGIN
 from app.guard.idempotency import MOST_BYTES
 from app.providers.base import Chunks, Job, ProviderFailure, Reply
 from app.sealing import Sealer
@@ -365,7 +366,7 @@ async def test_when_its_lease_ends_the_outcome_is_unknown_until_it_is_known(
 
     await eventually(called)
     (row,) = await service.rows(idempotency)
-    lease = service.settings.request_deadline_seconds + 30
+    lease = service.settings.request_deadline_seconds + LEASE_MARGIN.total_seconds()
     assert abs((row.lease_until - utc_now()).total_seconds() - lease) < 15
     assert error_of(await ask(client)) == IN_FLIGHT
     await overdue(service)

@@ -13,9 +13,11 @@ from app.db.engine import Database
 from app.db.tables import attempts, predictions
 from app.errors import DatabaseUnavailable, ProviderError
 from app.guard import pricing
-from app.guard.generation import Call, Ending, Generation
+from app.guard.cooldown import Pass
+from app.guard.generation import Attempt, Call, Choice, Ending, Generation
 from app.guard.ledger import Ledger
 from app.guard.limits import Grant
+from app.ids import new_id
 from app.policy import Policy
 from app.providers.base import Deadline, Job, Outcome, Usage
 from app.settings import Settings
@@ -43,7 +45,12 @@ def commits() -> Iterator[list[object]]:
 
 @pytest.fixture
 def ledger(service: Service) -> Ledger:
-    return Ledger(service.database, keep_content=True)
+    return ledger_of(service)
+
+
+def ledger_of(service: Service, database: Database | None = None) -> Ledger:
+    policy: Policy = service.app.state.policy
+    return Ledger(database or service.database, policy, keep_content=True)
 
 
 def generation_of(service: Service, user_id: str) -> Generation:
@@ -52,10 +59,25 @@ def generation_of(service: Service, user_id: str) -> Generation:
     principal = Principal(user_id, Role.USER, "many", frozenset(Scope))
     body = {"messages": chat()["messages"]}
     call = Call(principal, "chat", model.id, body, "req_1", 60)
-    job = Job(model, body, Deadline(60), sent=True)
-    bound = pricing.bound(model, body)
     grant = Grant(Demand(()), Admission(True, ()), tokens=0)
-    return Generation(call, model, Scripted(), job, bound, grant)
+    caps = policy.caps(user_id, "many")
+    generation = Generation(call, caps, grant, Deadline(60), new_id("pred"))
+    choice = Choice(model, Scripted(), pricing.bound(model, body))
+    job = Job(model, body, generation.deadline, sent=True)
+    generation.attempt = Attempt(choice, job, Pass(model, 0.0))
+    return generation
+
+
+async def begin(ledger: Ledger, *generations: Generation) -> list[BaseException | None]:
+    opened = (ledger.open(generation, generation.current) for generation in generations)
+    return await asyncio.gather(*opened, return_exceptions=True)
+
+
+async def end(ledger: Ledger, ending: Ending, *generations: Generation) -> None:
+    for generation in generations:
+        generation.count(ending)
+    closed = (ledger.close(generation, generation.current, ending) for generation in generations)
+    await asyncio.gather(*closed)
 
 
 async def test_opening_many_at_once_takes_few_transactions(
@@ -63,10 +85,10 @@ async def test_opening_many_at_once_takes_few_transactions(
 ) -> None:
     generations = [generation_of(service, user.id) for _ in range(MANY)]
     commits.clear()
-    await asyncio.gather(*map(ledger.open, generations))
+    assert await begin(ledger, *generations) == [None] * MANY
     assert len(commits) == 1
     assert len(await service.rows(attempts)) == len(await service.rows(predictions)) == MANY
-    await asyncio.gather(*(ledger.close(generation, FINE) for generation in generations))
+    await end(ledger, FINE, *generations)
     assert len(commits) == 2
     assert {row.state for row in await service.rows(attempts)} == {"settled"}
 
@@ -75,12 +97,12 @@ async def test_what_opens_and_what_closes_share_a_transaction(
     service: Service, user: User, ledger: Ledger, commits: list[object]
 ) -> None:
     first, second = generation_of(service, user.id), generation_of(service, user.id)
-    await ledger.open(first)
+    await begin(ledger, first)
     commits.clear()
-    await asyncio.gather(ledger.close(first, FINE), ledger.open(second))
+    await asyncio.gather(end(ledger, FINE, first), begin(ledger, second))
     assert len(commits) == 1
     states = {row.id: row.state for row in await service.rows(attempts)}
-    assert states == {first.attempt_id: "settled", second.attempt_id: "reserved"}
+    assert states == {first.current.id: "settled", second.current.id: "reserved"}
 
 
 async def test_requests_at_the_same_time_share_transactions(
@@ -100,29 +122,27 @@ async def test_one_that_cannot_be_written_does_not_hurt_the_others(
 ) -> None:
     names = [user.id, "usr_unknown", user.id]
     generations = [generation_of(service, name) for name in names]
-    first, poisoned, last = await asyncio.gather(
-        *map(ledger.open, generations), return_exceptions=True
-    )
+    first, poisoned, last = await begin(ledger, *generations)
     assert (first, last) == (None, None)
     assert isinstance(poisoned, Exception)
     ids = {row.id for row in await service.rows(attempts)}
-    assert ids == {generations[0].attempt_id, generations[2].attempt_id}
+    assert ids == {generations[0].current.id, generations[2].current.id}
     assert len(await service.rows(predictions)) == 2
 
 
 async def test_closing_twice_changes_nothing(service: Service, user: User, ledger: Ledger) -> None:
     generation = generation_of(service, user.id)
-    await ledger.open(generation)
-    await ledger.close(generation, FINE)
+    await begin(ledger, generation)
+    await end(ledger, FINE, generation)
     before = await service.attempt(), await service.prediction()
-    await ledger.close(generation, LATE)
+    await end(ledger, LATE, generation)
     assert (await service.attempt(), await service.prediction()) == before
 
 
 async def test_closing_what_was_never_opened_writes_nothing(
     service: Service, user: User, ledger: Ledger
 ) -> None:
-    await ledger.close(generation_of(service, user.id), FINE)
+    await end(ledger, FINE, generation_of(service, user.id))
     assert await service.rows_count() == 0
 
 
@@ -130,9 +150,9 @@ async def test_an_erased_prediction_keeps_its_cost_and_no_late_output(
     service: Service, user: User, ledger: Ledger
 ) -> None:
     erased, kept = generation_of(service, user.id), generation_of(service, user.id)
-    await asyncio.gather(ledger.open(erased), ledger.open(kept))
+    await begin(ledger, erased, kept)
     await service.client(user).delete(f"/v1/predictions/{erased.id}")
-    await asyncio.gather(ledger.close(erased, FINE), ledger.close(kept, FINE))
+    await end(ledger, FINE, erased, kept)
     rows = {row.id: row for row in await service.rows(predictions)}
     assert rows[erased.id].output is None
     assert rows[kept.id].output == {"choices": []}
@@ -144,22 +164,26 @@ async def test_one_attempt_keeps_its_remote_id_and_its_lease(
     service: Service, user: User, ledger: Ledger
 ) -> None:
     generation = generation_of(service, user.id)
-    await ledger.open(generation)
-    generation.job.remote_id = "remote-1"
-    await ledger.close(generation, FINE)
+    await begin(ledger, generation)
+    generation.current.job.remote_id = "remote-1"
+    await end(ledger, FINE, generation)
     attempt = await service.attempt()
     assert attempt.remote_id == "remote-1"
     assert (attempt.lease_until - attempt.opened_at).total_seconds() > 60
 
 
-async def test_drain_waits_for_what_is_being_written(
+async def test_what_nobody_waits_for_any_more_is_taken_back(
     service: Service, user: User, ledger: Ledger
 ) -> None:
-    opening = asyncio.create_task(ledger.open(generation_of(service, user.id)))
+    opening = asyncio.create_task(begin(ledger, generation_of(service, user.id)))
+    await asyncio.sleep(0)
     await asyncio.sleep(0)
     opening.cancel()
+    await asyncio.wait([opening])
     await ledger.drain()
-    assert (await service.attempt()).state == "reserved"
+    attempt, prediction = await service.attempt(), await service.prediction()
+    assert (attempt.state, attempt.cost_nano_usd) == ("released", 0)
+    assert (prediction.status, prediction.outcome) == ("cancelled", "cancelled")
 
 
 @pytest.fixture
@@ -176,8 +200,7 @@ async def broken_database(
 async def test_with_a_broken_database_nothing_opens(
     service: Service, user: User, broken_database: Database
 ) -> None:
-    ledger = Ledger(broken_database, keep_content=True)
-    opened = (ledger.open(generation_of(service, user.id)) for _ in range(3))
-    errors = await asyncio.gather(*opened, return_exceptions=True)
+    ledger = ledger_of(service, broken_database)
+    errors = await begin(ledger, *(generation_of(service, user.id) for _ in range(3)))
     assert [type(error) for error in errors] == [DatabaseUnavailable] * 3
     assert await service.rows_count() == 0

@@ -1,19 +1,23 @@
 """`GET /v1/models`, in OpenAI's wire format."""
 
+import datetime as dt
+
 import httpx2
 import pytest
 
-from tests.support import POLICY, Service, error_of
+from tests.support import CHECKED, POLICY, Service, error_of
 
 
 async def test_list(client: httpx2.AsyncClient) -> None:
     answer = (await client.get("/v1/models")).json()
     models = {model["id"]: model for model in answer["data"]}
+    day = dt.date.fromisoformat(CHECKED.rpartition(" ")[2])
+    checked = dt.datetime.combine(day, dt.time(), dt.UTC)
     assert answer["object"] == "list"
     assert models["offline/echo"] == {
         "id": "offline/echo",
         "object": "model",
-        "created": 1_793_491_200,
+        "created": int(checked.timestamp()),
         "owned_by": "offline",
     }
     assert list(models) == list(POLICY)

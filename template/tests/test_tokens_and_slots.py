@@ -8,9 +8,9 @@ import httpx2
 import pytest
 
 from app.errors import BudgetExceeded
-from app.guard.generation import Generation
+from app.guard.generation import Attempt, Generation
 from app.guard.ledger import Ledger
-from app.providers.base import Chunks, Job, ProviderFailure, Reply, Usage
+from app.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Reply, Usage
 from tests.fixtures.service import Start
 from tests.scripted import USAGE, Scripted, chunk, completion
 from tests.support import PLANS_TOML, Service, chat, error_of, eventually
@@ -98,7 +98,7 @@ async def test_what_was_not_sent_used_no_tokens(scripted: Scripted, service: Ser
     client = service.client(await service.create_user("thrifty"))
 
     async def fail(_: Job) -> Reply:
-        raise ProviderFailure("nobody is there")
+        raise BadAnswer("nobody is there")
 
     scripted.on_answer = fail
     for _ in range(10):
@@ -156,7 +156,7 @@ async def test_what_the_ledger_refuses_was_never_taken(
     client = service.client(await service.create_user("one"))
     with monkeypatch.context() as context:
 
-        async def refuse(_: Ledger, __: Generation) -> None:
+        async def refuse(_: Ledger, __: Generation, ___: Attempt) -> None:
             raise BudgetExceeded("Nothing is left.")
 
         context.setattr(Ledger, "open", refuse)

@@ -55,13 +55,13 @@ class ChatStream(Response):
         headers = {"status": 200, "headers": self.raw_headers}
         await send({"type": "http.response.start", **headers})
         try:
-            async with self._generation.job.deadline.scope():
+            async with self._generation.deadline.scope():
                 await self._send(send, self._first)
                 async for chunks in self._chunks:
                     await self._send(send, chunks)
             last = DONE
         except TimeoutError:
-            last = _event(too_late(self._generation.call.seconds).body())
+            last = _event(too_late(self._generation.deadline).body())
         except ServiceError as error:
             log_cause(error)
             last = _event(error.body())

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    CursorResult,
     Executable,
     FromClause,
     Row,
@@ -22,7 +23,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import DatabaseUnavailable
 
-TIMEOUT_SECONDS = 5.0
+# What is promised without a database: an error within a second.
+TIMEOUT_SECONDS = 0.9
 READERS = 3
 # Also a missing table, which is a missing migration: for a client, the database is not ready.
 FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
@@ -97,13 +99,17 @@ class Database(ABC):
 
     @abstractmethod
     def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
-        """Stands in a statement for the rows that `write_rows` gives it."""
+        """Stands in a statement for the rows that `execute_rows` gives it."""
 
     @abstractmethod
-    def write_rows(
+    def execute_rows(
         self, connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Write many rows at once; their documents are given as text."""
+    ) -> CursorResult[Any]:
+        """Execute a statement for many rows at once; their documents are given as text."""
+
+    @abstractmethod
+    def bound_waits(self, connection: Connection) -> None:
+        """Let no statement of a transaction wait long for others' locks."""
 
     async def close(self) -> None:
         """Close every connection, when what runs has ended."""
@@ -113,12 +119,28 @@ class Database(ABC):
 
 
 async def _run(threads: ThreadPoolExecutor, work: Callable[[], Result], seconds: float) -> Result:
+    """What `work` returns in a thread, unless that takes too long.
+
+    A result that is there counts, also when this process was too busy to see it in time.
+    """
+    running = asyncio.get_running_loop().run_in_executor(threads, work)
     try:
-        async with asyncio.timeout(seconds):
-            return await asyncio.get_running_loop().run_in_executor(threads, work)
+        done, _ = await asyncio.wait({running}, timeout=seconds)
+        if not done:
+            raise TimeoutError
+        return running.result()
     except (IntegrityError, DataError):
         raise
     except FAULTS as error:
         raise DatabaseUnavailable(
             "The database does not answer, so nothing is generated. Try again.", retry_after=1
         ) from error
+    finally:
+        running.cancel()
+        running.add_done_callback(_look_away)
+
+
+def _look_away(abandoned: asyncio.Future[Any]) -> None:
+    """What nobody waits for any more may fail."""
+    if not abandoned.cancelled():
+        abandoned.exception()

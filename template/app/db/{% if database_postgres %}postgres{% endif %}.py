@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    CursorResult,
     Executable,
     FromClause,
     String,
@@ -34,6 +35,7 @@ WRITERS = 3
 # Off, a commit is answered before it outlives a power loss.
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 CONNECT_SECONDS = 3
+BOUND_WAITS = text("SELECT set_config('lock_timeout', '800ms', true)")
 
 
 class PostgresDatabase(Database):
@@ -65,10 +67,13 @@ class PostgresDatabase(Database):
         rows = func.json_to_recordset(given).table_valued(*fields, name="given")
         return rows.render_derived(with_types=True)
 
-    def write_rows(
+    def execute_rows(
         self, connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]
-    ) -> None:
-        connection.execute(statement, {"rows": to_json(rows).decode()})
+    ) -> CursorResult[Any]:
+        return connection.execute(statement, {"rows": to_json(rows).decode()})
+
+    def bound_waits(self, connection: Connection) -> None:
+        connection.execute(BOUND_WAITS)
 
     async def transact_as(self, role: str, work: Work[Result]) -> Result:
         """As `transact`, acting as the database's `role` until the end of the transaction."""

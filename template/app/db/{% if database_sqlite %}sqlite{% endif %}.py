@@ -1,6 +1,7 @@
 """SQLite: a file, one process."""
 
 import asyncio
+import datetime as dt
 import fcntl
 import sqlite3
 import time
@@ -9,17 +10,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import (
     URL,
     BigInteger,
     Column,
     ColumnElement,
     Connection,
+    CursorResult,
     Executable,
     FromClause,
     String,
+    Text,
     bindparam,
     event,
+    func,
     select,
     text,
 )
@@ -69,23 +74,32 @@ class SqliteDatabase(Database):
         return bindparam("now", callable_=_now, type_=BigInteger)
 
     def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
-        return select(*map(_field, columns)).subquery()
+        # One parameter for all rows, which SQLite takes apart.
+        given = func.json_each(bindparam("rows", type_=Text)).table_valued("value", name="given")
+        return select(*(_field(given.c.value, column) for column in columns)).subquery()
 
-    def write_rows(
+    def execute_rows(
         self, connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]
-    ) -> None:
-        # SQLAlchemy keeps the columns' own names for itself.
-        prefixed = [{f"new_{name}": row[name] for name in row} for row in rows]
-        connection.execute(statement, prefixed)
+    ) -> CursorResult[Any]:
+        texts = [{name: _text(value) for name, value in row.items()} for row in rows]
+        return connection.execute(statement, {"rows": to_json(texts).decode()})
+
+    def bound_waits(self, connection: Connection) -> None:
+        """`busy_timeout` does, for every transaction."""
 
 
 def _now() -> int:
     return time.time_ns() // 1_000
 
 
-def _field(column: Column[Any]) -> ColumnElement[Any]:
+def _field(document: ColumnElement[Any], column: Column[Any]) -> ColumnElement[Any]:
     kind = String() if isinstance(column.type, Json) else column.type
-    return bindparam(f"new_{column.name}", type_=kind).label(column.name)
+    return func.json_extract(document, f"$.{column.name}", type_=kind).label(column.name)
+
+
+def _text(value: Any) -> Any:
+    """A time as SQLAlchemy writes it."""
+    return value.strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, dt.datetime) else value
 
 
 def open_database(settings: Settings) -> SqliteDatabase:

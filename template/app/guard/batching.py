@@ -14,8 +14,16 @@ from typing import Any, NamedTuple
 from pydantic_core import to_json
 
 from app.guard import pricing
-from app.guard.failures import REFUSED
-from app.providers.base import BadAnswer, Body, Job, Provider, ProviderFailure, Reply, Usage
+from app.providers.base import (
+    REFUSED,
+    BadAnswer,
+    Body,
+    Job,
+    Provider,
+    ProviderFailure,
+    Reply,
+    Usage,
+)
 from app.providers.completion import FORM_ERRORS
 
 GATHER_SECONDS = 0.005

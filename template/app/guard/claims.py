@@ -34,7 +34,7 @@ from app.batcher import Batcher
 from app.db.engine import Database
 from app.db.tables import UtcDateTime, metadata, owner, predictions
 from app.errors import DatabaseUnavailable, IdempotencyInFlight
-from app.guard.ledger import LEASE_MARGIN
+from app.guard.entries import LEASE_MARGIN
 from app.ids import new_id
 from app.telemetry.logging import log
 

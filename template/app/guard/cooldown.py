@@ -20,11 +20,10 @@ from pydantic_core import from_json, to_json
 from app.batcher import Batcher
 from app.db.tables import utc_now
 from app.errors import LimiterUnavailable, ProviderCoolingDown
-from app.guard.failures import BUSY
 from app.guard.tally import Known, Tally, counts
 from app.ids import new_id
 from app.policy import Model
-from app.providers.base import ProviderFailure, Quota
+from app.providers.base import BUSY, ProviderFailure, Quota
 from app.state.base import Demand, Limiter, Memory, Slot
 
 FIRST_PAUSE_SECONDS = 1.0
@@ -148,6 +147,11 @@ class Cooldown:
             self._state(model, _Shared(*found[3 * i : 3 * i + 2]), found[3 * i + 2])
             for i, model in enumerate(models)
         ]
+
+    async def is_any_ready(self, models: Iterable[Model]) -> bool:
+        """Whether a provider may be called. Raises `LimiterUnavailable`."""
+        circuits = await self.states(models)
+        return not circuits or any(circuit.state != "open" for circuit in circuits)
 
     def _state(self, model: Model, shared: _Shared, quota: Memory | None) -> Circuit:
         told = shared.opened.seconds if shared.opened else 0.0

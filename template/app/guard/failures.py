@@ -1,4 +1,6 @@
-"""What a client is told when a provider failed."""
+"""What a failure means: for the record, for the bill, and for the client."""
+
+import asyncio
 
 from app.errors import (
     DeadlineExceeded,
@@ -7,14 +9,28 @@ from app.errors import (
     ProviderError,
     ServiceError,
 )
+from app.guard.generation import Ending, Generation
 from app.policy import Model
-from app.providers.base import ProviderFailure
+from app.providers.base import BUSY, REFUSED, Deadline, Outcome, ProviderFailure
 
-# A provider that says when it wants to be asked again, or that it is asked too often.
-BUSY = {429, 503}
 DEFAULT_PAUSE_SECONDS = 5.0
-# A request that the provider finds wrong is the client's to mend.
-REFUSED = {400, 413, 422}
+
+
+def ending_of(generation: Generation, error: BaseException) -> Ending:
+    """How the attempt at hand ended, by what it raised."""
+    failed = Ending("failed", Outcome.PROVIDER_ERROR)
+    if generation.deadline.cut_by:
+        return Ending("cancelled", Outcome.CANCELLED, error=generation.deadline.cut_by)
+    if isinstance(error, ProviderFailure):
+        failed.usage, failed.billed = error.usage, error.billed is not False
+        failed.error = explain(error, generation.model)
+    elif isinstance(error, ServiceError):
+        failed.error = error
+    elif isinstance(error, TimeoutError) or generation.deadline.passed:
+        failed.outcome, failed.error = Outcome.TIMEOUT, too_late(generation.deadline)
+    elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return Ending("cancelled", Outcome.CANCELLED)
+    return failed
 
 
 def explain(failure: ProviderFailure, model: Model) -> ServiceError:
@@ -36,5 +52,8 @@ def explain(failure: ProviderFailure, model: Model) -> ServiceError:
     return ProviderError(f"{model.provider} failed: {failure}. Try again.")
 
 
-def too_late(seconds: float) -> DeadlineExceeded:
-    return DeadlineExceeded(f"No complete answer within {seconds:g} s; ask for less, or try again.")
+def too_late(deadline: Deadline) -> ServiceError:
+    """Why there is no more time."""
+    return deadline.cut_by or DeadlineExceeded(
+        f"No complete answer within {deadline.seconds:g} s; ask for less, or try again."
+    )

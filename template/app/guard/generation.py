@@ -1,18 +1,18 @@
-"""What the guard carries along its path: a call, the generation it becomes, and its ending."""
+"""What the guard carries along its path: a call, the generation it becomes, its attempts."""
 
-import datetime as dt
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.auth.principal import Principal
-from app.db.tables import utc_now
 from app.errors import ServiceError
 from app.guard import pricing
+from app.guard.cooldown import Pass
 from app.guard.limits import Grant, headers
 from app.ids import new_id
-from app.policy import Kind, Model
-from app.providers.base import Body, Job, Outcome, Provider, Usage
+from app.policy import Cap, Kind, Model
+from app.providers.base import Body, Deadline, Job, Outcome, Provider, Usage
 
 
 @dataclass(slots=True)
@@ -35,7 +35,10 @@ class Call:
 
 @dataclass(slots=True)
 class Ending:
-    """How an attempt ended. `usage` is None when unknown; `billed` false when it cost nothing."""
+    """How an attempt ended. `usage` is None when unknown; `billed` false when it cost nothing.
+
+    `cost` is its share of a call that it was part of.
+    """
 
     status: str
     outcome: Outcome
@@ -43,22 +46,95 @@ class Ending:
     output: Any = None
     error: ServiceError | None = None
     billed: bool = True
+    cost: int | None = None
+
+
+class Choice(NamedTuple):
+    """A model that may be asked, its provider, and the most that the call can use there."""
+
+    model: Model
+    provider: Provider
+    bound: Usage
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call of a provider, with a reservation of its own.
+
+    `number` counts the attempts of a generation from 1, and `tries` those with the same model.
+    """
+
+    choice: Choice
+    job: Job
+    entered: Pass
+    number: int = 1
+    tries: int = 1
+    id: str = field(default_factory=lambda: new_id("att"))
+
+    @property
+    def model(self) -> Model:
+        return self.choice.model
+
+    @property
+    def provider(self) -> Provider:
+        return self.choice.provider
+
+    @property
+    def bound_nano_usd(self) -> int:
+        """What it reserves."""
+        return pricing.cost(self.model.price, self.choice.bound)
+
+    def settlement(self, ending: Ending) -> tuple[str, int]:
+        """Its last state, and its cost in nano-dollars.
+
+        What cannot be known is paid at the bound; cost is never guessed.
+        """
+        if ending.cost is not None:
+            return "settled", ending.cost
+        if ending.usage is not None:
+            return "settled", pricing.cost(self.model.price, ending.usage)
+        # Work that was begun there may go on, whatever became of later requests.
+        if self.job.remote_id is None and not (self.job.sent and ending.billed):
+            return "released", 0
+        return "uncertain", self.bound_nano_usd
+
+    def used_tokens(self, ending: Ending) -> int:
+        """What counts against the limits: the bound when it is not known."""
+        if self.settlement(ending)[0] == "released":
+            return 0
+        used = ending.usage or self.choice.bound
+        return used.input_tokens + used.output_tokens
 
 
 @dataclass(slots=True)
 class Generation:
-    """A call that was admitted, with its attempt at a provider."""
+    """A call that was admitted, and its attempts so far.
+
+    `rest` is what may be asked if the attempt at hand fails. `cost_nano_usd` and `used_tokens` are
+    those of all attempts that have ended.
+    """
 
     call: Call
-    model: Model
-    provider: Provider
-    job: Job
-    bound: Usage
+    caps: Sequence[Cap]
     grant: Grant
-    id: str = field(default_factory=lambda: new_id("pred"))
-    attempt_id: str = field(default_factory=lambda: new_id("att"))
-    opened_at: dt.datetime = field(default_factory=utc_now)
+    deadline: Deadline
+    id: str
+    attempt: Attempt | None = None
+    rest: Sequence[Choice] = ()
+    cost_nano_usd: int = 0
+    used_tokens: int = 0
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def current(self) -> Attempt:
+        """The attempt at hand, which there is once the generation was begun."""
+        assert self.attempt is not None, "a generation that was begun"
+        return self.attempt
+
+    @property
+    def model(self) -> Model:
+        """The model that serves."""
+        return self.current.model
 
     @property
     def headers(self) -> dict[str, str]:
@@ -70,20 +146,7 @@ class Generation:
     def latency_ms(self) -> int:
         return round((time.monotonic() - self.started) * 1000)
 
-    def settlement(self, ending: Ending) -> tuple[str, int]:
-        """The attempt's last state, and its cost in nano-dollars.
-
-        What cannot be known is paid at the bound; cost is never guessed.
-        """
-        if ending.usage is not None:
-            return "settled", pricing.cost(self.model.price, ending.usage)
-        # Work that was begun there may go on, whatever became of later requests.
-        if self.job.remote_id is None and not (self.job.sent and ending.billed):
-            return "released", 0
-        return "uncertain", pricing.cost(self.model.price, self.bound)
-
-    def used_tokens(self, ending: Ending) -> int | None:
-        """What counts against the limits; None when it is not known."""
-        if self.settlement(ending)[0] == "released":
-            return 0
-        return ending.usage and ending.usage.input_tokens + ending.usage.output_tokens
+    def count(self, ending: Ending) -> None:
+        """Add what the attempt at hand cost."""
+        self.cost_nano_usd += self.current.settlement(ending)[1]
+        self.used_tokens += self.current.used_tokens(ending)

@@ -1,194 +1,146 @@
-"""The ledger: what was asked, the most that each attempt may cost, and what it did cost.
+"""The ledger: the most that each attempt may cost, before it is made, and what it did cost.
 
-Writes that wait at the same time share one durable transaction; each caller goes on when its own
-entry is durable.
+Entries that wait at the same time share one durable transaction; each caller goes on when its own
+entry is durable. What cannot be written, as the database is gone, is written when it is back.
 """
 
+import asyncio
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from contextlib import suppress
 
-from pydantic_core import to_json
-from sqlalchemy import Connection, Insert, Table, Update, case, insert, select, update
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.batcher import Batcher
 from app.db.engine import Database
-from app.db.tables import attempts, predictions, utc_now
-from app.guard import pricing
-from app.guard.generation import Ending, Generation
-from app.providers.base import Usage
+from app.errors import DatabaseUnavailable, RateLimited
+from app.guard.budget import Blocked
+from app.guard.entries import (
+    Closing,
+    Entry,
+    Keeping,
+    Opening,
+    abandoned,
+    closing,
+    lease_of,
+    opening,
+)
+from app.guard.generation import Attempt, Ending, Generation
+from app.guard.posting import Posting, Result
+from app.policy import Policy
+from app.providers.base import Deadline
 
-# An attempt's lease outlives its deadline by this, so that nobody adopts work that still runs.
-LEASE_MARGIN = dt.timedelta(seconds=30)
 # A commit waits for the disk: a moment's company makes each one cheaper.
 GATHER_SECONDS = 0.002
-PREDICTION_BEGINS = (
-    "id",
-    "user_id",
-    "request_id",
-    "idempotency_key",
-    "kind",
-    "model",
-    "provider",
-    "status",
-    "input",
-    "day",
-    "created_at",
-)
-ATTEMPT_BEGINS = (
-    "id",
-    "prediction_id",
-    "user_id",
-    "number",
-    "provider",
-    "model",
-    "state",
-    "bound_nano_usd",
-    "price",
-    "day",
-    "opened_at",
-    "lease_until",
-)
-ATTEMPT_ENDS = ("state", "cost_nano_usd", "remote_id", "closed_at")
-PREDICTION_ENDS = (
-    "served_model",
-    "status",
-    "outcome",
-    "output",
-    "error",
-    "input_tokens",
-    "output_tokens",
-    "microseconds",
-    "cost_nano_usd",
-    "latency_ms",
-    "finished_at",
-)
-
-Values = dict[str, Any]
-
-
-class Entry(NamedTuple):
-    """What is written together: rows for statements of `Ledger`, by the statement's name."""
-
-    rows: Mapping[str, Values]
+# Calls that wait for others' reservations; another process frees some without a word.
+MOST_WAITING, LOOK_SECONDS = 1000, 0.2
 
 
 class Ledger:
     """Opens and closes attempts, durably. Raises `DatabaseUnavailable`."""
 
-    def __init__(self, database: Database, *, keep_content: bool) -> None:
+    def __init__(self, database: Database, policy: Policy, *, keep_content: bool) -> None:
         self._database = database
-        self._keep_content = keep_content
+        self.keeps_content = keep_content
+        self._posting = Posting(database, policy.version, policy.service.alert_percent)
         self._batcher: Batcher[Entry, None] = Batcher(self._write, pause=GATHER_SECONDS)
-        # In the order in which they run. Closing twice changes nothing.
-        self._statements = {
-            "open_prediction": _opening(database, predictions, PREDICTION_BEGINS),
-            "open_attempt": _opening(database, attempts, ATTEMPT_BEGINS),
-            "close_attempt": _closing(database, attempts, ATTEMPT_ENDS).where(
-                attempts.c.state == "reserved"
-            ),
-            "close_prediction": _closing(database, predictions, PREDICTION_ENDS).where(
-                predictions.c.status == "running"
-            ),
-        }
+        self._owed: list[Closing] = []
+        self._waiting = 0
+        self._freed = asyncio.Event()
 
-    async def open(self, generation: Generation) -> None:
-        """Write a prediction and its attempt. No byte may leave before this has returned."""
-        call, model = generation.call, generation.model
-        now = generation.opened_at
-        shared = {"user_id": call.principal.user_id, "day": now.date().isoformat()}
-        prediction = {
-            **shared,
-            "id": generation.id,
-            "request_id": call.request_id,
-            "idempotency_key": call.idempotency_key,
-            "kind": model.kind,
-            "model": call.model,
-            "provider": model.provider,
-            "status": "running",
-            "input": _json(call.body if self._keep_content else None),
-            "created_at": now,
-        }
-        attempt = {
-            **shared,
-            "id": generation.attempt_id,
-            "prediction_id": generation.id,
-            "number": 1,
-            "provider": model.provider,
-            "model": model.id,
-            "state": "reserved",
-            "bound_nano_usd": pricing.cost(model.price, generation.bound),
-            "price": _json(model.price._asdict()),
-            "opened_at": now,
-            "lease_until": now + dt.timedelta(seconds=call.seconds) + LEASE_MARGIN,
-        }
-        await self._batcher.submit(Entry({"open_prediction": prediction, "open_attempt": attempt}))
+    async def open(self, generation: Generation, attempt: Attempt) -> None:
+        """Reserve what `attempt` can cost. No byte may leave before this has returned.
 
-    async def close(self, generation: Generation, ending: Ending) -> None:
-        """Write how both ended. No answer may leave before this has returned."""
-        state, cost = generation.settlement(ending)
-        usage, now = ending.usage or Usage(), utc_now()
-        attempt = {
-            "id": generation.attempt_id,
-            "state": state,
-            "cost_nano_usd": cost,
-            "remote_id": generation.job.remote_id,
-            "closed_at": now,
-        }
-        keep = self._keep_content and generation.call.keep_output
-        prediction = {
-            "id": generation.id,
-            "served_model": generation.model.id,
-            "status": ending.status,
-            "outcome": ending.outcome.value,
-            "output": _json(ending.output if keep else None),
-            "error": _json(ending.error.body()["error"] if ending.error else None),
-            "latency_ms": generation.latency_ms,
-            "cost_nano_usd": cost,
-            "finished_at": now,
-            **usage._asdict(),
-        }
-        rows = {"close_attempt": attempt, "close_prediction": prediction}
-        await self._batcher.submit(Entry(rows))
+        Where only open reservations are in the way, waits for them until the deadline. Raises
+        `BudgetExceeded`, `GenerationStopped`, `RateLimited` when too many wait, `TimeoutError`.
+        """
+        entry = opening(generation, attempt, keep_content=self.keeps_content)
+        while not await self._opens(entry):
+            await self._wait(generation.deadline)
+
+    async def keep(self, generation: Generation, attempt: Attempt) -> None:
+        """Note that `attempt` is at work elsewhere, so that it is found again after a crash."""
+        assert attempt.job.remote_id is not None, "work that has an id"
+        await self.renew(attempt.id, attempt.job.remote_id, lease_of(generation.deadline))
+
+    async def renew(self, attempt_id: str, remote_id: str, lease: dt.timedelta) -> None:
+        """Leave an attempt that is at work elsewhere alone for `lease` from now."""
+        await self._batcher.submit(Keeping(attempt_id, remote_id, lease))
+
+    async def close(
+        self, generation: Generation, attempt: Attempt | None, ending: Ending, *, last: bool = True
+    ) -> None:
+        """Write how `attempt` ended, and with the `last` one the prediction.
+
+        No answer may leave before this has returned. It is written even when its caller is gone.
+        """
+        keep = self.keeps_content
+        await self.settle(closing(generation, attempt, ending, last=last, keep=keep))
+
+    async def settle(self, entry: Closing) -> None:
+        """Write an entry that closes, now or when the database is back. Twice is as once."""
+        await asyncio.shield(self._enqueue(entry))
+
+    async def pay(self) -> None:
+        """Write what could not be written when it was due."""
+        owed, self._owed = self._owed, []
+        await asyncio.gather(*map(self.settle, owed))
 
     async def drain(self) -> None:
         """Wait until nothing is being written."""
         await self._batcher.drain()
 
-    async def _write(self, entries: list[Entry]) -> Sequence[Exception | None]:
+    async def _opens(self, entry: Opening) -> bool:
+        """Whether it is open; False when others' reservations are in the way."""
         try:
-            await self._commit(entries)
+            await self._batcher.submit(entry)
+        except Blocked:
+            return False
+        except (DatabaseUnavailable, asyncio.CancelledError):
+            # It may be written all the same, or still be: this comes after it.
+            self._enqueue(abandoned(entry))
+            raise
+        return True
+
+    def _enqueue(self, entry: Closing) -> asyncio.Future[None]:
+        written = self._batcher.enqueue(entry)
+
+        def look(ended: asyncio.Future[None]) -> None:
+            if isinstance(ended.exception(), DatabaseUnavailable):
+                self._owed.append(entry)
+
+        written.add_done_callback(look)
+        return written
+
+    async def _wait(self, deadline: Deadline) -> None:
+        """Until something was settled: here, or perhaps by another process."""
+        if self._waiting >= MOST_WAITING:
+            raise RateLimited(
+                "Too many calls wait for budget that others have reserved.",
+                param="concurrency",
+                retry_after=1,
+            )
+        self._waiting += 1
+        try:
+            async with deadline.scope():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._freed.wait(), LOOK_SECONDS)
+        finally:
+            self._waiting -= 1
+
+    async def _write(self, entries: list[Entry]) -> Sequence[Exception | None]:
+        def work(connection: Connection) -> list[Result]:
+            return self._posting.write(connection, entries)
+
+        try:
+            results = await self._database.transact(work)
         except DBAPIError as error:
             if len(entries) == 1:
                 return [error]
             # One entry is at fault, and the others must not suffer for it.
             return [problem for entry in entries for problem in await self._write([entry])]
-        return [None] * len(entries)
-
-    async def _commit(self, entries: list[Entry]) -> None:
-        def write(connection: Connection) -> None:
-            for name, statement in self._statements.items():
-                rows = [entry.rows[name] for entry in entries if name in entry.rows]
-                if rows:
-                    self._database.write_rows(connection, statement, rows)
-
-        await self._database.transact(write)
-
-
-def _opening(database: Database, table: Table, names: Sequence[str]) -> Insert:
-    rows = database.rows([table.c[name] for name in names])
-    return insert(table).from_select(names, select(*rows.c))
-
-
-def _closing(database: Database, table: Table, names: Sequence[str]) -> Update:
-    rows = database.rows([table.c.id, *(table.c[name] for name in names)])
-    values: dict[str, Any] = {name: rows.c[name] for name in names}
-    if "output" in values:  # An answer that comes after its record was erased is not kept.
-        values["output"] = case((table.c.erased_at.is_(None), values["output"]))
-    return update(table).where(table.c.id == rows.c.id).values(values)
-
-
-def _json(value: Any) -> str | None:
-    """A document as a column keeps it."""
-    return None if value is None else to_json(value).decode()
+        if any(isinstance(entry, Closing) for entry in entries):
+            self._freed.set()
+            self._freed = asyncio.Event()
+        return results

@@ -1,42 +1,47 @@
 """The path that every generation passes, to be read from top to bottom.
 
-authenticate (`auth`) → model, parameters and bound → limits → open the attempt, durably →
-call the provider under one deadline → settle and record, durably → answer.
+authenticate (`auth`) → model, parameters and bound → limits → circuit → reserve the bound in the
+ledger, durably → call the provider under one deadline → settle and record, durably → answer.
+What fails is settled as well, and tried again, or with a fallback, where that can help.
 
 Each step either passes or raises an error of `app.errors`; a refusal leaves nothing behind.
 """
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import NamedTuple, NoReturn, TypeVar
 
 from app.auth.principal import Scope
-from app.errors import ProviderError, ServiceError
-from app.guard import pricing
-from app.guard.failures import explain, too_late
+from app.errors import BudgetExceeded
+from app.guard.attempts import Attempts
+from app.guard.batching import Coalescer
+from app.guard.budget import caps_of, require_room
+from app.guard.failures import ending_of, too_late
 from app.guard.generation import Call, Ending, Generation
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
+from app.guard.posting import stopped
+from app.guard.pricing import cost
 from app.ids import new_id
 from app.policy import Policy
-from app.providers.base import (
-    Body,
-    Chunks,
-    Deadline,
-    Job,
-    Outcome,
-    Provider,
-    ProviderFailure,
-    Reply,
-    Usage,
-    check_parameters,
-)
+from app.providers.base import Body, Chunks, Deadline, Outcome, Reply, Usage
 from app.providers.completion import Transcript, outcome_of
 from app.telemetry import metrics
 from app.telemetry.context import note
 
 # A slot's lease outlives the deadline by this: closing takes a moment.
 SLOT_MARGIN_SECONDS = 10
+
+Given = TypeVar("Given")
+
+
+class Answer(NamedTuple):
+    """A reply, what came of it, and its share of the cost if it was part of a larger call."""
+
+    reply: Reply
+    outcome: Outcome
+    cost: int | None = None
 
 
 class Guard:
@@ -47,15 +52,17 @@ class Guard:
         policy: Policy,
         limits: Limits,
         ledger: Ledger,
-        providers: Mapping[str, Provider],
+        attempts: Attempts,
         *,
         log_content: bool,
     ) -> None:
         self._policy = policy
         self._limits = limits
         self._ledger = ledger
-        self._providers = providers
+        self._attempts = attempts
+        self._coalescer = Coalescer()
         self._log_content = log_content
+        self._running: dict[str, Generation] = {}
 
     async def generate(self, call: Call) -> tuple[Generation, Reply]:
         """The whole answer to `call`."""
@@ -65,37 +72,34 @@ class Guard:
     async def begin(self, call: Call) -> Generation:
         """Everything before the provider: the call is checked, admitted and in the ledger."""
         call.principal.require(Scope.GENERATE)
+        deadline, generation_id = Deadline(call.seconds), new_id("pred")
         model = self._policy.model(call.model, call.kind)
-        provider = self._providers[model.provider]
-        if missing := provider.missing():
-            raise ProviderError(f"{missing} is not set, so this model cannot answer.")
-        check_parameters(provider, model, call.body)
-        bound = pricing.bound(model, call.body)
-        generation_id = new_id("pred")
+        choices = self._attempts.choices(model, call.body)
+        bound = choices[0].bound
         lease_seconds = call.seconds + SLOT_MARGIN_SECONDS
         grant = await self._limits.admit(call.principal, bound, generation_id, lease_seconds)
-        job = Job(model, call.body, Deadline(call.seconds))
-        generation = Generation(call, model, provider, job, bound, grant, generation_id)
         try:
-            await self._ledger.open(generation)
-        except BaseException:
+            caps = caps_of(self._policy, call.principal)
+            require_room(caps, cost(model.price, bound))
+            generation = Generation(call, caps, grant, deadline, generation_id)
+            async with deadline.scope():
+                await self._attempts.begin(generation, choices)
+        except (Exception, asyncio.CancelledError) as error:
             await self._limits.withdraw(grant)
+            if isinstance(error, BudgetExceeded):
+                metrics.refusals.labels("budget").inc()
+            if isinstance(error, TimeoutError):
+                raise too_late(deadline) from error
             raise
-        note(prediction_id=generation.id, model=model.id)
+        self._running[generation.id] = generation
+        note(prediction_id=generation.id, model=generation.model.id)
         return generation
 
     async def finish(self, generation: Generation) -> Reply:
         """The provider's whole answer, settled and recorded."""
-        try:
-            async with generation.job.deadline.scope():
-                reply = await generation.provider.answer(generation.job)
-            outcome = _outcome(generation, reply)
-        except (Exception, asyncio.CancelledError) as error:
-            if problem := await self._failed(generation, error):
-                raise problem from error
-            raise
-        await self._settle(generation, Ending("succeeded", outcome, reply.usage, reply.output))
-        return reply
+        answer = await self._first(generation, self._answer)
+        await self._succeeded(generation, answer)
+        return answer.reply
 
     async def stream(self, call: Call) -> tuple[Generation, list[Body], Chunks]:
         """A chat as it is written: the first chunks, and the rest, which the caller must close.
@@ -104,73 +108,132 @@ class Guard:
         """
         generation = await self.begin(call)
         chunks = self._chunks(generation)
-        try:
-            async with generation.job.deadline.scope():
-                first: list[Body] = await anext(chunks, [])
-        except TimeoutError as error:
-            raise too_late(call.seconds) from error
+        first: list[Body] = await anext(chunks, [])
         return generation, first, chunks
+
+    def cut(self, target: str, kind: str) -> None:
+        """End the generations that run at a stopped service, provider or model."""
+        for generation in list(self._running.values()):
+            model = generation.model
+            if target in {"service", f"provider:{model.provider}", f"model:{model.id}"}:
+                generation.deadline.cut(stopped(target, kind))
 
     async def drain(self) -> None:
         """Wait for every settlement that is under way."""
         await self._ledger.drain()
 
+    async def _answer(self, generation: Generation) -> Answer:
+        attempt, share = generation.current, None
+        if attempt.model.kind == "embedding":
+            user_id, bound = generation.call.principal.user_id, attempt.choice.bound
+            reply, share = await self._coalescer.answer(
+                user_id, attempt.provider, attempt.job, bound
+            )
+        else:
+            reply = await attempt.provider.answer(attempt.job)
+        return Answer(reply, _outcome(generation, reply), share)
+
     async def _chunks(self, generation: Generation) -> Chunks:
         """The provider's chunks; settles when they end, fail, or nobody takes them any more."""
+        source, chunks = await self._first(generation, _start)
         transcript = Transcript()
         try:
-            async with aclosing(generation.provider.stream(generation.job)) as source:
-                async for chunks in source:
+            async with aclosing(source):
+                while chunks:
                     for chunk in chunks:
                         transcript.add(chunk)
                     yield chunks
+                    chunks = await anext(source, [])
             reply = Reply(transcript.output, transcript.usage)
-            outcome = _outcome(generation, reply)
+            answer = Answer(reply, _outcome(generation, reply))
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
-            if problem := await self._failed(generation, error, transcript):
-                raise problem from error
-            raise
-        await self._settle(generation, Ending("succeeded", outcome, reply.usage, reply.output))
+            ending = ending_of(generation, error)
+            if transcript.choices:
+                ending.output, ending.usage = transcript.output, transcript.usage
+            await self._attempts.leave(generation.current, ending, error)
+            await self._close(generation, ending)
+            _tell_client(error, ending)
+        await self._succeeded(generation, answer)
 
-    async def _failed(
-        self, generation: Generation, error: BaseException, transcript: Transcript | None = None
-    ) -> ServiceError | None:
-        """Settle what failed, and return what a client is told, if anyone still listens."""
-        ending = _ending(generation, error)
-        if transcript and transcript.choices:
-            ending.output, ending.usage = transcript.output, transcript.usage
-        if ending.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
-            # The bound is paid already if this fails too.
-            with suppress(ProviderFailure, TimeoutError):
-                await generation.provider.cancel(generation.job)
-        await self._settle(generation, ending)
-        return ending.error if isinstance(error, Exception) else None
+    async def _first(
+        self, generation: Generation, work: Callable[[Generation], Awaitable[Given]]
+    ) -> Given:
+        """What `work` gives, by the first attempt that succeeds."""
+        while True:
+            try:
+                async with generation.deadline.scope():
+                    return await work(generation)
+            except (Exception, asyncio.CancelledError) as error:
+                await self._failed(generation, error)
 
-    async def _settle(self, generation: Generation, ending: Ending) -> None:
-        """Make the ending durable; the ledger goes on when the caller is cancelled meanwhile."""
+    async def _failed(self, generation: Generation, error: BaseException) -> None:
+        """Settle an attempt; then there is another one, or what a client is told is raised."""
+        ending = ending_of(generation, error)
+        await self._attempts.leave(generation.current, ending, error)
+        plan = self._attempts.again(generation, error)
+        await self._close(generation, ending, last=plan is None)
+        if plan is None:
+            _tell_client(error, ending)
+        try:
+            async with generation.deadline.scope():
+                await asyncio.sleep(plan.pause)
+                await self._attempts.open(generation, plan.choices)
+        except (Exception, asyncio.CancelledError) as later:
+            ending = ending_of(generation, later)
+            await self._end(generation, ending, self._ledger.close(generation, None, ending))
+            _tell_client(later, ending)
+
+    async def _succeeded(self, generation: Generation, answer: Answer) -> None:
+        reply = answer.reply
+        ending = Ending("succeeded", answer.outcome, reply.usage, reply.output, cost=answer.cost)
+        await self._attempts.leave(generation.current, ending, None)
+        await self._close(generation, ending)
+
+    async def _close(self, generation: Generation, ending: Ending, *, last: bool = True) -> None:
+        """Make an attempt's ending durable, and the generation's with the `last` one."""
+        attempt = generation.current
+        generation.count(ending)
+        metrics.cost.labels(attempt.model.id).inc(attempt.settlement(ending)[1])
+        closed = self._ledger.close(generation, attempt, ending, last=last)
+        if last:
+            await self._end(generation, ending, closed)
+        else:
+            await closed
+
+    async def _end(self, generation: Generation, ending: Ending, closed: Awaitable[None]) -> None:
+        """Give back what was not used, beside the ledger's write, so that it takes no time."""
+        self._running.pop(generation.id, None)
         self._tell(generation, ending)
-        used = generation.used_tokens(ending)
-        # Beside the ledger's write, so that it takes no time of its own.
-        given_back = asyncio.create_task(self._limits.settle(generation.grant, used))
-        await self._ledger.close(generation, ending)
+        settled = self._limits.settle(generation.grant, generation.used_tokens)
+        given_back = asyncio.create_task(settled)
+        await closed
         await given_back
 
     def _tell(self, generation: Generation, ending: Ending) -> None:
         model, usage = generation.model.id, ending.usage or Usage()
-        _, cost = generation.settlement(ending)
         metrics.generations.labels(model, ending.outcome.value).inc()
         metrics.generation_seconds.labels(model).observe(generation.latency_ms / 1000)
-        metrics.cost.labels(model).inc(cost)
         metrics.tokens.labels(model, "input").inc(usage.input_tokens)
         metrics.tokens.labels(model, "output").inc(usage.output_tokens)
         note(
             outcome=ending.outcome.value,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            cost_nano_usd=cost,
+            cost_nano_usd=generation.cost_nano_usd,
             latency_ms=generation.latency_ms,
             **({"output": ending.output} if self._log_content else {}),
         )
+
+
+async def _start(generation: Generation) -> tuple[Chunks, list[Body]]:
+    """A stream whose first chunks are there."""
+    attempt = generation.current
+    source = attempt.provider.stream(attempt.job)
+    try:
+        return source, await anext(source, [])
+    except BaseException:
+        await source.aclose()
+        raise
 
 
 def _outcome(generation: Generation, reply: Reply) -> Outcome:
@@ -179,16 +242,8 @@ def _outcome(generation: Generation, reply: Reply) -> Outcome:
     return Outcome.OK if reply.output else Outcome.EMPTY
 
 
-def _ending(generation: Generation, error: BaseException) -> Ending:
-    """What a failure means for the record, the bill and the client."""
-    failed = Ending("failed", Outcome.PROVIDER_ERROR)
-    if isinstance(error, ProviderFailure):
-        failed.usage, failed.billed = error.usage, error.billed is not False
-        failed.error = explain(error, generation.model)
-    elif isinstance(error, ServiceError):
-        failed.error = error
-    elif isinstance(error, TimeoutError) or generation.job.deadline.passed:
-        failed.outcome, failed.error = Outcome.TIMEOUT, too_late(generation.call.seconds)
-    elif isinstance(error, asyncio.CancelledError | GeneratorExit):
-        return Ending("cancelled", Outcome.CANCELLED)
-    return failed
+def _tell_client(error: BaseException, ending: Ending) -> NoReturn:
+    """Raise what the client is told, if anyone still listens, or what happened itself."""
+    if isinstance(error, Exception) and ending.error is not None and ending.error is not error:
+        raise ending.error from error
+    raise error

@@ -10,7 +10,7 @@ from app.auth.dependencies import ERRORS, Caller
 from app.auth.principal import Scope
 from app.db.pages import Pages
 from app.db.tables import predictions
-from app.guard.ledger import LEASE_MARGIN
+from app.guard.entries import LEASE_MARGIN
 from app.guard.pipeline import Guard
 from app.policy import Model, Policy
 from app.predictions.records import Records, owned

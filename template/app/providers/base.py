@@ -7,18 +7,23 @@ neither retries nor keeps time; the guard does.
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from app.errors import InvalidRequest, UnsupportedParameter
+from app.errors import InvalidRequest, ServiceError, UnsupportedParameter
 from app.policy import Kind, Model
 
 Body = dict[str, Any]
 Chunks = AsyncGenerator[list[Body], None]
 """The chunks of a chat in OpenAI's format, together as they arrived."""
 TIMER_SECONDS = 0.005
+# A provider that says when it wants to be asked again, or that it is asked too often.
+BUSY = frozenset({429, 503})
+# A request that the provider finds wrong is the client's to mend.
+REFUSED = frozenset({400, 413, 422})
 # No call takes longer (a hundred days); a provider that says so tells nonsense.
 MOST_MICROSECONDS = 10**13
 
@@ -66,10 +71,14 @@ class Reply(NamedTuple):
 
 
 class Deadline:
-    """A moment that bounds all the work for one request."""
+    """A moment that bounds all the work for one request; it can be cut short."""
 
     def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        # Why it was cut short.
+        self.cut_by: ServiceError | None = None
         self._at = time.monotonic() + seconds
+        self._scopes: set[asyncio.Timeout] = set()
 
     @property
     def remaining(self) -> float:
@@ -81,9 +90,23 @@ class Deadline:
         """Whether it has passed, as exactly as event loops keep time."""
         return self.remaining < TIMER_SECONDS
 
-    def scope(self) -> asyncio.Timeout:
+    @asynccontextmanager
+    async def scope(self) -> AsyncIterator[None]:
         """A context that raises `TimeoutError` at the deadline."""
-        return asyncio.timeout(self.remaining)
+        async with asyncio.timeout(self.remaining) as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+
+    def cut(self, reason: ServiceError) -> None:
+        """Let it pass now."""
+        self.cut_by = self.cut_by or reason
+        self._at = 0.0
+        for scope in self._scopes:
+            if not scope.expired():
+                scope.reschedule(0.0)
 
 
 class Quota(NamedTuple):
@@ -102,7 +125,8 @@ class Job:
     """One attempt at a provider: what is sent, and what is learnt on the way.
 
     `sent` turns true when the first byte may have left. `remote_id` is the provider's id of work
-    that runs on without us. `quota` is None where the provider tells nothing of its limits.
+    that runs on without us; `keep` makes it durable, so that the work is found again after a crash.
+    `quota` is None where the provider tells nothing of its limits.
     """
 
     model: Model
@@ -111,6 +135,7 @@ class Job:
     sent: bool = False
     remote_id: str | None = None
     quota: Quota | None = None
+    keep: Callable[[], Awaitable[None]] | None = None
 
 
 class ProviderFailure(Exception):
@@ -164,6 +189,12 @@ class Provider(Protocol):
 
     async def cancel(self, job: Job) -> None:
         """End work that runs on at the provider, where that stops its bill."""
+
+    async def find(self, job: Job) -> Reply | None:
+        """The answer of work that has a `remote_id`, None while it runs.
+
+        Raises `ProviderFailure`.
+        """
 
 
 def check_parameters(provider: Provider, model: Model, body: Mapping[str, Any]) -> None:

@@ -53,6 +53,9 @@ class OfflineProvider:
     async def cancel(self, job: Job) -> None:
         """Nothing runs on."""
 
+    async def find(self, job: Job) -> None:
+        """Nothing runs on."""
+
 
 def _frame(job: Job) -> Body:
     return {"id": "chatcmpl-offline", "created": 0, "model": job.model.name}

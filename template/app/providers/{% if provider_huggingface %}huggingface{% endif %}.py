@@ -49,6 +49,9 @@ class HuggingFaceProvider:
     async def cancel(self, job: Job) -> None:
         """Closing the connection, which the guard does, is all that can be done."""
 
+    async def find(self, job: Job) -> None:
+        """Nothing runs on."""
+
     @property
     def _chat_url(self) -> str:
         return f"{self._http.base_url}/v1/chat/completions"

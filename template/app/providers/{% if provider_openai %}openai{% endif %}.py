@@ -43,6 +43,9 @@ class OpenAIProvider:
     async def cancel(self, job: Job) -> None:
         """Closing the connection, which the guard does, ends a stream and its bill."""
 
+    async def find(self, job: Job) -> None:
+        """Nothing runs on."""
+
     async def _embed(self, job: Job) -> Reply:
         body = {**job.body, "model": job.model.name}
         output = await self._http.json(job, "POST", self._url("embeddings"), body)

@@ -42,6 +42,8 @@ class ReplicateProvider:
 
     async def answer(self, job: Job) -> Reply:
         prediction = await self._create(job)
+        if job.keep and prediction.get("status") in RUNNING:
+            await job.keep()
         pause = FIRST_PAUSE_SECONDS
         while prediction.get("status") in RUNNING:
             await asyncio.sleep(min(pause, job.deadline.remaining))
@@ -60,6 +62,12 @@ class ReplicateProvider:
         url = f"{self._http.base_url}/v1/predictions/{job.remote_id}/cancel"
         async with asyncio.timeout(CANCEL_SECONDS):
             await self._http.json(job, "POST", url)
+
+    async def find(self, job: Job) -> Reply | None:
+        """Of what a process that died had begun."""
+        url = f"{self._http.base_url}/v1/predictions/{job.remote_id}"
+        prediction = _checked(job, await self._http.json(job, "GET", url))
+        return None if prediction.get("status") in RUNNING else _reply(prediction)
 
     async def _create(self, job: Job) -> Body:
         seconds = job.deadline.remaining

@@ -233,7 +233,7 @@ class DatabaseLimiter:
         board = Board({row.name: row.value for row in rows}, now)
         answers = [step.apply(board) for step in steps]
         if board.changes:
-            self._database.write_rows(connection, self._write, list(board.changes.values()))
+            self._database.execute_rows(connection, self._write, list(board.changes.values()))
         self._sweep(connection, now)
         return answers
 
@@ -242,7 +242,7 @@ class DatabaseLimiter:
         rows = [{"name": name, "value": "", "until": 0} for name in names]
 
         def work(connection: Connection) -> None:
-            self._database.write_rows(connection, self._make, rows)
+            self._database.execute_rows(connection, self._make, rows)
 
         try:
             await self._database.transact(work, PATIENCE_SECONDS)

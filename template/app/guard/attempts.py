@@ -1,0 +1,148 @@
+"""Attempts: at which models they may be made, in which order, and what follows from their ends."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
+
+from app.errors import GenerationStopped, ProviderCoolingDown, ProviderError, ServiceError
+from app.guard import pricing
+from app.guard.cooldown import Cooldown, Pass
+from app.guard.generation import Attempt, Choice, Ending, Generation
+from app.guard.ledger import Ledger
+from app.guard.retry import Retries
+from app.policy import Model, Policy
+from app.providers.base import (
+    REFUSED,
+    Body,
+    Job,
+    Outcome,
+    Provider,
+    ProviderFailure,
+    check_parameters,
+)
+
+NO_ANSWER = ProviderFailure("no answer in time")
+
+
+class Plan(NamedTuple):
+    """What is tried next, in this order, and after how many seconds."""
+
+    pause: float
+    choices: Sequence[Choice]
+
+
+class Attempts:
+    """Opens attempts, and learns from how they end."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        cooldown: Cooldown,
+        ledger: Ledger,
+        providers: Mapping[str, Provider],
+        *,
+        production: bool,
+    ) -> None:
+        self._policy = policy
+        self._cooldown = cooldown
+        self._ledger = ledger
+        self._providers = providers
+        self._production = production
+        self._retries = Retries()
+
+    def choices(self, model: Model, body: Body) -> list[Choice]:
+        """`model`, and those of its fallbacks that can serve `body` and cost no more.
+
+        Raises `ProviderError`, `InvalidRequest` or `RequestTooLarge` for what `model` cannot do.
+        """
+        first = self._choice(model, body)
+        return [first, *self._fallbacks(first, body)]
+
+    async def begin(self, generation: Generation, choices: Sequence[Choice]) -> None:
+        """Open the first attempt."""
+        self._retries.first()
+        await self.open(generation, choices)
+
+    async def open(self, generation: Generation, choices: Sequence[Choice]) -> None:
+        """Open an attempt at the first of `choices` that may be called.
+
+        Raises what kept the first one out when there is none, `BudgetExceeded`, `TimeoutError`.
+        """
+        refused: ServiceError | None = None
+        for place, choice in enumerate(choices):
+            try:
+                generation.attempt = await self._open(generation, choice)
+            except (ProviderCoolingDown, GenerationStopped) as error:
+                refused = refused or error
+            else:
+                generation.rest = choices[place + 1 :]
+                return
+        assert refused is not None, "something to choose from"
+        raise refused
+
+    async def leave(self, attempt: Attempt, ending: Ending, error: BaseException | None) -> None:
+        """Learn from an end, and end what may run on."""
+        if ending.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
+            # The bound is paid already if this fails too.
+            with suppress(ProviderFailure, TimeoutError):
+                await attempt.provider.cancel(attempt.job)
+        await self._cooldown.learnt(attempt.model, attempt.job.quota)
+        await self._tell(attempt.entered, ending, error)
+
+    def again(self, generation: Generation, error: BaseException) -> Plan | None:
+        """What to try after `error`, where that can help: the same, or the next choice."""
+        attempt = generation.current
+        remote_id, deadline = attempt.job.remote_id, generation.deadline
+        if not isinstance(error, ProviderFailure) or deadline.cut_by:
+            return None
+        pause = self._retries.pause(attempt.model, attempt.tries, error, deadline, remote_id)
+        if pause is not None:
+            return Plan(pause, [attempt.choice, *generation.rest])
+        helps = remote_id is None and error.status not in REFUSED
+        return Plan(0.0, generation.rest) if helps and generation.rest else None
+
+    async def _tell(self, entered: Pass, ending: Ending, error: BaseException | None) -> None:
+        if error is None:
+            await self._cooldown.succeeded(entered)
+        elif isinstance(error, ProviderFailure):
+            await self._cooldown.failed(entered, error)
+        elif ending.outcome is Outcome.TIMEOUT:
+            await self._cooldown.failed(entered, NO_ANSWER)
+        else:
+            await self._cooldown.left(entered)
+
+    async def _open(self, generation: Generation, choice: Choice) -> Attempt:
+        model, deadline, before = choice.model, generation.deadline, generation.attempt
+        entered = await self._cooldown.enter(model, deadline.remaining)
+        attempt = Attempt(choice, Job(model, generation.call.body, deadline), entered)
+        if before is not None:
+            attempt.number = before.number + 1
+            attempt.tries = before.tries + 1 if before.model is model else 1
+        if model.usd_per_second is not None:
+            attempt.job.keep = partial(self._ledger.keep, generation, attempt)
+        try:
+            await self._ledger.open(generation, attempt)
+        except (Exception, asyncio.CancelledError):
+            await self._cooldown.left(entered)
+            raise
+        return attempt
+
+    def _choice(self, model: Model, body: Body) -> Choice:
+        provider = self._providers[model.provider]
+        if missing := provider.missing():
+            raise ProviderError(f"{missing} is not set, so this model cannot answer.")
+        check_parameters(provider, model, body)
+        return Choice(model, provider, pricing.bound(model, body))
+
+    def _fallbacks(self, first: Choice, body: Body) -> Iterator[Choice]:
+        most = pricing.cost(first.model.price, first.bound)
+        for name in first.model.fallbacks:
+            model = self._policy.models[name]
+            if self._production and model.provider == "offline":
+                continue
+            with suppress(ServiceError):
+                choice = self._choice(model, body)
+                if pricing.cost(model.price, choice.bound) <= most:
+                    yield choice
