@@ -197,14 +197,21 @@ def raises_its_own_errors(client: openai.OpenAI) -> None:
         [ask(model="offline/echo", messages=MESSAGES) for _ in range(200)]
 
 
+def add_plan(project: Project, name: str, requests_per_minute: int) -> None:
+    """Add a plan that limits nothing but requests."""
+    with (project.directory / "plans.toml").open("a", encoding="utf-8") as plans:
+        plans.write(f"\n[plans.{name}]\nrequests_per_minute = {requests_per_minute}\n")
+
+
 @every_service
 def test_the_request_after_the_last_is_refused(project: Project, combination: Combination) -> None:
-    """The free plan has 20 a minute: of 21 at the same time, 20 are answered."""
+    """A plan has 20 a minute: of 21 at the same time, 20 are answered."""
+    add_plan(project, "twenty", 20)
     with serving(project, "--migrate") as port:
         # Another is due every three seconds; a machine that is slower than that gets more tries.
         for number in range(5):
             email = f"ada{number}@example.com"
-            headers = authorization(combination, email, project.create_user(email))
+            headers = authorization(combination, email, project.create_user(email, "twenty"))
             started = time.monotonic()
             answers = burst([port], 21, headers, CHAT)
             if time.monotonic() - started < 3:
@@ -226,8 +233,7 @@ def test_two_processes_admit_what_one_limit_allows(
     project: Project, combination: Combination
 ) -> None:
     """Of 500 at the same time, 60 and what becomes due, one a second, while they are answered."""
-    with (project.directory / "plans.toml").open("a", encoding="utf-8") as plans:
-        plans.write("\n[plans.sixty]\nrequests_per_minute = 60\n")
+    add_plan(project, "sixty", 60)
     project.run("app", "migrate")
     headers = authorization(
         combination, "ada@example.com", project.create_user("ada@example.com", "sixty")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import SecretStr
 
 from app import wiring
-from app.db.migrate import pending
+from app.db.revisions import pending
 from app.errors import ServiceError, StartError
 from app.main import open_policy, open_providers
 from app.providers.http import open_session

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app.db.engine import Database
+from app.db.revisions import pending
 from app.errors import NotFound, ServiceError
 from app.guard.cooldown import Cooldown
 from app.guard.watch import Watch
@@ -51,9 +52,6 @@ async def expose_metrics(request: Request) -> Response:
 
 async def is_ready(state: Any) -> bool:
     """Whether everything that a generation needs answers within a second."""
-    # Takes a tenth of a second to import, which a start can do without.
-    from app.db.migrate import pending  # noqa: PLC0415
-
     database: Database = state.database
     limiter: Limiter = state.limiter
     watch: Watch = state.watch

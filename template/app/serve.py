@@ -1,4 +1,4 @@
-"""`python -m app serve`: the process that answers."""
+"""`python -m app serve`: what must be so before the process that answers takes over."""
 
 import asyncio
 import os
@@ -6,19 +6,14 @@ import signal
 import sys
 import tempfile
 
-import uvicorn
-
 from app import wiring
 from app.db.migrate import upgrade
 from app.errors import ServiceError, StartError
 from app.settings import Settings
 
-# Hosts give 30 seconds between SIGTERM and SIGKILL; what runs may take most of them.
-GRACE_SECONDS = 20
-
 
 def serve_until_stopped(settings: Settings, *, migrate: bool) -> None:
-    """Serve on PORT. Raises `StartError` when the service cannot start."""
+    """Become the process that answers. Raises `StartError` when the service cannot start."""
     # A host's request to stop is no failure, also before the server listens to it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if settings.web_concurrency > 1:
@@ -27,21 +22,12 @@ def serve_until_stopped(settings: Settings, *, migrate: bool) -> None:
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="metrics-"))
     if migrate:
         asyncio.run(_migrate(settings))
-    try:
-        uvicorn.run(
-            "app.main:create_app",
-            factory=True,
-            host="0.0.0.0",
-            port=settings.port,
-            workers=settings.web_concurrency,
-            forwarded_allow_ips=settings.forwarded_allow_ips,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            log_config=None,
-            access_log=False,  # the service's own line says more
-            server_header=False,
-        )
-    except SystemExit as error:
-        raise SystemExit(1 if error.code else 0) from error
+    # The threads' own heaps would keep what bursts needed.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+    # In the place of this process, without what the command line and migrations have loaded. A
+    # request to stop that comes meanwhile waits until the next one listens.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    os.execv(sys.executable, [sys.executable, "-m", "app.server"])  # noqa: S606
 
 
 def _require_exact_limits(settings: Settings) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from app import wiring
 from app.auth.users import Users
-from app.db.migrate import pending
+from app.db.revisions import pending
 from app.settings import Settings
 from tests.fixtures.service import Run
 from tests.support import Service, User, chat, error_of, free_port, unique

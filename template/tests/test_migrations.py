@@ -13,7 +13,8 @@ from sqlalchemy.sql.schema import SchemaConst
 
 from app import wiring
 from app.db.engine import Database
-from app.db.migrate import pending, upgrade
+from app.db.migrate import upgrade
+from app.db.revisions import pending
 from app.db.tables import metadata
 from app.errors import DatabaseUnavailable
 from app.settings import Settings

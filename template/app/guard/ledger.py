@@ -68,19 +68,20 @@ class Ledger:
         """Leave an attempt that is at work elsewhere alone for `lease` from now."""
         await self._batcher.submit(Keeping(attempt_id, remote_id, lease))
 
-    async def close(
+    def close(
         self, generation: Generation, attempt: Attempt | None, ending: Ending, *, last: bool = True
-    ) -> None:
+    ) -> asyncio.Future[None]:
         """Write how `attempt` ended, and with the `last` one the prediction.
 
-        No answer may leave before this has returned. It is written even when its caller is gone.
+        It begins at once, and goes on when its caller is gone. No answer may leave before it is
+        done.
         """
         keep = self.keeps_content
-        await self.settle(closing(generation, attempt, ending, last=last, keep=keep))
+        return self.settle(closing(generation, attempt, ending, last=last, keep=keep))
 
-    async def settle(self, entry: Closing) -> None:
+    def settle(self, entry: Closing) -> asyncio.Future[None]:
         """Write an entry that closes, now or when the database is back. Twice is as once."""
-        await asyncio.shield(self._enqueue(entry))
+        return asyncio.shield(self._enqueue(entry))
 
     async def pay(self) -> None:
         """Write what could not be written when it was due."""

@@ -82,8 +82,7 @@ class Guard:
             caps = caps_of(self._policy, call.principal)
             require_room(caps, cost(model.price, bound))
             generation = Generation(call, caps, grant, deadline, generation_id)
-            async with deadline.scope():
-                await self._attempts.begin(generation, choices)
+            await self._attempts.begin(generation, choices)
         except (Exception, asyncio.CancelledError) as error:
             await self._limits.withdraw(grant)
             if isinstance(error, BudgetExceeded):
@@ -204,10 +203,10 @@ class Guard:
         """Give back what was not used, beside the ledger's write, so that it takes no time."""
         self._running.pop(generation.id, None)
         self._tell(generation, ending)
-        settled = self._limits.settle(generation.grant, generation.used_tokens)
-        given_back = asyncio.create_task(settled)
-        await closed
-        await given_back
+        try:
+            await self._limits.settle(generation.grant, generation.used_tokens)
+        finally:
+            await closed
 
     def _tell(self, generation: Generation, ending: Ending) -> None:
         model, usage = generation.model.id, ending.usage or Usage()

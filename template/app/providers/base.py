@@ -7,10 +7,10 @@ neither retries nor keeps time; the guard does.
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from app.errors import InvalidRequest, ServiceError, UnsupportedParameter
@@ -90,15 +90,9 @@ class Deadline:
         """Whether it has passed, as exactly as event loops keep time."""
         return self.remaining < TIMER_SECONDS
 
-    @asynccontextmanager
-    async def scope(self) -> AsyncIterator[None]:
+    def scope(self) -> "Scope":
         """A context that raises `TimeoutError` at the deadline."""
-        async with asyncio.timeout(self.remaining) as scope:
-            self._scopes.add(scope)
-            try:
-                yield
-            finally:
-                self._scopes.discard(scope)
+        return Scope(self, self._scopes)
 
     def cut(self, reason: ServiceError) -> None:
         """Let it pass now."""
@@ -107,6 +101,27 @@ class Deadline:
         for scope in self._scopes:
             if not scope.expired():
                 scope.reschedule(0.0)
+
+
+class Scope:
+    """Work that ends with a deadline, also when that is cut."""
+
+    def __init__(self, deadline: Deadline, scopes: set[asyncio.Timeout]) -> None:
+        self._timeout = asyncio.timeout(deadline.remaining)
+        self._scopes = scopes
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._scopes.add(self._timeout)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._scopes.discard(self._timeout)
+        await self._timeout.__aexit__(kind, error, traceback)
 
 
 class Quota(NamedTuple):
