@@ -164,7 +164,7 @@ def test_compose_has_no_default_password(render: Render, database: str, limiter:
 def test_hosts_wait_longer_than_the_service_takes_to_stop(render: Render) -> None:
     project = render(host="compose")
     (own,) = re.findall(
-        r"^GRACE_SECONDS = (\d+)$", (project / "app/server.py").read_text(), re.MULTILINE
+        r"^GRACE_SECONDS = (\d+)$", (project / "app/serve.py").read_text(), re.MULTILINE
     )
     assert int(own) < seconds(compose_of(project)["services"]["app"]["stop_grace_period"])
     assert int(own) < railway_of(render(host="railway"))["drainingSeconds"]

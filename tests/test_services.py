@@ -125,6 +125,31 @@ def test_every_promise_holds_in_its_drill(
     assert result.returncode == 0
 
 
+@pytest.mark.parametrize(
+    "combination",
+    [
+        service
+        for service in SERVICES
+        if service.auth == "api_key" and (service.database, service.limiter) in SHARED_BY_MANY
+    ],
+    ids=str,
+)
+def test_a_cap_is_exact_over_twenty_processes(directory: Path, python: Path) -> None:
+    """Of 500 calls at once that cost their bound, exactly those that the cap pays for."""
+    result = subprocess.run(
+        [python, "-m", "drill", "--processes", "20", "--only", "a cap that pays for 37"],
+        cwd=directory,
+        env=clean_environment() | {"JSON": "1"},
+        capture_output=True,
+        text=True,
+        timeout=DRILL_SECONDS,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (finding,) = json.loads(result.stdout)
+    assert finding["seen"].startswith("37 times ok, 463 times 402 budget_exceeded")
+
+
 @every_pair
 def test_a_drill_that_is_stopped_leaves_no_process_behind(
     directory: Path, python: Path, combination: Combination

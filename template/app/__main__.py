@@ -1,5 +1,12 @@
-"""`python -m app …`."""
+"""`python -m app …`. The process that answers is started without the command line's weight."""
 
-from app.cli import app
+import sys
 
-app(prog_name="python -m app")
+if sys.argv[1:] == ["serve"]:
+    from app.serve import main
+
+    main()
+else:
+    from app.cli import app
+
+    app(prog_name="python -m app")

@@ -1,5 +1,8 @@
 """The command line: `python -m app …`."""
 
+import asyncio
+import signal
+import sys
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -10,14 +13,13 @@ from app.admin.commands import alert_key, start, stop
 from app.ask import ask
 from app.auth.principal import Role
 from app.auth.users import Users
-from app.command import Json, Session, command, fail, show
+from app.command import Json, Session, command, fail, in_session, show
 from app.db.audit import COMMAND_LINE
 from app.db.migrate import upgrade
 from app.doctor import examine
-from app.errors import InvalidRequest, StartError
+from app.errors import InvalidRequest
 from app.policy import load as load_policy
-from app.serve import serve_until_stopped
-from app.settings import load
+from app.serve import become
 from app.usage.commands import usage
 from app.usage.schemas import Me
 
@@ -39,21 +41,24 @@ Plan = Annotated[str, typer.Option(help="A plan of plans.toml.")]
 As = Annotated[Role, typer.Option(help="What the user may do.")]
 
 
-@app.command()
-def serve(
-    migrate: Annotated[bool, typer.Option(help="Bring the tables up to date first.")] = False,
-) -> None:
-    """Serve on PORT until told to stop."""
-    try:
-        serve_until_stopped(load(), migrate=migrate)
-    except StartError as error:
-        fail(str(error))
-
-
 @command(app)
 async def migrate(session: Session) -> None:
     """Bring the tables up to date."""
     await upgrade(session.database)
+
+
+@app.command()
+def serve(
+    migrate_first: Annotated[
+        bool, typer.Option("--migrate", help="Bring the tables up to date first.")
+    ] = False,
+) -> None:
+    """Serve on PORT until told to stop."""
+    # A host's request to stop is no failure, also before it serves.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if migrate_first:
+        asyncio.run(in_session(migrate, {}))
+    become()
 
 
 @app.command()

@@ -38,7 +38,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Work], Work]
     def register(work: Work) -> Work:
         @functools.wraps(work)
         def run(**options: Any) -> None:
-            asyncio.run(_with_session(work, options))
+            asyncio.run(in_session(work, options))
 
         _, *parameters = inspect.signature(work).parameters.values()
         vars(run)["__signature__"] = inspect.Signature(parameters)
@@ -48,7 +48,8 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Work], Work]
     return register
 
 
-async def _with_session(work: Work, options: dict[str, Any]) -> None:
+async def in_session(work: Work, options: dict[str, Any]) -> None:
+    """Do `work` with a session that ends with it."""
     try:
         settings = load()
         database = wiring.database.open_database(settings)

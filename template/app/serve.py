@@ -1,33 +1,60 @@
-"""`python -m app serve`: what must be so before the process that answers takes over."""
+"""`python -m app serve`: the process that answers."""
 
-import asyncio
 import os
 import signal
 import sys
 import tempfile
 
+import uvicorn
+
 from app import wiring
-from app.db.migrate import upgrade
-from app.errors import ServiceError, StartError
-from app.settings import Settings
+from app.errors import StartError
+from app.settings import Settings, load
+
+# Hosts give 30 seconds between SIGTERM and SIGKILL; what runs may take most of them.
+GRACE_SECONDS = 20
 
 
-def serve_until_stopped(settings: Settings, *, migrate: bool) -> None:
-    """Become the process that answers. Raises `StartError` when the service cannot start."""
+def main() -> None:
+    """Serve on PORT until told to stop; end with 1 and a sentence if that is not possible."""
     # A host's request to stop is no failure, also before the server listens to it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    try:
+        _serve(load())
+    except StartError as error:
+        sys.exit(str(error))
+
+
+def become() -> None:
+    """Let the process that answers take the place of this one, with nothing that this has loaded.
+
+    A request to stop that comes meanwhile waits until the next one listens.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    os.execv(sys.executable, [sys.executable, "-m", "app", "serve"])  # noqa: S606
+
+
+def _serve(settings: Settings) -> None:
     if settings.web_concurrency > 1:
         _require_exact_limits(settings)
         # Where worker processes put their metrics, for any of them to tell all.
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="metrics-"))
-    if migrate:
-        asyncio.run(_migrate(settings))
-    # The threads' own heaps would keep what bursts needed.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
-    # In the place of this process, without what the command line and migrations have loaded. A
-    # request to stop that comes meanwhile waits until the next one listens.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    os.execv(sys.executable, [sys.executable, "-m", "app.server"])  # noqa: S606
+    try:
+        uvicorn.run(
+            "app.main:create_app",
+            factory=True,
+            host="0.0.0.0",
+            port=settings.port,
+            workers=settings.web_concurrency,
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            log_config=None,
+            access_log=False,  # the service's own line says more
+            server_header=False,
+        )
+    except SystemExit as error:
+        raise SystemExit(1 if error.code else 0) from error
 
 
 def _require_exact_limits(settings: Settings) -> None:
@@ -37,13 +64,3 @@ def _require_exact_limits(settings: Settings) -> None:
             "WEB_CONCURRENCY must be 1: limits are exact in one process only with this "
             "database and limiter."
         )
-
-
-async def _migrate(settings: Settings) -> None:
-    database = wiring.database.open_database(settings)
-    try:
-        await upgrade(database)
-    except ServiceError as error:
-        raise StartError(error.message) from error
-    finally:
-        await database.close()

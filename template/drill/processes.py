@@ -15,7 +15,7 @@ import aiohttp
 
 from app.settings import ROOT, Settings
 
-READY_SECONDS = 40.0
+READY_SECONDS = 90.0
 STOP_SECONDS = 10.0
 INTERVAL_SECONDS = 0.05
 

@@ -26,7 +26,6 @@ from drill.wiring import BACKENDS, work
 
 # Short, so that what was left behind by a crash is settled within the drill.
 DEADLINE_SECONDS = 5
-PROCESSES = 3 if app_wiring.MANY_PROCESSES else 1
 INTERVAL_SECONDS = 0.02
 
 
@@ -77,8 +76,10 @@ class Scene:
         simulator: Simulator,
         owner: Owner,
         backends: Sequence[Backend],
+        processes: int,
     ) -> None:
         self.directory = directory
+        self.processes = processes
         self.http = http
         self.simulator = simulator
         self.owner = owner
@@ -104,9 +105,9 @@ class Scene:
                 return service
 
     async def replace(self, **overrides: str) -> None:
-        """Start as many processes as the backends allow, in the place of those that run."""
+        """Start as many processes as are asked for, in the place of those that run."""
         await asyncio.gather(*(service.stop() for service in self.services))
-        self.services = [await self.start(**overrides) for _ in range(PROCESSES)]
+        self.services = [await self.start(**overrides) for _ in range(self.processes)]
         await asyncio.gather(*(each.wait_until_ready(self.http) for each in self.services))
 
     async def command(self, *words: str) -> Any:
@@ -183,7 +184,7 @@ async def eventually(happens: Callable[[], Awaitable[bool]], seconds: float) -> 
 
 
 @asynccontextmanager
-async def scene(directory: Path) -> AsyncIterator[Scene]:
+async def scene(directory: Path, processes: int) -> AsyncIterator[Scene]:
     """Everything that the drill needs, up and ready; all of it ends with the block."""
     async with AsyncExitStack() as stack:
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -194,7 +195,7 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
             stack.callback(backends[-1].close)
         url = await stack.enter_async_context(simulator(directory))
         owner = await stack.enter_async_context(listening())
-        made = Scene(directory, http, Simulator(url, http), owner, backends)
+        made = Scene(directory, http, Simulator(url, http), owner, backends, processes)
         stack.push_async_callback(made.close)
         await made.command("migrate")
         await made.replace()

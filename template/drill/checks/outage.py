@@ -4,16 +4,14 @@ import asyncio
 import time
 
 from drill.promises import promise
-from drill.scene import PROCESSES, Answer, Scene, eventually, tally
+from drill.scene import Answer, Scene, eventually, tally
 
 CLIENTS = 200
-OUTAGE_SECONDS = 4
+OUTAGE_SECONDS = 10
 # Each client asks again after so long, whatever it is told.
 IMPATIENCE_SECONDS = 0.2
-# What a process may retry at once, and a tenth of its first attempts.
-RETRIES = 10 * PROCESSES + CLIENTS // 10
-# Pauses grow: 1 s, 2 s, 4 s.
-PROBES = 3
+# Pauses grow: 1 s, 2 s, 4 s, 8 s.
+PROBES = 4
 
 
 @promise(
@@ -32,11 +30,13 @@ async def outage(scene: Scene) -> str:
     async def is_back() -> bool:
         return (await scene.ask(scene.user)).status < 400
 
+    # What each process may retry at once, and a tenth of all first attempts.
+    retries = 10 * scene.processes + CLIENTS // 10
     back = await eventually(is_back, seconds=20)
     after = {call.status for call in await scene.simulator.calls()}
     return "; ".join(
         [
-            f"{first} calls" if first > CLIENTS + RETRIES else "retries stay within their budget",
+            f"{first} calls" if first > CLIENTS + retries else "retries stay within their budget",
             f"{probes} probes" if probes > PROBES else "one call per pause",
             "back with the first call" if back and 500 not in after else f"{after}",
         ]
