@@ -9,7 +9,7 @@ from typing import Any
 
 from figures import Figure, Round, Server, middle
 from processes import resident_memory
-from services import BENCHMARKS, Endpoint, Project, passing_through, serving
+from services import BENCHMARKS, Endpoint, Project, fill, passing_through, serving
 
 MODEL = "openai/gpt-5-mini"
 # The simulated model repeats a question, in a stream one word in each chunk.
@@ -22,6 +22,10 @@ LOAD_ROUNDS = 5
 LOAD_SECONDS = 2.5
 WARM_UP_SECONDS = 0.5
 CHILD_SECONDS = 60
+MOST_MEMORY = 1.3
+# Users and predictions, when a service is new and after years; their numbers are far apart.
+PASTS = ((10, 1_000), (1_000_000, 10_000_000))
+FAR_AWAY = 10**9
 
 Load = dict[str, float]
 """What `load.py` prints: chats and chunks a second, median and 99th percentile in milliseconds."""
@@ -44,13 +48,32 @@ def measure_load(project: Project, *, at_least: float) -> Iterator[Figure | Serv
         for unit, pairs in loads.items():
             rounds = [Round(ours[unit], bare[unit]) for ours, bare in pairs]
             yield Figure(f"{unit}, {project.choice}", "1/s", middle(rounds), at_least)
+        memory = [resident_memory(endpoint.process_id) for endpoint in (service, reference)]
+        if memory[0] and memory[1]:
+            name = f"resident memory, {project.choice}"
+            yield Figure(name, "MiB", Round(memory[0], memory[1]), MOST_MEMORY, at_most=True)
         for index, endpoint in enumerate((service, reference)):
             latencies = {
                 f"{unit}_{percentile}": median(pair[index][percentile] for pair in pairs)
                 for unit, pairs in loads.items()
                 for percentile in ("p50", "p99")
             }
-            yield Server(endpoint.name, **latencies, memory=resident_memory(endpoint.process_id))
+            yield Server(endpoint.name, **latencies, memory=memory[index])
+
+
+def measure_growth(project: Project, *, at_most: float) -> Figure:
+    """Compare what a chat costs, in chats of the pass-through, before and after years of use."""
+    with serving(project) as service, passing_through(project) as reference:
+        costs = []
+        for number, (users, predictions) in enumerate(PASTS):
+            _say(f"Filling {project.choice} with {predictions:,} predictions of {users:,} users")
+            fill(project, number * FAR_AWAY, users, predictions)
+            pairs = _alternate(project, service, reference, "chats")
+            rounds = (Round(bare["chats"], ours["chats"]) for ours, bare in pairs)
+            costs.append(middle(rounds).ratio)
+    before, after = costs
+    name = f"cost of a chat after growth, {project.choice}"
+    return Figure(name, "bare chats", Round(after, before), at_most, at_most=True)
 
 
 def _start(project: Project, module: str) -> float:

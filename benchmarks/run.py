@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from subprocess import SubprocessError
 
 from figures import Figure, Server, as_json, as_table
-from measure import measure_load, measure_start
+from measure import measure_growth, measure_load, measure_start
 from processes import ChildError
 from services import IN_MEMORY, SHARED, installed
 
@@ -37,9 +37,11 @@ def main() -> int | str:
 def _measure() -> Iterator[Figure | Server]:
     with installed(IN_MEMORY) as project:
         yield measure_start(project, at_most=2.0)
-        yield from measure_load(project, at_least=0.4)
+        yield from measure_load(project, at_least=0.5)
+        yield measure_growth(project, at_most=1.3)
     with installed(SHARED) as project:
-        yield from measure_load(project, at_least=0.3)
+        yield from measure_load(project, at_least=0.4)
+        yield measure_growth(project, at_most=1.3)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ BUILD = ROOT / "build" / "benchmarks"
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG")
 UNLIMITED = 100_000_000
 STEP_SECONDS = 60
+FILL_SECONDS = 1800
 
 # The servers' addresses, for as long as whoever started this process keeps its input open.
 ANNOUNCE = """
@@ -118,13 +119,24 @@ def installed(choice: Choice) -> Iterator[Project]:
 @contextmanager
 def serving(project: Project) -> Iterator[Endpoint]:
     """Run the service, and create a user of it."""
-    email = ("--email", "b@example.com")
+    email = ("--email", f"{secrets.token_hex(4)}@example.com")
     created = json.loads(project.app("users", "create", *email, "--plan", "pro", "--json"))
     port = free_port()
     command: Command = [project.python, "-m", "app", "serve"]
     settings = {**project.settings, "PORT": str(port)}
     with listening(command, project.directory, settings, project.log("service"), port) as process:
         yield Endpoint(str(project.choice), port, process, created["credential"])
+
+
+def fill(project: Project, first: int, users: int, predictions: int) -> None:
+    """Give the service a past, with numbers from `first`."""
+    subprocess.run(
+        [project.python, "-m", "fill", *map(str, (first, users, predictions))],
+        cwd=project.directory,
+        env={**project.settings, "PYTHONPATH": f"{BENCHMARKS}:{project.directory}"},
+        check=True,
+        timeout=FILL_SECONDS,
+    )
 
 
 @contextmanager
