@@ -8,14 +8,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, inspect
+from sqlalchemy import Connection, MetaData, insert, inspect, select
 from sqlalchemy.sql.schema import SchemaConst
 
 from app import wiring
 from app.db.engine import Database
 from app.db.migrate import upgrade
 from app.db.revisions import pending
-from app.db.tables import metadata
+from app.db.tables import accounts, attempts, metadata, predictions, users, utc_now
 from app.errors import DatabaseUnavailable
 from app.settings import Settings
 from tests.support import ROOT
@@ -77,6 +77,37 @@ async def test_a_newer_versions_migrations_are_no_reason_to_refuse(database: Dat
     await upgrade(database)
     await database.transact(lambda connection: _stamp(connection, "newer"))
     assert not await pending(database)
+
+
+async def test_what_was_spent_before_there_were_budgets_counts(database: Database) -> None:
+    await database.transact(lambda connection: command.upgrade(_config(connection), "0001"))
+    await database.transact(_spend)
+    await upgrade(database)
+    rows = await database.fetch(select(accounts).order_by(accounts.c.name, accounts.c.period))
+    assert [tuple(row) for row in rows] == [
+        ("service", "2026-10", 3, 0),
+        ("service", "2026-10-30", 1, 0),
+        ("service", "2026-10-31", 2, 0),
+        ("user:usr_1", "2026-10", 3, 0),
+        ("user:usr_1", "2026-10-30", 1, 0),
+        ("user:usr_1", "2026-10-31", 2, 0),
+    ]
+
+
+def _spend(connection: Connection) -> None:
+    """Write what a version without budgets has left behind."""
+    now = utc_now()
+    user = {"id": "usr_1", "email": "a@b.c", "role": "user", "plan": "free", "created_at": now}
+    connection.execute(insert(users).values(user))
+    for number, day in enumerate(("2026-10-30", "2026-10-31"), start=1):
+        own = {"id": f"pred_{number}", "user_id": "usr_1", "day": day}
+        asked = {"request_id": "r", "kind": "chat", "model": "m", "status": "succeeded"}
+        connection.execute(insert(predictions).values(**own, **asked, created_at=now))
+        paid = {"number": 1, "provider": "p", "model": "m", "state": "settled", "price": {}}
+        own |= {"id": f"att_{number}", "prediction_id": f"pred_{number}"}
+        times = {"opened_at": now, "lease_until": now}
+        money = {"bound_nano_usd": 9, "cost_nano_usd": number}
+        connection.execute(insert(attempts).values(**own, **paid, **times, **money))
 
 
 def _schema(connection: Connection) -> str | None:

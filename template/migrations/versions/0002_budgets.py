@@ -1,5 +1,7 @@
 """Budgets: what was spent and reserved by period, what is stopped, and which alerts are due."""
 
+from itertools import product
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -9,6 +11,12 @@ branch_labels = None
 depends_on = None
 
 TIME = sa.DateTime(timezone=True)
+ATTEMPTS = sa.table(
+    "attempts",
+    sa.column("user_id", sa.String),
+    sa.column("day", sa.String),
+    sa.column("cost_nano_usd", sa.BigInteger),
+)
 
 
 def upgrade() -> None:
@@ -46,8 +54,27 @@ def upgrade() -> None:
         sa.Column("sent_at", TIME),
         sa.PrimaryKeyConstraint("id", name="pk_alerts"),
     )
+    for account, period in product(_accounts(), _periods()):
+        _carry_over(account, period)
     op.add_column("attempts", sa.Column("plan", sa.String(100)))
     op.add_column("attempts", sa.Column("key_id", sa.String(40)))
+
+
+def _accounts() -> tuple[sa.ColumnElement[str], ...]:
+    return sa.literal("service"), sa.literal("user:") + ATTEMPTS.c.user_id
+
+
+def _periods() -> tuple[sa.ColumnElement[str], ...]:
+    return ATTEMPTS.c.day, sa.func.substr(ATTEMPTS.c.day, 1, 7)
+
+
+def _carry_over(account: sa.ColumnElement[str], period: sa.ColumnElement[str]) -> None:
+    """What was spent before there were budgets counts."""
+    spent = sa.func.sum(ATTEMPTS.c.cost_nano_usd)
+    sums = sa.select(account.label("account"), period.label("period"), spent, sa.literal(0))
+    names = ["name", "period", "spent_nano_usd", "reserved_nano_usd"]
+    accounts = sa.table("accounts", *(sa.column(name) for name in names))
+    op.execute(sa.insert(accounts).from_select(names, sums.group_by("account", "period")))
 
 
 def downgrade() -> None:
