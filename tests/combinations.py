@@ -14,6 +14,8 @@ AUTHS = ("api_key", "basic")
 HOSTS = ("railway", "compose")
 PROVIDERS = ("openai", "huggingface", "replicate")
 PROVIDER_SETS = tuple(chosen for size in (1, 2, 3) for chosen in combinations(PROVIDERS, size))
+# Five turns: two would go in step with the hosts, and each would meet one of them only.
+TEAMS = (False, True, False, True, True)
 LICENSES = ("MIT", "Apache-2.0", "proprietary")
 
 
@@ -26,6 +28,7 @@ class Combination:
     auth: str
     host: str
     providers: tuple[str, ...]
+    team: bool
     license: str
 
     @property
@@ -34,16 +37,18 @@ class Combination:
         return vars(self) | {"providers": list(self.providers)}
 
     def __str__(self) -> str:
-        return "-".join(
-            value if isinstance(value, str) else "+".join(value) for value in vars(self).values()
-        )
+        people = "team" if self.team else "alone"
+        providers = "+".join(self.providers)
+        where = (self.database, self.limiter, self.auth, self.host)
+        return "-".join((*where, providers, people, self.license))
 
 
 _CROSSED = list(product(DATABASES, LIMITERS, AUTHS, HOSTS))
 _ENOUGH = 2 * len(_CROSSED)  # the fewest rows in which any two values meet
-_ROWS = islice(zip(cycle(_CROSSED), cycle(PROVIDER_SETS), cycle(LICENSES), strict=True), _ENOUGH)
+_ROTATING = (PROVIDER_SETS, TEAMS, LICENSES)
+_ROWS = islice(zip(cycle(_CROSSED), *map(cycle, _ROTATING), strict=True), _ENOUGH)
 
-COMBINATIONS = [Combination(*chosen, providers, license_) for chosen, providers, license_ in _ROWS]
+COMBINATIONS = [Combination(*chosen, *rotating) for chosen, *rotating in _ROWS]
 # Each database with each limiter and authentication, once: what runs is the same on every host.
 SERVICES = COMBINATIONS[: len(_CROSSED) : len(HOSTS)]
 

@@ -38,6 +38,7 @@ DEFAULTS = {
     "limiter": "memory",
     "auth": "api_key",
     "host": "railway",
+    "team": False,
     "license": "MIT",
 }
 
@@ -93,6 +94,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("limiter", "file", "Invalid choice"),
     ("auth", "none", "Invalid choice"),
     ("host", "mainframe", "Invalid choice"),
+    ("team", "perhaps", "perhaps"),
     ("license", "WTFPL", "Invalid choice"),
 ]
 
@@ -163,6 +165,7 @@ def test_defaults_from_the_user_settings_of_each_question(
         "limiter": "redis",
         "auth": "basic",
         "host": "compose",
+        "team": True,
         "license": "proprietary",
     }
     _settings(tmp_path, monkeypatch, chosen)

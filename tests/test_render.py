@@ -88,6 +88,7 @@ def chosen(combination: Combination) -> set[str]:
     flags |= {
         "license_" + {"MIT": "mit", "Apache-2.0": "apache"}.get(combination.license, "proprietary")
     }
+    flags |= {"team_review"} if combination.team else set()
     flags |= {"backends"} if flags & {"database_postgres", "limiter_redis"} else set()
     flags |= {"database_lease"} if flags >= {"database_postgres", "limiter_memory"} else set()
     flags |= {"database_shared"} if flags >= {"database_sqlite", "limiter_database"} else set()

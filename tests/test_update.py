@@ -43,9 +43,10 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "host": {"host": "compose"},
     "other-providers": {"providers": ["huggingface", "replicate"]},
     "more-providers": {"providers": ["openai", "huggingface", "replicate"]},
+    "team": {"team": True},
     "license": {"license": "Apache-2.0"},
     "no-license": {"license": "proprietary"},
-    "all": ANSWER_SETS["all-but-defaults"],
+    "all": ANSWER_SETS["all-but-defaults"] | {"team": True},
 }
 
 # A file's content, and whether it may be executed, by path.
