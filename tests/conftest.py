@@ -12,6 +12,7 @@ import pytest
 import working_tree
 import yaml
 from combinations import COMBINATIONS, Combination
+from github_server import Repository, serving
 from working_tree import ROOT, copy_template
 
 BASE_ANSWERS = yaml.safe_load((ROOT / "tests/answers.yml").read_text(encoding="utf-8"))
@@ -45,6 +46,13 @@ def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
 def trees(render: Render) -> dict[Combination, Path]:
     """Render every combination once. Tests only read these."""
     return {combination: render(**combination.answers) for combination in COMBINATIONS}
+
+
+@pytest.fixture
+def github() -> Iterator[Repository]:
+    """Answer as GitHub does for one repository, without a rule yet."""
+    with serving() as repository:
+        yield repository
 
 
 def files_of(project: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """GitHub's own description of its rulesets: what a request may say, and what an answer does."""
 
 import json
+from functools import cache
 from typing import Any
 
 from openapi_schema_validator import OAS30Validator
@@ -26,7 +27,12 @@ def strict(schema: Any) -> Any:
 
 def complaints(operation: str, kind: str, body: object) -> list[str]:
     """Say what is wrong with the `requestBody` or the `response` of an operation."""
+    errors = validator(operation, kind).iter_errors(body)
+    return [f"{error.json_path}: {error.message}" for error in errors]
+
+
+@cache
+def validator(operation: str, kind: str) -> OAS30Validator:
     description = strict(DESCRIPTION) if kind == "requestBody" else DESCRIPTION
     schema = description["operations"][operation][kind]
-    validator = OAS30Validator(schema | {"components": description["components"]})
-    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(body)]
+    return OAS30Validator(schema | {"components": description["components"]})

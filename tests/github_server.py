@@ -21,6 +21,8 @@ REFUSED_TO_WRITE = {
     WORKFLOW: (403, "Resource not accessible by integration"),
 }
 UPGRADE = "Upgrade to GitHub Pro or make this repository public to enable this feature."
+# How often the server looks whether it should end.
+POLL_SECONDS = 0.01
 # What GitHub adds to a rule when it is not set.
 ADDED: dict[str, dict[str, Any]] = {"pull_request": {"required_reviewers": []}}
 
@@ -194,7 +196,7 @@ def serving() -> Iterator[Repository]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         repository.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True)
         thread.start()
         yield repository
         server.shutdown()
