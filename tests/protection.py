@@ -9,6 +9,7 @@ from typing import Any
 
 from github_server import ADMIN, REPOSITORY, Repository
 from servers import clean_environment
+from working_tree import ROOT
 
 SECONDS = 60
 
@@ -64,3 +65,10 @@ def stand_in_for_gh(directory: Path, text: str) -> dict[str, str]:
     program.write_text(f"#!{sys.executable}\n{text}", encoding="utf-8")
     program.chmod(0o755)
     return {"PATH": f"{directory}{os.pathsep}{os.environ['PATH']}"}
+
+
+def complaint_of(tool: str, *arguments: str | Path) -> str:
+    """Run a linter that is installed beside this Python; return what it says about an error."""
+    command = [Path(sys.executable).with_name(tool), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr

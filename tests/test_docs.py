@@ -49,10 +49,17 @@ PROVEN_BY = {
 }
 
 # What a project's pages say and is not run from there: what this test or another one does
-# (test_services.py, test_update.py), and what is for a person's hand.
+# (test_services.py, test_update.py, test_protection.py), and what is for a person's hand.
+PROTECT = "GH_TOKEN=$(gh auth token) python3 scripts/protect.py"
+SQUASHED = "--field squash_merge_commit_title=PR_TITLE --field squash_merge_commit_message=PR_BODY"
 NOT_RUN = {
     *("make run", "make test", "make drill", "make update"),
     *("read -r API_KEY", "read -r PASSWORD"),
+    "git branch -M main",
+    "gh repo create your-github-name/acme-chat --private --source . --push",
+    f'gh api --method PATCH "repos/{{owner}}/{{repo}}" {SQUASHED}',
+    *(f"{PROTECT} plan", f"{PROTECT} apply"),
+    'gh api "repos/{owner}/{repo}/codeowners/errors" --jq .errors',
 }
 
 

@@ -138,6 +138,10 @@ def test_any_two_values_of_two_questions_meet(one: str, other: str) -> None:
     assert met == set(product({first for first, _ in met}, {second for _, second in met}))
 
 
+def test_both_kinds_of_team_are_rendered() -> None:
+    assert {row.team for row in COMBINATIONS} == {False, True}
+
+
 def test_defaults(render: Render) -> None:
     assert _answers(render()) == DEFAULTS
 
