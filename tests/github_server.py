@@ -99,7 +99,7 @@ class Repository:
         if method == "GET" and self.hides_rulesets and token != ADMIN:
             return problem(403, "Resource not accessible by integration")
         if (method, path) == ("GET", "/rulesets"):
-            return self._page(path, query, self._listed(query), LIST)
+            return self._page(path, query, self._listed(), LIST)
         number = int(path.removeprefix("/rulesets/")) if path != "/rulesets" else None
         if method == "GET":
             return Reply(200, self._shown(number or 0, token))
@@ -118,12 +118,11 @@ class Repository:
         self.rulesets[key] = self.rulesets.get(key, {}) | ruleset
         return Reply(200 if number else 201, self._shown(key, ADMIN))
 
-    def _listed(self, query: str) -> list[dict[str, Json]]:
+    def _listed(self) -> list[dict[str, Json]]:
         """Sum the rulesets up: a list tells nothing of rules and conditions."""
         own = [self._shown(number, READER) for number in self.rulesets]
-        inherited = [] if "includes_parents=false" in query else self.inherited
         told = ("id", "name", "target", "source_type", "source", "enforcement")
-        return [{key: each[key] for key in told} for each in [*inherited, *own]]
+        return [{key: each[key] for key in told} for each in [*own, *self.inherited]]
 
     def _shown(self, number: int, token: str) -> dict[str, Json]:
         """Show a ruleset as GitHub does: in an order of its own, with what it adds."""

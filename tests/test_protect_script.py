@@ -1,6 +1,7 @@
 """scripts/protect.py of a project: what it makes of GitHub, what it tells, and what that takes."""
 
 import json
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -169,13 +170,15 @@ def test_a_ruleset_that_is_gone_is_made_anew(project: Path, protected: Repositor
     assert [request.partition(" ")[0] for request in protected.writes] == ["POST"]
 
 
-def test_order_means_nothing(project: Path, protected: Repository) -> None:
+def test_order_means_nothing(project: Path, github: Repository, tmp_path: Path) -> None:
     """The stand-in turns the order of rules round, and adds parameters of its own."""
-    tags = protected.named("tags")
-    tags["conditions"]["ref_name"]["include"] = ["refs/tags/v*"]
-    (copy := deepcopy(tags))["rules"].reverse()
-    tags.update(copy)
-    assert protect(project, protected, "check").returncode == 0
+    clone = Path(shutil.copytree(project, tmp_path / "clone"))
+    tags = rulesets_of(clone)["tags"]
+    tags["conditions"]["ref_name"]["include"].append("refs/tags/r*")
+    (clone / ".github/rulesets/tags.json").write_text(json.dumps(tags))
+    applied(clone, github)
+    github.named("tags")["conditions"]["ref_name"]["include"].reverse()
+    assert protect(clone, github, "check").returncode == 0
 
 
 # Without the rights of an administrator

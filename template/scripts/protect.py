@@ -324,7 +324,7 @@ class GitHub:
 
     def rulesets(self, names: Collection[str]) -> dict[str, Ruleset]:
         """Read the repository's own rulesets of these names."""
-        listed = self._pages(self._url("/rulesets?includes_parents=false&per_page=100"))
+        listed = self._pages(self._url("/rulesets?per_page=100"))
         own = [each for each in listed if each.get("source_type", "Repository") == "Repository"]
         ids = {each.get("name"): each.get("id") for each in own}
         paths = {name: f"/rulesets/{ids[name]}" for name in names if name in ids}
