@@ -236,7 +236,7 @@ def _imported(texts: dict[str, str]) -> set[str]:
     modules = {
         module for path, text in texts.items() if path.endswith(".py") for module in _imports(text)
     }
-    return modules - {"app", "drill", "tests"} - sys.stdlib_module_names
+    return modules - {"app", "drill", "scripts", "tests"} - sys.stdlib_module_names
 
 
 def _imports(text: str) -> Iterator[str]:

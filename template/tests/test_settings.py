@@ -185,3 +185,10 @@ def test_the_project_is_what_pyproject_says() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
     assert project["title"]
     assert project["description"]
+
+
+def test_a_release_brings_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = tmp_path / "version.txt"
+    released.write_text("1.2.3\n")
+    monkeypatch.setattr("app.settings.RELEASED", released)
+    assert load().project["version"] == "1.2.3"

@@ -1,0 +1,1 @@
+"""Programs for this project's own work: run them from its root, `python -m scripts.NAME`."""
