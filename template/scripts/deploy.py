@@ -58,13 +58,15 @@ def go_back(environment: str, wanted: Release, before: Release | None, reason: s
     failed = f"{wanted.version} does not work: {reason}"
     if before is None or before == wanted:
         return _alarm(environment, failed, "There is no other version to go back to.")
+    if _still_runs(before):
+        workflow.summary(f"## {environment}: {before.version} still runs\n\n{failed}")
+        return 1
     try:
-        if not _still_runs(before):
-            host.deploy(before)
-            _try(before)
+        host.deploy(before)
+        _try(before)
     except (HostError, SmokeError) as error:
         return _alarm(environment, failed, f"Going back to {before.version} failed too: {error}")
-    workflow.summary(f"## {environment}: rolled back, {before.version} runs\n\n{failed}")
+    workflow.summary(f"## {environment}: rolled back to {before.version}\n\n{failed}")
     return 1
 
 
