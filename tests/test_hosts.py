@@ -156,9 +156,16 @@ def test_compose_publishes_one_port(render: Render, database: str, limiter: str)
 @pytest.mark.parametrize(("database", "limiter"), PAIRS)
 def test_compose_has_no_default_password(render: Render, database: str, limiter: str) -> None:
     project = render(host="compose", database=database, limiter=limiter)
-    substituted = re.findall(r"\$\{[^}]*\}", (project / "compose.yaml").read_text())
-    assert all(":?" in variable for variable in substituted)
-    assert bool(substituted) == (database == "postgres")
+    substituted = set(re.findall(r"\$\{[^}]*\}", (project / "compose.yaml").read_text()))
+    secrets = substituted - {"${IMAGE:-}"}
+    assert all(":?" in variable for variable in secrets)
+    assert bool(secrets) == (database == "postgres")
+
+
+def test_compose_builds_unless_an_image_is_named(render: Render) -> None:
+    app = compose_of(render(host="compose"))["services"]["app"]
+    assert app["image"] == "${IMAGE:-}"
+    assert app["build"] == "."
 
 
 def test_hosts_wait_longer_than_the_service_takes_to_stop(render: Render) -> None:

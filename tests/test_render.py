@@ -121,10 +121,11 @@ def test_every_file_parses_whatever_the_answers(render: Render, answers: dict[st
 
 @every_combination
 def test_no_jinja_is_left_over(trees: dict[Combination, Path], combination: Combination) -> None:
-    left = [
+    left = {
         path for path, text in files_of(trees[combination]).items() if JINJA.search(path + text)
-    ]
-    assert not left
+    }
+    # The form of a release's notes, which git-cliff fills in.
+    assert left == {"cliff.toml"}
 
 
 @every_combination

@@ -63,7 +63,7 @@ class Scene:
 
     def run(self, workflow: str, *, secrets: dict[str, str] = SECRETS, **inputs: str) -> Ran:
         """Start a workflow by hand."""
-        command = [BIN / "act", "workflow_dispatch", "-W", f".github/workflows/{workflow}"]
+        command = [str(BIN / "act"), "workflow_dispatch", "-W", f".github/workflows/{workflow}"]
         command += ["-P", "ubuntu-24.04=-self-hosted", "--pull=false", *_stand_in_actions()]
         options = {"secret": secrets, "var": self.variables, "input": inputs}
         options["env"] = {"SMOKE_WAIT_SECONDS": "0"}
@@ -245,7 +245,7 @@ def test_every_setting_is_documented_and_every_documented_one_is_used(
     project = render(host=host)
     texts = [(project / ".github/workflows" / name).read_text() for name in OURS]
     texts += [path.read_text() for path in (project / "scripts").glob("*.py")]
-    used = set(re.findall(r'(?:secrets|vars)[.](\w+)|variable\("(\w+)"', "\n".join(texts)))
+    used = set(re.findall(r"(?:secrets|vars)[.](\w+)|variable\([\"'](\w+)", "\n".join(texts)))
     pages = [project / "docs/release.md", project / f"docs/deploy-{host}.md"]
     rows = re.findall(
         r"^ *\| `([A-Z_]+)` \| (?:secret|variable) \|",
