@@ -48,7 +48,7 @@ def find(version: str) -> Release:
 def current() -> Release | None:
     """The image that the container was made from, if it is a released one."""
     image, _, version = _on_machine(CURRENT).decode().strip().partition(" ")
-    return Release(version, image) if "@sha256:" in image and version.startswith("v") else None
+    return Release(version, image) if version.startswith("v") else None
 
 
 def deploy(release: Release) -> None:
