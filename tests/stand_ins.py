@@ -19,6 +19,7 @@ STATE={state} exec {python} {module} {program} "$@"
 VERSION = re.compile(r"v\d+\.\d+\.\d+")
 IMAGE = re.compile(r"ghcr\.io/acme-inc/acme-chat@sha256:[0-9a-f]{64}")
 TOKEN = "made-up credential"
+CREDENTIALS = {"DEPLOY_CREDENTIAL", "SMOKE_CREDENTIAL", "GH_TOKEN"}
 MACHINE = "ssh://deploy@machine.example.com:2222"
 HOST_KEY = "[machine.example.com]:2222 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAImadeup"
 LABEL = '{{.Config.Image}} {{index .Config.Labels "org.opencontainers.image.version"}}'
@@ -97,6 +98,7 @@ def npx(state: State, arguments: list[str]) -> None:
     yes, package, *command = arguments
     expect(yes == "--yes" and re.fullmatch(r"@railway/cli@\d+\.\d+\.\d+", package), arguments)
     expect(os.environ.get("RAILWAY_TOKEN") == TOKEN, "Unauthorized")
+    expect(not CREDENTIALS & set(os.environ), "a credential that is not Railway's")
     expect(command[-2:] == ["--service", "acme-chat"], command)
     deployments = state.get("deployments", [])
     if command[:-2] == ["deployment", "list", "--json"]:
@@ -130,8 +132,7 @@ def ssh(state: State, arguments: list[str]) -> None:
     key = Path(given["-i"])
     expect(key.stat().st_mode & 0o777 == 0o600, "the key is readable by others")
     expect(key.read_text().strip() == TOKEN, "Permission denied (publickey)")
-    for name in ("DEPLOY_CREDENTIAL", "SMOKE_CREDENTIAL", "GH_TOKEN"):
-        os.environ.pop(name, None)
+    expect(not CREDENTIALS & set(os.environ), "a credential that ssh does not need")
     sys.exit(subprocess.run(["sh", "-c", command], check=False).returncode)
 
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from tarfile import TarFile
 
 VERSION = re.compile(r"v\d+\.\d+\.\d+")
+# A tool gets the one that it needs, under its own name.
+CREDENTIALS = ("DEPLOY_CREDENTIAL", "SMOKE_CREDENTIAL", "GH_TOKEN")
 
 
 class HostError(Exception):
@@ -42,10 +44,11 @@ def run(
     stdin: bytes = b"",
 ) -> bytes:
     """Return what a tool prints; raise `HostError` with its last words if it fails."""
+    inherited = {name: value for name, value in os.environ.items() if name not in CREDENTIALS}
     try:
         done = subprocess.run(
             command,
-            env={**os.environ, **(env or {})},
+            env={**inherited, **(env or {})},
             cwd=cwd,
             input=stdin,
             capture_output=True,

@@ -42,7 +42,8 @@ def find(version: str) -> Release:
     """The release of this version: its image, which is an asset of it."""
     commit_of(version)
     command = ["gh", "release", "download", version, "--pattern", "image.txt", "--output", "-"]
-    return Release(version, run(command).decode().strip())
+    token = {"GH_TOKEN": os.environ.get("GH_TOKEN", "")}
+    return Release(version, run(command, env=token).decode().strip())
 
 
 def current() -> Release | None:
