@@ -4,6 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -107,9 +108,14 @@ class Database(ABC):
     ) -> CursorResult[Any]:
         """Execute a statement for many rows at once; their documents are given as text."""
 
+    @property
     @abstractmethod
-    def bound_waits(self, connection: Connection) -> None:
-        """Let no statement of a transaction wait long for others' locks."""
+    def bounded_wait(self) -> ColumnElement[str]:
+        """Selected by a statement, lets it and its transaction wait for no lock for long."""
+
+    @abstractmethod
+    def unread(self, connection: Connection) -> AbstractContextManager[None]:
+        """Within it, statements are sent without waiting for what they return, which is nothing."""
 
     async def close(self) -> None:
         """Close every connection, when what runs has ended."""

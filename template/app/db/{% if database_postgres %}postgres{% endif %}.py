@@ -1,9 +1,10 @@
 """PostgreSQL, also behind a transaction pooler."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import psycopg
 from pydantic_core import to_json
 from sqlalchemy import (
     JSON,
@@ -21,9 +22,10 @@ from sqlalchemy import (
     column,
     func,
     text,
+    true,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from app.db.engine import Database, Result, Work
 from app.db.tables import Json
@@ -35,7 +37,7 @@ WRITERS = 3
 # Off, a commit is answered before it outlives a power loss.
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 CONNECT_SECONDS = 3
-BOUND_WAITS = text("SELECT set_config('lock_timeout', '800ms', true)")
+LOCK_TIMEOUT = "800ms"
 
 
 class PostgresDatabase(Database):
@@ -72,8 +74,21 @@ class PostgresDatabase(Database):
     ) -> CursorResult[Any]:
         return connection.execute(statement, {"rows": to_json(rows).decode()})
 
-    def bound_waits(self, connection: Connection) -> None:
-        connection.execute(BOUND_WAITS)
+    @property
+    def bounded_wait(self) -> ColumnElement[str]:
+        # Evaluated before the rows of its statement are locked.
+        return func.set_config("lock_timeout", LOCK_TIMEOUT, true())
+
+    @contextmanager
+    def unread(self, connection: Connection) -> Iterator[None]:
+        driver: Any = connection.connection.driver_connection
+        try:
+            with driver.pipeline():
+                yield
+        except psycopg.Error as error:  # What is sent together fails together, past SQLAlchemy.
+            raise DBAPIError.instance(
+                None, None, error, psycopg.Error, hide_parameters=True, dialect=self._engine.dialect
+            ) from error
 
     async def transact_as(self, role: str, work: Work[Result]) -> Result:
         """As `transact`, acting as the database's `role` until the end of the transaction."""

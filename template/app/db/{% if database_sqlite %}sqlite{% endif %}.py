@@ -6,7 +6,7 @@ import fcntl
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from sqlalchemy import (
     bindparam,
     event,
     func,
+    literal,
     select,
     text,
 )
@@ -84,8 +85,13 @@ class SqliteDatabase(Database):
         texts = [{name: _text(value) for name, value in row.items()} for row in rows]
         return connection.execute(statement, {"rows": to_json(texts).decode()})
 
-    def bound_waits(self, connection: Connection) -> None:
-        """`busy_timeout` does, for every transaction."""
+    @property
+    def bounded_wait(self) -> ColumnElement[str]:
+        # `busy_timeout` does, for every transaction.
+        return literal("")
+
+    def unread(self, connection: Connection) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def _now() -> int:

@@ -89,7 +89,7 @@ class Posting:
         self._percents = percents
         now = database.microseconds.label("now")
         self._lock = (
-            select(policies.c.version, now, stops.c.target, stops.c.kind)
+            select(policies.c.version, now, stops.c.target, stops.c.kind, database.bounded_wait)
             .select_from(policies.outerjoin(stops, true()))
             .where(policies.c.id == 1)
             .with_for_update(of=policies)
@@ -112,7 +112,6 @@ class Posting:
 
     def write(self, connection: Connection, entries: Sequence[Entry]) -> list[Result]:
         """What became of each entry: None, or why it was refused."""
-        self._database.bound_waits(connection)
         state = _state(connection.execute(self._lock).all())
         held = self._read_held(connection, entries)
         sheet = Sheet(self._read_sums(connection, _keys(entries, held, state)), self._percents)
@@ -136,9 +135,10 @@ class Posting:
             sums = dict(zip(SUMS, (account.spent, account.reserved), strict=True))
             row = {"name": name, "period": period, **sums}
             turn.rows["insert_account" if account.was is None else "update_account"].append(row)
-        for name, statement in self._statements.items():
-            if turn.rows[name]:
-                self._database.execute_rows(connection, statement, turn.rows[name])
+        with self._database.unread(connection):
+            for name, statement in self._statements.items():
+                if turn.rows[name]:
+                    self._database.execute_rows(connection, statement, turn.rows[name])
         _insert_new(connection, alerts, "id", turn.alerts())
         _insert_new(connection, stops, "target", turn.quarantined, stops.c.kind == "quarantined")
 
