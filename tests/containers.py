@@ -24,6 +24,8 @@ import pytest
 from working_tree import ROOT
 
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+# pip's settings that a build here needs as well; others name files that it does not see.
+FROM_THIS_MACHINE = {"cert", "default-timeout", "index-url", "proxy", "timeout", "trusted-host"}
 # What the real base has: `python` and `pip` on the path, and the usual certificates.
 MAKE_BASE = """
 mmdebstrap --quiet --variant=minbase --include=python3,python3-pip,ca-certificates
@@ -211,7 +213,8 @@ def _settings_of_this_machine(scratch: Path) -> Iterator[str]:
     list_settings = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(list_settings, capture_output=True, text=True, check=True).stdout
     # The name has the file or the environment before it: `global.index-url='…'`.
-    pip = dict(re.findall(r"^.*\.([a-z-]+)='(.*)'$", listed, re.MULTILINE))
+    found = re.findall(r"^.*\.([a-z-]+)='(.*)'$", listed, re.MULTILINE)
+    pip = {name: value for name, value in found if name in FROM_THIS_MACHINE}
     uv = {"system-certs": True} | {name: pip[name] for name in ("index-url",) if name in pip}
     certificates = pip.pop("cert", None) or ssl.get_default_verify_paths().cafile
     if certificates and Path(certificates).is_file():
