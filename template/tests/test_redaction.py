@@ -23,7 +23,7 @@ CREDENTIALS = [
     "sk-proj-abcdefghijklmnop1234",
     "hf_abcdefghijklmnopqrstuv",
     "r8_abcdefghijklmnopqrstuv",
-    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c3IifQ.c2lnbmF0dXJl",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c3IifQ.c2lnbmF0dXJl",  # pragma: allowlist secret
     "Bearer abcdef123456",
     "basic amFuZTpzZWNyZXQ=",
     "jane.doe+test@mail.example.com",
