@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import socket
+import ssl
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -34,6 +35,8 @@ from tests.simulator.server import Simulator
 ROOT = Path(__file__).resolve().parent.parent
 SECRET_KEY = "k3yForTests-0123456789-abcdefghijklmnop"
 PATIENCE_SECONDS = 10.0
+# Made once: nothing here speaks TLS, and to load the machine's certificates takes long.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 # The providers' credentials, whatever they are called.
 CREDENTIALS = [
@@ -136,7 +139,11 @@ class Service:
         """A client that asks as `user`; it is closed with the service."""
         given = {**(user.headers if user else {}), **headers}
         client = httpx2.AsyncClient(
-            base_url=self.url, headers=given, timeout=PATIENCE_SECONDS, trust_env=False
+            base_url=self.url,
+            headers=given,
+            timeout=PATIENCE_SECONDS,
+            trust_env=False,
+            verify=NO_TLS,
         )
         self.stack.push_async_callback(client.aclose)
         return client
