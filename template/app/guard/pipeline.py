@@ -170,10 +170,11 @@ class Guard:
         ending = ending_of(generation, error)
         await self._attempts.leave(generation.current, ending, error)
         plan = self._attempts.again(generation, error)
-        await self._close(generation, ending, last=plan is None)
         if plan is None:
+            await self._close(generation, ending)
             _tell_client(error, ending)
         try:
+            await self._close(generation, ending, last=False)
             async with generation.deadline.scope():
                 await asyncio.sleep(plan.pause)
                 await self._attempts.open(generation, plan.choices)
