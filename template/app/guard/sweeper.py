@@ -21,6 +21,7 @@ from app.guard import pricing
 from app.guard.entries import LEASE_MARGIN, Closing
 from app.guard.ledger import Ledger
 from app.guard.posting import OPEN
+from app.guard.retry import may_pass
 from app.policy import Cap, Policy, Price
 from app.providers.base import Deadline, Job, Outcome, Provider, ProviderFailure, Reply, Usage
 
@@ -83,8 +84,8 @@ class Sweeper:
     async def _not_found(self, row: Row[Any], error: Exception) -> None:
         """It failed there, or could not be looked for now."""
         usage = error.usage if isinstance(error, ProviderFailure) else None
-        unreachable = not isinstance(error, ProviderFailure) or error.status is None
-        if unreachable and usage is None and utc_now() - row.opened_at < LOST_AFTER:
+        later = not isinstance(error, ProviderFailure) or may_pass(error)
+        if later and usage is None and utc_now() - row.opened_at < LOST_AFTER:
             return await self._ledger.renew(row.id, row.remote_id, LEASE_MARGIN)
         return await self._close(row, usage, None)
 
