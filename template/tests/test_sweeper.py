@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from sqlalchemy import update
+
 from app.auth.principal import Principal
 from app.db.tables import attempts, utc_now
 from app.errors import DatabaseUnavailable
@@ -13,8 +15,6 @@ from app.guard.ledger import Ledger
 from app.guard.sweeper import LOST_AFTER, Sweeper
 from app.policy import Policy
 from app.providers.base import BadAnswer, Job, Outcome, ProviderFailure, Reply, Usage
-from sqlalchemy import update
-
 from tests.books import (
     UNIT,
     add_plans,
