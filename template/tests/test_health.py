@@ -7,6 +7,8 @@ import pytest
 
 from app import wiring
 from app.errors import LimiterUnavailable
+from app.guard.cooldown import Cooldown
+from app.policy import Policy
 from app.settings import Settings
 from app.state.base import Admission, Demand
 from tests.support import Service
@@ -73,6 +75,18 @@ async def test_not_ready_without_the_limiter(service: Service, path: str, second
     assert await _ask(service, path) == NOT_READY
     # Hosts give up after seconds: the answer must come before.
     assert time.monotonic() - started < 1.5
+
+
+async def test_not_ready_while_every_provider_is_left_alone(service: Service) -> None:
+    cooldown: Cooldown = service.app.state.cooldown
+    policy: Policy = service.app.state.policy
+    first, *others = policy.models.values()
+    for model in others:
+        await cooldown.warned(model, 60)
+    assert await _ask(service, "/readyz") == READY
+    await cooldown.warned(first, 60)
+    assert await _ask(service, "/readyz") == NOT_READY
+    assert await _ask(service, "/livez") == (200, {"status": "ok"})
 
 
 async def test_alive_whatever_is_gone(service: Service, dead_database_url: str) -> None:
