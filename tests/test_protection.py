@@ -4,7 +4,6 @@ import fnmatch
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from protection import complaint_of, environment, rulesets_of, stand_in_for_gh
 
 ALONE, TEAM = False, True
 OWNER = "acme"
-GITHUB_ACTIONS = 15368  # the application that reports the checks of workflows
 TAGS = {"v0.2.0": True, "v1.2.3": True, "v1.2.3-rc.1": True, "1.2.3": False, "latest": False}
 
 each_kind = pytest.mark.parametrize("team", [ALONE, TEAM], ids=["alone", "team"])
@@ -101,28 +99,6 @@ def test_release_tags_stay_where_they_are(projects: dict[bool, Path], team: bool
     for tag, protected in TAGS.items():
         matched = any(fnmatch.fnmatchcase(f"refs/tags/{tag}", pattern) for pattern in patterns)
         assert matched == protected, tag
-
-
-@each_kind
-def test_required_checks_are_jobs(projects: dict[bool, Path], team: bool) -> None:
-    """A required check that no job reports would keep every change out for ever."""
-    main = rulesets_of(projects[team])["main"]
-    (checks,) = (
-        rule["parameters"]["required_status_checks"]
-        for rule in main["rules"]
-        if rule["type"] == "required_status_checks"
-    )
-    assert [check["integration_id"] for check in checks] == [GITHUB_ACTIONS] * len(checks)
-    assert [check["context"] for check in checks] == ["ci-pass"]
-    assert {check["context"] for check in checks} <= {*_jobs_on_pull_requests(projects[team])}
-
-
-def _jobs_on_pull_requests(project: Path) -> Iterator[str]:
-    """Name the checks that pull requests get."""
-    for path in (project / ".github/workflows").glob("*.yml"):
-        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if "pull_request" in (workflow.get("on") or workflow.get(True)):
-            yield from (job.get("name", key) for key, job in workflow["jobs"].items())
 
 
 # Owners, forms, editors

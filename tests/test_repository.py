@@ -9,7 +9,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -26,7 +25,6 @@ VERBS = re.findall(r"^\.PHONY: (.*)", MAKEFILE, flags=re.MULTILINE)[0].split()
 # Verbs of a generated project that the pages speak of.
 OF_PROJECTS = {"drill", "run", "update"}
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-WORKFLOWS = sorted(ROOT.glob(".github/workflows/*.yml"))
 # A verb run by a test uses the tools that run the test, and installs nothing over them.
 BIN = Path(sys.executable).parent
 MAKE = ["make", "--no-print-directory", "--assume-old=.venv/installed", f"BIN={BIN}"]
@@ -101,9 +99,6 @@ def test_the_oldest_python_is_the_same_everywhere(render: Render) -> None:
     assert theirs["requires-python"] == required
     for text in (README, MAKEFILE, (project / "README.md").read_text(encoding="utf-8")):
         assert f"Python {oldest} or newer" in text
-    (workflow,) = WORKFLOWS
-    jobs = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]
-    assert jobs["test"]["strategy"]["matrix"]["python"][0] == oldest
 
 
 def test_no_lock_file_and_no_index_is_kept() -> None:
@@ -216,50 +211,6 @@ def test_demo_says_which_step_failed(repository: Path, environment: dict[str, st
     assert re.search(r"The demo stopped: .*migrate` failed with exit code 1", failed.value.stderr)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "check-jsonschema --builtin-schema vendor.github-workflows",
-        "zizmor --offline --persona pedantic --quiet",
-        "yamllint --strict",
-    ],
-)
-def test_workflows_are_valid_and_safe(command: str) -> None:
-    program, *options = command.split()
-    tool = BIN / program
-    result = subprocess.run(
-        [tool, *options, *WORKFLOWS], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
-def test_actions_are_pinned_to_one_commit_each() -> None:
-    used = [
-        line
-        for path in _with_workflows()
-        # What begins with a dollar sign is a workflow of the same commit.
-        for line in re.findall(r"uses: ([^$].*)", path.read_text(encoding="utf-8"))
-    ]
-    pinned = [re.fullmatch(r"([\w./-]+)@([0-9a-f]{40}) # v?\d[\d.]*", line) for line in used]
-    assert used
-    assert all(pinned), used
-    pins = {pin.groups() for pin in pinned if pin}
-    assert len(pins) == len({action for action, _ in pins})
-
-
-@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
-def test_workflows_have_few_rights_and_an_end(workflow: Path) -> None:
-    content: dict[str, Any] = yaml.safe_load(workflow.read_text(encoding="utf-8"))
-    assert content["permissions"] == {}
-    assert content["concurrency"]
-    for job in content["jobs"].values():
-        assert {"permissions", "timeout-minutes"} <= job.keys()
-        checkouts = [
-            step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")
-        ]
-        assert all(step["with"]["persist-credentials"] is False for step in checkouts)
-
-
 def test_what_must_pass_runs_the_test_command_of_the_readme() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
@@ -298,9 +249,3 @@ def _without_source(project: Path) -> dict[str, str]:
     return files | {
         ".copier-answers.yml": re.sub(r"^_(src_path|commit): .*\n", "", answers, flags=re.MULTILINE)
     }
-
-
-def _with_workflows() -> Iterator[Path]:
-    """Find the workflows of this repository, and those that the template emits."""
-    yield from WORKFLOWS
-    yield from (path for path in ROOT.glob("template/.github/**/*") if path.is_file())

@@ -4,24 +4,17 @@ GitHub's side is played by stand-ins that check what they get: the actions of `t
 the programs of `tests/stand_ins.py`.
 """
 
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from act import Ran, act, name_as_act_does
 from combinations import HOSTS
 from conftest import Render, as_repository, git
 from loopback import Deployed, deployed
 from stand_ins import HOST_KEY, MACHINE, TOKEN, State, install
-from working_tree import ROOT
 
-BIN = Path(sys.executable).parent
-ACT_SECONDS = 300
-OURS = ("release.yml", "image.yml", "deploy.yml")
 SECRETS = {
     "GITHUB_TOKEN": "made-up-token",
     "DEPLOY_CREDENTIAL": TOKEN,
@@ -30,20 +23,6 @@ SECRETS = {
 
 every_host = pytest.mark.parametrize("host", HOSTS)
 on_railway = pytest.mark.parametrize("host", ["railway"])
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What came of a run: its jobs and how each ended, and all that was printed."""
-
-    code: int
-    log: str
-
-    @property
-    def jobs(self) -> dict[str, bool]:
-        """By name, whether a job that ran succeeded."""
-        ended = re.findall(r"^\[([^\]]+)\] 🏁  Job (succeeded|failed)", self.log, re.MULTILINE)
-        return {job.strip().rsplit("/", 1)[-1]: how == "succeeded" for job, how in ended}
 
 
 @dataclass(frozen=True)
@@ -63,24 +42,9 @@ class Scene:
 
     def run(self, workflow: str, *, secrets: dict[str, str] = SECRETS, **inputs: str) -> Ran:
         """Start a workflow by hand."""
-        command = [str(BIN / "act"), "workflow_dispatch", "-W", f".github/workflows/{workflow}"]
-        command += ["-P", "ubuntu-24.04=-self-hosted", "--pull=false", *_stand_in_actions()]
         options = {"secret": secrets, "var": self.variables, "input": inputs}
         options["env"] = {"SMOKE_WAIT_SECONDS": "0"}
-        for option, values in options.items():
-            command += [f"--{option}={name}={value}" for name, value in values.items()]
-        given = {"UV_SYSTEM_CERTS": "true"} | os.environ
-        done = subprocess.run(
-            command,
-            cwd=self.directory,
-            env=given | {"PATH": f"{self.programs}:{BIN}:{os.environ['PATH']}"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=ACT_SECONDS,
-            check=False,
-        )
-        return Ran(done.returncode, done.stdout)
+        return act(self.directory, "workflow_dispatch", workflow, path=[self.programs], **options)
 
     def release(self, version: str) -> None:
         """Have a version released, and running."""
@@ -100,24 +64,11 @@ class Scene:
         return list(self.state.get("releases", {}))
 
 
-def _stand_in_actions() -> Iterator[str]:
-    """Put a stand-in in the place of every action; act has a checkout of its own."""
-    for name in OURS:
-        text = (ROOT / "template/.github/workflows" / name).read_text(encoding="utf-8")
-        for action in re.findall(r"uses: ([\w-]+/[\w-]+@[0-9a-f]{40})", text):
-            folder = ROOT / "tests/actions" / action.partition("/")[2].partition("@")[0]
-            if not action.startswith("actions/checkout@"):
-                yield f"--local-repository={action}={folder}"
-
-
 @pytest.fixture
 def scene(render: Render, tmp_path: Path, host: str) -> Iterator[Scene]:
     """A fresh project with one commit, on GitHub and with a host that runs nothing yet."""
     directory = render(host=host)
-    for name in OURS:
-        workflow = directory / ".github/workflows" / name
-        # How GitHub names this very repository is not known to act.
-        workflow.write_text(workflow.read_text().replace("uses: $/", "uses: ./"))
+    name_as_act_does(directory)
     as_repository(directory)
     git(directory, "commit", "--amend", "--quiet", "--message", "feat: first commit")
     git(directory, "remote", "add", "origin", "https://github.com/Acme-Inc/acme-chat.git")
@@ -236,22 +187,3 @@ def test_the_way_back_is_one_click_too(running: Scene) -> None:
     assert ran.code == 0, ran.log
     assert ran.jobs == {"production": True}
     assert running.state.get("running") == "v0.1.0"
-
-
-@every_host
-def test_every_setting_is_documented_and_every_documented_one_is_used(
-    render: Render, host: str
-) -> None:
-    project = render(host=host)
-    texts = [(project / ".github/workflows" / name).read_text() for name in OURS]
-    texts += [path.read_text() for path in (project / "scripts").glob("*.py")]
-    used = set(re.findall(r"(?:secrets|vars)[.](\w+)|variable\([\"'](\w+)", "\n".join(texts)))
-    pages = [project / "docs/release.md", project / f"docs/deploy-{host}.md"]
-    rows = re.findall(
-        r"^ *\| `([A-Z_]+)` \| (?:secret|variable) \|",
-        "\n".join(page.read_text() for page in pages),
-        re.MULTILINE,
-    )
-    # How long a person at a keyboard waits is no setting of a repository.
-    assert {"".join(names) for names in used} - {"SMOKE_WAIT_SECONDS"} == set(rows)
-    assert len(rows) == len(set(rows))
