@@ -5,13 +5,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from working_tree import ROOT
 
 BIN = Path(sys.executable).parent
 ACT_SECONDS = 600
+COLOUR = re.compile(r"\x1b\[[0-9;]*m|\x1b\]8;;.*?\x1b\\")
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,6 @@ class Ran:
         return {job.strip().rsplit("/", 1)[-1]: how == "succeeded" for job, how in ended}
 
 
-def name_as_act_does(directory: Path) -> None:
-    """Rewrite `$/`, the repository of the workflow itself, which is not known to act."""
-    for path in (directory / ".github").glob("**/*.yml"):
-        path.write_text(path.read_text(encoding="utf-8").replace("uses: $/", "uses: ./"))
-
-
 def act(
     directory: Path,
     event: str,
@@ -42,23 +39,33 @@ def act(
     path: Sequence[Path] = (),
     **options: dict[str, str],
 ) -> Ran:
-    """Run a workflow; each option, such as `secret`, has values by name."""
-    command = [str(BIN / "act"), event, "-W", f".github/workflows/{workflow}", "--pull=false"]
-    command += ["-P", "ubuntu-24.04=-self-hosted", *_stand_in_actions(directory), *arguments]
+    """Run a workflow of a repository; each option, such as `secret`, has values by name."""
+    command = [str(BIN / "act"), event, "--pull=false", "-P", "ubuntu-24.04=-self-hosted"]
+    command += [*_stand_in_actions(directory), *arguments]
     for option, values in options.items():
         command += [f"--{option}={name}={value}" for name, value in values.items()]
     programs = os.pathsep.join([*map(str, [*path, BIN]), os.environ["PATH"]])
-    done = subprocess.run(
-        command,
-        cwd=directory,
-        env={"UV_SYSTEM_CERTS": "true"} | os.environ | {"PATH": programs},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=ACT_SECONDS,
-        check=False,
-    )
-    return Ran(done.returncode, done.stdout)
+    with _known_to_act(directory / ".github/workflows" / workflow) as file:
+        done = subprocess.run(
+            [*command, "-W", file],
+            cwd=directory,
+            env={"UV_SYSTEM_CERTS": "true"} | os.environ | {"PATH": programs},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=ACT_SECONDS,
+            check=False,
+        )
+    return Ran(done.returncode, COLOUR.sub("", done.stdout))
+
+
+@contextmanager
+def _known_to_act(workflow: Path) -> Iterator[Path]:
+    """Write it aside with another name for its own repository than `$/`, which act knows not."""
+    with TemporaryDirectory(prefix="workflows-") as folder:
+        copy = Path(folder, workflow.name)
+        copy.write_text(workflow.read_text(encoding="utf-8").replace("uses: $/", "uses: ./"))
+        yield copy
 
 
 def _stand_in_actions(directory: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from act import Ran, act, name_as_act_does
+from act import Ran, act
 from combinations import HOSTS
 from conftest import Render, as_repository, git
 from loopback import Deployed, deployed
@@ -68,7 +68,6 @@ class Scene:
 def scene(render: Render, tmp_path: Path, host: str) -> Iterator[Scene]:
     """A fresh project with one commit, on GitHub and with a host that runs nothing yet."""
     directory = render(host=host)
-    name_as_act_does(directory)
     as_repository(directory)
     git(directory, "commit", "--amend", "--quiet", "--message", "feat: first commit")
     git(directory, "remote", "add", "origin", "https://github.com/Acme-Inc/acme-chat.git")
