@@ -23,7 +23,7 @@ OTHER = {"database": "postgres", "limiter": "redis", "auth": "basic", "host": "c
 JOBS = {"lint", "types", "workflows", "coverage", "migrations", "image", "drill", "ci-pass"}
 ALL_PYTHONS = '["3.11", "3.12", "3.13"]'
 NOT_LOCKED = "::notice title=No uv.lock::"
-# What keeps a red case quick: tests of this one module, to no floor but that of what changed.
+# What keeps a red case quick: one test, of this module.
 MODULE = "app/guard/pricing.py"
 TESTS = "tests/test_red.py"
 FUNCTION = """
@@ -74,6 +74,12 @@ class Project:
         """Have the tests run once, as each Python would be the same."""
         self.replace(".github/workflows/ci.yml", ALL_PYTHONS, '["3.11"]')
 
+    def test_only(self, tests: str) -> None:
+        """Have few tests run, with a floor for all lines that is low enough for them."""
+        arguments = f'ARGS="{tests} --cov-report='
+        self.replace(".github/workflows/ci.yml", 'ARGS="--cov-report=', arguments)
+        self.replace("pyproject.toml", "fail_under = 90\nshow", "fail_under = 5\nshow")
+
     def run(
         self, *arguments: str, event: str = "pull_request", workflow: str = "ci.yml", **pull: Any
     ) -> Ran:
@@ -106,11 +112,9 @@ def project(render: Render) -> Project:
 
 @pytest.fixture
 def quick(project: Project) -> Project:
-    """One whose tests are few, and whose floor for all lines is low enough for them."""
+    """One with a single test."""
     (project.directory / TESTS).write_text(PASSING)
-    arguments = f'ARGS="{TESTS} --cov-report='
-    project.replace(".github/workflows/ci.yml", 'ARGS="--cov-report=', arguments)
-    project.replace("pyproject.toml", "fail_under = 90\nshow", "fail_under = 5\nshow")
+    project.test_only(TESTS)
     return project
 
 
@@ -137,7 +141,7 @@ def test_the_first_run_of_a_fresh_project_is_green(project: Project) -> None:
 
 
 def test_what_is_locked_is_installed_with_servers_of_its_own(template: Path) -> None:
-    """After the merge. What breaks in the drill is seen above, and in test_services.py."""
+    """After the merge. All tests and the drill of this project are run by test_services.py."""
     with TemporaryDirectory(prefix="ci-") as scratch:
         Path(scratch).chmod(0o755)
         directory = Path(scratch, "project")
@@ -147,6 +151,7 @@ def test_what_is_locked_is_installed_with_servers_of_its_own(template: Path) -> 
         project = Project(directory)
         project.on_one_python()
         project.replace(".github/workflows/ci.yml", "make drill |", "true |")
+        project.test_only("tests/test_postgres.py tests/test_redis.py tests/test_basic.py")
         ran = project.run(event="push")
         assert ran.code == 0, ran.log[-20_000:]
         assert _jobs(ran) == dict.fromkeys(JOBS | {"tests"}, True)
@@ -209,6 +214,7 @@ def test_its_job_is_red(project: Project, change: Any, job: str, reason: str) ->
 
 
 def test_a_failing_test_is_red_and_shown(quick: Project) -> None:
+    quick.on_one_python()
     quick.replace(TESTS, "1_000_000", "1")
     ran = quick.run("--job", "coverage")
     assert _jobs(ran) == {"tests": False}, ran.log
@@ -231,6 +237,7 @@ def test_a_change_that_nothing_tests_is_red(quick: Project) -> None:
 
 
 def test_lower_coverage_is_red(quick: Project) -> None:
+    quick.on_one_python()
     quick.replace("pyproject.toml", "fail_under = 5\nshow", "fail_under = 90\nshow")
     ran = quick.run("--job", "coverage")
     assert _jobs(ran) == {"tests": True, "coverage": False}, ran.log
