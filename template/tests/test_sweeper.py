@@ -126,6 +126,16 @@ async def test_a_lease_that_is_renewed_at_the_last_moment_counts(
     assert (await service.prediction()).status == "running"
 
 
+async def test_what_has_ended_has_no_lease_to_renew(
+    service: Service, ledger: Ledger, remote: Generation
+) -> None:
+    await end(ledger, remote, 2)
+    before = await service.attempt()
+    await ledger.keep(remote, remote.current)
+    assert await service.attempt() == before
+    assert before.state == "settled"
+
+
 async def test_several_replicas_may_sweep_at_once(
     service: Service, scripted: Scripted, remote: Generation
 ) -> None:
