@@ -237,6 +237,7 @@ NOT_NOW = [
     ProviderFailure("no connection"),
     ProviderFailure("busy", status=429),
     ProviderFailure("broken", status=502),
+    RuntimeError("a bug in the adapter"),
 ]
 ENDED = [
     (BadAnswer("it failed"), "uncertain", BOUND * UNIT),

@@ -7,6 +7,7 @@ bound, as nobody knows what it cost.
 
 import asyncio
 import datetime as dt
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -24,6 +25,7 @@ from app.guard.posting import OPEN
 from app.guard.retry import may_pass
 from app.policy import Cap, Policy, Price
 from app.providers.base import Deadline, Job, Outcome, Provider, ProviderFailure, Reply, Usage
+from app.telemetry.logging import log
 
 LOOK_SECONDS = 1.0
 MOST_AT_ONCE = 100
@@ -75,7 +77,8 @@ class Sweeper:
         try:
             async with job.deadline.scope():
                 reply = await provider.find(job)
-        except (ProviderFailure, TimeoutError) as error:
+        except Exception as error:  # A crash in an adapter must not keep the rest open.
+            log(logging.WARNING, "Work was not found at its provider", attempt=row.id, error=error)
             return await self._not_found(row, error)
         if reply is None:
             return await self._ledger.renew(row.id, row.remote_id, LEASE_MARGIN)
