@@ -126,9 +126,6 @@ def _jobs(ran: Ran) -> dict[str, bool]:
     return ended
 
 
-# Green
-
-
 def test_the_first_run_of_a_fresh_project_is_green(project: Project) -> None:
     project.on_one_python()
     ran = project.run()
@@ -157,9 +154,6 @@ def test_what_is_locked_is_installed_with_servers_of_its_own(template: Path) -> 
         assert NOT_LOCKED not in ran.log
         assert "--locked" in ran.log
         assert "Diff Coverage" not in ran.log
-
-
-# Red
 
 
 def _unformatted(project: Project) -> None:
@@ -250,10 +244,3 @@ def test_lower_coverage_is_red(quick: Project) -> None:
 def test_a_title_is_a_conventional_commit(project: Project, title: str, good: bool) -> None:
     ran = project.run(workflow="pr.yml", title=title)
     assert ran.jobs == {"title": good}, ran.log
-
-
-@pytest.fixture(autouse=True)
-def _under_no_make(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `make test` sets is not for the make of a project, nor is its coverage."""
-    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES"):
-        monkeypatch.delenv(name, raising=False)
