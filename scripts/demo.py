@@ -35,7 +35,8 @@ class StepError(Exception):
 
 def main() -> str | None:
     """Run the demo, and return what went wrong."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the children as Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):  # ignored where a shell started it in its back
+        signal.signal(number, signal.default_int_handler)
     try:
         _demo()
     except KeyboardInterrupt:
