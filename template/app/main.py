@@ -133,11 +133,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.report, state.cooldown, state.watch = Report(database, rules), cooldown, watch
         state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
         state.records, state.pages = Records(database), Pages(database, signer(chosen))
-        # All that is loaded now stays, and a request leaves little for the collector: it need not
-        # look at everything again and again.
-        gc.freeze()
-        gc.set_threshold(GARBAGE)
+        if chosen.environment != "test":  # Where many services start in one process, none stays.
+            _rest_collector()
         yield
+
+
+def _rest_collector() -> None:
+    """All that is loaded now stays, and a request leaves little for the collector: it need not
+    look at everything again and again.
+    """
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
 
 
 def _definitions(operation: dict[str, Any]) -> dict[str, Any]:
