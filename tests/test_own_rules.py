@@ -73,7 +73,9 @@ def test_the_rulesets_are_applied_with_the_projects_script(github: Repository) -
 @pytest.mark.parametrize(("title", "code"), [("feat: new", 0), ("new things", 1)])
 def test_titles_are_checked_with_the_projects_script(tmp_path: Path, title: str, code: int) -> None:
     (tmp_path / "title").write_text(title)
-    assert _run(tmp_path, str(ROOT / "scripts/conventional.py"), "title").returncode == code
+    assert (
+        _run(tmp_path, str(ROOT / "scripts/conventional.py"), "--title", "title").returncode == code
+    )
 
 
 # Releases
