@@ -12,7 +12,8 @@ from servers import clean_environment, requirements_of
 pytestmark = pytest.mark.slow
 
 # Made up, and put together here: this very file would be refused as well.
-KEY = "sk-" + "Zq8LrT5vXw2NcB7mYd4K" + "T3Blbk" + "FJ" + "Hs9GpR6tUa1EfJ3xQz0V"
+RANDOM = "Zq8LrT5vXw2NcB7mYd4K" + "Hs9GpR6tUa1EfJ3xQz0V"
+KEY = f"sk-{RANDOM[:20]}T3Blbk" + f"FJ{RANDOM[20:]}"
 MARKERS = "<<<<<<< before updating\none\n=======\nanother\n>>>>>>> after updating\n"
 GOOD = '"""One more module."""\n'
 
@@ -28,12 +29,13 @@ def repository(render: Render) -> Path:
     _run(project, ".venv/bin/pre-commit", "install")
     first = _commit(project, "feat: first commit")
     assert first.returncode == 0, first.stdout
+    git(project, "tag", "first")
     return project
 
 
 @pytest.fixture(autouse=True)
 def _as_it_was(repository: Path) -> None:
-    git(repository, "reset", "--quiet", "--hard")
+    git(repository, "reset", "--quiet", "--hard", "first")
     git(repository, "clean", "--quiet", "--force", "-d")
 
 
@@ -41,7 +43,11 @@ def _as_it_was(repository: Path) -> None:
     ("path", "text", "hook"),
     [
         ("app/more.py", f'{GOOD}\nKEY = "{KEY}"\n', "no secrets"),
+        ("app/more.py", f'{GOOD}\nNAME = "hf_{RANDOM[:34]}"\n', "no secrets"),
+        ("app/more.py", f'{GOOD}\nNAME = "r8_{RANDOM[:37]}"\n', "no secrets"),
         ("notes.txt", f"OPENAI_API_KEY={KEY}\n", "no secrets"),
+        ("notes.txt", f"postgresql://app:{RANDOM}@db.example.com/app\n", "no secrets"),
+        ("deploy.pem", f"-----BEGIN RSA {'PRIVATE'} KEY-----\n{RANDOM}\n", "no secrets"),
         ("docs/notes.md", MARKERS, "no conflict markers"),
         ("app/main.py.rej", "--- app/main.py\n", "no rejected hunks"),
         (".env", "PORT=8000\n", "no .env"),
