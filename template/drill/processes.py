@@ -106,7 +106,12 @@ async def command(directory: Path, chosen: Environment, *words: str) -> Any:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await process.communicate()
+    try:
+        output, errors = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(words)}: {errors.decode()}")
     return json.loads(output) if output else None
