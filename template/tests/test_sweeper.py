@@ -183,6 +183,10 @@ async def test_the_attempts_before_it_are_paid_as_well(
     await sweeper.sweep()
     assert [row.state for row in await service.rows(attempts)] == ["settled", "uncertain"]
     assert (await service.prediction()).cost_nano_usd == 7 * UNIT
+    # The process was not dead: the late truth corrects the sum.
+    await end(ledger, left, 1)
+    assert [row.state for row in await service.rows(attempts)] == ["settled", "settled"]
+    assert (await service.prediction()).cost_nano_usd == 4 * UNIT
     await check_books(service)
 
 
@@ -414,6 +418,33 @@ async def test_the_service_settles_by_itself_what_it_could_not_write(
     gone.__exit__()
     await eventually(service.is_settled)
     assert await service.books() == ("settled", "ok")
+
+
+async def test_a_database_that_goes_between_two_attempts_leaves_nothing_open(
+    scripted: Scripted, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.guard.sweeper.LOOK_SECONDS", 0.02)
+    models = policy_dir / "models.toml"
+    text = models.read_text("utf-8").replace("attempts = 1", "attempts = 3")
+    models.write_text(text, "utf-8")
+    service = await start()
+    client = service.client(await service.create_user())
+    gone = Gone(monkeypatch, service.app.state.database, after=False)
+
+    async def answer(job: Job) -> Reply:
+        job.sent = True
+        gone.__enter__()
+        raise ProviderFailure("broken", status=500)
+
+    scripted.on_answer = answer
+    response = await client.post("/v1/chat/completions", json=chat())
+    assert error_of(response) == (503, "database_unavailable", None)
+    gone.__exit__()
+    await eventually(service.is_settled)
+    assert await service.books() == ("uncertain", "provider_error")
+    assert (await service.prediction()).error["code"] == "database_unavailable"
+    assert len(scripted.asked) == 1
+    await check_books(service)
 
 
 async def test_the_service_sweeps_by_itself(
