@@ -17,8 +17,8 @@ from app.guard.watch import Watch
 from app.providers.base import Chunks, Job, Reply, Usage
 from tests.books import check_books
 from tests.fixtures.service import Start
-from tests.scripted import BOUND, Scripted, chunk, completion, hang
-from tests.support import Service, User, chat, error_of, eventually, sse, write_policy
+from tests.scripted import BOUND, USAGE, Scripted, chunk, completion, hang, usage_chunk
+from tests.support import Service, User, chat, error_of, eventually, said, sse, write_policy
 
 CHAT = "/v1/chat/completions"
 ECHO = "model:offline/echo"
@@ -159,6 +159,26 @@ async def test_others_go_on(
     assert (await client.post(CHAT, json=chat(model="offline/other"))).status_code == 200
 
 
+async def test_other_streams_go_on(
+    scripted: Scripted, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
+) -> None:
+    going = asyncio.Event()
+
+    async def wait_after_one(job: Job) -> Chunks:
+        job.sent = True
+        yield [chunk("one")]
+        await going.wait()
+        yield [chunk(" two", "stop"), usage_chunk(USAGE)]
+
+    scripted.on_stream = wait_after_one
+    stopped, other = await running(scripted, client, "offline/echo", "offline/other", stream=True)
+    await admin.post("/v1/admin/stop", json={"reason": "why", "target": ECHO, "running": True})
+    assert sse((await stopped).text)[-1]["error"]["code"] == "generation_stopped"
+    going.set()
+    *chunks, last = sse((await other).text)
+    assert (said(chunks), last) == ("one two", "[DONE]")
+
+
 async def test_what_runs_goes_on_unless_asked_for(
     service: Service, scripted: Scripted, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
@@ -201,6 +221,26 @@ async def test_a_replica_with_an_older_policy_generates_nothing(
     await eventually(lambda: is_current(service))
     scripted.on_answer = say_fine
     assert (await client.post(CHAT, json=chat())).status_code == 200
+
+
+async def test_what_runs_under_an_older_policy_is_settled(
+    service: Service, client: httpx2.AsyncClient, scripted: Scripted
+) -> None:
+    going = asyncio.Event()
+
+    async def wait(job: Job) -> Reply:
+        await going.wait()
+        return await say_fine(job)
+
+    scripted.on_answer = wait
+    (call,) = await running(scripted, client, "offline/echo")
+    await service.write(update(policies).values(version="newer"))
+    await eventually(lambda: is_outdated(service))
+    assert error_of(await client.post(CHAT, json=chat())) == STOPPED
+    going.set()
+    assert (await call).status_code == 200
+    assert await service.books() == ("settled", "ok")
+    await check_books(service)
 
 
 @pytest.mark.skipif(not wiring.MANY_PROCESSES, reason="only one process may serve")
