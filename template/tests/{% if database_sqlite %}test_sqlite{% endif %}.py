@@ -201,7 +201,7 @@ async def test_a_locked_file_is_told_and_comes_back(
 
     holder = asyncio.create_task(other.transact(hold, 10))
     await held.wait()
-    monkeypatch.setattr("app.db.engine.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(Database, "patience_seconds", 0.2)
     response = await client.post("/v1/chat/completions", json=chat())
     assert error_of(response) == (503, "database_unavailable", None)
     over.set()

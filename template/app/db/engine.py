@@ -24,8 +24,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import DatabaseUnavailable
 
-# What is promised without a database: an error within a second.
-TIMEOUT_SECONDS = 0.9
 READERS = 3
 # Also a missing table, which is a missing migration: for a client, the database is not ready.
 FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
@@ -43,6 +41,9 @@ class Database(ABC):
     Everything here raises `DatabaseUnavailable` when the database is gone, slow or not migrated.
     """
 
+    # What is promised without a database: an error within a second.
+    patience_seconds = 0.9
+
     def __init__(
         self, url: URL, *, writers: int, reading: Mapping[str, Any], **options: Any
     ) -> None:
@@ -57,20 +58,20 @@ class Database(ABC):
         self._readers = ThreadPoolExecutor(READERS, "database-reader")
         self._reading = self._engine.execution_options(**reading)
 
-    async def transact(self, work: Work[Result], seconds: float = TIMEOUT_SECONDS) -> Result:
+    async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
         """What `work` returns; what it wrote is durable then, or rolled back by its exception."""
 
         def transaction() -> Result:
             with self._engine.begin() as connection:
                 return work(connection)
 
-        return await _run(self._writers, transaction, seconds)
+        return await _run(self._writers, transaction, seconds or self.patience_seconds)
 
     async def fetch(
         self,
         statement: Executable,
         parameters: Mapping[str, Any] | None = None,
-        seconds: float = TIMEOUT_SECONDS,
+        seconds: float | None = None,
     ) -> Sequence[Row[Any]]:
         """The rows of one reading statement, outside of any transaction."""
 
@@ -78,7 +79,7 @@ class Database(ABC):
             with self._reading.connect() as connection:
                 return connection.execute(statement, parameters).all()
 
-        return await _run(self._readers, read, seconds)
+        return await _run(self._readers, read, seconds or self.patience_seconds)
 
     async def fetch_one(self, statement: Executable) -> Row[Any] | None:
         """The first row of one reading statement."""
