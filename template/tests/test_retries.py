@@ -25,8 +25,8 @@ from tests.scripted import BOUND, COST, USAGE, Scripted, chunk, completion, hang
 from tests.support import Service, User, chat, error_of, eventually, said, sse, write_policy
 
 CHAT = "/v1/chat/completions"
-AGAIN, ONCE, FIRST, DEAR, SECOND, THIRD = (
-    f"offline/{name}" for name in ("again", "once", "first", "dear", "second", "third")
+AGAIN, TWICE, FIRST, DEAR, SECOND, THIRD = (
+    f"offline/{name}" for name in ("again", "twice", "first", "dear", "second", "third")
 )
 BROKEN = ProviderFailure("broken", status=500)
 UNREACHED = ProviderFailure("no connection")
@@ -52,7 +52,7 @@ fallbacks = {list(fallbacks)}
 
 MODELS = (
     model(AGAIN, 3)
-    + model(ONCE, 1, "2.00", AGAIN)
+    + model(TWICE, 2, "2.00", AGAIN)
     + model(FIRST, 1, "2.00", DEAR, SECOND, THIRD)
     + model(DEAR, 1, "2.01")
     + model(SECOND)
@@ -289,6 +289,32 @@ async def test_a_budget_may_run_out_between_attempts(
     assert (await service.prediction()).error["code"] == "budget_exceeded"
 
 
+async def test_a_probe_that_no_budget_pays_for_leaves_it_to_the_next_call(
+    scripted: Scripted, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.guard.cooldown.FIRST_PAUSE_SECONDS", 0.01)
+    budget = f"requests_per_minute = 60, daily_budget_usd = {usd(2 * BOUND - 1)}"
+    add_plans(policy_dir, f"capped = {{{budget}}}")
+    service = await start()
+    poor = service.client(await service.create_user("capped"))
+    rich = service.client(await service.create_user())
+    plays(scripted, BROKEN, FINE)
+    assert (await poor.post(CHAT, json=chat(model=SECOND))).status_code == 502
+    cooldown: Cooldown = service.app.state.cooldown
+    asked = service.app.state.policy.model(SECOND)
+    await cooldown.failed(
+        await cooldown.enter(asked), ProviderFailure("busy", status=429, retry_after=0.01)
+    )
+
+    async def is_half_open() -> bool:
+        (circuit,) = await cooldown.states([asked])
+        return circuit.state == "half_open"
+
+    await eventually(is_half_open)
+    assert (await poor.post(CHAT, json=chat(model=SECOND))).status_code == 402
+    assert (await rich.post(CHAT, json=chat(model=SECOND))).status_code == 200
+
+
 WAIT = ProviderFailure("busy", status=429, retry_after=25, billed=False)
 
 
@@ -391,16 +417,14 @@ async def test_fallbacks_are_asked_in_order_and_none_that_can_cost_more(
     assert (prediction.model, prediction.served_model) == (FIRST, THIRD)
 
 
-async def test_a_fallback_has_all_of_its_own_attempts(
+async def test_each_model_has_all_of_its_own_attempts(
     service: Service, client: httpx2.AsyncClient, scripted: Scripted
 ) -> None:
-    plays(scripted, *[BROKEN] * 3, FINE)
-    answer = await client.post(CHAT, json=chat(model=ONCE))
+    plays(scripted, *[BROKEN] * 4, FINE)
+    answer = await client.post(CHAT, json=chat(model=TWICE))
     assert answer.headers["x-served-model"] == AGAIN
-    assert [row[:2] for row in await ledger(service)] == [
-        (1, ONCE),
-        *((number, AGAIN) for number in (2, 3, 4)),
-    ]
+    models = [TWICE] * 2 + [AGAIN] * 3
+    assert [row[:2] for row in await ledger(service)] == list(enumerate(models, 1))
 
 
 @pytest.mark.parametrize("failure", [WAIT, ProviderFailure("gone", status=404, billed=False)])

@@ -105,11 +105,23 @@ async def test_what_nobody_ends_is_paid_at_its_bound(
 
 
 async def test_what_has_its_lease_is_left_alone(
-    service: Service, sweeper: Sweeper, left: Generation
+    service: Service, scripted: Scripted, sweeper: Sweeper, ledger: Ledger, left: Generation
 ) -> None:
+    sought: list[Job] = []
+
+    async def find(job: Job) -> Reply:
+        sought.append(job)
+        return REPLY
+
+    scripted.on_find = find
     before = await service.attempt()
     await sweeper.sweep()
     assert await service.attempt() == before
+    left.current.job.remote_id = "r1"
+    await ledger.keep(left, left.current)
+    before = await service.attempt()
+    await sweeper.sweep()
+    assert (await service.attempt(), sought) == (before, [])
 
 
 async def test_a_lease_that_is_renewed_at_the_last_moment_counts(
@@ -440,7 +452,11 @@ async def test_a_database_that_goes_between_two_attempts_leaves_nothing_open(
     response = await client.post("/v1/chat/completions", json=chat())
     assert error_of(response) == (503, "database_unavailable", None)
     gone.__exit__()
-    await eventually(service.is_settled)
+
+    async def has_ended() -> bool:
+        return await service.is_settled() and (await service.prediction()).status != "running"
+
+    await eventually(has_ended)
     assert await service.books() == ("uncertain", "provider_error")
     assert (await service.prediction()).error["code"] == "database_unavailable"
     assert len(scripted.asked) == 1
