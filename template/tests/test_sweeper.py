@@ -392,6 +392,19 @@ async def test_what_could_not_be_written_is_written_when_the_database_is_back(
     assert set((await check_books(service)).values()) == {(2 * UNIT, 0)}
 
 
+async def test_what_nobody_waits_for_any_more_is_written_as_well(
+    service: Service, ledger: Ledger, left: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gone(monkeypatch, service.database, after=False):
+        closing = asyncio.create_task(end(ledger, left, 2))
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        await ledger.drain()
+    await ledger.pay()
+    assert await service.books() == ("settled", "ok")
+
+
 @pytest.mark.parametrize("after", [False, True])
 async def test_a_reservation_whose_answer_was_lost_is_taken_back(
     service: Service,
