@@ -330,3 +330,32 @@ async def test_calls_that_break_a_bound_together_are_one_quarantine_and_one_aler
     assert [row.kind for row in await service.database.fetch(stops.select())] == ["quarantined"]
     assert len(await service.rows(alerts)) == 1
     assert {row.state for row in await service.rows(attempts)} == {"settled"}
+
+
+async def test_what_still_runs_may_break_the_bound_again(
+    service: Service, scripted: Scripted, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
+) -> None:
+    """Of a model that is quarantined already, and of one that a person has stopped."""
+    turns = asyncio.Semaphore(0)
+
+    async def overshoot(_: Job) -> Reply:
+        await turns.acquire()
+        return Reply(completion("much"), Usage(2, 1_000_000))
+
+    scripted.on_answer = overshoot
+    calls = await running(scripted, client, *["offline/echo"] * 3)
+    await admin.post("/v1/admin/stop", json={"reason": "why", "target": ECHO})
+    for ended in range(1, 4):
+        turns.release()
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        (call,) = (call for call in calls if call.done())
+        calls.remove(call)
+        assert (await call).status_code == 200
+        rows = await service.database.fetch(stops.select())
+        assert {(row.target, row.kind) for row in rows} == {
+            (ECHO, "stopped"),
+            (ECHO, "quarantined"),
+        }
+        states = [row.state for row in await service.rows(attempts)]
+        assert states.count("settled") == ended
+    await check_books(service)
