@@ -27,6 +27,7 @@ from app.auth.principal import Role
 from app.db.engine import Database
 from app.db.migrate import upgrade
 from app.db.tables import attempts, predictions, users, utc_now
+from app.guard.posting import OPEN
 from app.ids import new_id
 from app.settings import Settings
 from tests.simulator.faults import Fault
@@ -191,7 +192,7 @@ class Service:
 
     async def is_settled(self) -> bool:
         """Whether the only generation has ended."""
-        return bool((await self.attempt()).state != "reserved")
+        return (await self.attempt()).state not in OPEN
 
     async def upstream_was_left(self) -> bool:
         """Whether the service hung up on the provider."""

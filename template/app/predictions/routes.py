@@ -10,13 +10,15 @@ from app.auth.dependencies import ERRORS, Caller
 from app.auth.principal import Scope
 from app.db.pages import Pages
 from app.db.tables import predictions
-from app.guard.entries import LEASE_MARGIN
 from app.guard.pipeline import Guard
 from app.policy import Model, Policy
 from app.predictions.records import Records, owned
 from app.predictions.runner import Runner
 from app.predictions.schemas import Feedback, Prediction, PredictionRequest, body_of
 from app.settings import Settings
+
+# What a model may take to start, which is not billed.
+STARTING_SECONDS = 30.0
 
 router = APIRouter(prefix="/v1/predictions", tags=["predictions"], responses=ERRORS)
 
@@ -109,5 +111,5 @@ async def _read(records: Records, user_id: str, prediction_id: str) -> Predictio
 
 def _seconds(model: Model, settings: Settings) -> float:
     """Nobody waits for it, so a model billed by time may take all the time that it may bill."""
-    longest = (model.max_seconds or 0) + LEASE_MARGIN.total_seconds()
+    longest = (model.max_seconds or 0) + STARTING_SECONDS
     return max(settings.request_deadline_seconds, longest)
