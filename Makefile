@@ -28,6 +28,7 @@ check: $(TOOLS) ## Lint, format, types, dependencies, workflows and configuratio
 	$(BIN)/mypy
 	$(BIN)/yamllint --strict .
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --offline --persona pedantic --quiet .github
 
 preview: $(TOOLS) ## Render the working tree into build/preview: make preview ANSWERS=file.yml

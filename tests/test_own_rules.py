@@ -2,17 +2,20 @@
 
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from combinations import AUTHS, DATABASES, HOSTS, LIMITERS
-from conftest import Render, git
+from combinations import AUTHS, DATABASES, HOSTS, LIMITERS, PROVIDERS
+from conftest import Render
+from github_schemas import CREATE, UPDATE, complaints
 from github_server import Repository
-from protection import protect
+from protection import protect, rulesets_of
 from working_tree import ROOT, answers_of
 
 # What is the same here and there, to the byte.
@@ -37,12 +40,92 @@ def test_what_is_shared_is_the_same(project: Path, name: str) -> None:
     assert (ROOT / name).read_bytes() == (project / name).read_bytes()
 
 
+@pytest.mark.parametrize("name", SHARED)
+def test_what_is_shared_speaks_of_what_is_here(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    files = re.findall(r"\b(?:docs|scripts|tests)/[\w./-]+\w", text)
+    assert not [file for file in files if not (ROOT / file).exists()]
+    verbs = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert {*re.findall(r"make ([a-z-]+)`", text)} <= {*verbs}
+
+
+def test_owners_are_explained_as_in_projects(project: Path) -> None:
+    """Who they are is not the same: here whoever keeps this repository enters them."""
+    ours, theirs = (
+        [line for line in (root / ".github/CODEOWNERS").read_text().splitlines() if line[0] == "#"]
+        for root in (ROOT, project)
+    )
+    assert ours == theirs
+
+
+def test_the_pythons_are_the_first_and_the_last_of_projects(project: Path) -> None:
+    ours = _workflow("ci")["jobs"]["test"]["strategy"]["matrix"]["python"]
+    theirs = _workflow("ci", project)["jobs"]["tests"]["strategy"]["matrix"]["python"]
+    assert ours == [theirs[0], theirs[-1]]
+    assert _workflow("examples")["jobs"]["example"]["steps"][1]["with"]["python-version"] in ours
+
+
+def test_what_must_pass_is_run_for_every_change(project: Path) -> None:
+    ours, theirs = _workflow("ci"), _workflow("ci", project)
+    # YAML takes `on` for true.
+    assert (
+        ours[True]
+        == theirs[True]
+        == {
+            "pull_request": None,
+            "merge_group": None,
+            "push": {"branches": ["main"]},
+        }
+    )
+    assert ours["jobs"]["ci-pass"]["steps"] == theirs["jobs"]["ci-pass"]["steps"]
+    assert ours["jobs"]["test"]["steps"][-1] == {"run": "bash .ci/run"}
+
+
+def test_every_pinned_action_is_updated() -> None:
+    """Of the root, Dependabot looks at the workflows; of a folder, at what lies right in it."""
+    config = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text(encoding="utf-8"))
+    (actions,) = (
+        update for update in config["updates"] if update["package-ecosystem"] == "github-actions"
+    )
+    folders = [f"{name.strip('/') or '.github/workflows'}/*.yml" for name in actions["directories"]]
+    seen = {path for pattern in folders for path in ROOT.glob(pattern)}
+    found = [*(ROOT / ".github").rglob("*.yml"), *(ROOT / "template/.github").rglob("*.yml")]
+    pinned = {path for path in found if re.search(r"uses: [^$.]\S+@", path.read_text())}
+    assert pinned
+    assert pinned <= seen
+
+
+def test_updates_are_as_careful_as_in_projects(project: Path) -> None:
+    ours, theirs = (
+        yaml.safe_load((root / ".github/dependabot.yml").read_text()) for root in (ROOT, project)
+    )
+    for update in (*ours["updates"], *theirs["updates"]):
+        assert update["cooldown"] == {"default-days": 7}
+        assert update["schedule"] == {"interval": "weekly"}
+        assert len(update["groups"]) == 1
+    kinds = [{each["package-ecosystem"] for each in file["updates"]} for file in (ours, theirs)]
+    assert kinds[1] - kinds[0] == {"docker"}
+
+
+def test_rulesets_are_what_github_takes() -> None:
+    rulesets = rulesets_of(ROOT)
+    assert list(rulesets) == ["main", "tags"]
+    for ruleset in rulesets.values():
+        assert not complaints(CREATE, "requestBody", ruleset)
+        assert not complaints(UPDATE, "requestBody", ruleset)
+
+
+def test_the_version_is_the_newest_of_the_changelog() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert re.findall(r"^## \[(\d[^\]]*)\]", changelog, re.MULTILINE)[0] == project["version"]
+
+
 def test_the_required_check_is_a_job() -> None:
     rules = json.loads((ROOT / SHARED[0]).read_text(encoding="utf-8"))["rules"]
     (checks,) = (rule for rule in rules if rule["type"] == "required_status_checks")
     (required,) = checks["parameters"]["required_status_checks"]
-    workflow = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
-    assert required["context"] in yaml.safe_load(workflow)["jobs"]
+    assert required["context"] in _workflow("ci")["jobs"]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -52,9 +135,11 @@ def test_an_example_renders(render: Render, path: Path) -> None:
 
 
 def test_every_example_is_run() -> None:
-    workflow = (ROOT / ".github/workflows/examples.yml").read_text(encoding="utf-8")
-    matrix = yaml.safe_load(workflow)["jobs"]["example"]["strategy"]["matrix"]
-    assert matrix["example"] == [path.stem for path in EXAMPLES]
+    job = _workflow("examples")["jobs"]["example"]
+    assert job["strategy"]["matrix"]["example"] == [path.stem for path in EXAMPLES]
+    run = " ".join(step.get("run", "") for step in job["steps"])
+    assert re.findall(r"make (\w+)", run) == ["preview", "check", "test", "drill"]
+    assert {"schedule", "pull_request", "push"} <= _workflow("examples")[True].keys()
 
 
 def test_the_examples_differ_in_every_part(render: Render) -> None:
@@ -62,6 +147,8 @@ def test_the_examples_differ_in_every_part(render: Render) -> None:
     for name, values in {"database": DATABASES, "limiter": LIMITERS, "auth": AUTHS}.items():
         assert {answers[name] for answers in chosen} == set(values)
     assert {answers["host"] for answers in chosen} == set(HOSTS)
+    assert {answers["team"] for answers in chosen} == {False, True}
+    assert {name for answers in chosen for name in answers["providers"]} == set(PROVIDERS)
 
 
 def test_the_rulesets_are_applied_with_the_projects_script(github: Repository) -> None:
@@ -78,71 +165,10 @@ def test_titles_are_checked_with_the_projects_script(tmp_path: Path, title: str,
     )
 
 
-# Releases
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Path:
-    """This repository's scripts and changelog in a repository with one release."""
-    clone = tmp_path / "scratch"
-    shutil.copytree(ROOT / "template/scripts", clone / "template/scripts")
-    (clone / "scripts").mkdir()
-    for name in ("cliff.toml", "scripts/release.py"):
-        shutil.copy(ROOT / name, clone / name)
-    (clone / "CHANGELOG.md").write_text("# Changelog\n\n## [0.1.0]\n")
-    git(tmp_path, "init", "--quiet", "--initial-branch", "main", str(clone))
-    _commit(clone, "feat: the first")
-    git(clone, "tag", "v0.1.0")
-    return clone
-
-
-@pytest.mark.parametrize(
-    ("message", "version"),
-    [
-        ("fix: it works", "v0.1.1"),
-        ("feat: it is new", "v0.2.0"),
-        ("docs: it is told", ""),
-    ],
-)
-def test_the_version_comes_from_the_commits(scratch: Path, message: str, version: str) -> None:
-    _commit(scratch, message)
-    assert _planned(scratch) == version
-
-
-def test_a_release_is_written_about_first(scratch: Path, tmp_path: Path) -> None:
-    _commit(scratch, "feat: it is new")
-    refused = _publish(scratch, tmp_path, "v0.2.0")
-    assert refused.returncode == 1
-    assert "CHANGELOG.md" in refused.stderr
-    (scratch / "CHANGELOG.md").write_text("# Changelog\n\n## [0.2.0]\n\n## [0.1.0]\n")
-    assert _publish(scratch, tmp_path, "v0.9.0").returncode == 1
-    assert _publish(scratch, tmp_path, "v0.2.0").returncode == 0
-    arguments = (tmp_path / "called").read_text().split()
-    commit = git(scratch, "rev-parse", "HEAD").strip()
-    assert arguments[:5] == ["release", "create", "v0.2.0", "--target", commit]
-    assert "It is new" in (tmp_path / "notes").read_text()
-
-
-def _commit(clone: Path, message: str) -> None:
-    git(clone, "add", "--all")
-    git(clone, "commit", "--quiet", "--allow-empty", "--message", message)
-
-
-def _planned(clone: Path) -> str:
-    output = clone / "output"
-    done = _run(clone, "scripts/release.py", "plan", GITHUB_OUTPUT=str(output))
-    assert done.returncode == 0, done.stderr
-    return output.read_text().strip().removeprefix("version=")
-
-
-def _publish(clone: Path, directory: Path, version: str) -> subprocess.CompletedProcess[str]:
-    """Publish, with a stand-in for GitHub's command line that notes what it is asked."""
-    tool = directory / "bin/gh"
-    tool.parent.mkdir(exist_ok=True)
-    tool.write_text(f'#!/bin/sh\necho "$@" > {directory}/called\ncat > {directory}/notes\n')
-    tool.chmod(0o755)
-    path = f"{tool.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return _run(clone, "scripts/release.py", "publish", version, PATH=path)
+def _workflow(name: str, repository: Path = ROOT) -> dict[Any, Any]:
+    path = repository / f".github/workflows/{name}.yml"
+    content: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _run(directory: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:

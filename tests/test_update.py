@@ -20,7 +20,7 @@ from working_tree import ROOT, copy_template
 
 RELEASED = tomllib.loads((ROOT / "tests/releases.toml").read_text(encoding="utf-8"))
 RELEASES: dict[str, str] = RELEASED["releases"]
-WORKING_TREE = "999.0"  # later than any release
+WORKING_TREE = "v999.0"  # later than any release
 
 ANSWER_SETS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -135,7 +135,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(clone, "clone", "--quiet", "--no-tags", str(ROOT), ".")
     for version, commit in RELEASES.items():
         try:
-            git(clone, "tag", version, commit)
+            git(clone, "tag", f"v{version}", commit)
         except subprocess.CalledProcessError:
             pytest.fail(f"This clone lacks the commit of {version}: git fetch --unshallow")
     git(clone, "rm", "--quiet", "-r", "--ignore-unmatch", ".")
@@ -157,7 +157,7 @@ def test_every_released_version_names_its_commit() -> None:
 def test_project_of_any_release_becomes_a_new_one(
     version: str, answers: dict[str, Any], released: Path, tmp_path: Path
 ) -> None:
-    project = copy(released, tmp_path / "project", version=version, **answers)
+    project = copy(released, tmp_path / "project", version=f"v{version}", **answers)
     copier.run_update(project, defaults=True, overwrite=True, quiet=True)
     assert tree_of(project) == tree_of(copy(released, tmp_path / "fresh", **answers))
 
