@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from working_tree import ROOT
 
 BIN = Path(sys.executable).parent
-ACT_SECONDS = 600
+ACT_SECONDS = 1200
 COLOUR = re.compile(r"\x1b\[[0-9;]*m|\x1b\]8;;.*?\x1b\\")
 
 

@@ -20,7 +20,7 @@ from working_tree import ROOT, render
 
 OWN_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^ *```(sh|console|python)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-BLOCK_SECONDS = 300
+BLOCK_SECONDS = 600
 
 # Where each command of this repository's pages is run: a file, and the text that does it there. The
 # commands of a project's README are run below.
