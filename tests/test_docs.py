@@ -35,6 +35,12 @@ PROVEN_BY = {
     'git init && git add --all && git commit --message "feat: first commit"': (
         "tests/test_update.py: init"
     ),
+    "GH_TOKEN=$(gh auth token) python3 scripts/protect.py plan": (
+        'tests/test_own_rules.py: "plan", "apply"'
+    ),
+    "GH_TOKEN=$(gh auth token) python3 scripts/protect.py apply": (
+        'tests/test_own_rules.py: "plan", "apply"'
+    ),
     "make run": "tests/test_docs.py: make run",
     'make ask q="Why is the sky blue?"': "template/README.md.jinja: make ask",
     'make app ARGS="users create --email grace@example.com"': "template/README.md.jinja: create",
@@ -44,7 +50,7 @@ PROVEN_BY = {
     "make doctor": "template/README.md.jinja: make doctor",
     "make update": "tests/test_update.py: make_update(project)",
     "make update ARGS=--check": "tests/test_update.py: --check",
-    'make update ARGS="--to 0.3.0"': "tests/test_update.py: --to=",
+    'make update ARGS="--to v0.3.0"': "tests/test_update.py: --to=",
     'make update ARGS="--data database=postgres"': "tests/test_update.py: --data=database=postgres",
 }
 
@@ -110,7 +116,7 @@ class Reader:
 @pytest.mark.parametrize("page", OWN_PAGES, ids=lambda page: page.name)
 def test_every_command_of_this_repository_is_run_somewhere(page: Path) -> None:
     commands = [
-        line.partition("  #")[0].rstrip()
+        line.strip().partition("  #")[0].rstrip()
         for language, block in _blocks(page)
         if language != "python"
         for line in block.splitlines()

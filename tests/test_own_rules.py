@@ -153,8 +153,9 @@ def test_the_examples_differ_in_every_part(render: Render) -> None:
 
 def test_the_rulesets_are_applied_with_the_projects_script(github: Repository) -> None:
     assert protect(ROOT, github, "check").returncode == 2
-    assert protect(ROOT, github, "apply").returncode == 0
-    assert protect(ROOT, github, "check").returncode == 0
+    for command in ("plan", "apply", "check"):
+        assert protect(ROOT, github, command).returncode == 0
+    assert {each["name"] for each in github.rulesets.values()} == rulesets_of(ROOT).keys()
 
 
 @pytest.mark.parametrize(("title", "code"), [("feat: new", 0), ("new things", 1)])
