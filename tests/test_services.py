@@ -135,27 +135,19 @@ def test_every_promise_holds_in_its_drill(
     ids=str,
 )
 def test_a_cap_is_exact_over_twenty_processes(directory: Path, python: Path) -> None:
-    """Of 500 calls at once that cost their bound, exactly those that the cap pays for.
-
-    That holds at every try. Two cores may be too few for twenty processes to tell all others 402
-    in time, in place of 503: one try of three has to.
-    """
-    for _ in range(3):
-        result = subprocess.run(
-            [python, "-m", "drill", "--processes", "20", "--only", "a cap that pays for 37"],
-            cwd=directory,
-            env=clean_environment() | {"JSON": "1"},
-            capture_output=True,
-            text=True,
-            timeout=DRILL_SECONDS,
-            check=False,
-        )
-        (finding,) = json.loads(result.stdout)
-        assert finding["seen"].startswith("37 times ok, "), finding
-        assert finding["seen"].endswith("37 calls at the provider; paid is what it billed"), finding
-        if result.returncode == 0:
-            return
-    pytest.fail(finding["seen"])
+    """Of 500 calls at once that cost their bound, exactly those that the cap pays for."""
+    result = subprocess.run(
+        [python, "-m", "drill", "--processes", "20", "--only", "a cap that pays for 37"],
+        cwd=directory,
+        env=clean_environment() | {"JSON": "1"},
+        capture_output=True,
+        text=True,
+        timeout=DRILL_SECONDS,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (finding,) = json.loads(result.stdout)
+    assert finding["seen"].startswith("37 times ok, 463 times 402 budget_exceeded")
 
 
 @every_pair
@@ -165,10 +157,14 @@ def test_a_drill_that_is_stopped_leaves_no_process_behind(
     """As Ctrl-C stops it, once the service and all that it stands on are up."""
     scratch = directory.parent / "scratch"
     scratch.mkdir(mode=0o755)
+    # Where PostgreSQL's wheel keeps its lock for the whole machine, as on one with a login.
+    runtime = directory.parent / "runtime"
+    runtime.mkdir(mode=0o700)
+    (runtime / "python_PostgresServer").mkdir()
     with subprocess.Popen(
         [python, "-u", "-m", "drill"],
         cwd=directory,
-        env=clean_environment() | {"TMPDIR": str(scratch)},
+        env=clean_environment() | {"TMPDIR": str(scratch), "XDG_RUNTIME_DIR": str(runtime)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as drill:
@@ -182,8 +178,7 @@ def test_a_drill_that_is_stopped_leaves_no_process_behind(
     assert not started & set(left)
     # A server that detaches itself still names the folder of its data.
     assert not [command for _, command in left.values() if str(scratch) in command]
-    # The lock that PostgreSQL's wheel keeps for the whole machine is no drill's to remove.
-    assert not {path.name for path in scratch.iterdir()} - {".lockfile"}
+    assert not list(scratch.iterdir())
 
 
 @every_service

@@ -27,7 +27,7 @@ from app.auth.principal import Role
 from app.db.engine import Database
 from app.db.migrate import upgrade
 from app.db.tables import attempts, predictions, users, utc_now
-from app.guard.posting import OPEN
+from app.guard.decisions import OPEN
 from app.ids import new_id
 from app.settings import Settings
 from tests.simulator.faults import Fault

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from app.db import postgres as database
 from app.db.postgres import PostgresDatabase, url_of
-from app.errors import StartError
+from app.errors import DatabaseUnavailable, StartError
 from tests.backends import postgres
 from tests.fixtures.service import Start
 from tests.support import Service, chat, error_of, migrate, unique
@@ -137,6 +137,30 @@ async def test_a_dead_server_is_told_and_comes_back(start: Start, tmp_path: Path
         kept = (await client.get("/v1/predictions")).json()["data"]
         assert [prediction["status"] for prediction in kept] == ["succeeded"] * 2
         await service.stop()
+
+
+@pytest.mark.parametrize(("released", "status"), [(True, 200), (False, 503)])
+async def test_a_lock_that_others_keep_is_waited_for(
+    service: Service, monkeypatch: pytest.MonkeyPatch, released: bool, status: int
+) -> None:
+    """For longer than one time-out, as many processes take turns; and not for good."""
+    refused = asyncio.Event()
+    is_contended = PostgresDatabase.is_contended
+
+    def note(opened: PostgresDatabase, error: DatabaseUnavailable) -> bool:
+        refused.set()
+        return is_contended(opened, error)
+
+    client = service.client(await service.create_user())
+    monkeypatch.setattr(PostgresDatabase, "is_contended", note)
+    url = service.settings.database_url
+    async with await psycopg.AsyncConnection.connect(url) as holder:
+        await holder.execute("SELECT id FROM app.policies FOR UPDATE")
+        asked = asyncio.create_task(client.post("/v1/chat/completions", json=chat()))
+        await asyncio.wait_for(refused.wait(), 10)
+        if released:
+            await holder.rollback()
+        assert (await asked).status_code == status
 
 
 async def test_a_commit_that_could_be_lost_is_told(

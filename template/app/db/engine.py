@@ -115,6 +115,10 @@ class Database(ABC):
         """Selected by a statement, lets it and its transaction wait for no lock for long."""
 
     @abstractmethod
+    def is_contended(self, error: DatabaseUnavailable) -> bool:
+        """Whether it is there, and only others kept a lock for too long: to try again helps."""
+
+    @abstractmethod
     def unread(self, connection: Connection) -> AbstractContextManager[None]:
         """Within it, statements are sent without waiting for what they return, which is nothing."""
 

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
+from psycopg.errors import LockNotAvailable
 from pydantic_core import to_json
 from sqlalchemy import (
     JSON,
@@ -29,7 +30,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from app.db.engine import Database, Result, Work
 from app.db.tables import Json
-from app.errors import StartError
+from app.errors import DatabaseUnavailable, StartError
 from app.settings import Settings
 
 SCHEMA = "app"
@@ -37,7 +38,8 @@ WRITERS = 3
 # Off, a commit is answered before it outlives a power loss.
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 CONNECT_SECONDS = 3
-LOCK_TIMEOUT = "800ms"
+# Well within the patience of a transaction, so that it is known why there was no answer.
+LOCK_TIMEOUT = "400ms"
 
 
 class PostgresDatabase(Database):
@@ -78,6 +80,10 @@ class PostgresDatabase(Database):
     def bounded_wait(self) -> ColumnElement[str]:
         # Evaluated before the rows of its statement are locked.
         return func.set_config("lock_timeout", LOCK_TIMEOUT, true())
+
+    def is_contended(self, error: DatabaseUnavailable) -> bool:
+        cause = error.__cause__
+        return isinstance(cause, DBAPIError) and isinstance(cause.orig, LockNotAvailable)
 
     @contextmanager
     def unread(self, connection: Connection) -> Iterator[None]:

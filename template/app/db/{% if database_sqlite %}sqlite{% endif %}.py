@@ -34,7 +34,7 @@ from sqlalchemy.exc import ArgumentError
 
 from app.db.engine import Database
 from app.db.tables import Json
-from app.errors import StartError
+from app.errors import DatabaseUnavailable, StartError
 from app.settings import ROOT, Settings
 
 # File systems that go with the container.
@@ -89,6 +89,10 @@ class SqliteDatabase(Database):
     def bounded_wait(self) -> ColumnElement[str]:
         # `busy_timeout` does, for every transaction.
         return literal("")
+
+    def is_contended(self, error: DatabaseUnavailable) -> bool:
+        # Who waits for the file's lock is served before `busy_timeout`, or not at all.
+        return False
 
     def unread(self, connection: Connection) -> AbstractContextManager[None]:
         return nullcontext()

@@ -17,11 +17,11 @@ from app.errors import BudgetExceeded
 from app.guard.attempts import Attempts
 from app.guard.batching import Coalescer
 from app.guard.budget import caps_of, require_room
+from app.guard.decisions import stopped
 from app.guard.failures import ending_of, too_late
 from app.guard.generation import Call, Ending, Generation
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
-from app.guard.posting import stopped
 from app.guard.pricing import cost
 from app.ids import new_id
 from app.policy import Policy

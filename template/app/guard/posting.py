@@ -6,9 +6,8 @@ many entries share them.
 """
 
 import datetime as dt
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     Connection,
@@ -27,11 +26,10 @@ from sqlalchemy import (
 
 from app.db.engine import Database
 from app.db.tables import accounts, alerts, attempts, policies, predictions, stops
-from app.errors import GenerationStopped, ServiceError
-from app.guard.budget import Alert, Blocked, Key, Sheet, accounts_of, periods
+from app.guard.budget import Key, Sheet, periods
+from app.guard.decisions import Held, Result, State, Turn
 from app.guard.entries import Closing, Entry, Keeping, Opening, Values
 
-OPEN = ("reserved", "sent")
 OPENED_PREDICTION = (
     *("id", "user_id", "request_id", "idempotency_key", "kind", "model", "provider", "status"),
     *("input", "input_tokens", "output_tokens", "microseconds", "cost_nano_usd", "day"),
@@ -48,36 +46,6 @@ CLOSED_PREDICTION = (
     *("output_tokens", "microseconds", "cost_nano_usd", "latency_ms", "finished_at"),
 )
 SUMS = ("spent_nano_usd", "reserved_nano_usd")
-
-Result = ServiceError | Blocked | None
-
-
-class Held(NamedTuple):
-    """What the ledger holds of an attempt."""
-
-    prediction_id: str
-    user_id: str
-    plan: str | None
-    key_id: str | None
-    model: str
-    state: str
-    bound_nano_usd: int
-    cost_nano_usd: int
-    day: str
-    lease_until: dt.datetime
-
-    @property
-    def accounts(self) -> list[str]:
-        """What it counts against; nothing if it was made before there were budgets."""
-        return accounts_of(self.user_id, self.plan, self.key_id) if self.plan else []
-
-
-class State(NamedTuple):
-    """What counts for all entries of a transaction."""
-
-    now: dt.datetime
-    version: str
-    stopped: frozenset[tuple[str, str]]
 
 
 class Posting:
@@ -130,7 +98,7 @@ class Posting:
         rows = self._database.execute_rows(connection, self._sums, wanted) if wanted else ()
         return {(row.name, row.period): (row.spent_nano_usd, row.reserved_nano_usd) for row in rows}
 
-    def _write(self, connection: Connection, turn: "Turn") -> None:
+    def _write(self, connection: Connection, turn: Turn) -> None:
         for (name, period), account in turn.sheet.changes():
             sums = dict(zip(SUMS, (account.spent, account.reserved), strict=True))
             row = {"name": name, "period": period, **sums}
@@ -141,116 +109,6 @@ class Posting:
                     self._database.execute_rows(connection, statement, turn.rows[name])
         _insert_new(connection, alerts, "id", turn.alerts())
         _insert_new(connection, stops, "target", turn.quarantined, stops.c.kind == "quarantined")
-
-
-class Turn:
-    """Decides entries one after the other, and collects the rows to write."""
-
-    def __init__(self, state: State, current: bool, held: dict[str, Held], sheet: Sheet) -> None:
-        self._state = state
-        self._current = current
-        self._held = held
-        self.sheet = sheet
-        self.rows: dict[str, list[Values]] = defaultdict(list)
-        self.quarantined: list[Values] = []
-        self._broken: list[Alert] = []
-
-    def take(self, entry: Entry) -> Result:
-        """Do what `entry` asks, or return why not."""
-        if isinstance(entry, Closing):
-            self._close(entry)
-        elif isinstance(entry, Keeping):
-            self._keep(entry)
-        else:
-            try:
-                self._open(entry)
-            except (ServiceError, Blocked) as refused:
-                return refused
-        return None
-
-    def alerts(self) -> list[Values]:
-        """The rows of what the owner must hear of."""
-        due = [*self.sheet.alerts.values(), *self._broken]
-        return [{**alert._asdict(), "at": self._state.now} for alert in due]
-
-    def _open(self, entry: Opening) -> None:
-        self._require_going(entry.targets)
-        now, bound = self._state.now, entry.attempt["bound_nano_usd"]
-        day = now.date().isoformat()
-        self.sheet.reserve(entry.caps, day, bound)
-        attempt = {**entry.attempt, "day": day, "opened_at": now, "lease_until": now + entry.lease}
-        self.rows["open_attempt"].append(attempt)
-        if entry.prediction:
-            self.rows["open_prediction"].append({**entry.prediction, "day": day, "created_at": now})
-        self._held[attempt["id"]] = Held(*(attempt[name] for name in Held._fields))
-
-    def _require_going(self, targets: Sequence[str]) -> None:
-        if not self._current:
-            raise GenerationStopped(
-                "This replica has another version of the policy files than the newest one; "
-                "try again.",
-                retry_after=1,
-            )
-        for target, kind in self._state.stopped:
-            if target in targets:
-                raise stopped(target, kind)
-
-    def _keep(self, entry: Keeping) -> None:
-        held = self._held.get(entry.attempt_id)
-        if held is None or held.state not in OPEN:
-            return
-        until = self._state.now + entry.lease
-        self._held[entry.attempt_id] = held._replace(state="sent", lease_until=until)
-        row = {"id": entry.attempt_id, "state": "sent", "remote_id": entry.remote_id}
-        self.rows["keep_attempt"].append({**row, "lease_until": until})
-
-    def _close(self, entry: Closing) -> None:
-        row, now = entry.attempt, self._state.now
-        held = self._held.get(row["id"]) if row else None
-        if entry.overdue and (not held or held.state not in OPEN or held.lease_until > now):
-            return
-        if row and held:
-            self._settle(entry, row, held)
-        if entry.prediction:
-            self.rows["close_prediction"].append({**entry.prediction, "finished_at": now})
-
-    def _settle(self, entry: Closing, row: Values, held: Held) -> None:
-        """Once: what was settled stays; what was paid at its bound may be corrected."""
-        cost = row["cost_nano_usd"]
-        if held.state in OPEN:
-            change = {"reserved": -held.bound_nano_usd, "spent": cost}
-        elif held.state == "uncertain" and row["state"] == "settled":
-            change = {"reserved": 0, "spent": cost - held.cost_nano_usd}
-            correction = {"id": held.prediction_id, "cost_nano_usd": change["spent"]}
-            self.rows["correct_prediction"].append(correction)
-        else:
-            return
-        self.sheet.change(held.accounts, held.day, **change)
-        self.sheet.look(entry.caps, held.day)
-        self.rows["close_attempt"].append({**row, "closed_at": self._state.now})
-        self._held[row["id"]] = held._replace(state=row["state"], cost_nano_usd=cost)
-        if cost > held.bound_nano_usd:
-            self._quarantine(held, cost)
-
-    def _quarantine(self, held: Held, cost: int) -> None:
-        """A bound that was wrong once is wrong: no new calls until somebody has looked at it."""
-        target, now = f"model:{held.model}", self._state.now
-        reason = f"A call cost {cost} nano-dollars, and its bound was {held.bound_nano_usd}."
-        row = {"target": target, "kind": "quarantined", "reason": reason, "running": False}
-        self.quarantined.append({**row, "at": now})
-        details = {
-            "model": held.model,
-            "bound_nano_usd": held.bound_nano_usd,
-            "cost_nano_usd": cost,
-        }
-        self._broken.append(Alert(f"bound:{held.model}:{now.date()}", "bound", details))
-
-
-def stopped(target: str, kind: str) -> GenerationStopped:
-    """What a client is told of a stop; its reason is the operator's."""
-    what = {"service": "All generation"}.get(target, f"Generation by {target.partition(':')[2]}")
-    why = "its cost was above its bound" if kind == "quarantined" else "the operator stopped it"
-    return GenerationStopped(f"{what} is stopped: {why}. Try again later.")
 
 
 def _state(rows: Sequence[Any]) -> State:

@@ -19,9 +19,9 @@ from app.db.engine import Database
 from app.db.tables import attempts, utc_now
 from app.errors import DatabaseUnavailable, OutcomeUnknown
 from app.guard import pricing
+from app.guard.decisions import OPEN
 from app.guard.entries import LEASE_MARGIN, Closing
 from app.guard.ledger import Ledger
-from app.guard.posting import OPEN
 from app.guard.retry import may_pass
 from app.policy import Cap, Policy, Price
 from app.providers.base import Deadline, Job, Outcome, Provider, ProviderFailure, Reply, Usage
