@@ -1,5 +1,6 @@
 """Workflows as act really runs them, without Docker: actions have stand-ins in tests/actions/."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,11 +10,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from conftest import git
+from docker_stand_in import install
 from working_tree import ROOT
 
 BIN = Path(sys.executable).parent
 ACT_SECONDS = 1200
+ALL_PYTHONS = '["3.11", "3.12", "3.13"]'
+# Of ci.yml; those of a matrix count as one.
+JOBS = {
+    "lint",
+    "types",
+    "workflows",
+    "tests",
+    "coverage",
+    "migrations",
+    "image",
+    "drill",
+    "ci-pass",
+}
+NOT_LOCKED = "::notice title=No uv.lock::"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m|\x1b\]8;;.*?\x1b\\")
 
 
@@ -77,3 +95,66 @@ def _stand_in_actions(directory: Path) -> Iterator[str]:
         folder = ROOT / "tests/actions" / action.partition("/")[2].partition("@")[0]
         if folder.exists():
             yield f"--local-repository={action}={folder}"
+
+
+class Checkout:
+    """A project's repository, and where its runs keep what they keep."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.base = git(directory, "rev-parse", "HEAD").strip()
+        self.programs = install(directory.with_name(f"{directory.name}-bin"))
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        """Change a file, of whose text there must be some."""
+        file = self.directory / path
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new))
+
+    def add(self, path: str, text: str) -> None:
+        """Put something at the end of a file, which may be new."""
+        with (self.directory / path).open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    def on_one_python(self) -> None:
+        """Have the tests run once, as each Python would be the same."""
+        self.replace(".github/workflows/ci.yml", ALL_PYTHONS, '["3.11"]')
+
+    def test_only(self, tests: str) -> None:
+        """Have few tests run, with a floor for all lines that is low enough for them."""
+        arguments = f'ARGS="{tests} --cov-report='
+        self.replace(".github/workflows/ci.yml", 'ARGS="--cov-report=', arguments)
+        self.replace("pyproject.toml", "fail_under = 90\nshow", "fail_under = 5\nshow")
+
+    def run(
+        self, *arguments: str, event: str = "pull_request", workflow: str = "ci.yml", **pull: Any
+    ) -> Ran:
+        """Commit what was changed, and run a workflow, as for a pull request or a push."""
+        git(self.directory, "add", "--all")
+        git(self.directory, "commit", "--allow-empty", "--quiet", "--message", "fix: a change")
+        with TemporaryDirectory(prefix="act-") as scratch:
+            # PostgreSQL does not run as root: its files have to be within reach of others.
+            Path(scratch).chmod(0o755)
+            payload, kept = Path(scratch, "event.json"), Path(scratch, "kept")
+            pull = {"base": {"sha": self.base}, **pull}
+            payload.write_text(json.dumps({"pull_request": pull} if "pull" in event else {}))
+            kept.mkdir()
+            within = ("--eventpath", str(payload), "--action-cache-path", scratch, *arguments)
+            return act(
+                self.directory,
+                event,
+                workflow,
+                *within,
+                path=[self.programs],
+                env={"ARTIFACTS": str(kept)},
+            )
+
+
+def jobs_of(ran: Ran) -> dict[str, bool]:
+    """How each job ended; all of a matrix are one."""
+    ended: dict[str, bool] = {}
+    for name, succeeded in ran.jobs.items():
+        job = name.partition(" (")[0]
+        ended[job] = ended.get(job, True) and succeeded
+    return ended

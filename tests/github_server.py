@@ -23,6 +23,11 @@ REFUSED_TO_WRITE = {
 UPGRADE = "Upgrade to GitHub Pro or make this repository public to enable this feature."
 # How often the server looks whether it should end.
 POLL_SECONDS = 0.01
+# What may be set of a repository, and to what.
+SETTINGS = {
+    "squash_merge_commit_title": {"PR_TITLE", "COMMIT_OR_PR_TITLE"},
+    "squash_merge_commit_message": {"PR_BODY", "COMMIT_MESSAGES", "BLANK"},
+}
 # What GitHub adds to a rule when it is not set.
 ADDED: dict[str, dict[str, Any]] = {"pull_request": {"required_reviewers": []}}
 
@@ -52,6 +57,7 @@ class Repository:
     """What the stand-in knows, and what it was asked."""
 
     url: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
     rulesets: dict[int, dict[str, Json]] = field(default_factory=dict)
     # Rulesets of the organisation, which hold here as well.
     inherited: list[dict[str, Json]] = field(default_factory=list)
@@ -92,6 +98,10 @@ class Repository:
     def _route(self, method: str, path: str, query: str, token: str, body: bytes) -> Reply:
         if (method, path) == ("GET", ""):
             return Reply(200, {"full_name": REPOSITORY, "default_branch": "main"})
+        if (method, path) == ("GET", "/codeowners/errors"):
+            return Reply(200, {"errors": []})
+        if (method, path) == ("PATCH", ""):
+            return self._set(token, json.loads(body))
         if self.is_private and not self.has_plan:
             return problem(403, UPGRADE)
         if path.startswith("/rules/branches/"):
@@ -106,6 +116,14 @@ class Repository:
         if token != ADMIN:
             return problem(*REFUSED_TO_WRITE.get(token, (404, "Not Found")))
         return self._write(number, body)
+
+    def _set(self, token: str, settings: dict[str, str]) -> Reply:
+        if token != ADMIN:
+            return problem(*REFUSED_TO_WRITE.get(token, (404, "Not Found")))
+        if any(value not in SETTINGS.get(name, ()) for name, value in settings.items()):
+            return problem(422, "Validation Failed", errors=[settings])
+        self.settings |= settings
+        return Reply(200, {"full_name": REPOSITORY, **self.settings})
 
     def _write(self, number: int | None, body: bytes) -> Reply:
         ruleset = json.loads(body)
@@ -188,7 +206,7 @@ def serving() -> Iterator[Repository]:
             self.end_headers()
             self.wfile.write(reply.content)
 
-        do_POST = do_PUT = do_GET  # noqa: N815 - the names that http.server looks for
+        do_PATCH = do_POST = do_PUT = do_GET  # noqa: N815 - the names that http.server looks for
 
         def log_message(self, *_: object) -> None:
             """Say nothing: `requests` has it."""

@@ -4,6 +4,7 @@ Each is a file in a folder for `PATH` that calls this module with its name; the 
 which the test reads. A stand-in that gets what the real program would not take fails and says so.
 """
 
+import argparse
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 PROGRAMS = ("docker", "gh", "npx", "ssh")
 WRAPPER = """#!/bin/sh
@@ -71,19 +73,28 @@ def expect(condition: object, complaint: object) -> None:
 
 
 def gh(state: State, arguments: list[str]) -> None:
-    """Make a release, whose tag appears in the repository, or show the image of one."""
-    expect(os.environ.get("GH_TOKEN"), "gh has no token")
-    expect(arguments[0] == "release", arguments)
-    releases = state.get("releases", {})
-    if arguments[1] == "download":
-        version, *options = arguments[2:]
-        expect(options == ["--pattern", "image.txt", "--output", "-"], options)
-        expect(version in releases, f"release not found: {version}")
-        sys.stdout.write(releases[version]["image"])
+    """Stand in for GitHub's command line, as a workflow has it or as somebody who has logged in."""
+    verbs = {
+        ("release", "create"): _create_release,
+        ("release", "download"): _download,
+        ("auth", "token"): _print_token,
+        ("repo", "create"): _create_repository,
+        ("workflow", "run"): _start_workflow,
+    }
+    if arguments[0] == "api":
+        _call_api(state, arguments[1:])
         return
-    verb, version, asset, *options = arguments[1:]
+    expect(tuple(arguments[:2]) in verbs, arguments)
+    verbs[arguments[0], arguments[1]](state, arguments[2:])
+
+
+def _create_release(state: State, arguments: list[str]) -> None:
+    """Make a release, whose tag appears in the repository."""
+    expect(os.environ.get("GH_TOKEN"), "gh has no token")
+    releases = state.get("releases", {})
+    version, asset, *options = arguments
     _, commit, *rest = options
-    expect(verb == "create" and VERSION.fullmatch(version), arguments)
+    expect(VERSION.fullmatch(version), arguments)
     expect(version not in releases, f"there is a release {version}")
     expect(options[0] == "--target" and re.fullmatch(r"[0-9a-f]{40}", commit), options)
     expect(rest == ["--title", version, "--notes-file", "-"], rest)
@@ -91,6 +102,68 @@ def gh(state: State, arguments: list[str]) -> None:
     release = {"commit": commit, "notes": sys.stdin.read(), "image": Path(asset).read_text()}
     state.put("releases", releases | {version: release})
     subprocess.run(["git", "tag", version, commit], cwd=state.get("repository"), check=True)
+
+
+def _download(state: State, arguments: list[str]) -> None:
+    """Show the image of a release."""
+    expect(os.environ.get("GH_TOKEN"), "gh has no token")
+    releases = state.get("releases", {})
+    version, *options = arguments
+    expect(options == ["--pattern", "image.txt", "--output", "-"], options)
+    expect(version in releases, f"release not found: {version}")
+    sys.stdout.write(releases[version]["image"])
+
+
+def _print_token(state: State, arguments: list[str]) -> None:
+    expect(not arguments, arguments)
+    print(state.get("token"))
+
+
+def _create_repository(state: State, arguments: list[str]) -> None:
+    """Make an empty repository, and push the branch that is checked out to it."""
+    name, *options = arguments
+    expect(options == ["--private", "--source", ".", "--push"], options)
+    hosted = str(state.folder / "hosted.git")
+    branch = _git("symbolic-ref", "--short", "HEAD")
+    _git("init", "--bare", "--quiet", f"--initial-branch={branch}", hosted)
+    _git("remote", "add", "origin", f"https://github.com/{name}.git")
+    _git("push", "--quiet", hosted, branch)
+    state.put("repository", hosted)
+
+
+def _start_workflow(state: State, arguments: list[str]) -> None:
+    """Note which workflow of the default branch is to run."""
+    (name,) = arguments
+    text = _git("-C", state.get("repository"), "show", f"HEAD:.github/workflows/{name}")
+    expect("workflow_dispatch:" in text, f"{name} has no workflow_dispatch trigger")
+    state.add("started", name)
+
+
+def _call_api(state: State, arguments: list[str]) -> None:
+    """Ask the stand-in for GitHub's API, and print what it answers or a part of that."""
+    parser = argparse.ArgumentParser(prog="gh api", allow_abbrev=False)
+    parser.add_argument("--method", default="GET")
+    parser.add_argument("--field", action="append", default=[])
+    parser.add_argument("--jq", default=".")
+    parser.add_argument("path")
+    given = parser.parse_args(arguments)
+    origin = _git("remote", "get-url", "origin").removesuffix(".git").split("/")
+    path = given.path.replace("{owner}", origin[-2]).replace("{repo}", origin[-1])
+    fields = dict(field.split("=", 1) for field in given.field)
+    request = Request(  # noqa: S310 - of the test's own
+        f"{os.environ['GITHUB_API_URL']}/{path}",
+        json.dumps(fields).encode() if fields else None,
+        {"Authorization": f"Bearer {state.get('token')}"},
+        method=given.method,
+    )
+    with urlopen(request, timeout=10) as response:  # noqa: S310 - of the test's own
+        answer = json.load(response)
+    print(json.dumps(answer[given.jq[1:]] if given.jq != "." else answer))
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.strip()
 
 
 def npx(state: State, arguments: list[str]) -> None:

@@ -33,7 +33,7 @@ PROVEN_BY = {
     "uvx copier copy gh:OWNER/copier-ai-service my-service": "tests/test_update.py: run_copy",
     "cd my-service": "tests/test_update.py: run_copy",
     'git init && git add --all && git commit --message "feat: first commit"': (
-        "tests/test_update.py: init"
+        "template/README.md.jinja: git init"
     ),
     "GH_TOKEN=$(gh auth token) python3 scripts/protect.py plan": (
         'tests/test_own_rules.py: "plan", "apply"'
@@ -55,13 +55,14 @@ PROVEN_BY = {
 }
 
 # What a project's pages say and is not run from there: what this test or another one does
-# (test_services.py, test_update.py, test_protection.py), and what is for a person's hand.
+# (test_newcomer.py, test_services.py, test_update.py), and what is for a person's hand.
+COMMIT = 'git init && git add --all && git commit --message "feat: first commit"'
 PROTECT = "GH_TOKEN=$(gh auth token) python3 scripts/protect.py"
 SQUASHED = "--field squash_merge_commit_title=PR_TITLE --field squash_merge_commit_message=PR_BODY"
 NOT_RUN = {
     *("make run", "make test", "make drill", "make update"),
     *("read -r API_KEY", "read -r PASSWORD"),
-    "git branch -M main",
+    *(COMMIT, "git branch -M main", "gh workflow run release.yml"),
     "gh repo create your-github-name/acme-chat --private --source . --push",
     f'gh api --method PATCH "repos/{{owner}}/{{repo}}" {SQUASHED}',
     *(f"{PROTECT} plan", f"{PROTECT} apply"),
