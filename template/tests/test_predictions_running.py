@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import update
 
+from app.db.tables import predictions, utc_now
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault, Kind
 from tests.simulator.wiring import FORMATS
@@ -112,6 +114,24 @@ async def test_the_provider_is_told_that_nobody_waits(
         return first.outcome == "abandoned" or last.path.endswith("/cancel")
 
     assert await eventually(told)
+
+
+async def test_one_that_is_erased_through_another_process_is_cancelled(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    service.simulator.inject(Fault(kind="timeout", provider=PROVIDER))
+    record = await _begin(client, _asked(PROVIDER))
+    await eventually(functools.partial(_reached, service))
+    own = predictions.c.id == record["id"]
+    await service.write(update(predictions).where(own).values(erased_at=utc_now()))
+
+    async def ended() -> bool:
+        return bool((await service.prediction()).status != "running")
+
+    await eventually(ended)
+    row, attempt = await service.prediction(), await service.attempt()
+    assert (row.status, row.outcome) == ("cancelled", "cancelled")
+    assert attempt.state == "uncertain"
 
 
 async def test_a_failure_is_in_the_record(service: Service, client: httpx2.AsyncClient) -> None:

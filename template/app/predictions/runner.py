@@ -2,20 +2,29 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
-from app.errors import ServiceError
+from sqlalchemy import Row, select
+
+from app.db.engine import Database
+from app.db.tables import predictions
+from app.errors import DatabaseUnavailable, ServiceError
 from app.guard.generation import Generation
 from app.guard.pipeline import Guard
 from app.telemetry.context import begin
 from app.telemetry.logging import log
 
+LOOK_SECONDS = 0.5
+
 
 class Runner:
     """The predictions that run in this process."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, database: Database) -> None:
         self._guard = guard
+        self._database = database
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, generation: Generation) -> None:
@@ -31,10 +40,24 @@ class Runner:
             task.cancel()
             await asyncio.wait([task])
 
+    async def run(self) -> None:
+        """Cancel what is erased through another process, until the service ends."""
+        while True:
+            with suppress(DatabaseUnavailable):
+                for row in await self._erased():
+                    await self.cancel(row.id)
+            await asyncio.sleep(LOOK_SECONDS)
+
     async def close(self) -> None:
         """End all of them."""
         for prediction_id in list(self._tasks):
             await self.cancel(prediction_id)
+
+    async def _erased(self) -> Sequence[Row[Any]]:
+        if not self._tasks:
+            return ()
+        here, erased = predictions.c.id.in_(self._tasks), predictions.c.erased_at.is_not(None)
+        return await self._database.fetch(select(predictions.c.id).where(here, erased))
 
     async def _run(self, generation: Generation) -> None:
         call = generation.call
