@@ -227,7 +227,8 @@ class Service:
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncIterator[str]:
     """Serve `app` on a free port, and yield its address."""
-    with socket.socket() as listener:
+    # Of a socket that does not say TCP, asyncio lets small answers wait for others (Nagle).
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         server = Server(app)
         task = asyncio.create_task(server.serve([listener]))
