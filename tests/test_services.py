@@ -1,5 +1,7 @@
 """Every database with every limiter and authentication: its own tests pass, it starts, it answers.
 
+Which of them run all of their tests here, docs/decisions/0009-whole-suites.md says.
+
 Each service has an environment with its own dependencies and nothing else, and runs with the
 servers that it brings.
 """
@@ -12,6 +14,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,7 +42,22 @@ MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello
 CHAT = {"model": "offline/echo", "messages": MESSAGES}
 SUITE_SECONDS = 1200
 DRILL_SECONDS = 360
-# With the default answers, which test_ci.py traces, they hold every part that can be chosen.
+# Every database with every limiter, once; the log-ins meet all of them in turn.
+WHOLE = {
+    ("sqlite", "memory", "basic"),
+    ("sqlite", "redis", "api_key"),
+    ("sqlite", "database", "basic"),
+    ("postgres", "memory", "api_key"),
+    ("postgres", "redis", "basic"),
+    ("postgres", "database", "api_key"),
+}
+# Elsewhere, what a log-in does with the database and the limiter.
+OF_LOGIN = (
+    *("account", "admin_people", "auth", "basic", "cli", "doctor", "health", "key_form", "keys"),
+    *("limits", "migrations", "serve"),
+)
+# With the default answers, whose tests test_newcomer.py traces, they hold every part that can be
+# chosen.
 TRACED = {("postgres", "redis", "basic")}
 SHARED_BY_MANY = {("postgres", "redis"), ("postgres", "database")}
 
@@ -93,8 +111,10 @@ def test_its_own_tests_pass_with_the_coverage_that_it_asks_for(
 ) -> None:
     """As its `make test` runs them; coverage is traced, at twice the time, where all differs."""
     coverage = ["--cov"] if answers_of(combination) in TRACED else []
+    paths = [directory / "tests" / f"test_{name}.py" for name in OF_LOGIN]
+    some = [path for path in paths if path.exists() and answers_of(combination) not in WHOLE]
     result = subprocess.run(
-        [python, "-m", "pytest", "-q", *coverage],
+        [python, "-m", "pytest", "-q", *coverage, *some],
         cwd=directory,
         env=clean_environment(),
         capture_output=True,
@@ -277,6 +297,10 @@ def test_two_processes_admit_what_one_limit_allows(
     assert 60 <= statuses[200] <= 60 + seconds
 
 
-def test_coverage_is_traced_where_all_differs() -> None:
-    """No service was renamed or taken away unnoticed."""
-    assert {answers_of(service) for service in SERVICES} >= TRACED
+def test_all_of_the_tests_run_with_every_database_limiter_and_log_in() -> None:
+    """No choice was added, renamed or taken away unnoticed."""
+    services = {answers_of(service) for service in SERVICES}
+    assert services > WHOLE > TRACED
+    for first, second in combinations(range(3), 2):
+        pairs = {(answers[first], answers[second]) for answers in services}
+        assert pairs == {(answers[first], answers[second]) for answers in WHOLE}
