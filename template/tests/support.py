@@ -35,7 +35,7 @@ from tests.simulator.server import Simulator
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET_KEY = "k3yForTests-0123456789-abcdefghijklmnop"
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 # Made once: nothing here speaks TLS, and to load the machine's certificates takes long.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
