@@ -104,6 +104,24 @@ async def test_what_nobody_ends_is_paid_at_its_bound(
     assert await told(service, f"user:{user.id}") == [(today, 50)]
 
 
+async def test_what_ended_between_two_attempts_has_failed(
+    service: Service, sweeper: Sweeper, ledger: Ledger, left: Generation
+) -> None:
+    """As a process does that dies in the pause before it tries again."""
+    failed = Ending("failed", Outcome.PROVIDER_ERROR, USAGE)
+    left.count(failed)
+    await ledger.close(left, left.current, failed, last=False)
+    await sweeper.sweep()
+    assert (await service.prediction()).status == "running"
+    await expire(service)
+    await sweeper.sweep()
+    prediction, attempt = await service.prediction(), await service.attempt()
+    assert (prediction.status, prediction.error["code"]) == ("failed", "outcome_unknown")
+    assert attempt.state == "settled"
+    assert prediction.cost_nano_usd == attempt.cost_nano_usd > 0
+    await check_books(service)
+
+
 async def test_what_has_its_lease_is_left_alone(
     service: Service, scripted: Scripted, sweeper: Sweeper, ledger: Ledger, left: Generation
 ) -> None:

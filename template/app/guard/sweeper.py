@@ -1,8 +1,8 @@
-"""Settles what nobody else will: attempts whose process died, and what could not be written.
+"""Settles what nobody else will: what died with its process, and what could not be written.
 
 Any replica does it. An attempt is left alone until its lease has run out. Work that outlived its
 process at a provider is found again by its id there and adopted; everything else is paid at its
-bound, as nobody knows what it cost.
+bound, as nobody knows what it cost. What died between two attempts has failed.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from contextlib import suppress
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, Select, exists, func, select
 
 from app.db.engine import Database
-from app.db.tables import attempts, utc_now
+from app.db.tables import attempts, predictions, utc_now
 from app.errors import DatabaseUnavailable, OutcomeUnknown
 from app.guard import pricing
 from app.guard.decisions import OPEN
@@ -32,6 +32,11 @@ MOST_AT_ONCE = 100
 FIND_SECONDS = 5.0
 # Work that is not found for so long is given up.
 LOST_AFTER = dt.timedelta(hours=1)
+ENDED = ("settled", "released", "uncertain")
+# How far back a new process looks for what died between attempts; then, by how much clocks differ.
+LOOK_BACK, OVERLAP = dt.timedelta(minutes=10), dt.timedelta(seconds=10)
+# To look through all that ended in that time takes longer than most.
+LOOK_PATIENCE_SECONDS = 10.0
 BROKE_OFF = OutcomeUnknown("The process that asked ended before the answer came.")
 
 
@@ -49,6 +54,7 @@ class Sweeper:
         self._ledger = ledger
         self._policy = policy
         self._providers = providers
+        self._swept = utc_now() - LOOK_BACK
 
     async def run(self) -> None:
         """While the database does not answer, nothing can be settled."""
@@ -59,15 +65,16 @@ class Sweeper:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def sweep(self) -> None:
-        """Settle or adopt what is overdue now."""
-        before = attempts.alias()
-        paid = select(func.coalesce(func.sum(before.c.cost_nano_usd), 0)).where(
-            before.c.prediction_id == attempts.c.prediction_id
-        )
-        overdue = attempts.c.state.in_(OPEN), attempts.c.lease_until <= utc_now()
-        query = select(attempts, paid.scalar_subquery().label("paid")).where(*overdue)
-        rows = await self._database.fetch(query.limit(MOST_AT_ONCE))
+        """Settle or adopt what is overdue now, and end what was between two attempts."""
+        now = utc_now()
+        overdue = attempts.c.state.in_(OPEN), attempts.c.lease_until <= now
+        rows = await self._database.fetch(_with_paid().where(*overdue).limit(MOST_AT_ONCE))
         await asyncio.gather(*map(self._settle, rows))
+        forgotten = _forgotten(self._swept - OVERLAP, now)
+        rows = await self._database.fetch(forgotten, seconds=LOOK_PATIENCE_SECONDS)
+        await asyncio.gather(*map(self._end, rows))
+        if len(rows) < MOST_AT_ONCE:
+            self._swept = now
 
     async def _settle(self, row: Row[Any]) -> None:
         provider, model = self._providers.get(row.provider), self._policy.models.get(row.model)
@@ -100,17 +107,26 @@ class Sweeper:
             "cost_nano_usd": cost,
             "remote_id": row.remote_id,
         }
-        ended = {
+        ended = self._record(row, int(row.paid) + cost, usage, reply)
+        await self._ledger.settle(Closing(self._caps(row), attempt, ended, overdue=True))
+
+    async def _end(self, row: Row[Any]) -> None:
+        ended = self._record(row, int(row.paid), None, None)
+        await self._ledger.settle(Closing((), None, ended))
+
+    def _record(
+        self, row: Row[Any], cost: int, usage: Usage | None, reply: Reply | None
+    ) -> dict[str, Any]:
+        """The end of an attempt's prediction, which cost so much in all."""
+        return {
             "id": row.prediction_id,
             "served_model": row.model,
             "provider": row.provider,
             "latency_ms": round((utc_now() - row.opened_at).total_seconds() * 1000),
-            "cost_nano_usd": int(row.paid) + cost,
+            "cost_nano_usd": cost,
             **(usage or Usage())._asdict(),
             **self._came_of(reply),
         }
-        caps = self._caps(row)
-        await self._ledger.settle(Closing(caps, attempt, ended, overdue=True))
 
     def _came_of(self, reply: Reply | None) -> dict[str, Any]:
         if reply is None:
@@ -125,3 +141,34 @@ class Sweeper:
         """What it counts against, for the alerts; plans may be gone."""
         known = row.plan in self._policy.plans
         return self._policy.caps(row.user_id, row.plan) if known else ()
+
+
+def _with_paid() -> Select[Any]:
+    """Attempts, each with what all of its prediction cost so far."""
+    every = attempts.alias()
+    paid = select(func.coalesce(func.sum(every.c.cost_nano_usd), 0)).where(
+        every.c.prediction_id == attempts.c.prediction_id
+    )
+    return select(attempts, paid.scalar_subquery().label("paid"))
+
+
+def _forgotten(since: dt.datetime, until: dt.datetime) -> Select[Any]:
+    """Attempts whose time was up then, with predictions that run and have no other attempt.
+
+    An attempt's lease covers the time of all that follow.
+    """
+    later = attempts.alias()
+    no_other = ~exists().where(
+        later.c.prediction_id == attempts.c.prediction_id, later.c.number > attempts.c.number
+    )
+    return (
+        _with_paid()
+        .join(predictions, predictions.c.id == attempts.c.prediction_id)
+        .where(
+            attempts.c.state.in_(ENDED),
+            attempts.c.lease_until.between(since, until),
+            predictions.c.status == "running",
+            no_other,
+        )
+        .limit(MOST_AT_ONCE)
+    )
