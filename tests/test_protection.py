@@ -3,17 +3,15 @@
 import fnmatch
 import json
 import re
-import subprocess
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import Render, as_repository
+from conftest import Render
 from github_schemas import CREATE, UPDATE, complaints
-from github_server import ADMIN, Repository
-from protection import complaint_of, environment, rulesets_of, stand_in_for_gh
+from protection import complaint_of, rulesets_of
 
 ALONE, TEAM = False, True
 OWNER = "acme"
@@ -157,43 +155,3 @@ def test_links_and_verbs_of_the_pages_exist(projects: dict[bool, Path], team: bo
             if not (page.parent / link).exists()
         ]
         assert {*re.findall(r"(?:^ *|`)make ([a-z]+)", text, re.M)} <= {*verbs}
-
-
-# What a person does, by the README, with a stand-in for GitHub's command line
-
-OWNERS_GH = """
-import json, os, sys
-words = sys.argv[1:]
-with open(os.environ["GH_LOG"], "a", encoding="utf-8") as log:
-    print(json.dumps(words), file=log)
-if words == ["auth", "token"]:
-    print(os.environ["OWNERS_TOKEN"])
-if words[:2] == ["api", "repos/{owner}/{repo}/codeowners/errors"]:
-    print("[]")
-"""
-
-
-@each_kind
-def test_the_readme_leads_to_a_protected_main(
-    render: Render, github: Repository, tmp_path: Path, team: bool
-) -> None:
-    project = as_repository(render(team=team, github_owner=OWNER))
-    text = (project / "README.md").read_text(encoding="utf-8")
-    section = re.split(r"^## ", text, flags=re.MULTILINE)
-    (steps,) = (part for part in section if part.startswith("Put it on GitHub"))
-    blocks = re.findall(r"^```sh\n(.*?)^```", steps, re.MULTILINE | re.DOTALL)
-    log = tmp_path / "log"
-    settings = {"GH_LOG": str(log), "OWNERS_TOKEN": ADMIN}
-    subprocess.run(
-        ["bash", "-euc", "\n".join(blocks)],
-        cwd=project,
-        env=environment(github, "") | settings | stand_in_for_gh(tmp_path, OWNERS_GH),
-        check=True,
-    )
-    assert {each["name"] for each in github.rulesets.values()} == {"main", "tags"}
-    said = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    created, *_ = said
-    assert created == f"repo create {OWNER}/acme-chat --private --source . --push".split()
-    titles = ["--field", "squash_merge_commit_title=PR_TITLE"]
-    assert any(words[:2] == ["api", "--method"] and {*titles} <= {*words} for words in said)
-    assert any("codeowners/errors" in " ".join(words) for words in said) == team
