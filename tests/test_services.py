@@ -7,6 +7,7 @@ servers that it brings.
 """
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -34,7 +35,7 @@ from servers import (
     requirements_of,
     serving,
 )
-from working_tree import render
+from working_tree import ROOT, render
 
 pytestmark = pytest.mark.slow
 
@@ -301,6 +302,8 @@ def test_all_of_the_tests_run_with_every_database_limiter_and_log_in() -> None:
     """No choice was added, renamed or taken away unnoticed."""
     services = {answers_of(service) for service in SERVICES}
     assert services > WHOLE > TRACED
+    names = {re.sub(r"{%.*?%}", "", path.name) for path in (ROOT / "template/tests").iterdir()}
+    assert {f"test_{name}.py" for name in OF_LOGIN} < names
     for first, second in combinations(range(3), 2):
         pairs = {(answers[first], answers[second]) for answers in services}
         assert pairs == {(answers[first], answers[second]) for answers in WHOLE}
