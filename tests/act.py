@@ -46,7 +46,19 @@ class Ran:
     def jobs(self) -> dict[str, bool]:
         """By name, whether a job that ran succeeded."""
         ended = re.findall(r"^\[([^\]]+)\] 🏁  Job (succeeded|failed)", self.log, re.MULTILINE)
-        return {job.strip().rsplit("/", 1)[-1]: how == "succeeded" for job, how in ended}
+        return {_name(job): how == "succeeded" for job, how in ended}
+
+    @property
+    def failures(self) -> str:
+        """All that the jobs printed that failed: act mixes those that run at the same time."""
+        failed = {job for job, succeeded in self.jobs.items() if not succeeded}
+        lines = re.findall(r"^\[([^\]]+)\](.*)", self.log, re.MULTILINE)
+        return "\n".join(f"{_name(job)}: {line}" for job, line in lines if _name(job) in failed)
+
+
+def _name(job: str) -> str:
+    """Name a job as its workflow does; act says the workflow too, and pads."""
+    return job.strip().rsplit("/", 1)[-1]
 
 
 def act(

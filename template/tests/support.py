@@ -36,6 +36,8 @@ from tests.simulator.server import Simulator
 ROOT = Path(__file__).resolve().parent.parent
 SECRET_KEY = "k3yForTests-0123456789-abcdefghijklmnop"
 PATIENCE_SECONDS = 30.0
+# For a deadline that is to come after the provider was reached, on a busy machine too.
+SOON_SECONDS = 0.5
 # Made once: nothing here speaks TLS, and to load the machine's certificates takes long.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 

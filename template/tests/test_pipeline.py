@@ -12,7 +12,7 @@ from app.providers.base import Job, ProviderFailure, Reply, Usage
 from app.providers.offline import OfflineProvider
 from tests.fixtures.service import Start
 from tests.scripted import BOUND, COST, Scripted, completion, hang
-from tests.support import Service, chat, error_of, eventually
+from tests.support import SOON_SECONDS, Service, chat, error_of, eventually
 
 PATH = "/v1/chat/completions"
 ADAPTED: frozenset[str] = OfflineProvider.parameters["chat"] or frozenset()
@@ -217,12 +217,12 @@ async def test_more_usage_than_the_bound_is_paid_in_full(
 
 @pytest.mark.parametrize("trouble", [None, ProviderFailure("no"), TimeoutError()], ids=repr)
 async def test_the_deadline(scripted: Scripted, start: Start, trouble: Exception | None) -> None:
-    service = await start(request_deadline_seconds=0.05)
+    service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
     scripted.on_answer, scripted.cancel_error = hang, trouble
     response = await client.post(PATH, json=chat())
     assert error_of(response) == (504, "deadline_exceeded", None)
-    assert "0.05" in response.json()["error"]["message"]
+    assert f"{SOON_SECONDS:g}" in response.json()["error"]["message"]
     attempt, prediction = await service.attempt(), await service.prediction()
     assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
     assert (prediction.status, prediction.outcome) == ("failed", "timeout")

@@ -12,7 +12,7 @@ from app.db.tables import predictions
 from app.providers.base import Body, Chunks, Job, ProviderFailure
 from tests.fixtures.service import Start
 from tests.scripted import BOUND, COST, USAGE, Scripted, chunk, stream_fine, usage_chunk
-from tests.support import Service, User, chat, error_of, eventually, said, sse
+from tests.support import SOON_SECONDS, Service, User, chat, error_of, eventually, said, sse
 
 PATH = "/v1/chat/completions"
 
@@ -95,7 +95,7 @@ async def test_a_client_that_leaves_after_the_usage_pays_the_usage(
 
 async def test_time_is_up_in_the_middle(scripted: Scripted, start: Start) -> None:
     scripted.on_stream = hang_after_two
-    service = await start(request_deadline_seconds=0.2)
+    service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
     response = await client.post(PATH, json=chat(stream=True))
     *chunks, last = sse(response.text)
@@ -116,7 +116,7 @@ async def test_time_is_up_before_the_first_chunk(scripted: Scripted, start: Star
         yield []
 
     scripted.on_stream = hang
-    service = await start(request_deadline_seconds=0.05)
+    service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
     response = await client.post(PATH, json=chat(stream=True))
     assert error_of(response) == (504, "deadline_exceeded", None)

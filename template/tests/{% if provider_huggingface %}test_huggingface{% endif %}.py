@@ -10,7 +10,7 @@ from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
 from tests.simulator.huggingface import PNG
 from tests.simulator.server import Simulator
-from tests.support import POLICY, Service, chat, describe, error_of
+from tests.support import POLICY, SOON_SECONDS, Service, chat, describe, error_of
 from tests.upstream import answering
 
 TASK = {"model": "huggingface/classifier", "input": {"inputs": "one two"}}
@@ -141,7 +141,7 @@ async def test_a_model_that_is_loading_says_how_long(
 
 
 async def test_a_task_that_never_ends_meets_the_deadline(start: Start) -> None:
-    service = await start(request_deadline_seconds=0.2)
+    service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
     service.simulator.inject(Fault(kind="timeout"))
     response = await client.post("/v1/predictions", json=TASK)

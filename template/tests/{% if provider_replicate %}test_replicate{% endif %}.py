@@ -8,7 +8,7 @@ import pytest
 
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
-from tests.support import Service, describe, error_of, eventually
+from tests.support import SOON_SECONDS, Service, describe, error_of, eventually
 from tests.upstream import answering
 
 BODY = {"model": "replicate/official", "input": {"prompt": "one two", "webhook": "kept"}}
@@ -148,7 +148,7 @@ async def test_contents(
 
 
 async def test_endless_work_is_cancelled_at_the_deadline(start: Start) -> None:
-    service = await start(request_deadline_seconds=0.2)
+    service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
     service.simulator.inject(Fault(kind="endless"))
     assert error_of(await ask(client)) == (504, "deadline_exceeded", None)
@@ -158,7 +158,7 @@ async def test_endless_work_is_cancelled_at_the_deadline(start: Start) -> None:
 
 
 async def test_work_that_cannot_be_cancelled_is_paid_at_its_bound(start: Start) -> None:
-    service = await start(request_deadline_seconds=0.2)
+    service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
     service.simulator.inject(Fault(kind="endless"), Fault(kind="error", path="*/cancel"))
     assert error_of(await ask(client)) == (504, "deadline_exceeded", None)

@@ -8,7 +8,17 @@ import pytest
 
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
-from tests.support import POLICY, Service, chat, describe, error_of, eventually, said, sse
+from tests.support import (
+    POLICY,
+    SOON_SECONDS,
+    Service,
+    chat,
+    describe,
+    error_of,
+    eventually,
+    said,
+    sse,
+)
 
 CHAT = "/v1/chat/completions"
 COOLING = (503, "provider_cooling_down", None)
@@ -97,7 +107,7 @@ async def test_without_a_pause_a_short_one_is_advised(
 async def test_a_provider_that_never_answers_meets_the_deadline(
     start: Start, model: str, stream: bool
 ) -> None:
-    service = await start(request_deadline_seconds=0.2)
+    service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
     service.simulator.inject(Fault(kind="timeout"))
     response = await client.post(CHAT, json=chat(model=model, stream=stream))
@@ -182,7 +192,7 @@ async def test_a_stream_that_breaks_says_so_and_has_no_end(
 
 
 async def test_a_stream_that_stalls_meets_the_deadline(start: Start, model: str) -> None:
-    service = await start(request_deadline_seconds=0.3)
+    service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
     service.simulator.inject(Fault(kind="stall"))
     response = await client.post(CHAT, json=chat(model=model, stream=True))
