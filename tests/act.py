@@ -50,10 +50,11 @@ class Ran:
 
     @property
     def failures(self) -> str:
-        """All that the jobs printed that failed: act mixes those that run at the same time."""
+        """What the jobs that failed printed last: act mixes those that run at the same time."""
         failed = {job for job, succeeded in self.jobs.items() if not succeeded}
         lines = re.findall(r"^\[([^\]]+)\](.*)", self.log, re.MULTILINE)
-        return "\n".join(f"{_name(job)}: {line}" for job, line in lines if _name(job) in failed)
+        said = [f"{_name(job)}: {line}" for job, line in lines if _name(job) in failed]
+        return "\n".join(said[-60:])
 
 
 def _name(job: str) -> str:

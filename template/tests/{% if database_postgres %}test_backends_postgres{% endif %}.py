@@ -7,16 +7,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import LiteralString
 
 import psycopg
 import pytest
 
 from tests.backends import postgres
+from tests.fixtures.postgres import Migrated
 
 START = """
 import sys, time
 from pathlib import Path
 from tests.backends import postgres
+from tests.fixtures.postgres import Migrated
 with postgres.server(Path(sys.argv[1])) as url:
     print(url, flush=True)
     time.sleep(60)
@@ -47,21 +50,50 @@ def test_who_finds_a_running_server_shares_it_and_leaves_it_running(data: Path) 
         psycopg.connect(url).close()
 
 
-def test_each_database_is_a_clone_of_its_own(data: Path) -> None:
-    with postgres.server(data) as server, postgres.database(server) as template:
-        with psycopg.connect(template) as connection:
-            connection.execute("CREATE TABLE migrated (id int)")
-        with (
-            postgres.database(server, template) as one,
-            postgres.database(server, template) as other,
-        ):
+def test_a_database_is_gone_afterwards(data: Path) -> None:
+    with postgres.server(data) as server:
+        with postgres.database(server) as one, postgres.database(server) as other:
+            assert one != other
             with psycopg.connect(one) as connection:
-                connection.execute("INSERT INTO migrated VALUES (1)")
-            with psycopg.connect(other) as connection:
-                assert connection.execute("SELECT count(*) FROM migrated").fetchone() == (0,)
+                connection.execute("CREATE TABLE t (id int)")
 
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(one)
+
+
+def test_every_test_finds_what_the_migrations_made(postgres_server: str) -> None:
+    migrated = Migrated(postgres_server)
+    first = migrated.url
+    with psycopg.connect(first) as left, psycopg.connect(first) as connection:
+        before = connection.execute("TABLE app.policies").fetchall()
+        assert before
+        connection.execute("DELETE FROM app.policies")
+        connection.execute("INSERT INTO app.alembic_version VALUES ('x')")
+        connection.commit()
+        migrated.restore()
+        with pytest.raises(psycopg.OperationalError):
+            left.execute("SELECT 1")
+    assert migrated.url == first
+    with psycopg.connect(first) as connection:
+        assert connection.execute("TABLE app.policies").fetchall() == before
+        assert ("x",) not in connection.execute("TABLE app.alembic_version").fetchall()
+    migrated.drop()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["ALTER TABLE app.users RENAME TO others", "ALTER TABLE app.users DROP COLUMN email"],
+)
+def test_changed_tables_are_made_anew(postgres_server: str, change: LiteralString) -> None:
+    migrated = Migrated(postgres_server)
+    first = migrated.url
+    with psycopg.connect(first) as connection:
+        connection.execute(change)
+    migrated.restore()
+    assert migrated.url != first
+    with psycopg.connect(migrated.url) as connection:
+        assert connection.execute("SELECT email FROM app.users").fetchall() == []
+    migrated.drop()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

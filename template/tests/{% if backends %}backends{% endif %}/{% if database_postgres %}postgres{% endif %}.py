@@ -1,4 +1,4 @@
-"""A PostgreSQL from a wheel, and databases in it for one test each."""
+"""A PostgreSQL from a wheel, and databases in it for tests."""
 
 import secrets
 import time
@@ -43,21 +43,16 @@ def server(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def database(server_url: str, template_url: str | None = None) -> Iterator[str]:
-    """Yield the URL of a new database, a clone of the template if one is given.
-
-    Nobody may be connected to the template while it is cloned.
-    """
+def database(server_url: str) -> Iterator[str]:
+    """Yield the URL of a new database without tables."""
     name = f"test_{secrets.token_hex(8)}"
-    template = urlsplit(template_url).path[1:] if template_url else "template1"
-    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+    identifier = sql.Identifier(name)
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(identifier))
         try:
             yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
         finally:
-            connection.execute(drop.format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
 
 
 def _url(info: PostmasterInfo) -> str:
