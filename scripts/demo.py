@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -64,7 +65,9 @@ def _demo() -> None:
         print(f"Console: {url}", flush=True)
         if os.environ.get("CI") != "true":
             _say("Serving until Ctrl-C; its log is build/demo.log")
-            code = service.wait()
+            # A signal just before an endless wait would be seen after it.
+            while (code := service.poll()) is None:
+                time.sleep(0.2)
             raise StepError(f"the service ended with exit code {code}; see build/demo.log.")
 
 

@@ -18,6 +18,11 @@ from working_tree import ROOT, copy_template
 BASE_ANSWERS = yaml.safe_load((ROOT / "tests/answers.yml").read_text(encoding="utf-8"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes: at the end, no core is to wait for another's long test."""
+    items.sort(key=_minutes, reverse=True)
+
+
 class Render(Protocol):
     """Render a new project with these answers, and the base answers for the rest."""
 
@@ -53,6 +58,11 @@ def github() -> Iterator[Repository]:
     """Answer as GitHub does for one repository, without a rule yet."""
     with serving() as repository:
         yield repository
+
+
+def _minutes(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("slow")
+    return mark.kwargs.get("minutes", 0) if mark else 0
 
 
 def files_of(project: Path) -> dict[str, str]:

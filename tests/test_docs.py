@@ -127,7 +127,7 @@ def test_every_command_of_this_repository_is_run_somewhere(page: Path) -> None:
         assert text in (ROOT / file).read_text(encoding="utf-8"), command
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1.5)
 @pytest.mark.parametrize("combination", [SERVICES[0], SERVICES[-1]], ids=str)
 def test_every_command_of_a_project_works(template: Path, combination: Combination) -> None:
     """The README's first, then page by page, on one running service."""

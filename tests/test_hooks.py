@@ -18,7 +18,7 @@ MARKERS = "<<<<<<< before updating\none\n=======\nanother\n>>>>>>> after updatin
 GOOD = '"""One more module."""\n'
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def repository(render: Render) -> Path:
     """A project whose hooks are installed, with what it was generated with as its first commit."""
     project = render()

@@ -68,7 +68,7 @@ def newcomer(render: Render, github: Repository, tmp_path: Path, team: bool) -> 
     return Newcomer(directory, state, install(tmp_path / "bin", state.folder), github)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 @pytest.mark.parametrize("team", [False])
 def test_the_first_run_is_green_and_the_first_release_is_out(newcomer: Newcomer) -> None:
     newcomer.do()

@@ -62,7 +62,23 @@ OF_LOGIN = (
 TRACED = {("postgres", "redis", "basic")}
 SHARED_BY_MANY = {("postgres", "redis"), ("postgres", "database")}
 
+
+def answers_of(combination: Combination) -> tuple[str, str, str]:
+    """What a service is made of."""
+    return combination.database, combination.limiter, combination.auth
+
+
+def _slow(service: Combination) -> pytest.MarkDecorator:
+    """Of how many minutes its own tests are."""
+    whole = 4 if service.database == "postgres" else 2
+    return pytest.mark.slow(minutes=whole if answers_of(service) in WHOLE else 0.5)
+
+
 every_service = pytest.mark.parametrize("combination", SERVICES, ids=str)
+every_suite = pytest.mark.parametrize(
+    "combination",
+    [pytest.param(service, id=str(service), marks=_slow(service)) for service in SERVICES],
+)
 every_pair = pytest.mark.parametrize(
     "combination", [service for service in SERVICES if service.auth == "api_key"], ids=str
 )
@@ -94,11 +110,6 @@ def project(directory: Path, python: Path) -> Iterator[Project]:
         yield project
 
 
-def answers_of(combination: Combination) -> tuple[str, str, str]:
-    """What a service is made of."""
-    return combination.database, combination.limiter, combination.auth
-
-
 def authorization(combination: Combination, email: str, credential: str) -> dict[str, str]:
     """Say who asks, the way that this service understands."""
     if combination.auth == "basic":
@@ -106,7 +117,7 @@ def authorization(combination: Combination, email: str, credential: str) -> dict
     return {"Authorization": f"Bearer {credential}"}
 
 
-@every_service
+@every_suite
 def test_its_own_tests_pass_with_the_coverage_that_it_asks_for(
     directory: Path, python: Path, combination: Combination
 ) -> None:
@@ -126,6 +137,7 @@ def test_its_own_tests_pass_with_the_coverage_that_it_asks_for(
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr
 
 
+@pytest.mark.slow(minutes=1.2)
 @every_pair
 def test_every_promise_holds_in_its_drill(
     directory: Path, python: Path, combination: Combination

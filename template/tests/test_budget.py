@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, literal
 from app.auth.principal import Allowance
 from app.db.tables import alerts, attempts, utc_now
 from app.errors import BudgetExceeded, RateLimited, RequestTooLarge
-from app.guard import pricing
+from app.guard import posting, pricing
 from app.guard.budget import Blocked, Sheet, caps_of, periods, require_room
 from app.guard.generation import Generation
 from app.guard.ledger import Ledger
@@ -248,11 +248,12 @@ async def test_the_period_is_fixed_at_the_reservation(
 ) -> None:
     """By the database's clock: what is reserved in the last moment of a month counts there."""
     principal, name = principal_of(user), f"user:{user.id}"
+    monkeypatch.setattr(posting, "_statements", posting._statements.__wrapped__)  # not built once
     midnight = dt.datetime(2026, 12, 1, tzinfo=dt.UTC)
 
     async def begin_at(moment: dt.datetime, bound: int) -> Generation:
         clock = literal(int(moment.timestamp() * 10**6), BigInteger)
-        monkeypatch.setattr(type(service.database), "microseconds", clock)
+        monkeypatch.setattr(type(service.database), "microseconds", lambda: clock)
         generation = generation_of(service, principal, bound, capped(principal, 5, 5))
         return await begin(ledger_of(service), generation)
 

@@ -90,17 +90,18 @@ class Database(ABC):
         """Raise `DatabaseUnavailable` when the database does not answer."""
         await self.fetch(text("SELECT 1"))
 
-    @property
+    @staticmethod
     @abstractmethod
-    def microseconds(self) -> ColumnElement[int]:
+    def microseconds() -> ColumnElement[int]:
         """The database's clock, at the moment when a statement comes to it."""
 
     @abstractmethod
     async def weakness(self) -> str | None:
         """Why what was committed could be lost, and what to do; None if it could not."""
 
+    @staticmethod
     @abstractmethod
-    def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
+    def rows(columns: Sequence[Column[Any]]) -> FromClause:
         """Stands in a statement for the rows that `execute_rows` gives it."""
 
     @abstractmethod
@@ -109,9 +110,9 @@ class Database(ABC):
     ) -> CursorResult[Any]:
         """Execute a statement for many rows at once; their documents are given as text."""
 
-    @property
+    @staticmethod
     @abstractmethod
-    def bounded_wait(self) -> ColumnElement[str]:
+    def bounded_wait() -> ColumnElement[str]:
         """Selected by a statement, lets it and its transaction wait for no lock for long."""
 
     @abstractmethod

@@ -59,11 +59,12 @@ class PostgresDatabase(Database):
         off = [name for name in DURABLE if (await self.fetch(text(f"SHOW {name}")))[0][0] == "off"]
         return f"set {' and '.join(off)} to on, or a power loss takes commits" if off else None
 
-    @property
-    def microseconds(self) -> ColumnElement[int]:
+    @staticmethod
+    def microseconds() -> ColumnElement[int]:
         return cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
 
-    def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
+    @staticmethod
+    def rows(columns: Sequence[Column[Any]]) -> FromClause:
         # One parameter for all rows, which the server takes apart.
         # Unbounded texts: what is too long is an error, where a cast would cut it.
         fields = [column(c.name, Text() if _is_text(c) else c.type) for c in columns]
@@ -76,8 +77,8 @@ class PostgresDatabase(Database):
     ) -> CursorResult[Any]:
         return connection.execute(statement, {"rows": to_json(rows).decode()})
 
-    @property
-    def bounded_wait(self) -> ColumnElement[str]:
+    @staticmethod
+    def bounded_wait() -> ColumnElement[str]:
         # Evaluated before the rows of its statement are locked.
         return func.set_config("lock_timeout", LOCK_TIMEOUT, true())
 

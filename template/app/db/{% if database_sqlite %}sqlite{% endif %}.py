@@ -69,12 +69,13 @@ class SqliteDatabase(Database):
         """As every database; a file that somebody else keeps locked does not answer either."""
         await self.transact(lambda _: None)
 
-    @property
-    def microseconds(self) -> ColumnElement[int]:
+    @staticmethod
+    def microseconds() -> ColumnElement[int]:
         # SQLite's own clock is the machine's too, in milliseconds.
         return bindparam("now", callable_=_now, type_=BigInteger)
 
-    def rows(self, columns: Sequence[Column[Any]]) -> FromClause:
+    @staticmethod
+    def rows(columns: Sequence[Column[Any]]) -> FromClause:
         # One parameter for all rows, which SQLite takes apart.
         given = func.json_each(bindparam("rows", type_=Text)).table_valued("value", name="given")
         return select(*(_field(given.c.value, column) for column in columns)).subquery()
@@ -85,8 +86,8 @@ class SqliteDatabase(Database):
         texts = [{name: _text(value) for name, value in row.items()} for row in rows]
         return connection.execute(statement, {"rows": to_json(texts).decode()})
 
-    @property
-    def bounded_wait(self) -> ColumnElement[str]:
+    @staticmethod
+    def bounded_wait() -> ColumnElement[str]:
         # `busy_timeout` does, for every transaction.
         return literal("")
 

@@ -7,7 +7,8 @@ many entries share them.
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
@@ -48,6 +49,15 @@ CLOSED_PREDICTION = (
 SUMS = ("spent_nano_usd", "reserved_nano_usd")
 
 
+class Statements(NamedTuple):
+    """What a transaction executes; `writing` by the name of its rows, in the order of execution."""
+
+    lock: Executable
+    held: Executable
+    sums: Executable
+    writing: Mapping[str, Executable]
+
+
 class Posting:
     """Writes entries. `version` is that of the policy by which this process decides."""
 
@@ -55,32 +65,11 @@ class Posting:
         self._database = database
         self._version = version
         self._percents = percents
-        now = database.microseconds.label("now")
-        self._lock = (
-            select(policies.c.version, now, stops.c.target, stops.c.kind, database.bounded_wait)
-            .select_from(policies.outerjoin(stops, true()))
-            .where(policies.c.id == 1)
-            .with_for_update(of=policies)
-        )
-        self._held = _reading(database, attempts, ["id"], ["id", *Held._fields])
-        self._sums = _reading(database, accounts, ["name", "period"], ["name", "period", *SUMS])
-        # In the order in which they run.
-        self._statements: dict[str, Executable] = {
-            "open_prediction": _inserting(database, predictions, OPENED_PREDICTION),
-            "open_attempt": _inserting(database, attempts, OPENED_ATTEMPT),
-            "keep_attempt": _updating(database, attempts, ["id"], KEPT_ATTEMPT),
-            "close_attempt": _updating(database, attempts, ["id"], CLOSED_ATTEMPT),
-            "close_prediction": _updating(database, predictions, ["id"], CLOSED_PREDICTION).where(
-                predictions.c.status == "running"
-            ),
-            "correct_prediction": _correcting(database),
-            "update_account": _updating(database, accounts, ["name", "period"], SUMS),
-            "insert_account": _inserting(database, accounts, ("name", "period", *SUMS)),
-        }
+        self._sql = _statements(type(database))
 
     def write(self, connection: Connection, entries: Sequence[Entry]) -> list[Result]:
         """What became of each entry: None, or why it was refused."""
-        state = _state(connection.execute(self._lock).all())
+        state = _state(connection.execute(self._sql.lock).all())
         held = self._read_held(connection, entries)
         sheet = Sheet(self._read_sums(connection, _keys(entries, held, state)), self._percents)
         turn = Turn(state, state.version == self._version, held, sheet)
@@ -90,12 +79,12 @@ class Posting:
 
     def _read_held(self, connection: Connection, entries: Sequence[Entry]) -> dict[str, Held]:
         ids = [{"id": name} for name in map(_closed, entries) if name]
-        rows = self._database.execute_rows(connection, self._held, ids) if ids else ()
+        rows = self._database.execute_rows(connection, self._sql.held, ids) if ids else ()
         return {row.id: Held._make(row[1:]) for row in rows}
 
     def _read_sums(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, tuple[int, int]]:
         wanted = [{"name": name, "period": period} for name, period in keys]
-        rows = self._database.execute_rows(connection, self._sums, wanted) if wanted else ()
+        rows = self._database.execute_rows(connection, self._sql.sums, wanted) if wanted else ()
         return {(row.name, row.period): (row.spent_nano_usd, row.reserved_nano_usd) for row in rows}
 
     def _write(self, connection: Connection, turn: Turn) -> None:
@@ -104,7 +93,7 @@ class Posting:
             row = {"name": name, "period": period, **sums}
             turn.rows["insert_account" if account.was is None else "update_account"].append(row)
         with self._database.unread(connection):
-            for name, statement in self._statements.items():
+            for name, statement in self._sql.writing.items():
                 if turn.rows[name]:
                     self._database.execute_rows(connection, statement, turn.rows[name])
         _insert_new(connection, alerts, "id", turn.alerts())
@@ -140,20 +129,49 @@ def _keys(entries: Sequence[Entry], held: Mapping[str, Held], state: State) -> l
     return list(keys)
 
 
+@cache
+def _statements(database: type[Database]) -> Statements:
+    """Build them once in a process: that takes as long as many transactions."""
+    now = database.microseconds().label("now")
+    lock = (
+        select(policies.c.version, now, stops.c.target, stops.c.kind, database.bounded_wait())
+        .select_from(policies.outerjoin(stops, true()))
+        .where(policies.c.id == 1)
+        .with_for_update(of=policies)
+    )
+    held = _reading(database, attempts, ["id"], ["id", *Held._fields])
+    sums = _reading(database, accounts, ["name", "period"], ["name", "period", *SUMS])
+    writing = {
+        "open_prediction": _inserting(database, predictions, OPENED_PREDICTION),
+        "open_attempt": _inserting(database, attempts, OPENED_ATTEMPT),
+        "keep_attempt": _updating(database, attempts, ["id"], KEPT_ATTEMPT),
+        "close_attempt": _updating(database, attempts, ["id"], CLOSED_ATTEMPT),
+        "close_prediction": _updating(database, predictions, ["id"], CLOSED_PREDICTION).where(
+            predictions.c.status == "running"
+        ),
+        "correct_prediction": _correcting(database),
+        "update_account": _updating(database, accounts, ["name", "period"], SUMS),
+        "insert_account": _inserting(database, accounts, ("name", "period", *SUMS)),
+    }
+    return Statements(lock, held, sums, writing)
+
+
 def _reading(
-    database: Database, table: Table, by: Sequence[str], names: Sequence[str]
+    database: type[Database], table: Table, by: Sequence[str], names: Sequence[str]
 ) -> Select[Any]:
     rows = database.rows([table.c[name] for name in by])
     same = and_(*(table.c[name] == rows.c[name] for name in by))
     return select(*(table.c[name] for name in names)).join_from(table, rows, same)
 
 
-def _inserting(database: Database, table: Table, names: Sequence[str]) -> Insert:
+def _inserting(database: type[Database], table: Table, names: Sequence[str]) -> Insert:
     rows = database.rows([table.c[name] for name in names])
     return insert(table).from_select(names, select(*rows.c))
 
 
-def _updating(database: Database, table: Table, by: Sequence[str], names: Sequence[str]) -> Update:
+def _updating(
+    database: type[Database], table: Table, by: Sequence[str], names: Sequence[str]
+) -> Update:
     rows = database.rows([table.c[name] for name in (*by, *names)])
     values: dict[str, Any] = {name: rows.c[name] for name in names}
     if "output" in values:  # An answer that comes after its record was erased is not kept.
@@ -162,7 +180,7 @@ def _updating(database: Database, table: Table, by: Sequence[str], names: Sequen
     return update(table).where(*same).values(values)
 
 
-def _correcting(database: Database) -> Update:
+def _correcting(database: type[Database]) -> Update:
     rows = database.rows([predictions.c.id, predictions.c.cost_nano_usd])
     cost = predictions.c.cost_nano_usd + rows.c.cost_nano_usd
     return update(predictions).where(predictions.c.id == rows.c.id).values(cost_nano_usd=cost)

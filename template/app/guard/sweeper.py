@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import Row, Select, exists, func, select
+from sqlalchemy import Row, Select, bindparam, exists, func, select
 
 from app.db.engine import Database
 from app.db.tables import attempts, predictions, utc_now
@@ -67,11 +67,10 @@ class Sweeper:
     async def sweep(self) -> None:
         """Settle or adopt what is overdue now, and end what was between two attempts."""
         now = utc_now()
-        overdue = attempts.c.state.in_(OPEN), attempts.c.lease_until <= now
-        rows = await self._database.fetch(_with_paid().where(*overdue).limit(MOST_AT_ONCE))
+        rows = await self._database.fetch(_OVERDUE, {"now": now})
         await asyncio.gather(*map(self._settle, rows))
-        forgotten = _forgotten(self._swept - OVERLAP, now)
-        rows = await self._database.fetch(forgotten, seconds=LOOK_PATIENCE_SECONDS)
+        between = {"since": self._swept - OVERLAP, "now": now}
+        rows = await self._database.fetch(_FORGOTTEN, between, seconds=LOOK_PATIENCE_SECONDS)
         await asyncio.gather(*map(self._end, rows))
         if len(rows) < MOST_AT_ONCE:
             self._swept = now
@@ -152,8 +151,14 @@ def _with_paid() -> Select[Any]:
     return select(attempts, paid.scalar_subquery().label("paid"))
 
 
-def _forgotten(since: dt.datetime, until: dt.datetime) -> Select[Any]:
-    """Attempts whose time was up then, with predictions that run and have no other attempt.
+def _overdue() -> Select[Any]:
+    """Open attempts whose lease has run out at `now`."""
+    late = attempts.c.lease_until <= bindparam("now")
+    return _with_paid().where(attempts.c.state.in_(OPEN), late).limit(MOST_AT_ONCE)
+
+
+def _forgotten() -> Select[Any]:
+    """Attempts whose time was up from `since` to `now`, with predictions that run and no other.
 
     An attempt's lease covers the time of all that follow.
     """
@@ -166,9 +171,12 @@ def _forgotten(since: dt.datetime, until: dt.datetime) -> Select[Any]:
         .join(predictions, predictions.c.id == attempts.c.prediction_id)
         .where(
             attempts.c.state.in_(ENDED),
-            attempts.c.lease_until.between(since, until),
+            attempts.c.lease_until.between(bindparam("since"), bindparam("now")),
             predictions.c.status == "running",
             no_other,
         )
         .limit(MOST_AT_ONCE)
     )
+
+
+_OVERDUE, _FORGOTTEN = _overdue(), _forgotten()

@@ -151,8 +151,8 @@ class DatabaseLimiter:
         wanted = limits.c.name.in_(bindparam("names", expanding=True))
         # The clock is read after each lock, which may have been waited for: the latest counts.
         locked = select(limits).where(wanted).order_by(limits.c.name).with_for_update().subquery()
-        self._lock = select(locked.c.name, locked.c.value, database.microseconds.label("now"))
-        self._read = select(limits, database.microseconds.label("now")).where(wanted)
+        self._lock = select(locked.c.name, locked.c.value, database.microseconds().label("now"))
+        self._read = select(limits, database.microseconds().label("now")).where(wanted)
         rows = database.rows([limits.c.name, limits.c.value, limits.c.until])
         known = exists().where(limits.c.name == rows.c.name)
         missing = select(*rows.c).where(~known).order_by(rows.c.name)
