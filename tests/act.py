@@ -71,7 +71,8 @@ def act(
     **options: dict[str, str],
 ) -> Ran:
     """Run a workflow of a repository; each option, such as `secret`, has values by name."""
-    command = [str(BIN / "act"), event, "--pull=false", "-P", "ubuntu-24.04=-self-hosted"]
+    command = [str(BIN / "act"), event, "--pull=false", "--no-cache-server"]
+    command += ["-P", "ubuntu-24.04=-self-hosted"]
     command += [*_stand_in_actions(directory), *arguments]
     for option, values in options.items():
         command += [f"--{option}={name}={value}" for name, value in values.items()]
