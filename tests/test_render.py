@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,16 @@ def parse(project: Path) -> None:
     """Read every file as what its name says that it is."""
     for path, text in files_of(project).items():
         try:
-            PARSERS.get(Path(path).suffix, str)(text)
+            _parse(Path(path).suffix, text)
         except (SyntaxError, SyntaxWarning, ValueError, yaml.YAMLError) as error:
             pytest.fail(f"{path}: {error}")
     run("make", "--dry-run", "--warn-undefined-variables", cwd=project)
+
+
+@cache
+def _parse(suffix: str, text: str) -> None:
+    """Once, as most files are the same in most trees."""
+    PARSERS.get(suffix, str)(text)
 
 
 def lint(projects: Iterable[Path]) -> None:
@@ -243,12 +249,16 @@ def _imported(texts: dict[str, str]) -> set[str]:
     return modules - {"app", "drill", "scripts", "tests"} - sys.stdlib_module_names
 
 
-def _imports(text: str) -> Iterator[str]:
+@cache
+def _imports(text: str) -> frozenset[str]:
+    """Look once, as most modules are the same in most trees."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            yield node.module.partition(".")[0]
+            names.append(node.module)
+    return frozenset(name.partition(".")[0] for name in names)
 
 
 def _is_used(name: str, texts: dict[str, str]) -> bool:

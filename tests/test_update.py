@@ -185,6 +185,7 @@ def test_next_version_keeps_edits(evolution: Path, project: Path, tmp_path: Path
     assert tree_of(project) == fresh | edits
 
 
+@pytest.mark.slow  # each is three renderings
 @pytest.mark.parametrize("new", SWITCHES.values(), ids=SWITCHES)
 def test_switch_makes_a_new_project_and_keeps_edits(
     new: dict[str, Any], evolution: Path, project: Path, tmp_path: Path
