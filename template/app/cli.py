@@ -10,6 +10,7 @@ import typer
 
 from app import wiring
 from app.admin.commands import alert_key, start, stop
+from app.admin.schemas import User
 from app.ask import ask
 from app.auth.principal import Role
 from app.auth.users import Users
@@ -21,7 +22,6 @@ from app.errors import InvalidRequest
 from app.policy import load as load_policy
 from app.serve import become
 from app.usage.commands import usage
-from app.usage.schemas import Me
 
 app = typer.Typer(
     help="The AI service.",
@@ -98,8 +98,11 @@ async def create_user(
 @command(users, "list")
 async def list_users(session: Session, as_json: Json = False) -> None:
     """Show all users."""
-    rows = [Me.model_validate(row) for row in await Users(session.database).list()]
-    lines = [f"{user.email}  {user.role}  {user.plan}" for user in rows]
+    rows = [User.model_validate(row) for row in await Users(session.database).list()]
+    lines = [
+        f"{user.id}  {user.email}  {user.role}  {user.plan}{'  disabled' * bool(user.disabled_at)}"
+        for user in rows
+    ]
     show([user.model_dump(mode="json") for user in rows], as_json, "\n".join(lines))
 
 

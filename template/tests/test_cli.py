@@ -1,6 +1,7 @@
 """`python -m app …`: exit codes, what a person reads, and what a program reads."""
 
 import json
+import re
 from typing import Any
 
 import httpx2
@@ -43,15 +44,17 @@ async def test_a_person_reads_the_credential_once(run: Run) -> None:
     assert result.stdout.startswith("zoe@example.com: ")
     credential = result.stdout.split()[1]
     listed = await run("users", "list")
-    assert listed.stdout == "zoe@example.com  user  few\n"
+    assert re.fullmatch(r"usr_\w+  zoe@example\.com  user  few\n", listed.stdout)
     assert credential not in listed.output
+    await run("users", "disable", "--email", "zoe@example.com")
+    assert (await run("users", "list")).stdout.endswith("  few  disabled\n")
 
 
 async def test_users_are_listed_as_json(run: Run) -> None:
     users = [await _created(run, "--plan", "few") for _ in range(2)]
     listed = json.loads((await run("users", "list", "--json")).stdout)
     assert [user["id"] for user in listed] == [user["id"] for user in users]
-    assert set(listed[0]) == {"id", "email", "role", "plan", "created_at"}
+    assert set(listed[0]) == {"id", "email", "role", "plan", "created_at", "disabled_at"}
 
 
 @pytest.mark.parametrize(
