@@ -316,6 +316,7 @@ def test_keeps_a_binary_and_a_mode_that_only_the_user_changed(project: Path) -> 
     assert tree_of(project)["kept.txt"] == (f"kept\n{NUMBERED}".encode(), True)
 
 
+@pytest.mark.slow
 def test_untouched_project_becomes_a_new_one(
     evolution: Path, project: Path, tmp_path: Path
 ) -> None:
