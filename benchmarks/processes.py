@@ -68,13 +68,6 @@ def listening(
         yield process.pid
 
 
-def free_port() -> int:
-    """Find a port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def resident_memory(process_id: int) -> float | None:
     """Read how much memory a process holds now, in MiB; None where there is no /proc."""
     try:

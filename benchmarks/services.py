@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from environments import environment_with
-from processes import Command, announcing, free_port, listening
+from ports import kept_port
+from processes import Command, announcing, listening
 from working_tree import ROOT, preview
 
 BENCHMARKS = Path(__file__).resolve().parent
@@ -121,11 +122,12 @@ def serving(project: Project) -> Iterator[Endpoint]:
     """Run the service, and create a user of it."""
     email = ("--email", f"{secrets.token_hex(4)}@example.com")
     created = json.loads(project.app("users", "create", *email, "--plan", "pro", "--json"))
-    port = free_port()
     command: Command = [project.python, "-m", "app", "serve"]
-    settings = {**project.settings, "PORT": str(port)}
-    with listening(command, project.directory, settings, project.log("service"), port) as process:
-        yield Endpoint(str(project.choice), port, process, created["credential"])
+    log = project.log("service")
+    with kept_port() as port:
+        settings = {**project.settings, "PORT": str(port)}
+        with listening(command, project.directory, settings, log, port) as process:
+            yield Endpoint(str(project.choice), port, process, created["credential"])
 
 
 def fill(project: Project, first: int, users: int, predictions: int) -> None:
@@ -142,12 +144,12 @@ def fill(project: Project, first: int, users: int, predictions: int) -> None:
 @contextmanager
 def passing_through(project: Project) -> Iterator[Endpoint]:
     """Run the reference, before the same simulator."""
-    port = free_port()
-    options = f"--loop uvloop --http httptools --no-access-log --port {port}".split()
-    command: Command = [project.python, "-m", "uvicorn", "pass_through:app", *options]
     log = project.log("reference")
-    with listening(command, BENCHMARKS, project.settings, log, port) as process:
-        yield Endpoint("its reference", port, process, "any")
+    with kept_port() as port:
+        options = f"--loop uvloop --http httptools --no-access-log --port {port}".split()
+        command: Command = [project.python, "-m", "uvicorn", "pass_through:app", *options]
+        with listening(command, BENCHMARKS, project.settings, log, port) as process:
+            yield Endpoint("its reference", port, process, "any")
 
 
 def _lift_limits(plans: Path) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from subprocess import SubprocessError
 from typing import Any
 
 from copier.errors import CopierError
+from ports import kept_port
 from working_tree import ROOT, preview
 
 PROJECT = ROOT / "build" / "demo"
@@ -53,16 +53,13 @@ def _demo() -> None:
     environment = _environment()
     _say("Installing it (make setup)")
     _run(["make", "--no-print-directory", "setup"], environment)
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}/"
     _run(_app("migrate"), environment)
-    _say(f"Starting it on {url}")
-    with _serving(port, environment) as service:
+    with kept_port() as port, _serving(port, environment) as service:
         created = _run(
             _app("users", "create", "--email", "demo@example.com", "--json"), environment
         )
         _ask(port, json.loads(created)["credential"])
-        print(f"Console: {url}", flush=True)
+        print(f"Console: http://127.0.0.1:{port}/", flush=True)
         if os.environ.get("CI") != "true":
             _say("Serving until Ctrl-C; its log is build/demo.log")
             # A signal just before an endless wait would be seen after it.
@@ -96,15 +93,10 @@ def _run(command: list[str], environment: dict[str, str]) -> str:
     return result.stdout
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def _serving(port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run the service, from when it is ready until the block ends."""
+    _say(f"Starting it on http://127.0.0.1:{port}/")
     with (
         LOG.open("w", encoding="utf-8") as log,
         subprocess.Popen(

@@ -8,19 +8,19 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import kept_port
 from working_tree import ROOT
 
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -135,17 +135,14 @@ def running(
     volume: Path,
 ) -> Iterator[Service]:
     """Run a command in an image, its root read-only but for `/data`; wait until it listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**environment, "PORT": str(port)}
-    arguments, variables = _inside(image, command, environment, user, volume)
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            arguments, env=variables, stdout=output, stderr=subprocess.STDOUT
-        ) as process,
-    ):
+    with ExitStack() as stack:
+        port = stack.enter_context(kept_port())
+        environment = {**environment, "PORT": str(port)}
+        arguments, variables = _inside(image, command, environment, user, volume)
+        output = stack.enter_context(log.open("wb"))
+        process = stack.enter_context(
+            subprocess.Popen(arguments, env=variables, stdout=output, stderr=subprocess.STDOUT)
+        )
         try:
             service = Service(process, port, log)
             _wait_until_live(service)

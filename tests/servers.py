@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import secrets
-import socket
 import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from ports import kept_port
 
 # All that is taken over from the shell, where a setting of the service may lie about.
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG")
@@ -92,19 +92,20 @@ def installed(directory: Path, python: Path) -> Iterator[Project]:
 @contextmanager
 def serving(project: Project, *options: str) -> Iterator[int]:
     """Run the service from when it is ready until the end, and yield its port."""
-    port = free_port()
-    # Two may run in one project: each has a log of its own.
-    log = project.directory.with_name(f"{project.directory.name}-{port}.log")
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            [project.python, "-m", "app", "serve", *options],
-            cwd=project.directory,
-            env={**project.settings, "PORT": str(port)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
+    with ExitStack() as stack:
+        port = stack.enter_context(kept_port())
+        # Two may run in one project: each has a log of its own.
+        log = project.directory.with_name(f"{project.directory.name}-{port}.log")
+        output = stack.enter_context(log.open("wb"))
+        process = stack.enter_context(
+            subprocess.Popen(
+                [project.python, "-m", "app", "serve", *options],
+                cwd=project.directory,
+                env={**project.settings, "PORT": str(port)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        )
         try:
             wait_until_ready(process, port, log)
             yield port
@@ -156,13 +157,6 @@ def burst(
         )
 
     return asyncio.run(send_all())
-
-
-def free_port() -> int:
-    """Find a port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def processes() -> dict[int, tuple[int, str]]:

@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 import pytest
 from combinations import SERVICES, Combination
 from conftest import BASE_ANSWERS, git
-from servers import STOP_SECONDS, clean_environment, free_port, wait_until_ready
+from ports import kept_port
+from servers import STOP_SECONDS, clean_environment, wait_until_ready
 from working_tree import ROOT, render
 
 OWN_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -150,11 +151,10 @@ def _blocks(page: Path) -> list[tuple[str, str]]:
 @contextmanager
 def _reader(template: Path, combination: Combination) -> Iterator[Reader]:
     """Generate a project as its owner does, and keep `make run` running in it."""
-    with TemporaryDirectory(prefix="docs-") as scratch:
+    with TemporaryDirectory(prefix="docs-") as scratch, kept_port() as port:
         directory = Path(scratch) / "project"
         render(template, directory, BASE_ANSWERS | combination.answers)
         git(directory, "init", "--quiet")
-        port = free_port()
         environment = clean_environment() | {"PORT": str(port)}
         make = ["make", "--no-print-directory", f"PYTHON={sys.executable}"]
         subprocess.run([*make, "setup"], cwd=directory, env=environment, check=True)

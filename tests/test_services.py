@@ -154,7 +154,8 @@ def test_every_promise_holds_in_its_drill(
     )
     assert result.stdout, result.stderr
     findings = json.loads(result.stdout)
-    assert not [finding for finding in findings if finding["verdict"] != "holds"]
+    broken = [str(finding) for finding in findings if finding["verdict"] != "holds"]
+    assert not broken, "\n".join(broken)
     assert result.returncode == 0
 
 

@@ -12,7 +12,8 @@ import pytest
 from conftest import BASE_ANSWERS, Render
 from environments import environment_with
 from loopback import COST, Deployed, deployed
-from servers import clean_environment, free_port, installed, requirements_of, serving
+from ports import kept_port
+from servers import clean_environment, installed, requirements_of, serving
 from working_tree import render as render_into
 
 CHAT, RECORD = "/v1/chat/completions", "/v1/predictions/pred_1"
@@ -128,7 +129,8 @@ def test_it_refuses_what_cannot_be(
 
 
 def test_it_says_that_nothing_is_there(project: Path) -> None:
-    done = smoke(project, f"http://127.0.0.1:{free_port()}")
+    with kept_port() as port:
+        done = smoke(project, f"http://127.0.0.1:{port}")
     assert done.returncode == 1
     assert "/livez cannot be reached" in done.stderr
 

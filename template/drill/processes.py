@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -50,14 +49,13 @@ class Process:
 
 
 class Service(Process):
-    """The service on a port of its own."""
+    """The service on a port of this machine."""
 
     url = ""
 
     @classmethod
-    async def start(cls, directory: Path, environment: Environment) -> "Service":
+    async def start(cls, directory: Path, environment: Environment, port: int) -> "Service":
         """Start it, without waiting until it is ready."""
-        port = _free_port()
         log = directory / f"service-{port}.log"
         chosen = {**environment, "PORT": str(port)}
         service = cls(await _run(("app", "serve"), directory, chosen, log), log)
@@ -69,7 +67,8 @@ class Service(Process):
         give_up_at = time.monotonic() + READY_SECONDS
         while not await self.is_ready(http):
             if self.has_ended or time.monotonic() > give_up_at:
-                raise RuntimeError(f"The service did not start; {self.log} says why.")
+                said = self.log.read_text(encoding="utf-8").splitlines()
+                raise RuntimeError(f"The service did not start: {' '.join(said[-1:])}")
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def is_ready(self, http: aiohttp.ClientSession) -> bool:
@@ -140,9 +139,3 @@ async def _run(
             stderr=output,
             start_new_session=True,
         )
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,6 +23,7 @@ from drill.owner import Owner, listening
 from drill.processes import Service, command, environment, simulator
 from drill.simulator import Simulator
 from drill.wiring import BACKENDS, work
+from tests.ports import kept_port
 
 # Short, so that what was left behind by a crash is settled within the drill.
 DEADLINE_SECONDS = 5
@@ -89,10 +90,12 @@ class Scene:
         self.user = User("", {})
         self.environment = _environment(directory, simulator, owner, backends)
         self._started: list[Service] = []
+        self._ports = ExitStack()
 
     async def start(self, **overrides: str) -> Service:
         """Start a process of the service, without waiting for it; it ends with the drill."""
-        service = await Service.start(self.directory, {**self.environment, **overrides})
+        port = self._ports.enter_context(kept_port())
+        service = await Service.start(self.directory, {**self.environment, **overrides}, port)
         self._started.append(service)
         return service
 
@@ -165,6 +168,7 @@ class Scene:
     async def close(self) -> None:
         """Stop every process of the service."""
         await asyncio.gather(*(service.stop() for service in self._started))
+        self._ports.close()
 
     async def _request(self, method: str, url: str, **options: Any) -> Answer:
         started = time.monotonic()

@@ -265,14 +265,6 @@ def write_policy(directory: Path, models: str = "") -> None:
     (directory / "plans.toml").write_text(PLANS_TOML, encoding="utf-8")
 
 
-def free_port() -> int:
-    """A port where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def chat(text: str = "one two", model: str = "offline/echo", **rest: Any) -> dict[str, Any]:
     """The body of a chat completion."""
     return {"model": model, "messages": [{"role": "user", "content": text}], **rest}

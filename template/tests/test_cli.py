@@ -12,7 +12,8 @@ from app.auth.users import Users
 from app.db.revisions import pending
 from app.settings import Settings
 from tests.fixtures.service import Run
-from tests.support import Service, User, chat, error_of, free_port, unique
+from tests.ports import kept_port
+from tests.support import Service, User, chat, error_of, unique
 
 CHAT = "/v1/chat/completions"
 
@@ -165,9 +166,9 @@ async def test_ask_tells_what_the_service_refuses(run: Run, service: Service) ->
 
 
 async def test_ask_when_nothing_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    monkeypatch.setenv("PORT", str(port))
-    result = await run("ask", "one")
+    with kept_port() as port:
+        monkeypatch.setenv("PORT", str(port))
+        result = await run("ask", "one")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Nothing answers at http://127.0.0.1:{port}/; start it")
 

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,22 @@ import httpx2
 import pytest
 
 from app import wiring
-from tests.support import PATIENCE_SECONDS, ROOT, environment, eventually, free_port
+from tests.ports import kept_port
+from tests.support import PATIENCE_SECONDS, ROOT, environment, eventually
 
 Environment = dict[str, str]
 
 
 @pytest.fixture
-def chosen(settings: dict[str, Any]) -> Environment:
-    """The environment of a process that serves on a free port."""
-    return {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        **environment(settings),
-        "PORT": str(free_port()),
-    }
+def chosen(settings: dict[str, Any]) -> Iterator[Environment]:
+    """The environment of a process that serves on a port of its own."""
+    with kept_port() as port:
+        yield {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            **environment(settings),
+            "PORT": str(port),
+        }
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from app.db.tables import attempts, predictions
 from tests.fixtures.service import Start
+from tests.ports import kept_port
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator
 from tests.simulator.wiring import FORMATS
@@ -23,7 +24,6 @@ from tests.support import (
     User,
     environment,
     eventually,
-    free_port,
     said,
     sse,
 )
@@ -38,6 +38,13 @@ MODELS = [
 
 
 @pytest.fixture
+def port() -> Iterator[int]:
+    """Where the process serves."""
+    with kept_port() as port:
+        yield port
+
+
+@pytest.fixture
 async def user(start: Start) -> User:
     """Somebody in the database of the process; the service that made them has stopped."""
     service = await start()
@@ -48,10 +55,9 @@ async def user(start: Start) -> User:
 
 @pytest.fixture
 async def process(
-    user: User, settings: dict[str, Any], tmp_path: Path
+    user: User, settings: dict[str, Any], tmp_path: Path, port: int
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, httpx2.AsyncClient]]:
     """The process, ready, and a client of it."""
-    port = free_port()
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app", "serve"),
         cwd=tmp_path,
