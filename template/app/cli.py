@@ -70,7 +70,8 @@ def doctor(
 ) -> None:
     """Check environment, policy files, provider keys, database, migrations and limiter.
 
-    In production also: separate keys, replicas, budget, and whether a commit outlives a power loss.
+    Warns of what is stopped, and of users whose plan is gone. In production also: separate keys,
+    replicas, budget, and whether a commit outlives a power loss.
     """
     findings = examine(production=production)
     lines = [f"{f.mark} {f.check}{': ' * bool(f.advice)}{f.advice}" for f in findings]
@@ -123,6 +124,12 @@ async def set_plan(session: Session, email: Email, plan: Plan) -> None:
 async def disable(session: Session, email: Email) -> None:
     """End all access of a user; records stay."""
     await _change(session, email, disabled=True)
+
+
+@command(users)
+async def enable(session: Session, email: Email) -> None:
+    """Let a user in again who was disabled."""
+    await _change(session, email, disabled=False)
 
 
 async def _change(session: Session, email: str, **values: Any) -> None:

@@ -7,11 +7,16 @@ from itertools import combinations
 from typing import NamedTuple
 
 from pydantic import SecretStr
+from sqlalchemy import select
 
 from app import wiring
+from app.admin.stops import Stops
+from app.db.engine import Database
 from app.db.revisions import pending
+from app.db.tables import users
 from app.errors import ServiceError, StartError
 from app.main import open_policy, open_providers
+from app.policy import load as load_policy
 from app.providers.http import open_session
 from app.settings import Settings, load
 
@@ -82,7 +87,7 @@ async def _examine(settings: Settings) -> list[Finding]:
         ]
         if settings.production:
             checks.append(await _check("durability", durable))
-        return checks
+        return [*checks, *await _attention(settings, database)]
 
 
 async def _policy(settings: Settings) -> list[Finding]:
@@ -104,6 +109,32 @@ async def _policy(settings: Settings) -> list[Finding]:
         if model.prices_are_old:
             advice = f"checked on {model.prices_checked}; compare it with the provider's list"
             findings.append(Finding(f"price of {model.id}", "warning", advice))
+    return findings
+
+
+async def _attention(settings: Settings, database: Database) -> list[Finding]:
+    """What the tables say that somebody should look at, where there are tables."""
+    try:
+        stopped = await Stops(database, None).all()
+        used = await database.fetch(
+            select(users.c.plan).where(users.c.disabled_at.is_(None)).distinct()
+        )
+        known = load_policy(settings.policy_dir).plans
+    except (ServiceError, StartError):
+        return []  # Told already.
+    findings = [
+        Finding(
+            f"{row.target} is {row.kind}",
+            "warning",
+            f"{row.reason}; lift it: python -m app start {row.target}",
+        )
+        for row in stopped
+    ]
+    for plan in sorted({row.plan for row in used} - set(known)):
+        advice = (
+            "users have it and plans.toml does not: they are refused; python -m app users set-plan"
+        )
+        findings.append(Finding(f"plan {plan}", "warning", advice))
     return findings
 
 

@@ -133,6 +133,8 @@ async def test_a_person_reads_dollars_and_caps(service: Service, user: User, run
     ]
     (line,) = (await run("usage", "--group-by", "outcome")).stdout.splitlines()[2:]
     assert line.startswith(f"{today}  running  1 requests")
+    (line,) = (await run("usage", "--group-by", "user")).stdout.splitlines()[2:]
+    assert line.startswith(f"{today}  {user.email}  1 requests")
     uncapped = await run("usage", "--user", user.email)
     assert "there is no cap" in uncapped.stdout
 

@@ -97,10 +97,13 @@ async def test_a_disabled_user_may_nothing_from_then_on(run: Run, service: Servi
     assert (await run("users", "disable", "--email", user["email"])).exit_code == 0
     assert error_of(await _ask(service, user)) == (401, "invalid_credentials", None)
     assert await service.rows_count() == 2
+    assert (await run("users", "enable", "--email", user["email"])).exit_code == 0
+    assert (await _ask(service, user)).status_code == 200
 
 
 @pytest.mark.parametrize(
-    "words", [["set-role", "--role", "admin"], ["set-plan", "--plan", "few"], ["disable"]]
+    "words",
+    [["set-role", "--role", "admin"], ["set-plan", "--plan", "few"], ["disable"], ["enable"]],
 )
 async def test_an_unknown_user_is_named(run: Run, words: list[str]) -> None:
     result = await run("users", *words, "--email", "nobody@example.com")

@@ -13,6 +13,7 @@ from app.cli import app
 from app.db.engine import Database
 from app.errors import LimiterUnavailable
 from app.settings import Settings
+from tests.fixtures.service import Run
 from tests.support import CHECKED, CREDENTIALS, SECRET_KEY, environment
 
 
@@ -116,6 +117,26 @@ async def test_missing_keys_are_a_warning_and_old_prices_too(
     (old,) = [name for name in findings if name.startswith("price of ")]
     assert findings[old][0] == "warning"
     assert "2020-01-01" in findings[old][1]
+
+
+async def test_what_is_stopped_and_a_plan_that_is_gone_are_warnings(
+    run: Run, policy_dir: Path
+) -> None:
+    await run("stop", "model:offline/echo", "--reason", "too many refusals")
+    await run("users", "create", "--email", "jane@example.com", "--plan", "few")
+    await run("users", "create", "--email", "joe@example.com", "--plan", "many")
+    plans = policy_dir / "plans.toml"
+    kept = [line for line in plans.read_text("utf-8").splitlines() if not line.startswith("many ")]
+    plans.write_text("\n".join(kept), encoding="utf-8")
+    code, findings = await _examine()
+    assert code == 0
+    verdict, advice = findings["model:offline/echo is stopped"]
+    assert (verdict, advice.partition(";")[0]) == ("warning", "too many refusals")
+    assert advice.endswith("python -m app start model:offline/echo")
+    gone = [name for name in findings if name.startswith("plan ")]
+    assert [(name, findings[name][0]) for name in gone] == [("plan many", "warning")]
+    await run("users", "disable", "--email", "joe@example.com")
+    assert "plan many" not in (await _examine())[1]
 
 
 @pytest.fixture

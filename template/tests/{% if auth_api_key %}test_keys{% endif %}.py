@@ -292,6 +292,13 @@ async def test_limits_of_a_key_are_shown_and_checked(client: httpx2.AsyncClient,
     assert error_of(response) == (422, "invalid_request", name)
 
 
+async def test_a_disabled_user_gets_no_key_that_would_not_work(run: Run, user: User) -> None:
+    await run("users", "disable", "--email", user.email)
+    refused = await run("keys", "create", "--email", user.email)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"{user.email} is disabled" in refused.stderr
+
+
 async def test_a_limited_key_from_the_command_line(run: Run, service: Service, user: User) -> None:
     options = [f"--{name.replace('_', '-')}" for name in Allowance._fields]
     given = [word for option in options for word in (option, "3")]

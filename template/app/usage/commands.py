@@ -1,12 +1,15 @@
 """`python -m app usage`."""
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
+from sqlalchemy import select
 
 from app.auth.users import Users
 from app.command import Json, Session, show
+from app.db.tables import users
 from app.policy import NANO, load
 from app.usage.report import GroupBy, Report, days_of
 from app.usage.schemas import Period, UsageReport
@@ -32,13 +35,22 @@ async def usage(
         found = await report.of_user(row.id, row.plan, days, group_by)
     else:
         found = await report.of_service(days, group_by)
-    show(found.model_dump(mode="json", exclude_unset=True), as_json, _text(found))
+    emails = {} if as_json else await _emails(session, found)
+    show(found.model_dump(mode="json", exclude_unset=True), as_json, _text(found, emails))
 
 
-def _text(report: UsageReport) -> str:
+async def _emails(session: Session, report: UsageReport) -> Mapping[str, str]:
+    """The addresses of the users in a report, by their ids."""
+    ids = {line.user_id for line in report.data if line.user_id}
+    query = select(users.c.id, users.c.email).where(users.c.id.in_(ids))
+    return {row.id: row.email for row in await session.database.fetch(query)}
+
+
+def _text(report: UsageReport, emails: Mapping[str, str]) -> str:
     lines = [_spent("Today", report.day), _spent("This month", report.month)]
     for line in report.data:
-        of = line.user_id or line.model or line.outcome or "running"
+        user = line.user_id and emails.get(line.user_id, line.user_id)
+        of = user or line.model or line.outcome or "running"
         tokens = f"{line.input_tokens} + {line.output_tokens} tokens"
         cost = _usd(line.cost_nano_usd)
         lines.append(f"{line.date}  {of}  {line.requests} requests  {tokens}  {cost}")

@@ -9,6 +9,7 @@ from app.auth.api_key.schemas import MOST, MOST_NANO_USD, ApiKey, CreatedKey
 from app.auth.principal import Allowance, Scope
 from app.auth.users import Users
 from app.command import Json, Session, command, show
+from app.errors import Conflict
 
 app = typer.Typer(name="keys", help="API keys of users.", no_args_is_help=True)
 Rate = Annotated[int | None, typer.Option(min=1, max=MOST, help="Of this key alone.")]
@@ -31,6 +32,10 @@ async def create(
 ) -> None:
     """Make a key and show it, this once."""
     user = await Users(session.database).find(email)
+    if user.disabled_at is not None:
+        raise Conflict(
+            f"{user.email} is disabled, and no key would work; users enable comes first."
+        )
     scopes = scope or [Scope.GENERATE, Scope.READ]
     limits = Allowance(
         requests_per_minute,
