@@ -8,9 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from app.db import postgres as database
+from app.db.engine import Query
 from app.db.postgres import PostgresDatabase, url_of
 from app.errors import DatabaseUnavailable, StartError
 from tests.backends import postgres
@@ -173,6 +174,22 @@ async def test_a_commit_that_could_be_lost_is_told(
     weakness = await opened.weakness()
     assert weakness is not None
     assert "synchronous_commit" in weakness
+
+
+async def test_a_connection_that_breaks_past_sqlalchemy_is_replaced(
+    opened: PostgresDatabase,
+) -> None:
+    def die(connection: Connection) -> None:
+        suicide = text("SELECT pg_terminate_backend(pg_backend_pid())")
+        opened.write_last(connection, [Query(suicide)])
+
+    def ask(connection: Connection) -> Any:
+        return opened.read(connection, [Query(text("SELECT 1 AS one"))])[0][0].one
+
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailable):
+            await opened.transact(die)
+        assert await opened.transact(ask) == 1
 
 
 async def test_broken_connections_are_replaced(

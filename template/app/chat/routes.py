@@ -2,13 +2,13 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.api import Asking, answer, asking, takes
+from app.api import Asking, DirectRoute, answer, asking, takes
 from app.auth.dependencies import ERRORS
 from app.chat.schemas import ChatRequest
 from app.chat.stream import ChatStream
 from app.guard.pipeline import Guard
 
-router = APIRouter(tags=["generations"], responses=ERRORS)
+router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)
 
 
 @router.post("/v1/chat/completions", openapi_extra=takes(ChatRequest))

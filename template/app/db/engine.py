@@ -4,8 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import (
     URL,
@@ -30,6 +29,13 @@ FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
 
 Result = TypeVar("Result")
 Work = Callable[[Connection], Result]
+
+
+class Query(NamedTuple):
+    """A statement, and the rows that stand in it (see `Database.rows`)."""
+
+    statement: Executable
+    rows: Sequence[Mapping[str, Any]] = ()
 
 
 class Database(ABC):
@@ -120,8 +126,15 @@ class Database(ABC):
         """Whether it is there, and only others kept a lock for too long: to try again helps."""
 
     @abstractmethod
-    def unread(self, connection: Connection) -> AbstractContextManager[None]:
-        """Within it, statements are sent without waiting for what they return, which is nothing."""
+    def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
+        """The rows of each query, with its columns as attributes.
+
+        They are executed in order; where a server is asked, it is asked once.
+        """
+
+    @abstractmethod
+    def write_last(self, connection: Connection, queries: Sequence[Query]) -> None:
+        """Execute in order what a transaction ends with, and commit; as `read`, in one go."""
 
     async def close(self) -> None:
         """Close every connection, when what runs has ended."""

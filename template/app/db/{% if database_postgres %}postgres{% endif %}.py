@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 from psycopg.errors import LockNotAvailable
+from psycopg.rows import namedtuple_row
 from pydantic_core import to_json
 from sqlalchemy import (
     JSON,
@@ -28,11 +29,12 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from app.db.engine import Database, Result, Work
+from app.db.engine import Database, Query, Result, Work
 from app.db.tables import Json
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import Settings
 
+Driver = psycopg.Connection[Any]
 SCHEMA = "app"
 WRITERS = 3
 # Off, a commit is answered before it outlives a power loss.
@@ -54,6 +56,7 @@ class PostgresDatabase(Database):
             connect_args={"prepare_threshold": None, "connect_timeout": CONNECT_SECONDS},
             execution_options={"schema_translate_map": {None: SCHEMA}},
         )
+        self._texts: dict[Executable, tuple[str, Mapping[str, Any]]] = {}
 
     async def weakness(self) -> str | None:
         off = [name for name in DURABLE if (await self.fetch(text(f"SHOW {name}")))[0][0] == "off"]
@@ -86,16 +89,50 @@ class PostgresDatabase(Database):
         cause = error.__cause__
         return isinstance(cause, DBAPIError) and isinstance(cause.orig, LockNotAvailable)
 
+    def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
+        with self._pipeline(connection) as driver:
+            cursors = [self._send(driver, query) for query in queries]
+        return [cursor.fetchall() for cursor in cursors]
+
+    def write_last(self, connection: Connection, queries: Sequence[Query]) -> None:
+        with self._pipeline(connection) as driver:
+            for query in queries:
+                self._send(driver, query)
+            # The driver's own commit waits for good where more was sent than the socket takes at
+            # once: it only reads, while the server waits for the rest.
+            driver.execute("COMMIT")
+
     @contextmanager
-    def unread(self, connection: Connection) -> Iterator[None]:
+    def _pipeline(self, connection: Connection) -> Iterator[Driver]:
+        """The driver's connection, past SQLAlchemy, which would wait for each statement's end.
+
+        What is sent within it fails, or is done, at its end.
+        """
         driver: Any = connection.connection.driver_connection
         try:
             with driver.pipeline():
-                yield
-        except psycopg.Error as error:  # What is sent together fails together, past SQLAlchemy.
+                yield driver
+        except psycopg.Error as error:
             raise DBAPIError.instance(
                 None, None, error, psycopg.Error, hide_parameters=True, dialect=self._engine.dialect
             ) from error
+
+    def _send(self, driver: Driver, query: Query) -> psycopg.Cursor[Any]:
+        text, parameters = self._compiled(query.statement)
+        rows = to_json(query.rows).decode()
+        return driver.cursor(row_factory=namedtuple_row).execute(text, {**parameters, "rows": rows})
+
+    def _compiled(self, statement: Executable) -> tuple[str, Mapping[str, Any]]:
+        """A statement as the driver takes it; compiled once, as that takes longer than it."""
+        if statement not in self._texts:
+            clause: Any = statement
+            compiled = clause.compile(
+                dialect=self._engine.dialect,
+                schema_translate_map={None: SCHEMA},
+                render_schema_translate=True,
+            )
+            self._texts[statement] = str(compiled), compiled.params
+        return self._texts[statement]
 
     async def transact_as(self, role: str, work: Work[Result]) -> Result:
         """As `transact`, acting as the database's `role` until the end of the transaction."""

@@ -6,7 +6,7 @@ import fcntl
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.db.engine import Database
+from app.db.engine import Database, Query
 from app.db.tables import Json
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import ROOT, Settings
@@ -95,8 +95,12 @@ class SqliteDatabase(Database):
         # Who waits for the file's lock is served before `busy_timeout`, or not at all.
         return False
 
-    def unread(self, connection: Connection) -> AbstractContextManager[None]:
-        return nullcontext()
+    def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
+        return [self.execute_rows(connection, *query).all() for query in queries]
+
+    def write_last(self, connection: Connection, queries: Sequence[Query]) -> None:
+        for query in queries:
+            self.execute_rows(connection, *query)
 
 
 def _now() -> int:

@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.api import Asking, answer, asking, takes
+from app.api import Asking, DirectRoute, answer, asking, takes
 from app.auth.dependencies import ERRORS
 from app.embeddings.schemas import EmbeddingRequest
 from app.guard.pipeline import Guard
 
-router = APIRouter(tags=["generations"], responses=ERRORS)
+router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)
 
 
 @router.post("/v1/embeddings", openapi_extra=takes(EmbeddingRequest))

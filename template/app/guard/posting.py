@@ -6,7 +6,7 @@ many entries share them.
 """
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -25,11 +25,11 @@ from sqlalchemy import (
     update,
 )
 
-from app.db.engine import Database
-from app.db.tables import accounts, alerts, attempts, policies, predictions, stops
+from app.db.engine import Database, Query
+from app.db.tables import accounts, alerts, attempts, policies, predictions, stops, utc_now
 from app.guard.budget import Key, Sheet, periods
 from app.guard.decisions import Held, Result, State, Turn
-from app.guard.entries import Closing, Entry, Keeping, Opening, Values
+from app.guard.entries import Closing, Entry, Keeping, Values
 
 OPENED_PREDICTION = (
     *("id", "user_id", "request_id", "idempotency_key", "kind", "model", "provider", "status"),
@@ -47,6 +47,10 @@ CLOSED_PREDICTION = (
     *("output_tokens", "microseconds", "cost_nano_usd", "latency_ms", "finished_at"),
 )
 SUMS = ("spent_nano_usd", "reserved_nano_usd")
+
+
+Sums = dict[Key, tuple[int, int]]
+"""What accounts have spent and reserved."""
 
 
 class Statements(NamedTuple):
@@ -69,35 +73,47 @@ class Posting:
 
     def write(self, connection: Connection, entries: Sequence[Entry]) -> list[Result]:
         """What became of each entry: None, or why it was refused."""
-        state = _state(connection.execute(self._sql.lock).all())
-        held = self._read_held(connection, entries)
-        sheet = Sheet(self._read_sums(connection, _keys(entries, held, state)), self._percents)
+        state, held, sums = self._read(connection, entries)
+        sheet = Sheet(sums, self._percents)
         turn = Turn(state, state.version == self._version, held, sheet)
         results = [turn.take(entry) for entry in entries]
         self._write(connection, turn)
         return results
 
-    def _read_held(self, connection: Connection, entries: Sequence[Entry]) -> dict[str, Held]:
-        ids = [{"id": name} for name in map(_closed, entries) if name]
-        rows = self._database.execute_rows(connection, self._sql.held, ids) if ids else ()
-        return {row.id: Held._make(row[1:]) for row in rows}
+    def _read(
+        self, connection: Connection, entries: Sequence[Entry]
+    ) -> tuple[State, dict[str, Held], Sums]:
+        """What is known under the lock, the accounts of the likely keys in the same go."""
+        likely = _keys(entries, {}, utc_now().date().isoformat())
+        locked, found, summed = self._database.read(
+            connection,
+            [
+                Query(self._sql.lock),
+                Query(self._sql.held, [{"id": name} for name in map(_closed, entries) if name]),
+                self._sums(likely),
+            ],
+        )
+        state, held = _state(locked), {row.id: Held._make(row[1:]) for row in found}
+        keys = _keys(entries, held, state.now.date().isoformat())
+        if missed := [key for key in keys if key not in likely]:
+            summed = [*summed, *self._database.read(connection, [self._sums(missed)])[0]]
+        sums = {
+            (row.name, row.period): (row.spent_nano_usd, row.reserved_nano_usd) for row in summed
+        }
+        return state, held, sums
 
-    def _read_sums(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, tuple[int, int]]:
-        wanted = [{"name": name, "period": period} for name, period in keys]
-        rows = self._database.execute_rows(connection, self._sql.sums, wanted) if wanted else ()
-        return {(row.name, row.period): (row.spent_nano_usd, row.reserved_nano_usd) for row in rows}
+    def _sums(self, keys: Iterable[Key]) -> Query:
+        return Query(self._sql.sums, [{"name": name, "period": period} for name, period in keys])
 
     def _write(self, connection: Connection, turn: Turn) -> None:
+        _insert_new(connection, alerts, "id", turn.alerts())
+        _insert_new(connection, stops, "target", turn.quarantined, stops.c.kind == "quarantined")
         for (name, period), account in turn.sheet.changes():
             sums = dict(zip(SUMS, (account.spent, account.reserved), strict=True))
             row = {"name": name, "period": period, **sums}
             turn.rows["insert_account" if account.was is None else "update_account"].append(row)
-        with self._database.unread(connection):
-            for name, statement in self._sql.writing.items():
-                if turn.rows[name]:
-                    self._database.execute_rows(connection, statement, turn.rows[name])
-        _insert_new(connection, alerts, "id", turn.alerts())
-        _insert_new(connection, stops, "target", turn.quarantined, stops.c.kind == "quarantined")
+        writing = [Query(sql, turn.rows[name]) for name, sql in self._sql.writing.items()]
+        self._database.write_last(connection, [query for query in writing if query.rows])
 
 
 def _state(rows: Sequence[Any]) -> State:
@@ -114,19 +130,19 @@ def _closed(entry: Entry) -> str | None:
     return entry.attempt["id"] if isinstance(entry, Closing) and entry.attempt else None
 
 
-def _keys(entries: Sequence[Entry], held: Mapping[str, Held], state: State) -> list[Key]:
-    """The accounts that the entries are about, each once."""
-    today = state.now.date().isoformat()
+def _keys(entries: Sequence[Entry], held: Mapping[str, Held], today: str) -> dict[Key, None]:
+    """The accounts that the entries are about, each once; of attempts that are not `held`, those
+    that they count against if they were opened today.
+    """
     keys: dict[Key, None] = {}
     for entry in entries:
-        if isinstance(entry, Opening):
-            names, day = [cap.account for cap in entry.caps], today
-        elif attempt := held.get(_closed(entry) or ""):
+        if attempt := held.get(_closed(entry) or ""):
             names, day = attempt.accounts, attempt.day
         else:
-            continue
+            caps = () if isinstance(entry, Keeping) else entry.caps
+            names, day = [cap.account for cap in caps], today
         keys |= dict.fromkeys((name, period) for name in names for period in periods(day))
-    return list(keys)
+    return keys
 
 
 @cache
