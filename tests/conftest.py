@@ -13,9 +13,15 @@ import working_tree
 import yaml
 from combinations import COMBINATIONS, Combination
 from github_server import Repository, serving
+from locking import alone
 from working_tree import ROOT, copy_template
 
 BASE_ANSWERS = yaml.safe_load((ROOT / "tests/answers.yml").read_text(encoding="utf-8"))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, as drills and hosts' tests wait half of their time."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,9 +54,17 @@ def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
 
 
 @pytest.fixture(scope="session")
-def trees(render: Render) -> dict[Combination, Path]:
-    """Render every combination once. Tests only read these."""
-    return {combination: render(**combination.answers) for combination in COMBINATIONS}
+def trees(template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Combination, Path]:
+    """Render every combination once, for all workers together. Tests only read these."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trees"
+    shared.mkdir(exist_ok=True)
+    made = {combination: shared / str(combination) for combination in COMBINATIONS}
+    for combination, tree in made.items():
+        with alone(tree.with_name(f"{combination}.lock")):
+            if not tree.exists():
+                working_tree.render(template, tree, BASE_ANSWERS | combination.answers)
+    return made
 
 
 @pytest.fixture

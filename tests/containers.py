@@ -1,6 +1,5 @@
 """Build images without Docker or a registry, and run what is in them as a host would."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from locking import alone
 from ports import kept_port
 from working_tree import ROOT
 
@@ -195,8 +195,7 @@ def _buildah(*arguments: str) -> str:
 def _ensure_base(name: str) -> None:
     """Make the stand-in once, under the name of the real base, for all processes that want it."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(CACHE / "lock"):
         if name in _buildah("images", "--format={{.Name}}:{{.Tag}}").split():
             return
         subprocess.run(shlex.split(MAKE_BASE), cwd=CACHE, check=True)

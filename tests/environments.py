@@ -1,12 +1,12 @@
 """Virtual environments that tests share, each made once."""
 
-import fcntl
 import hashlib
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from locking import alone
 from working_tree import ROOT
 
 
@@ -16,8 +16,7 @@ def environment_with(requirements: Iterable[str]) -> Path:
     name = hashlib.sha256(f"{sys.version}\n{wanted}".encode()).hexdigest()[:16]
     environment = ROOT / "build" / "environments" / name
     environment.parent.mkdir(parents=True, exist_ok=True)
-    with environment.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(environment.with_suffix(".lock")):
         ready = environment / "requirements.txt"
         if not ready.exists():
             uv = [sys.executable, "-m", "uv"]

@@ -15,6 +15,10 @@ from pydantic import SecretStr
 from sqlalchemy import Executable, Row, select
 
 from app import wiring as app_wiring
+from app.auth.principal import Role
+from app.auth.users import Users
+from app.db.audit import COMMAND_LINE
+from app.db.engine import Database
 from app.db.tables import attempts
 from app.settings import Settings
 from drill import policy
@@ -117,13 +121,14 @@ class Scene:
         """Run a command of the service's own command line."""
         return await command(self.directory, self.environment, *words)
 
-    async def create_user(self, plan: str, name: str = "", role: str = "user") -> User:
+    async def create_user(self, plan: str, name: str = "", role: Role = Role.USER) -> User:
         """A new user of a plan; each process has seen the credential once."""
         email = f"{name or secrets.token_hex(6)}@example.com"
-        options = ("--email", email, "--plan", plan, "--role", role, "--json")
-        made = await self.command("users", "create", *options)
-        header = app_wiring.auth.authorization(email, made["credential"])
-        user = User(made["id"], {"Authorization": header})
+        async with self._database() as (settings, database):
+            made = await Users(database).create(email, role, plan, COMMAND_LINE)
+            secret = await app_wiring.auth.create_credential(settings, database, made.id)
+        header = app_wiring.auth.authorization(email, secret)
+        user = User(made.id, {"Authorization": header})
         for service in self.services:
             await self.get(service, "/v1/me", user)
         return user
@@ -157,18 +162,24 @@ class Scene:
 
     async def fetch(self, statement: Executable) -> Sequence[Row[Any]]:
         """Read the service's tables, on a connection of its own."""
-        url = self.environment["DATABASE_URL"]
-        settings = Settings(_env_file=None, environment="test", database_url=url)
-        database = app_wiring.database.open_database(settings)
-        try:
+        async with self._database() as (_, database):
             return await database.fetch(statement)
-        finally:
-            await database.close()
 
     async def close(self) -> None:
         """Stop every process of the service."""
         await asyncio.gather(*(service.stop() for service in self._started))
         self._ports.close()
+
+    @asynccontextmanager
+    async def _database(self) -> AsyncIterator[tuple[Settings, Database]]:
+        """The service's database, on connections of the drill's own."""
+        url = self.environment["DATABASE_URL"]
+        settings = Settings(_env_file=None, environment="test", database_url=url)
+        database = app_wiring.database.open_database(settings)
+        try:
+            yield settings, database
+        finally:
+            await database.close()
 
     async def _request(self, method: str, url: str, **options: Any) -> Answer:
         started = time.monotonic()
