@@ -19,11 +19,6 @@ from working_tree import ROOT, copy_template
 BASE_ANSWERS = yaml.safe_load((ROOT / "tests/answers.yml").read_text(encoding="utf-8"))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, as drills and hosts' tests wait half of their time."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes minutes: at the end, no core is to wait for another's long test."""
     items.sort(key=_minutes, reverse=True)
