@@ -7,8 +7,6 @@ PYTHON ?= python3
 export UV_SYSTEM_CERTS ?= true
 BIN := .venv/bin
 TOOLS := .venv/installed
-# One more than there are cores: drills and those who wait for an image do so half of their time.
-WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 help: ## Say what each verb does
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,7 +17,7 @@ demo: $(TOOLS) ## Render, install and start a service, ask it a question, serve 
 	@$(BIN)/python scripts/demo.py
 
 test: $(TOOLS) ## Prove everything, every combination of answers included
-	$(BIN)/pytest -n $(WORKERS) --dist load --maxschedchunk 1 --cov
+	$(BIN)/pytest -n auto --dist worksteal --cov
 
 test-quick: $(TOOLS) ## Prove what can be proven in two minutes: all but running services
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow"

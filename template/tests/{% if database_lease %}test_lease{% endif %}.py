@@ -13,7 +13,7 @@ from app import wiring
 from app.db import lease
 from app.db.engine import Database
 from app.db.lease import alone, leases
-from app.errors import StartError
+from app.errors import DatabaseUnavailable, StartError
 from app.settings import Settings
 from tests.fixtures.service import Start
 from tests.support import Service, chat, eventually
@@ -118,6 +118,33 @@ async def test_a_lease_is_renewed_while_it_is_held(
         later = await _row(database)
         assert later
         assert later.holder == first.holder
+
+
+async def test_a_renewal_that_failed_is_tried_again_at_once(
+    chosen: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that was gone for longer than the lease: who serves must not serve without it."""
+    take, failed = lease._take, asyncio.Event()
+
+    async def fail_once(database: Database, holder: str) -> bool:
+        if failed.is_set():
+            return await take(database, holder)
+        failed.set()
+        monkeypatch.setattr(lease, "RENEWAL_SECONDS", 3600)
+        raise DatabaseUnavailable("It is gone.")
+
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
+    async with alone(chosen, database):
+        monkeypatch.setattr(lease, "_take", fail_once)
+        await failed.wait()
+        first = await _row(database)
+        assert first
+
+        async def renewed() -> bool:
+            later = await _row(database)
+            return later is not None and later.until > first.until
+
+        await eventually(renewed)
 
 
 async def test_who_lost_the_lease_stops(

@@ -74,13 +74,19 @@ async def _take(database: Database, holder: str) -> bool:
 
 
 async def _renew(database: Database, holder: str) -> None:
+    pause = RENEWAL_SECONDS
     while True:
-        await asyncio.sleep(RENEWAL_SECONDS)
-        # Without the database nothing is generated, so that a lease may lapse meanwhile.
-        with suppress(DatabaseUnavailable):
-            if not await _take(database, holder):
-                log(logging.CRITICAL, "Another process took over; this one stops")
-                os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(pause)
+        try:
+            kept = await _take(database, holder)
+        except DatabaseUnavailable:
+            # Nothing is generated meanwhile; once it is back, the lease may have lapsed.
+            pause = INTERVAL_SECONDS
+            continue
+        pause = RENEWAL_SECONDS
+        if not kept:
+            log(logging.CRITICAL, "Another process took over; this one stops")
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _give_back(database: Database, holder: str) -> None:
