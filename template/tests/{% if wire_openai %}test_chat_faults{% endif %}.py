@@ -207,7 +207,8 @@ async def test_when_the_client_leaves_the_provider_is_left_too(
 ) -> None:
     service.simulator.inject(Fault(kind="stall"))
     async with client.stream("POST", CHAT, json=chat(model=model, stream=True)) as response:
-        await anext(response.aiter_lines())
+        lines = response.aiter_lines()  # kept, as the connection goes with it
+        await anext(lines)
         assert (await service.attempt()).state == "reserved"
     assert await eventually(service.upstream_was_left)
     await eventually(service.is_settled)
