@@ -48,6 +48,21 @@ async def _lapse(database: Database) -> None:
     await database.transact(lambda connection: connection.execute(statement))
 
 
+async def _expect_renewal(database: Database) -> None:
+    """Who holds the lease holds it for longer in a moment."""
+    first = await _row(database)
+    assert first
+
+    async def renewed() -> bool:
+        later = await _row(database)
+        return later is not None and later.until > first.until
+
+    await eventually(renewed)
+    later = await _row(database)
+    assert later
+    assert later.holder == first.holder
+
+
 async def test_a_second_holder_is_refused(chosen: Settings, database: Database) -> None:
     async with alone(chosen, database):
         started = time.monotonic()
@@ -107,17 +122,7 @@ async def test_a_lease_is_renewed_while_it_is_held(
 ) -> None:
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
     async with alone(chosen, database):
-        first = await _row(database)
-        assert first
-
-        async def renewed() -> bool:
-            later = await _row(database)
-            return later is not None and later.until > first.until
-
-        await eventually(renewed)
-        later = await _row(database)
-        assert later
-        assert later.holder == first.holder
+        await _expect_renewal(database)
 
 
 async def test_a_renewal_that_failed_is_tried_again_at_once(
@@ -137,14 +142,7 @@ async def test_a_renewal_that_failed_is_tried_again_at_once(
     async with alone(chosen, database):
         monkeypatch.setattr(lease, "_take", fail_once)
         await failed.wait()
-        first = await _row(database)
-        assert first
-
-        async def renewed() -> bool:
-            later = await _row(database)
-            return later is not None and later.until > first.until
-
-        await eventually(renewed)
+        await _expect_renewal(database)
 
 
 async def test_who_lost_the_lease_stops(
