@@ -121,11 +121,11 @@ class Scene:
         """Run a command of the service's own command line."""
         return await command(self.directory, self.environment, *words)
 
-    async def create_user(self, plan: str, name: str = "", role: Role = Role.USER) -> User:
+    async def create_user(self, plan: str, name: str = "") -> User:
         """A new user of a plan; each process has seen the credential once."""
         email = f"{name or secrets.token_hex(6)}@example.com"
         async with self._database() as (settings, database):
-            made = await Users(database).create(email, role, plan, COMMAND_LINE)
+            made = await Users(database).create(email, Role.USER, plan, COMMAND_LINE)
             secret = await app_wiring.auth.create_credential(settings, database, made.id)
         header = app_wiring.auth.authorization(email, secret)
         user = User(made.id, {"Authorization": header})
