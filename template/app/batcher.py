@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MOST_AT_ONCE = 256
+BITS = 10
 
 
 class Batcher(Generic[Item, Result]):
@@ -36,9 +37,22 @@ class Batcher(Generic[Item, Result]):
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._runner: asyncio.Task[None] | None = None
 
-    async def submit(self, item: Item) -> Result:
-        """The result of `item`. An item is handled even when its caller stops waiting."""
-        return await self.enqueue(item)
+    async def submit(self, item: Item, seconds: float | None = None) -> Result:
+        """The result of `item`. An item is handled even when its caller stops waiting.
+
+        Raises `TimeoutError` after `seconds`. They are waited for bit by bit: what came while this
+        process was busy with other callers is then still seen, and not held against who was asked.
+        """
+        future = self.enqueue(item)
+        if seconds is None:
+            return await future
+        try:
+            for _ in range(BITS):
+                if (await asyncio.wait([future], timeout=seconds / BITS))[0]:
+                    return future.result()
+            raise TimeoutError
+        finally:
+            future.cancel()
 
     def enqueue(self, item: Item) -> asyncio.Future[Result]:
         """As `submit`, for who need not wait."""

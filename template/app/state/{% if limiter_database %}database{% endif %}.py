@@ -200,8 +200,7 @@ class DatabaseLimiter:
         if not step.names:
             return NOTHING
         with _faults():
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                return await self._batcher.submit(step)
+            return await self._batcher.submit(step, PATIENCE_SECONDS)
 
     def _abandoned(self, step: Step, admission: Admission) -> None:
         """Give back what was taken for somebody who left meanwhile."""

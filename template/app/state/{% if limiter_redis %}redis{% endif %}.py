@@ -1,6 +1,5 @@
 """Limits in Redis, exact over every process and replica that shares it."""
 
-import asyncio
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -163,8 +162,7 @@ class RedisLimiter:
 
     async def _submit(self, step: Step) -> Admission:
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                return await self._batcher.submit(step)
+            return await self._batcher.submit(step, PATIENCE_SECONDS)
         except TimeoutError as error:
             raise _unavailable() from error
 
