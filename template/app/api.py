@@ -1,14 +1,13 @@
-"""What the routes share: how a request becomes a call, and how parts of answers look."""
+"""What the routes share: how a request becomes a call, and a generation an answer."""
 
-import datetime as dt
 import re
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from app.auth.dependencies import authenticate
@@ -19,31 +18,11 @@ from app.guard.generation import Call, Generation
 from app.guard.idempotency import Idempotency, Work
 from app.policy import Kind
 
-Time = Annotated[
-    dt.datetime,
-    PlainSerializer(lambda at: at.isoformat().replace("+00:00", "Z"), return_type=str),
-]
-"""ISO 8601 in UTC with `Z`."""
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
 PageSize = Annotated[int, Query(ge=1, le=100)]
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)
 NO_JSON = {"type": "json_invalid", "loc": ("body",), "msg": "no JSON"}
 LONGEST_KEY = 255
-Entry = TypeVar("Entry")
 Body = TypeVar("Body", bound=BaseModel)
-
-
-class RequestBody(BaseModel):
-    """A body whose unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Page(BaseModel, Generic[Entry]):
-    """A part of a list; `next_cursor` asks for the next one."""
-
-    data: list[Entry]
-    next_cursor: str | None
 
 
 class DirectRoute(APIRoute):

@@ -15,7 +15,7 @@ from app.db.engine import Database
 from app.db.revisions import pending
 from app.db.tables import users
 from app.errors import ServiceError, StartError
-from app.main import open_policy, open_providers
+from app.parts import open_policy, open_providers
 from app.policy import load as load_policy
 from app.providers.http import open_session
 from app.settings import Settings, load

@@ -1,18 +1,13 @@
 """Errors that reach a client: each class carries its HTTP status and code.
 
 All are rendered in OpenAI's shape, `{"error": {"message", "type", "code", "param"}}`, so that
-OpenAI's clients raise their own typed exceptions for them.
+OpenAI's clients raise their own typed exceptions for them. `handlers.py` sends them.
 """
 
 import logging
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
-
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 
 logger = logging.getLogger("app")
 
@@ -47,7 +42,7 @@ class ServiceError(Exception):
 
     def body(self) -> dict[str, dict[str, str | None]]:
         """The error in the shape of OpenAI's API."""
-        return _body(self.status, self.code, self.message, self.param)
+        return error_body(self.status, self.code, self.message, self.param)
 
 
 class InvalidCredentials(ServiceError):
@@ -132,21 +127,6 @@ class DeadlineExceeded(ServiceError):
 
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-# What Starlette and FastAPI raise themselves, in the service's words.
-FRAMEWORK_ERRORS = {
-    400: (422, "invalid_request", "The body could not be read; send valid JSON in UTF-8."),
-    404: (404, "not_found", "There is nothing at this address; see /docs."),
-    405: (405, "method_not_allowed", "This address does not take this method; see /docs."),
-    408: (408, "invalid_request", "The body took too long to arrive; send it again."),
-    413: (413, "body_too_large", "The body is over MAX_BODY_BYTES; send less."),
-}
-
-
-def install(app: FastAPI) -> None:
-    """Make `app` answer every error in one shape."""
-    app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _framework_error)
 
 
 def log_cause(error: ServiceError) -> None:
@@ -156,31 +136,9 @@ def log_cause(error: ServiceError) -> None:
         logger.warning("%s: %s", error.code, f"{type(cause).__name__}: {cause}" if cause else "-")
 
 
-async def _service_error(_: Request, error: Any) -> JSONResponse:
-    log_cause(error)
-    return JSONResponse(error.body(), error.status, error.headers)
-
-
-async def _validation_error(_: Request, error: Any) -> JSONResponse:
-    """Names the first wrong field and what is wrong with it, never the input itself."""
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"][1:])
-    code, message = "invalid_request", f"{path}: {first['msg']}."
-    if first["type"] == "extra_forbidden":
-        code, message = "unsupported_parameter", f"The parameter {path!r} is not supported."
-    elif first["type"] == "json_invalid" or not path:
-        path, message = "", "The body must be a JSON object (Content-Type: application/json)."
-    return JSONResponse(_body(422, code, message, path or None), 422)
-
-
-async def _framework_error(_: Request, error: Any) -> JSONResponse:
-    default = (error.status_code, "invalid_request", str(error.detail))
-    status, code, message = FRAMEWORK_ERRORS.get(error.status_code, default)
-    return JSONResponse(_body(status, code, message, None), status, error.headers)
-
-
-def _body(
+def error_body(
     status: int, code: str, message: str, param: str | None
 ) -> dict[str, dict[str, str | None]]:
+    """An error in the shape of OpenAI's API."""
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "code": code, "param": param}}

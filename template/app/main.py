@@ -3,14 +3,15 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
 from typing import Any
 
 import aiohttp
 from fastapi import FastAPI
 
-from app import errors, health, models, policy, settings, wiring
+from app import handlers, health, models, settings, wiring
 from app.admin import routes as admin
 from app.admin.stops import Stops
 from app.auth.users import Users
@@ -30,15 +31,14 @@ from app.guard.pipeline import Guard
 from app.guard.sweeper import Sweeper
 from app.guard.watch import Watch
 from app.guard.webhook import Webhook, signing_key
-from app.policy import Policy
+from app.parts import open_policy, open_providers
 from app.predictions import routes as predictions
 from app.predictions.records import Records
 from app.predictions.runner import Runner
-from app.providers.base import Provider
 from app.providers.http import open_session
 from app.sealing import Sealer
 from app.settings import Settings
-from app.signing import Signer
+from app.signing import secret_keys, signer
 from app.telemetry.logging import configure, log
 from app.telemetry.middleware import RequestMiddleware
 from app.usage import routes as usage
@@ -51,7 +51,7 @@ ROUTERS = (
     models.router,
     usage.router,
     admin.router,
-    *wiring.auth.ROUTERS,
+    *(import_module(name).router for name in wiring.auth.ROUTES),
     health.router,
     console.router,
 )
@@ -86,7 +86,7 @@ def create_app(given: Settings | None = None) -> FastAPI:
     app.state.settings = chosen
     # As they are: to include a router makes all of its routes again, for every application.
     app.router.routes += [route for router in ROUTERS for route in router.routes]
-    errors.install(app)
+    handlers.install(app)
     app.add_middleware(RequestMiddleware, max_body_bytes=chosen.max_body_bytes)
     return app
 
@@ -173,42 +173,7 @@ def _tell_crash(task: asyncio.Task[None]) -> None:
         log(logging.CRITICAL, "A background task crashed; restart the service", error=error)
 
 
-def open_providers(chosen: Settings, session: aiohttp.ClientSession) -> dict[str, Provider]:
-    """The chosen providers and the offline one, by name."""
-    opened: list[Provider] = [part.open_provider(chosen, session) for part in wiring.PROVIDERS]
-    return {provider.name: provider for provider in opened}
-
-
-def open_policy(chosen: Settings, providers: Mapping[str, Provider]) -> Policy:
-    """The policy files. Raises `StartError` when they are wrong or, in production, when a
-    provider that they use has no credential.
-    """
-    rules = policy.load(chosen.policy_dir)
-    used = {model.provider for model in rules.models.values()}
-    if unknown := used - set(providers):
-        raise StartError(
-            f"models.toml: {', '.join(sorted(unknown))} is no provider of this service; "
-            f"it has {', '.join(sorted(providers))}"
-        )
-    missing = [name for key in sorted(used) if (name := providers[key].missing())]
-    if missing and chosen.production:
-        raise StartError(
-            f"{', '.join(missing)}: not set, but models.toml offers models that need it. "
-            "Set it, or remove those models."
-        )
-    return rules
-
-
-def signer(chosen: Settings) -> Signer:
-    return Signer(*secret_keys(chosen))
-
-
 def open_webhook(chosen: Settings, session: aiohttp.ClientSession) -> Webhook | None:
     """Where alerts are posted, if anywhere."""
     url = chosen.alert_webhook_url.get_secret_value()
     return Webhook(session, url, signing_key(signer(chosen))) if url else None
-
-
-def secret_keys(chosen: Settings) -> tuple[str, str]:
-    """The key in use, and the one before, which may be empty."""
-    return chosen.secret_key.get_secret_value(), chosen.secret_key_previous.get_secret_value()

@@ -5,6 +5,8 @@ import binascii
 import hashlib
 import hmac
 
+from app.settings import Settings
+
 
 class Signer:
     """Signs with the first key and accepts every key (`SECRET_KEY`, then `SECRET_KEY_PREVIOUS`)."""
@@ -32,6 +34,15 @@ class Signer:
             if hmac.compare_digest(_mac(key, purpose, raw[9:])[:9], raw[:9]):
                 return raw[9:].decode()
         return None
+
+
+def signer(settings: Settings) -> Signer:
+    return Signer(*secret_keys(settings))
+
+
+def secret_keys(settings: Settings) -> tuple[str, str]:
+    """The key in use, and the one before, which may be empty."""
+    return settings.secret_key.get_secret_value(), settings.secret_key_previous.get_secret_value()
 
 
 def _mac(key: bytes, purpose: str, message: bytes) -> bytes:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from typing import Any
 
 import httpx2
@@ -10,7 +12,7 @@ import pytest
 from app import wiring
 from app.auth.users import Users
 from app.db.revisions import pending
-from app.settings import Settings
+from app.settings import ROOT, Settings
 from tests.fixtures.service import Run
 from tests.ports import kept_port
 from tests.support import Service, User, chat, error_of, unique
@@ -30,6 +32,15 @@ async def _created(run: Run, *options: str) -> dict[str, Any]:
 async def _ask(service: Service, user: dict[str, Any]) -> httpx2.Response:
     header = wiring.auth.authorization(user["email"], user["credential"])
     return await service.client(Authorization=header).post(CHAT, json=chat())
+
+
+def test_a_command_loads_neither_the_web_framework_nor_alembic() -> None:
+    """They take as long to load as a command takes otherwise."""
+    code = "import sys, app.cli; print({'fastapi', 'alembic'} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert result.stdout == "set()\n"
 
 
 async def test_a_new_user_can_ask_at_once(run: Run, service: Service) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from app import policy
 from app.errors import StartError
-from app.main import create_app, lifespan, open_policy
+from app.main import create_app, lifespan
+from app.parts import open_policy
 from app.policy import Policy
 from app.providers.offline import OfflineProvider
 from app.settings import Settings

@@ -9,8 +9,8 @@ from app.admin.stops import SERVICE, Stops
 from app.command import Json, Session, show
 from app.db.audit import COMMAND_LINE
 from app.guard.webhook import signing_key
-from app.main import signer
 from app.policy import load
+from app.signing import signer
 
 Target = Annotated[
     str, typer.Argument(help="service, provider:NAME or model:NAME as models.toml has them.")

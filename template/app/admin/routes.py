@@ -18,7 +18,7 @@ from app.admin.schemas import (
     UserPrediction,
 )
 from app.admin.stops import SERVICE, Stops
-from app.api import Page, PageSize
+from app.api import PageSize
 from app.auth.dependencies import ERRORS
 from app.auth.principal import Role
 from app.auth.users import USER_ID, Users
@@ -27,6 +27,7 @@ from app.db.tables import audit, predictions, users
 from app.errors import Conflict, InvalidRequest
 from app.guard.cooldown import Circuit, Cooldown
 from app.policy import Policy
+from app.schemas import Page
 from app.usage.report import GroupBy, Report
 from app.usage.routes import AskedDays
 from app.usage.schemas import UsageReport

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from app.api import RequestBody, Time
 from app.auth.principal import Role
 from app.predictions.schemas import Prediction
+from app.schemas import RequestBody, Time
 from app.usage.schemas import Me
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api import RequestBody
+from app.schemas import RequestBody
 
 MOST_MESSAGES = 2048
 

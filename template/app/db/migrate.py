@@ -1,7 +1,5 @@
 """Bring the tables up to date with `migrations/`."""
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection
 
 from app.db.engine import Database
@@ -16,6 +14,10 @@ async def upgrade(database: Database) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
+    # Alembic takes longer to load than most commands take to run.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
     config.attributes["connection"] = connection

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.api import RequestBody
+from app.schemas import RequestBody
 
 TokenIds = Annotated[list[int], Field(min_length=1)]
 

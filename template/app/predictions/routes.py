@@ -1,20 +1,24 @@
 """`/v1/predictions`: any model with any input, and the caller's own records."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
+from pydantic import ValidationError
 
-from app.api import Asking, Page, PageSize, asking, takes
+from app.api import Asking, PageSize, asking, takes, wrong_body
 from app.auth.dependencies import ERRORS, Caller
 from app.auth.principal import Scope
+from app.chat.schemas import ChatInput
 from app.db.pages import Pages
 from app.db.tables import predictions
+from app.embeddings.schemas import EmbeddingInput
 from app.guard.pipeline import Guard
-from app.policy import Model, Policy
+from app.policy import Kind, Model, Policy
 from app.predictions.records import Records, owned
 from app.predictions.runner import Runner
-from app.predictions.schemas import Feedback, Prediction, PredictionRequest, body_of
+from app.predictions.schemas import Feedback, Prediction, PredictionRequest
+from app.schemas import Page
 from app.settings import Settings
 
 # What a model may take to start, which is not billed.
@@ -44,7 +48,7 @@ async def _predict(asked: Asking, body: PredictionRequest, *, later: bool) -> Re
     policy: Policy = state.policy
     model = policy.model(body.model)
     seconds = _seconds(model, state.settings) if later else None
-    call = asked.call(model.kind, model.id, body_of(model.kind, body.input), seconds)
+    call = asked.call(model.kind, model.id, _body_of(model.kind, body.input), seconds)
     generation = await guard.begin(call)
     if later:
         runner: Runner = state.runner
@@ -113,3 +117,19 @@ def _seconds(model: Model, settings: Settings) -> float:
     """Nobody waits for it, so a model billed by time may take all the time that it may bill."""
     longest = (model.max_seconds or 0) + STARTING_SECONDS
     return max(settings.request_deadline_seconds, longest)
+
+
+def _body_of(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:
+    """The input of a model of `kind`, checked like that of the kind's own route.
+
+    A chat takes `prompt` for a single message. Raises `RequestValidationError`.
+    """
+    if kind == "task":
+        return given
+    if kind == "chat" and isinstance(given.get("prompt"), str) and "messages" not in given:
+        given = {**given, "messages": [{"role": "user", "content": given["prompt"]}]}
+        del given["prompt"]
+    try:
+        return (ChatInput if kind == "chat" else EmbeddingInput).model_validate(given).body()
+    except ValidationError as error:
+        raise wrong_body(error, "input") from error

@@ -2,13 +2,10 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, StringConstraints, ValidationError
+from pydantic import BaseModel, StringConstraints
 from sqlalchemy import Row
 
-from app.api import RequestBody, Time, wrong_body
-from app.chat.schemas import ChatInput
-from app.embeddings.schemas import EmbeddingInput
-from app.policy import Kind
+from app.schemas import RequestBody, Time
 
 
 class PredictionRequest(RequestBody):
@@ -50,19 +47,3 @@ class Prediction(BaseModel):
         values = row._asdict()
         usage = {**values, "seconds": row.microseconds / 1e6}
         return cls.model_validate({**values, "usage": usage})
-
-
-def body_of(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:
-    """The input of a model of `kind`, checked like that of the kind's own route.
-
-    A chat takes `prompt` for a single message. Raises `RequestValidationError`.
-    """
-    if kind == "task":
-        return given
-    if kind == "chat" and isinstance(given.get("prompt"), str) and "messages" not in given:
-        given = {**given, "messages": [{"role": "user", "content": given["prompt"]}]}
-        del given["prompt"]
-    try:
-        return (ChatInput if kind == "chat" else EmbeddingInput).model_validate(given).body()
-    except ValidationError as error:
-        raise wrong_body(error, "input") from error

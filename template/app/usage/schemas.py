@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from app.api import Time
+from app.schemas import Time
 
 
 class Me(BaseModel):

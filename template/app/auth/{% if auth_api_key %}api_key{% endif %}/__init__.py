@@ -2,7 +2,6 @@
 
 import datetime as dt
 
-from app.auth.api_key import routes
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from app.auth.api_key.keys import Keys
 from app.auth.principal import Scope
@@ -11,7 +10,7 @@ from app.settings import Settings
 from app.state.base import Limiter
 
 SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key of this service."}
-ROUTERS = (routes.router,)
+ROUTES = (f"{__name__}.routes",)
 
 
 def open_authenticator(settings: Settings, database: Database, _: Limiter) -> ApiKeyAuthenticator:

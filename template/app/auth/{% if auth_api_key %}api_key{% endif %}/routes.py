@@ -4,7 +4,7 @@ import datetime as dt
 
 from fastapi import APIRouter, Request
 
-from app.api import Page, PageSize
+from app.api import PageSize
 from app.auth.api_key.keys import Keys, api_keys, owned
 from app.auth.api_key.schemas import ApiKey, CreatedKey, KeyRequest
 from app.auth.dependencies import ERRORS, Caller
@@ -12,6 +12,7 @@ from app.auth.principal import Scope
 from app.db.pages import Pages
 from app.db.tables import utc_now
 from app.errors import Forbidden, InvalidRequest
+from app.schemas import Page
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=ERRORS)
 # Later times cannot be written in every zone.

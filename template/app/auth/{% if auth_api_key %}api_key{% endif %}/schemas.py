@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from app.api import Name, RequestBody, Time
 from app.auth.principal import Allowance, Scope
+from app.schemas import Name, RequestBody, Time
 
 MOST = 100_000_000
 MOST_NANO_USD = 10**18

@@ -3,8 +3,6 @@
 import base64
 import datetime as dt
 
-from fastapi import APIRouter
-
 from app.auth.basic.authenticator import BasicAuthenticator
 from app.auth.basic.passwords import Passwords
 from app.db.engine import Database
@@ -13,7 +11,7 @@ from app.signing import Signer
 from app.state.base import Limiter
 
 SCHEME = {"type": "http", "scheme": "basic", "description": "E-mail address and password."}
-ROUTERS: tuple[APIRouter, ...] = ()
+ROUTES: tuple[str, ...] = ()
 
 
 def open_authenticator(

@@ -1,0 +1,49 @@
+"""Sends every error in one shape: the service's own, and what Starlette and FastAPI raise."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.errors import ServiceError, error_body, log_cause
+
+# What Starlette and FastAPI raise themselves, in the service's words.
+FRAMEWORK_ERRORS = {
+    400: (422, "invalid_request", "The body could not be read; send valid JSON in UTF-8."),
+    404: (404, "not_found", "There is nothing at this address; see /docs."),
+    405: (405, "method_not_allowed", "This address does not take this method; see /docs."),
+    408: (408, "invalid_request", "The body took too long to arrive; send it again."),
+    413: (413, "body_too_large", "The body is over MAX_BODY_BYTES; send less."),
+}
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error in one shape."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _framework_error)
+
+
+async def _service_error(_: Request, error: Any) -> JSONResponse:
+    log_cause(error)
+    return JSONResponse(error.body(), error.status, error.headers)
+
+
+async def _validation_error(_: Request, error: Any) -> JSONResponse:
+    """Names the first wrong field and what is wrong with it, never the input itself."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"][1:])
+    code, message = "invalid_request", f"{path}: {first['msg']}."
+    if first["type"] == "extra_forbidden":
+        code, message = "unsupported_parameter", f"The parameter {path!r} is not supported."
+    elif first["type"] == "json_invalid" or not path:
+        path, message = "", "The body must be a JSON object (Content-Type: application/json)."
+    return JSONResponse(error_body(422, code, message, path or None), 422)
+
+
+async def _framework_error(_: Request, error: Any) -> JSONResponse:
+    default = (error.status_code, "invalid_request", str(error.detail))
+    status, code, message = FRAMEWORK_ERRORS.get(error.status_code, default)
+    return JSONResponse(error_body(status, code, message, None), status, error.headers)

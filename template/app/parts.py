@@ -1,0 +1,37 @@
+"""What the service and `doctor` open alike."""
+
+from collections.abc import Mapping
+
+import aiohttp
+
+from app import policy, wiring
+from app.errors import StartError
+from app.policy import Policy
+from app.providers.base import Provider
+from app.settings import Settings
+
+
+def open_providers(chosen: Settings, session: aiohttp.ClientSession) -> dict[str, Provider]:
+    """The chosen providers and the offline one, by name."""
+    opened: list[Provider] = [part.open_provider(chosen, session) for part in wiring.PROVIDERS]
+    return {provider.name: provider for provider in opened}
+
+
+def open_policy(chosen: Settings, providers: Mapping[str, Provider]) -> Policy:
+    """The policy files. Raises `StartError` when they are wrong or, in production, when a
+    provider that they use has no credential.
+    """
+    rules = policy.load(chosen.policy_dir)
+    used = {model.provider for model in rules.models.values()}
+    if unknown := used - set(providers):
+        raise StartError(
+            f"models.toml: {', '.join(sorted(unknown))} is no provider of this service; "
+            f"it has {', '.join(sorted(providers))}"
+        )
+    missing = [name for key in sorted(used) if (name := providers[key].missing())]
+    if missing and chosen.production:
+        raise StartError(
+            f"{', '.join(missing)}: not set, but models.toml offers models that need it. "
+            "Set it, or remove those models."
+        )
+    return rules
