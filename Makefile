@@ -17,7 +17,7 @@ demo: $(TOOLS) ## Render, install and start a service, ask it a question, serve 
 	@$(BIN)/python scripts/demo.py
 
 test: $(TOOLS) ## Prove everything, every combination of answers included
-	$(BIN)/pytest -n auto --dist worksteal --cov
+	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 test-quick: $(TOOLS) ## Prove what can be proven in two minutes: all but running services
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow"

@@ -19,9 +19,27 @@ from working_tree import ROOT, copy_template
 BASE_ANSWERS = yaml.safe_load((ROOT / "tests/answers.yml").read_text(encoding="utf-8"))
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a test that waits for a process leaves its core to others."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes: at the end, no core is to wait for another's long test."""
-    items.sort(key=_minutes, reverse=True)
+    """Each worker begins with its share of what takes minutes: at the end, none waits for another.
+
+    At first, xdist gives each worker a stretch of the list, and all are of one length.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = sorted(filter(_minutes, items), key=_minutes, reverse=True)
+    short = [item for item in items if not _minutes(item)]
+    dealt: list[pytest.Item] = []
+    for worker in range(workers):
+        share = long[worker::workers]
+        stretch = (len(items) - len(dealt)) // (workers - worker)
+        others = max(0, stretch - len(share))
+        dealt += share + short[:others]
+        del short[:others]
+    items[:] = dealt
 
 
 class Render(Protocol):

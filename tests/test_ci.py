@@ -59,6 +59,7 @@ def quick(project: Checkout) -> Checkout:
     return project
 
 
+@pytest.mark.slow(minutes=0.8)
 def test_what_is_locked_is_installed_with_servers_of_its_own(template: Path) -> None:
     """After the merge. All tests and the drill of this project are run by test_services.py."""
     with TemporaryDirectory(prefix="ci-") as scratch:

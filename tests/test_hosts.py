@@ -228,7 +228,7 @@ def test_image_serves_unprivileged_and_stops_in_time(render: Render, tmp_path: P
         )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_image_holds_the_drivers_of_servers_and_its_version(render: Render, tmp_path: Path) -> None:
     require_tools()
     nobody_listens = {

@@ -70,7 +70,7 @@ def answers_of(combination: Combination) -> tuple[str, str, str]:
 
 def _slow(service: Combination) -> pytest.MarkDecorator:
     """Of how many minutes its own tests are."""
-    whole = 4 if service.database == "postgres" else 2
+    whole = 4 if service.database == "postgres" else 2.5
     return pytest.mark.slow(minutes=whole if answers_of(service) in WHOLE else 0.5)
 
 
