@@ -19,11 +19,6 @@ from working_tree import ROOT, copy_template
 BASE_ANSWERS = yaml.safe_load((ROOT / "tests/answers.yml").read_text(encoding="utf-8"))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: a test that waits for a process leaves its core to others."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Each worker begins with its share of what takes minutes: at the end, none waits for another.
 

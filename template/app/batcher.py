@@ -12,14 +12,14 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MOST_AT_ONCE = 256
-BITS = 10
 
 
 class Batcher(Generic[Item, Result]):
     """Hands waiting items to `handle`, one call after the other.
 
     `handle` takes a list of items and returns a result, or an exception to raise, for each. What
-    it raises itself is raised to every caller of that batch. After a batch there is a `pause`, in
+    it raises itself is raised to every caller of that batch; an `outage` also to all who wait for
+    the next one, who would find the same and come later. After a batch there is a `pause`, in
     seconds, for the next one to gather: where a call costs much, few are cheaper than many.
     `abandoned` is told of results that nobody waits for any more.
     """
@@ -29,30 +29,19 @@ class Batcher(Generic[Item, Result]):
         handle: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
         pause: float = 0,
+        outage: type[Exception] | None = None,
         abandoned: Callable[[Item, Result], None] | None = None,
     ) -> None:
         self._handle = handle
         self._pause = pause
+        self._outage = outage
         self._abandoned = abandoned
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._runner: asyncio.Task[None] | None = None
 
-    async def submit(self, item: Item, seconds: float | None = None) -> Result:
-        """The result of `item`. An item is handled even when its caller stops waiting.
-
-        Raises `TimeoutError` after `seconds`. They are waited for bit by bit: what came while this
-        process was busy with other callers is then still seen, and not held against who was asked.
-        """
-        future = self.enqueue(item)
-        if seconds is None:
-            return await future
-        try:
-            for _ in range(BITS):
-                if (await asyncio.wait([future], timeout=seconds / BITS))[0]:
-                    return future.result()
-            raise TimeoutError
-        finally:
-            future.cancel()
+    async def submit(self, item: Item) -> Result:
+        """The result of `item`. An item is handled even when its caller stops waiting."""
+        return await self.enqueue(item)
 
     def enqueue(self, item: Item) -> asyncio.Future[Result]:
         """As `submit`, for who need not wait."""
@@ -82,6 +71,8 @@ class Batcher(Generic[Item, Result]):
             results = await self._handle([item for item, _ in batch])
             assert len(results) == len(batch), "a result for each item"
         except Exception as error:
+            if self._outage and isinstance(error, self._outage):
+                batch, self._waiting = batch + self._waiting, []
             results = [error] * len(batch)
         for (item, future), result in zip(batch, results, strict=True):
             if isinstance(result, Exception):

@@ -1,7 +1,6 @@
 """The batcher: company is shared, nobody waits for it, and nobody pays for another's failure."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from itertools import chain
 
@@ -99,26 +98,23 @@ async def test_a_handler_that_loses_a_result_is_an_error_for_its_callers() -> No
             await batcher.submit(1)
 
 
-async def test_time_that_others_take_in_this_process_is_not_held_against_a_call() -> None:
-    async def handle(items: list[int]) -> list[int]:
-        time.sleep(0.05)  # noqa: ASYNC251 - nothing else happens in this process meanwhile
-        for _ in range(5):
-            await asyncio.sleep(0)
-        return items
-
-    assert await Batcher(handle).submit(1, seconds=0.04) == 1
-
-
-async def test_a_caller_leaves_when_time_is_up_and_the_result_is_told_as_abandoned() -> None:
+async def test_an_outage_is_told_to_all_who_wait() -> None:
     handler = Handler()
     handler.gate.clear()
-    abandoned: list[tuple[int, int]] = []
-    batcher = Batcher(handler, abandoned=lambda *both: abandoned.append(both))
-    with pytest.raises(TimeoutError):
-        await batcher.submit(1, seconds=0.01)
+
+    async def handle(items: list[int]) -> Sequence[int | Exception]:
+        await handler(items)
+        raise ConnectionError("gone")
+
+    batcher = Batcher(handle, outage=OSError)
+    asked = asyncio.create_task(batcher.submit(1))
+    await handler.entered.wait()
+    waiting = asyncio.create_task(batcher.submit(2))
+    await asyncio.sleep(0)
     handler.gate.set()
-    await batcher.drain()
-    assert abandoned == [(1, 2)]
+    answers = await asyncio.gather(asked, waiting, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ConnectionError, ConnectionError]
+    assert handler.calls == [[1]]
 
 
 async def test_an_item_is_handled_even_when_its_caller_left() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +24,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from app.errors import DatabaseUnavailable
 
 READERS = 3
+LOCK_TRIES = 5
+BITS = 10
 # Also a missing table, which is a missing migration: for a client, the database is not ready.
 FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
 
@@ -72,6 +74,19 @@ class Database(ABC):
                 return work(connection)
 
         return await _run(self._writers, transaction, seconds or self.patience_seconds)
+
+    async def in_turn(self, transaction: Callable[[], Awaitable[Result]]) -> Result:
+        """What `transaction` returns, in which many take turns at one lock.
+
+        Who does not get it in time tries again, as a full queue is no outage.
+        """
+        for _ in range(LOCK_TRIES - 1):
+            try:
+                return await transaction()
+            except DatabaseUnavailable as error:
+                if not self.is_contended(error):
+                    raise
+        return await transaction()
 
     async def fetch(
         self,
@@ -146,14 +161,16 @@ class Database(ABC):
 async def _run(threads: ThreadPoolExecutor, work: Callable[[], Result], seconds: float) -> Result:
     """What `work` returns in a thread, unless that takes too long.
 
-    A result that is there counts, also when this process was too busy to see it in time.
+    It is waited for bit by bit, each of which is a turn of the event loop at least: time in which
+    this process was too busy with others is not held against the database.
     """
     running = asyncio.get_running_loop().run_in_executor(threads, work)
     try:
-        done, _ = await asyncio.wait({running}, timeout=seconds)
-        if not done:
-            raise TimeoutError
-        return running.result()
+        for _ in range(BITS):
+            done, _ = await asyncio.wait({running}, timeout=seconds / BITS)
+            if done:
+                return running.result()
+        raise TimeoutError
     except (IntegrityError, DataError):
         raise
     except FAULTS as error:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.batcher import Batcher
-from app.db.engine import Database, Work
+from app.db.engine import Database
 from app.errors import DatabaseUnavailable, RateLimited
 from app.guard.budget import Blocked
 from app.guard.decisions import Result
@@ -36,8 +36,6 @@ from app.providers.base import Deadline
 GATHER_SECONDS = 0.002
 # Calls that wait for others' reservations; another process frees some without a word.
 MOST_WAITING, LOOK_SECONDS = 1000, 0.2
-# Many processes take turns at one lock: a full queue is no outage.
-LOCK_TRIES = 5
 
 
 class Ledger:
@@ -133,22 +131,12 @@ class Ledger:
         finally:
             self._waiting -= 1
 
-    async def _transact(self, work: Work[list[Result]]) -> list[Result]:
-        """What `work` returns. A lock that others keep is asked for again: that is no outage."""
-        for _ in range(LOCK_TRIES - 1):
-            try:
-                return await self._database.transact(work)
-            except DatabaseUnavailable as error:
-                if not self._database.is_contended(error):
-                    raise
-        return await self._database.transact(work)
-
     async def _write(self, entries: list[Entry]) -> Sequence[Exception | None]:
         def work(connection: Connection) -> list[Result]:
             return self._posting.write(connection, entries)
 
         try:
-            results = await self._transact(work)
+            results = await self._database.in_turn(lambda: self._database.transact(work))
         except DBAPIError as error:
             if len(entries) == 1:
                 return [error]

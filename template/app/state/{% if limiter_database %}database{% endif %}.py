@@ -5,10 +5,11 @@ at the same time shares a transaction: its rows are locked in the order of their
 nobody waits in a circle, then read at one moment of the database's clock, changed and written.
 """
 
-import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -29,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from app.batcher import Batcher
-from app.db.engine import Database
+from app.db.engine import Database, Query
 from app.db.tables import metadata
 from app.errors import DatabaseUnavailable, LimiterUnavailable
 from app.settings import Settings
@@ -47,7 +48,6 @@ from app.state.base import (
     leaked,
 )
 
-PATIENCE_SECONDS = 0.9
 SWEEP_SECONDS = 60.0
 SWEPT_AT_ONCE = 1000
 # Rows of those who come back soon are left alone.
@@ -146,13 +146,18 @@ class DatabaseLimiter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._batcher: Batcher[Step, Admission] = Batcher(self._run, abandoned=self._abandoned)
+        self._batcher: Batcher[Step, Admission] = Batcher(
+            self._run, outage=LimiterUnavailable, abandoned=self._abandoned
+        )
+        self._patience = Query(select(database.bounded_wait()))
         self._swept_at = time.monotonic()
-        wanted = limits.c.name.in_(bindparam("names", expanding=True))
+        asked = database.rows([limits.c.name])
+        wanted = select(limits).join(asked, limits.c.name == asked.c.name)
         # The clock is read after each lock, which may have been waited for: the latest counts.
-        locked = select(limits).where(wanted).order_by(limits.c.name).with_for_update().subquery()
+        locked = wanted.order_by(limits.c.name).with_for_update(of=limits).subquery()
         self._lock = select(locked.c.name, locked.c.value, database.microseconds().label("now"))
-        self._read = select(limits, database.microseconds().label("now")).where(wanted)
+        named = limits.c.name.in_(bindparam("names", expanding=True))
+        self._read = select(limits, database.microseconds().label("now")).where(named)
         rows = database.rows([limits.c.name, limits.c.value, limits.c.until])
         known = exists().where(limits.c.name == rows.c.name)
         missing = select(*rows.c).where(~known).order_by(rows.c.name)
@@ -175,8 +180,7 @@ class DatabaseLimiter:
 
     async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
         with _faults():
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                rows = await self._database.fetch(self._read, {"names": list(map(_memory, keys))})
+            rows = await self._database.fetch(self._read, {"names": list(map(_memory, keys))})
         found = {
             row.name: Memory(row.value, (row.until - row.now) / 1e6)
             for row in rows
@@ -199,8 +203,7 @@ class DatabaseLimiter:
     async def _submit(self, step: Step) -> Admission:
         if not step.names:
             return NOTHING
-        with _faults():
-            return await self._batcher.submit(step, PATIENCE_SECONDS)
+        return await self._batcher.submit(step)
 
     def _abandoned(self, step: Step, admission: Admission) -> None:
         """Give back what was taken for somebody who left meanwhile."""
@@ -210,30 +213,43 @@ class DatabaseLimiter:
 
     async def _run(self, steps: list[Step]) -> Sequence[Admission]:
         names = sorted({name for step in steps for name in step.names})
-        give_up_at = time.monotonic() + PATIENCE_SECONDS
-
-        def work(connection: Connection) -> list[Admission] | None:
-            return self._decide(connection, names, steps, give_up_at)
-
-        while (answers := await self._database.transact(work, PATIENCE_SECONDS)) is None:
-            await self._make_rows(names)
+        with _faults():
+            turn = partial(self._turn, names, steps)
+            while (answers := await self._database.in_turn(turn)) is None:
+                await self._make_rows(names)
         return answers
 
+    async def _turn(self, names: list[str], steps: list[Step]) -> list[Admission] | None:
+        left = threading.Event()
+
+        def work(connection: Connection) -> list[Admission] | None:
+            return self._decide(connection, names, steps, left)
+
+        try:
+            return await self._database.transact(work)
+        finally:
+            left.set()
+
     def _decide(
-        self, connection: Connection, names: list[str], steps: list[Step], give_up_at: float
+        self, connection: Connection, names: list[str], steps: list[Step], left: threading.Event
     ) -> list[Admission] | None:
-        """The answers; None when a row is missing."""
-        rows = connection.execute(self._lock, {"names": names}).all()
-        if time.monotonic() > give_up_at:  # Nobody waits any more, so nothing may be taken.
+        """The answers; None when a row is missing.
+
+        A lock that many wait for is held while the server is asked once more, and no longer.
+        """
+        asked = Query(self._lock, [{"name": name} for name in names])
+        _, rows = self._database.read(connection, [self._patience, asked])
+        if left.is_set():  # Nobody waits any more, so nothing may be taken.
             raise TimeoutError
         if len(rows) < len(names):
             return None
         now: int = max(row.now for row in rows)
         board = Board({row.name: row.value for row in rows}, now)
         answers = [step.apply(board) for step in steps]
+        self._sweep(connection, now, names)
         if board.changes:
-            self._database.execute_rows(connection, self._write, list(board.changes.values()))
-        self._sweep(connection, now)
+            changes = Query(self._write, list(board.changes.values()))
+            self._database.write_last(connection, [changes])
         return answers
 
     async def _make_rows(self, names: list[str]) -> None:
@@ -244,17 +260,17 @@ class DatabaseLimiter:
             self._database.execute_rows(connection, self._make, rows)
 
         try:
-            await self._database.transact(work, PATIENCE_SECONDS)
+            await self._database.transact(work)
         except IntegrityError:
             """Another process made one of them at the same moment."""
 
-    def _sweep(self, connection: Connection, now: int) -> None:
+    def _sweep(self, connection: Connection, now: int, used: list[str]) -> None:
         """Remove what says nothing any more, now and then, and nothing that is in use."""
         if time.monotonic() < self._swept_at + SWEEP_SECONDS:
             return
         self._swept_at = time.monotonic()
         old = select(limits.c.name).where(limits.c.until < now - KEPT).limit(SWEPT_AT_ONCE)
-        unused = old.with_for_update(skip_locked=True)
+        unused = old.where(limits.c.name.not_in(used)).with_for_update(skip_locked=True)
         connection.execute(delete(limits).where(limits.c.name.in_(unused)))
 
 

@@ -99,8 +99,6 @@ DIGESTS = {
 TOGETHER = "{limits}"
 TIMEOUT_SECONDS = 0.5
 CONNECTIONS = 16
-# A demand may wait behind another that is timing out.
-PATIENCE_SECONDS = 0.9
 
 
 class Step(NamedTuple):
@@ -126,13 +124,15 @@ class RedisLimiter:
             protocol=3,
         )
         self._redis = Redis.from_pool(pool)
-        self._batcher: Batcher[Step, Admission] = Batcher(self._run, abandoned=self._abandoned)
+        self._batcher: Batcher[Step, Admission] = Batcher(
+            self._run, outage=LimiterUnavailable, abandoned=self._abandoned
+        )
 
     async def admit(self, demand: Demand) -> Admission:
-        return await self._submit(Step(ADMIT, demand))
+        return await self._batcher.submit(Step(ADMIT, demand))
 
     async def settle(self, demand: Demand) -> None:
-        await self._submit(Step(SETTLE, demand))
+        await self._batcher.submit(Step(SETTLE, demand))
 
     async def remember(self, key: str, value: str, seconds: float) -> None:
         with _faults():
@@ -159,12 +159,6 @@ class RedisLimiter:
     async def close(self) -> None:
         await self._batcher.drain()
         await self._redis.aclose()
-
-    async def _submit(self, step: Step) -> Admission:
-        try:
-            return await self._batcher.submit(step, PATIENCE_SECONDS)
-        except TimeoutError as error:
-            raise _unavailable() from error
 
     def _abandoned(self, step: Step, admission: Admission) -> None:
         """Give back what was taken for somebody who left while Redis was asked."""
