@@ -129,6 +129,19 @@ async def test_rows_that_somebody_keeps_locked(database_url: str, impatient: Non
         await limiter.close()
 
 
+async def test_rows_that_others_keep_for_a_while_are_waited_for(database_url: str) -> None:
+    """For longer than one try takes: a full queue is no outage."""
+    key = unique("key")
+    async with opened(database_url) as database, opened(database_url) as other:
+        limiter = DatabaseLimiter(database)
+        await limiter.admit(demand(20, key))
+        async with locked(other):
+            waiting = asyncio.create_task(limiter.admit(demand(20, key)))
+            await asyncio.sleep(0.6)
+        assert (await waiting).admitted
+        await limiter.close()
+
+
 async def test_a_service_without_the_rows_refuses(start: Start, impatient: None) -> None:
     service = await start()
     client = service.client(await service.create_user())
