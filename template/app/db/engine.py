@@ -24,7 +24,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from app.errors import DatabaseUnavailable
 
 READERS = 3
-LOCK_TRIES = 5
 BITS = 10
 # Also a missing table, which is a missing migration: for a client, the database is not ready.
 FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
@@ -75,12 +74,12 @@ class Database(ABC):
 
         return await _run(self._writers, transaction, seconds or self.patience_seconds)
 
-    async def in_turn(self, transaction: Callable[[], Awaitable[Result]]) -> Result:
+    async def in_turn(self, transaction: Callable[[], Awaitable[Result]], tries: int) -> Result:
         """What `transaction` returns, in which many take turns at one lock.
 
         Who does not get it in time tries again, as a full queue is no outage.
         """
-        for _ in range(LOCK_TRIES - 1):
+        for _ in range(tries - 1):
             try:
                 return await transaction()
             except DatabaseUnavailable as error:

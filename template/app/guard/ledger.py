@@ -36,6 +36,8 @@ from app.providers.base import Deadline
 GATHER_SECONDS = 0.002
 # Calls that wait for others' reservations; another process frees some without a word.
 MOST_WAITING, LOOK_SECONDS = 1000, 0.2
+# All processes take turns at one lock.
+TURNS = 5
 
 
 class Ledger:
@@ -136,7 +138,7 @@ class Ledger:
             return self._posting.write(connection, entries)
 
         try:
-            results = await self._database.in_turn(lambda: self._database.transact(work))
+            results = await self._database.in_turn(lambda: self._database.transact(work), TURNS)
         except DBAPIError as error:
             if len(entries) == 1:
                 return [error]

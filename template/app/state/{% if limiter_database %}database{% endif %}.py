@@ -48,6 +48,8 @@ from app.state.base import (
     leaked,
 )
 
+# Who cannot be told of limits is told so within a second.
+TURNS = 2
 SWEEP_SECONDS = 60.0
 SWEPT_AT_ONCE = 1000
 # Rows of those who come back soon are left alone.
@@ -215,7 +217,7 @@ class DatabaseLimiter:
         names = sorted({name for step in steps for name in step.names})
         with _faults():
             turn = partial(self._turn, names, steps)
-            while (answers := await self._database.in_turn(turn)) is None:
+            while (answers := await self._database.in_turn(turn, TURNS)) is None:
                 await self._make_rows(names)
         return answers
 

@@ -98,6 +98,8 @@ DIGESTS = {
 # together on one of its nodes.
 TOGETHER = "{limits}"
 TIMEOUT_SECONDS = 0.5
+# For a connection; with the answer, less than a second.
+POOL_SECONDS = 0.4
 CONNECTIONS = 16
 
 
@@ -115,7 +117,7 @@ class RedisLimiter:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
-            timeout=TIMEOUT_SECONDS,
+            timeout=POOL_SECONDS,
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
             # Units that are given back twice could be taken twice. A connection that died with an
