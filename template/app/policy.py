@@ -28,6 +28,8 @@ NANO = 1_000_000_000
 PRICES_ARE_OLD_AFTER = dt.timedelta(days=90)
 Kind = Literal["chat", "embedding", "task"]
 Usd = Annotated[Decimal, Field(ge=0, max_digits=20, decimal_places=9)]
+Budgets = tuple[int | None, int | None]
+"""What may be spent in a day and in a month, in nano-dollars; None is no cap."""
 
 
 class Price(NamedTuple):
@@ -97,6 +99,14 @@ class Plan(BaseModel):
     total_daily_budget_usd: Usd | None = None
     total_monthly_budget_usd: Usd | None = None
 
+    @cached_property
+    def budgets(self) -> Budgets:
+        return nano(self.daily_budget_usd), nano(self.monthly_budget_usd)
+
+    @cached_property
+    def total_budgets(self) -> Budgets:
+        return nano(self.total_daily_budget_usd), nano(self.total_monthly_budget_usd)
+
 
 class Service(BaseModel):
     """What the whole service may use, and the parts of its budgets at which the owner is told."""
@@ -109,6 +119,10 @@ class Service(BaseModel):
     daily_budget_usd: Usd | None = None
     monthly_budget_usd: Usd | None = None
     alert_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (50, 80, 100)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        return nano(self.daily_budget_usd), nano(self.monthly_budget_usd)
 
 
 class Cap(NamedTuple):
@@ -138,12 +152,11 @@ class Policy(NamedTuple):
 
     def caps(self, user_id: str, plan_name: str) -> tuple[Cap, ...]:
         """Every budget that a call of this user counts against, in the order of their locks."""
-        plan, service = self.plans[plan_name], self.service
-        total = plan.total_daily_budget_usd, plan.total_monthly_budget_usd
+        plan = self.plans[plan_name]
         return (
-            Cap("service", nano(service.daily_budget_usd), nano(service.monthly_budget_usd)),
-            Cap(f"plan:{plan_name}", *map(nano, total)),
-            Cap(f"user:{user_id}", nano(plan.daily_budget_usd), nano(plan.monthly_budget_usd)),
+            Cap("service", *self.service.budgets),
+            Cap(f"plan:{plan_name}", *plan.total_budgets),
+            Cap(f"user:{user_id}", *plan.budgets),
         )
 
     def model(self, name: str, kind: Kind | None = None) -> Model:

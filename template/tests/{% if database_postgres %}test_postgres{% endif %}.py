@@ -1,6 +1,7 @@
 """PostgreSQL: its address, its schema, roles for one transaction, and that it may go away."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from app.db import postgres as database
 from app.db.engine import Query
 from app.db.postgres import PostgresDatabase, url_of
+from app.db.tables import policies
 from app.errors import DatabaseUnavailable, StartError
 from tests.backends import postgres
 from tests.fixtures.service import Start
@@ -162,6 +164,46 @@ async def test_a_lock_that_others_keep_is_waited_for(
         if released:
             await holder.rollback()
         assert (await asked).status_code == status
+
+
+async def test_a_process_that_falls_silent_keeps_no_lock(
+    service: Service, opened: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be frozen, or its machine gone without a word; the others go on."""
+    loop, locked, thawed = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def freeze(connection: Connection) -> None:
+        lock = select(policies.c.id, opened.brief()).with_for_update(of=policies)
+        connection.execute(lock)
+        loop.call_soon_threadsafe(locked.set)
+        thawed.wait()
+        connection.execute(lock)
+
+    client = service.client(await service.create_user())
+    monkeypatch.setattr(database, "SILENCE_TIMEOUT", "100ms")
+    silent = asyncio.create_task(opened.transact(freeze, 30))
+    await locked.wait()
+    answer = await client.post(CHAT, json=chat())
+    thawed.set()
+    assert answer.status_code == 200
+    with pytest.raises(DatabaseUnavailable):
+        await silent
+
+
+async def test_a_server_that_vanished_is_given_up(opened: PostgresDatabase) -> None:
+    """Without these, a question to it is asked again for a quarter of an hour, in vain."""
+
+    def parameters(connection: Connection) -> dict[str, str]:
+        driver: Any = connection.connection.driver_connection
+        given: dict[str, str] = driver.info.get_parameters()
+        return given
+
+    given = await opened.transact(parameters)
+    assert int(given["tcp_user_timeout"]) <= 5_000
+    idle, interval, count = (
+        int(given[f"keepalives_{name}"]) for name in ("idle", "interval", "count")
+    )
+    assert idle + interval * count <= 10
 
 
 async def test_a_commit_that_could_be_lost_is_told(

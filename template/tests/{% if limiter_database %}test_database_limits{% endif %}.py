@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -164,7 +163,7 @@ async def test_what_is_taken_for_somebody_who_left_is_given_back(limiters: list[
     leaving.cancel()
     await asyncio.wait([leaving])
     await limiters[0].close()
-    following = Demand((), (replace(slot, holder="next"),))
+    following = Demand((), (slot._replace(holder="next"),))
     assert (await limiters[-1].admit(following)).admitted
 
 

@@ -1,7 +1,6 @@
 """Limits in memory, by a clock that the test moves."""
 
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -159,7 +158,7 @@ async def test_it_decides_as_if_it_forgot_nothing(steps: list[tuple[int, str, De
             model.settle(demand)
             continue
         taken = Demand(
-            tuple(replace(bucket, take=abs(bucket.take)) for bucket in demand.buckets), demand.slots
+            tuple(bucket._replace(take=abs(bucket.take)) for bucket in demand.buckets), demand.slots
         )
         answer = await limiter.admit(taken)
         levels = [level.level for level in answer.levels]

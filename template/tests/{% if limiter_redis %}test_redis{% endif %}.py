@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -109,7 +108,7 @@ async def test_what_is_taken_for_somebody_who_left_is_given_back(redis_url: str)
     await asyncio.wait([leaving])
     await limiter.close()
     limiter = RedisLimiter(redis_url)
-    assert (await limiter.admit(Demand((), (replace(slot, holder="next"),)))).admitted
+    assert (await limiter.admit(Demand((), (slot._replace(holder="next"),)))).admitted
     await limiter.close()
 
 

@@ -132,8 +132,10 @@ class Database(ABC):
 
     @staticmethod
     @abstractmethod
-    def bounded_wait() -> ColumnElement[str]:
-        """Selected by a statement, lets it and its transaction wait for no lock for long."""
+    def brief() -> ColumnElement[str]:
+        """Selected by a statement, lets it and its transaction wait for no lock for long, nor keep
+        one for long when this process falls silent.
+        """
 
     @abstractmethod
     def is_contended(self, error: DatabaseUnavailable) -> bool:

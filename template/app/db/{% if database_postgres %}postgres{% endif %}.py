@@ -39,9 +39,18 @@ SCHEMA = "app"
 WRITERS = 3
 # Off, a commit is answered before it outlives a power loss.
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
-CONNECT_SECONDS = 3
+# A server that vanished, as in a failover, is given up within seconds, not a quarter of an hour.
+CONNECTING = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 5_000,  # milliseconds
+    "keepalives_idle": 3,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+}
 # Well within the patience of a transaction, so that it is known why there was no answer.
 LOCK_TIMEOUT = "400ms"
+# A process that is frozen, or whose machine is gone, must not keep a lock from all others.
+SILENCE_TIMEOUT = "2s"
 
 
 class PostgresDatabase(Database):
@@ -53,7 +62,7 @@ class PostgresDatabase(Database):
             writers=WRITERS,
             reading={"isolation_level": "AUTOCOMMIT"},
             # Prepared statements do not survive a transaction pooler.
-            connect_args={"prepare_threshold": None, "connect_timeout": CONNECT_SECONDS},
+            connect_args={"prepare_threshold": None, **CONNECTING},
             execution_options={"schema_translate_map": {None: SCHEMA}},
         )
         self._texts: dict[Executable, tuple[str, Mapping[str, Any]]] = {}
@@ -81,9 +90,12 @@ class PostgresDatabase(Database):
         return connection.execute(statement, {"rows": to_json(rows).decode()})
 
     @staticmethod
-    def bounded_wait() -> ColumnElement[str]:
+    def brief() -> ColumnElement[str]:
         # Evaluated before the rows of its statement are locked.
-        return func.set_config("lock_timeout", LOCK_TIMEOUT, true())
+        return func.concat(
+            func.set_config("lock_timeout", LOCK_TIMEOUT, true()),
+            func.set_config("idle_in_transaction_session_timeout", SILENCE_TIMEOUT, true()),
+        )
 
     def is_contended(self, error: DatabaseUnavailable) -> bool:
         cause = error.__cause__

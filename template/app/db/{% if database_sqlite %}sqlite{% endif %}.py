@@ -87,7 +87,7 @@ class SqliteDatabase(Database):
         return connection.execute(statement, {"rows": to_json(texts).decode()})
 
     @staticmethod
-    def bounded_wait() -> ColumnElement[str]:
+    def brief() -> ColumnElement[str]:
         # `busy_timeout` does, for every transaction.
         return literal("")
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from app.auth.principal import Allowance, Principal
@@ -56,7 +56,7 @@ class Limits:
         """
         unused = 0 if used_tokens is None else grant.tokens - used_tokens
         buckets = (b for b in grant.demand.buckets if b.kind == "tokens") if unused else ()
-        given_back = tuple(replace(bucket, take=unused) for bucket in buckets)
+        given_back = tuple(bucket._replace(take=unused) for bucket in buckets)
         await self._give_back(grant, Demand(given_back, grant.demand.slots))
 
     async def withdraw(self, grant: Grant) -> None:

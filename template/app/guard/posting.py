@@ -150,7 +150,7 @@ def _statements(database: type[Database]) -> Statements:
     """Build them once in a process: that takes as long as many transactions."""
     now = database.microseconds().label("now")
     lock = (
-        select(policies.c.version, now, stops.c.target, stops.c.kind, database.bounded_wait())
+        select(policies.c.version, now, stops.c.target, stops.c.kind, database.brief())
         .select_from(policies.outerjoin(stops, true()))
         .where(policies.c.id == 1)
         .with_for_update(of=policies)

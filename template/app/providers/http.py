@@ -20,6 +20,7 @@ CONNECTIONS = 1000
 NOT_BILLED = frozenset({400, 401, 402, 403, 404, 405, 409, 413, 415, 422, 429})
 
 QUOTAS = ("requests", "tokens")
+MOST_DIGITS = 15
 # A duration as OpenAI writes it: 20ms, 1s, 6m0s.
 DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -135,9 +136,9 @@ def quota(headers: Mapping[str, str]) -> Quota | None:
     requests, tokens = (_count(headers.get(f"x-ratelimit-remaining-{name}", "")) for name in QUOTAS)
     if requests is None and tokens is None:
         return None
-    resets = (duration(headers.get(f"x-ratelimit-reset-{name}", "")) or 0.0 for name in QUOTAS)
-    pairs = zip((requests, tokens), resets, strict=True)
-    return Quota(requests, tokens, max(reset if left == 0 else 0.0 for left, reset in pairs))
+    used_up = [name for name, left in zip(QUOTAS, (requests, tokens), strict=True) if left == 0]
+    resets = [duration(headers.get(f"x-ratelimit-reset-{name}", "")) or 0.0 for name in used_up]
+    return Quota(requests, tokens, max(resets, default=0.0))
 
 
 def duration(text: str) -> float | None:
@@ -148,4 +149,4 @@ def duration(text: str) -> float | None:
 
 
 def _count(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"\d{1,15}", text, re.ASCII) else None
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS else None

@@ -7,7 +7,6 @@ admitted when the level with its units on top is at most that of a full bucket.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 MINUTE = 60_000_000
@@ -21,8 +20,7 @@ class Memory(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """One limit and the units that a request takes from it."""
 
     kind: Literal["requests", "tokens", "attempts"]
@@ -31,8 +29,7 @@ class Bucket:
     take: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """One of `capacity` places, which `holder` keeps until it is settled, `seconds` at most.
 
     Whoever has a place and asks again keeps it, for `seconds` from then.

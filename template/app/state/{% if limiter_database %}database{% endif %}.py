@@ -151,7 +151,7 @@ class DatabaseLimiter:
         self._batcher: Batcher[Step, Admission] = Batcher(
             self._run, outage=LimiterUnavailable, abandoned=self._abandoned
         )
-        self._patience = Query(select(database.bounded_wait()))
+        self._patience = Query(select(database.brief()))
         self._swept_at = time.monotonic()
         asked = database.rows([limits.c.name])
         wanted = select(limits).join(asked, limits.c.name == asked.c.name)

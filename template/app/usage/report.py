@@ -10,7 +10,7 @@ from app.db.engine import Database
 from app.db.tables import accounts, predictions, utc_now
 from app.errors import InvalidRequest
 from app.ids import earliest_id
-from app.policy import Cap, Policy, nano
+from app.policy import Cap, Policy
 from app.usage.schemas import Period, UsageLine, UsageReport
 
 GroupBy = Literal["user", "model", "outcome"]
@@ -54,8 +54,7 @@ class Report:
 
     @property
     def _service_cap(self) -> Cap:
-        service = self._policy.service
-        return Cap(SERVICE, nano(service.daily_budget_usd), nano(service.monthly_budget_usd))
+        return Cap(SERVICE, *self._policy.service.budgets)
 
     def _user_cap(self, user_id: str, plan: str) -> Cap:
         account = f"user:{user_id}"
