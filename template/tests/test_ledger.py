@@ -1,11 +1,10 @@
 """The ledger: writes that wait share a transaction, and what was closed stays closed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
 
 from app import wiring
 from app.auth.principal import Principal, Role, Scope
@@ -28,19 +27,6 @@ from tests.support import Service, User, chat
 MANY = 50
 FINE = Ending("succeeded", Outcome.OK, Usage(2, 5), {"choices": []})
 LATE = Ending("cancelled", Outcome.CANCELLED, output={"late": True}, error=ProviderError("Late."))
-
-
-@pytest.fixture
-def commits() -> Iterator[list[object]]:
-    """Every commit of this process from now on."""
-    seen: list[object] = []
-
-    def note(connection: object) -> None:
-        seen.append(connection)
-
-    event.listen(Engine, "commit", note)
-    yield seen
-    event.remove(Engine, "commit", note)
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import permutations
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, select, update
+from sqlalchemy import Connection, select, update
 
 from app import wiring
 from app.db.engine import Database
@@ -55,19 +55,6 @@ async def locked(database: Database) -> AsyncIterator[None]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """As outside of tests, where an answer within a second is promised."""
     monkeypatch.setattr(Database, "patience_seconds", 0.9)
-
-
-@pytest.fixture
-def commits() -> Iterator[list[object]]:
-    """Every commit of this process from now on."""
-    seen: list[object] = []
-
-    def note(connection: object) -> None:
-        seen.append(connection)
-
-    event.listen(Engine, "commit", note)
-    yield seen
-    event.remove(Engine, "commit", note)
 
 
 async def test_what_waits_at_the_same_time_shares_a_transaction(
