@@ -28,6 +28,7 @@ from app.guard.idempotency import Idempotency
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
 from app.guard.pipeline import Guard
+from app.guard.running import Running
 from app.guard.sweeper import Sweeper
 from app.guard.watch import Watch
 from app.guard.webhook import Webhook, signing_key
@@ -112,11 +113,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(limiter.close)
         ledger = Ledger(database, rules, keep_content=chosen.store_content)
         cooldown = Cooldown(limiter)
-        attempts = Attempts(rules, cooldown, ledger, providers, production=chosen.production)
         limits = Limits(rules, limiter)
-        guard = Guard(rules, limits, ledger, attempts, log_content=chosen.log_content)
-        stack.push_async_callback(guard.drain)
-        watch = Watch(database, guard, rules.version)
+        attempts = Attempts(
+            rules, cooldown, limits, ledger, providers, production=chosen.production
+        )
+        running = Running(limits, ledger, attempts, log_content=chosen.log_content)
+        stack.push_async_callback(running.drain)
+        guard = Guard(rules, limits, attempts, running)
+        watch = Watch(database, running, rules.version)
         await watch.announce()
         sweeper = Sweeper(database, ledger, rules, providers)
         told = Alerts(database, rules, open_webhook(chosen, session))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.providers.base import Body, Chunks, Job, Outcome, Reply, Usage
-from app.providers.completion import Transcript, outcome_of, usage_of
+from app.providers.completion import EMBEDDING_COUNTS, Transcript, outcome_of, usage_of
 from tests.fixtures.service import Start
 from tests.scripted import COST, USAGE, Scripted, chunk, completion, stream_fine, usage_chunk
 from tests.support import Service, chat
@@ -71,6 +71,8 @@ def test_one_choice_that_is_not_as_asked_decides() -> None:
         "seven",
         [],
         {"prompt_tokens": None},
+        {"prompt_tokens": 2},
+        {"prompt_tokens": 2, "completion_tokens": None},
         {"prompt_tokens": "many"},
         {"prompt_tokens": -1, "completion_tokens": 1},
         {"prompt_tokens": 1, "completion_tokens": -1},
@@ -86,7 +88,7 @@ def test_what_is_no_usage_is_unknown(told: Any) -> None:
 
 def test_usage() -> None:
     assert usage_of({"prompt_tokens": 2, "completion_tokens": 5}) == Usage(2, 5)
-    assert usage_of({"prompt_tokens": 2}) == Usage(2, 0)
+    assert usage_of({"prompt_tokens": 2}, EMBEDDING_COUNTS) == Usage(2, 0)
     assert usage_of({"prompt_tokens": 0, "completion_tokens": 0}) == Usage(0, 0)
 
 

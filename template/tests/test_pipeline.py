@@ -142,6 +142,8 @@ async def test_failures(
     assert (prediction.status, prediction.outcome) == ("failed", "provider_error")
     assert prediction.cost_nano_usd == cost
     assert prediction.error == response.json()["error"]
+    assert response.headers["X-Prediction-ID"] == prediction.id
+    assert response.headers["x-ratelimit-limit-requests"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from app.db.tables import accounts, attempts, policies, predictions, stops, utc_
 from app.errors import ServiceError
 from app.guard.attempts import Attempts
 from app.guard.cooldown import Cooldown
+from app.guard.limits import Limits
 from app.guard.pipeline import Guard
 from app.policy import Policy
 from app.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Reply
@@ -417,6 +418,28 @@ async def test_fallbacks_are_asked_in_order_and_none_that_can_cost_more(
     assert (prediction.model, prediction.served_model) == (FIRST, THIRD)
 
 
+@pytest.mark.parametrize(("limit", "status", "paid"), [(500, 502, 0), (1000, 200, sum(USAGE))])
+async def test_a_fallback_takes_from_the_limits_what_it_can_use(
+    scripted: Scripted, start: Start, policy_dir: Path, limit: int, status: int, paid: int
+) -> None:
+    """It is none where they do not allow it, and nothing is taken then."""
+    long = model(SECOND, 1, "0.20").replace("max_output_tokens = 64", "max_output_tokens = 600")
+    write_policy(policy_dir, model(FIRST, 1, "2.00", SECOND) + long + model(THIRD))
+    limits = f"{{requests_per_minute = 6000, tokens_per_minute = {limit}}}"
+    add_plans(policy_dir, f"exact = {limits}")
+    service = await start()
+    client = service.client(await service.create_user("exact"))
+    plays(scripted, BROKEN, FINE, FINE)
+    answer = await client.post(CHAT, json=chat(model=FIRST))
+    assert answer.status_code == status
+    assert [job.model.id for job in scripted.asked] == [FIRST, SECOND][: 1 + (status == 200)]
+    answer = await client.post(CHAT, json=chat(model=THIRD))
+    most = len("user" + "one two") + 16 + 64
+    left = limit - most - paid - most
+    # A minute brings all of them back.
+    assert left <= int(answer.headers["x-ratelimit-remaining-tokens"]) < left + limit // 6
+
+
 async def test_each_model_has_all_of_its_own_attempts(
     service: Service, client: httpx2.AsyncClient, scripted: Scripted
 ) -> None:
@@ -524,11 +547,12 @@ class Choices:
         self.policy = loaded._replace(models=models)
         self.offline, self.other = Scripted(), Scripted()
         self.ledger = ledger_of(service)
+        self.limits = Limits(self.policy, Shared())
 
     def names(self, *, production: bool = False, **body: Any) -> Sequence[str]:
         providers = {"offline": self.offline, "other": self.other}
-        cooldown = Cooldown(Shared())
-        attempts = Attempts(self.policy, cooldown, self.ledger, providers, production=production)
+        parts = Cooldown(Shared()), self.limits, self.ledger, providers
+        attempts = Attempts(self.policy, *parts, production=production)
         asked = {"messages": chat()["messages"], **body}
         return [each.model.id for each in attempts.choices(self.policy.models[FIRST], asked)]
 

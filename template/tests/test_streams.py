@@ -3,13 +3,17 @@
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
 from app.db.tables import predictions
-from app.providers.base import Body, Chunks, Job, ProviderFailure
+from app.guard.cooldown import Cooldown
+from app.providers.base import Body, Chunks, Job, ProviderFailure, Usage
+from tests.books import add_plans
 from tests.fixtures.service import Start
 from tests.scripted import BOUND, COST, USAGE, Scripted, chunk, stream_fine, usage_chunk
 from tests.support import SOON_SECONDS, Service, User, chat, error_of, eventually, said, sse
@@ -45,6 +49,11 @@ async def ended(service: Service) -> bool:
     return [row.status == "running" for row in await service.rows(predictions)] == [False]
 
 
+async def passes(service: Service, user: User) -> bool:
+    """Whether a slot is free."""
+    return (await service.client(user).post(PATH, json=chat())).status_code == 200
+
+
 async def open_stream(service: Service, user: User) -> asyncio.StreamWriter:
     """Ask for a stream over a connection of one's own, which nobody reads."""
     address = urlsplit(service.url)
@@ -75,12 +84,22 @@ async def test_a_client_that_leaves_ends_the_work_and_its_bound_is_paid(
     assert scripted.cancelled == scripted.asked
 
 
+@pytest.mark.parametrize(
+    ("chunks", "paid"),
+    [
+        ([chunk("fine"), usage_chunk(USAGE)], ("settled", COST)),
+        ([{**usage_chunk(USAGE), **chunk("fine", "stop")}], ("settled", COST)),
+        ([usage_chunk(USAGE), chunk("fine")], ("settled", COST)),
+        ([{**usage_chunk(Usage(2, 1)), **chunk("fi")}], ("uncertain", BOUND)),
+    ],
+    ids=["apart", "with the end", "before", "so far"],
+)
 async def test_a_client_that_leaves_after_the_usage_pays_the_usage(
-    scripted: Scripted, start: Start
+    scripted: Scripted, start: Start, chunks: list[Body], paid: tuple[str, int]
 ) -> None:
     async def told(job: Job) -> Chunks:
         job.sent = True
-        yield [chunk("fine"), usage_chunk(USAGE)]
+        yield chunks
         await asyncio.Event().wait()
 
     scripted.on_stream = told
@@ -90,7 +109,30 @@ async def test_a_client_that_leaves_after_the_usage_pays_the_usage(
         await anext(response.aiter_lines())
     await eventually(lambda: ended(service))
     attempt = await service.attempt()
-    assert (attempt.state, attempt.cost_nano_usd) == ("settled", COST)
+    assert (attempt.state, attempt.cost_nano_usd) == paid
+
+
+async def test_a_client_that_leaves_while_the_end_is_learnt_changes_nothing(
+    start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cost is known, and its slot comes back."""
+    add_plans(policy_dir, "single = {requests_per_minute = 6000, concurrent_generations = 1}")
+    learning, going = asyncio.Event(), asyncio.Event()
+
+    async def learn(*_: Any) -> None:
+        learning.set()
+        await going.wait()
+
+    monkeypatch.setattr(Cooldown, "learnt", learn)
+    service = await start()
+    user = await service.create_user("single")
+    async with service.client(user).stream("POST", PATH, json=chat(stream=True)) as response:
+        await anext(response.aiter_lines())
+        await learning.wait()
+    await eventually(lambda: ended(service))
+    assert (await service.attempt()).state == "settled"
+    going.set()
+    await eventually(lambda: passes(service, user))
 
 
 async def test_time_is_up_in_the_middle(scripted: Scripted, start: Start) -> None:

@@ -6,11 +6,18 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from app.errors import GenerationStopped, ProviderCoolingDown, ProviderError, ServiceError
+from app.errors import (
+    GenerationStopped,
+    ProviderCoolingDown,
+    ProviderError,
+    RateLimited,
+    ServiceError,
+)
 from app.guard import pricing
 from app.guard.cooldown import Cooldown, Pass
 from app.guard.generation import Attempt, Choice, Ending, Generation
 from app.guard.ledger import Ledger
+from app.guard.limits import Limits
 from app.guard.retry import Retries
 from app.policy import Model, Policy
 from app.providers.base import (
@@ -40,6 +47,7 @@ class Attempts:
         self,
         policy: Policy,
         cooldown: Cooldown,
+        limits: Limits,
         ledger: Ledger,
         providers: Mapping[str, Provider],
         *,
@@ -47,6 +55,7 @@ class Attempts:
     ) -> None:
         self._policy = policy
         self._cooldown = cooldown
+        self._limits = limits
         self._ledger = ledger
         self._providers = providers
         self._production = production
@@ -68,13 +77,14 @@ class Attempts:
     async def open(self, generation: Generation, choices: Sequence[Choice]) -> None:
         """Open an attempt at the first of `choices` that may be called.
 
-        Raises what kept the first one out when there is none, `BudgetExceeded`, `TimeoutError`.
+        Raises what kept the first one out when there is none, `BudgetExceeded`,
+        `LimiterUnavailable`, `TimeoutError`.
         """
         refused: ServiceError | None = None
         for place, choice in enumerate(choices):
             try:
                 generation.attempt = await self._open(generation, choice)
-            except (ProviderCoolingDown, GenerationStopped) as error:
+            except (ProviderCoolingDown, GenerationStopped, RateLimited) as error:
                 refused = refused or error
             else:
                 generation.rest = choices[place + 1 :]
@@ -123,6 +133,7 @@ class Attempts:
         if model.usd_per_second is not None:
             attempt.job.keep = partial(self._ledger.keep, generation, attempt)
         try:
+            await self._limits.cover(generation.grant, choice.tokens)
             await self._ledger.open(generation, attempt)
         except (Exception, asyncio.CancelledError):
             await self._cooldown.left(entered)

@@ -56,6 +56,11 @@ class Choice(NamedTuple):
     provider: Provider
     bound: Usage
 
+    @property
+    def tokens(self) -> int:
+        """The most that it can use, which counts against the limits."""
+        return self.bound.input_tokens + self.bound.output_tokens
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -102,8 +107,9 @@ class Attempt:
         """What counts against the limits: the bound when it is not known."""
         if self.settlement(ending)[0] == "released":
             return 0
-        used = ending.usage or self.choice.bound
-        return used.input_tokens + used.output_tokens
+        if ending.usage is None:
+            return self.choice.tokens
+        return ending.usage.input_tokens + ending.usage.output_tokens
 
 
 @dataclass(slots=True)

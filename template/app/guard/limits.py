@@ -49,6 +49,23 @@ class Limits:
             raise refusal(admission)
         return Grant(demand, admission, tokens)
 
+    async def cover(self, grant: Grant, tokens: int) -> None:
+        """Take what `grant` lacks for `tokens`, as for a fallback that can use more.
+
+        Raises `RateLimited`, and leaves nothing behind then.
+        """
+        missing, demand = tokens - grant.tokens, grant.demand
+        if missing <= 0:
+            return
+        taken = [bucket for bucket in demand.buckets if bucket.kind == "tokens"]
+        more = tuple(bucket._replace(take=missing) for bucket in taken)
+        admission = await self._limiter.admit(Demand(more))
+        if not admission.admitted:
+            raise refusal(admission)
+        rest = tuple(bucket for bucket in demand.buckets if bucket.kind != "tokens")
+        whole = tuple(bucket._replace(take=tokens) for bucket in taken)
+        grant.demand, grant.tokens = demand._replace(buckets=rest + whole), tokens
+
     async def settle(self, grant: Grant, used_tokens: int | None) -> None:
         """Free the slot, and give back the tokens that were not used (None: all may be).
 

@@ -13,19 +13,18 @@ from contextlib import aclosing
 from typing import NamedTuple, NoReturn, TypeVar
 
 from app.auth.principal import Scope
-from app.errors import BudgetExceeded
+from app.errors import BudgetExceeded, RateLimited
 from app.guard.attempts import Attempts
 from app.guard.batching import Coalescer
 from app.guard.budget import caps_of, require_room
-from app.guard.decisions import stopped
 from app.guard.failures import ending_of, too_late
 from app.guard.generation import Call, Ending, Generation
-from app.guard.ledger import Ledger
 from app.guard.limits import Limits
 from app.guard.pricing import cost
+from app.guard.running import Running
 from app.ids import new_id
 from app.policy import Policy
-from app.providers.base import Body, Chunks, Deadline, Outcome, Reply, Usage
+from app.providers.base import Body, Chunks, Deadline, Outcome, Reply
 from app.providers.completion import Transcript, outcome_of
 from app.telemetry import metrics
 from app.telemetry.context import note
@@ -51,18 +50,14 @@ class Guard:
         self,
         policy: Policy,
         limits: Limits,
-        ledger: Ledger,
         attempts: Attempts,
-        *,
-        log_content: bool,
+        running: Running,
     ) -> None:
         self._policy = policy
         self._limits = limits
-        self._ledger = ledger
         self._attempts = attempts
+        self._running = running
         self._coalescer = Coalescer()
-        self._log_content = log_content
-        self._running: dict[str, Generation] = {}
 
     async def generate(self, call: Call) -> tuple[Generation, Reply]:
         """The whole answer to `call`."""
@@ -90,7 +85,7 @@ class Guard:
             if isinstance(error, TimeoutError):
                 raise too_late(deadline) from error
             raise
-        self._running[generation.id] = generation
+        self._running.add(generation)
         note(prediction_id=generation.id, model=generation.model.id)
         return generation
 
@@ -109,17 +104,6 @@ class Guard:
         chunks = self._chunks(generation)
         first: list[Body] = await anext(chunks, [])
         return generation, first, chunks
-
-    def cut(self, target: str, kind: str) -> None:
-        """End the generations that run at a stopped service, provider or model."""
-        for generation in list(self._running.values()):
-            model = generation.model
-            if target in {"service", f"provider:{model.provider}", f"model:{model.id}"}:
-                generation.deadline.cut(stopped(target, kind))
-
-    async def drain(self) -> None:
-        """Wait for every settlement that is under way."""
-        await self._ledger.drain()
 
     async def _answer(self, generation: Generation) -> Answer:
         attempt, share = generation.current, None
@@ -147,11 +131,11 @@ class Guard:
             answer = Answer(reply, _outcome(generation, reply))
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
             ending = ending_of(generation, error)
+            ending.usage = transcript.last_usage or ending.usage
             if transcript.choices:
-                ending.output, ending.usage = transcript.output, transcript.usage
-            await self._attempts.leave(generation.current, ending, error)
-            await self._close(generation, ending)
-            _tell_client(error, ending)
+                ending.output = transcript.output
+            await self._running.close(generation, ending, error)
+            _tell_client(generation, error, ending)
         await self._succeeded(generation, answer)
 
     async def _first(
@@ -168,61 +152,26 @@ class Guard:
     async def _failed(self, generation: Generation, error: BaseException) -> None:
         """Settle an attempt; then there is another one, or what a client is told is raised."""
         ending = ending_of(generation, error)
-        await self._attempts.leave(generation.current, ending, error)
         plan = self._attempts.again(generation, error)
         if plan is None:
-            await self._close(generation, ending)
-            _tell_client(error, ending)
+            await self._running.close(generation, ending, error)
+            _tell_client(generation, error, ending)
         try:
-            await self._close(generation, ending, last=False)
+            await self._running.close(generation, ending, error, last=False)
             async with generation.deadline.scope():
                 await asyncio.sleep(plan.pause)
                 await self._attempts.open(generation, plan.choices)
         except (Exception, asyncio.CancelledError) as later:
-            ending = ending_of(generation, later)
-            await self._end(generation, ending, self._ledger.close(generation, None, ending))
-            _tell_client(later, ending)
+            # A fallback that the limits do not allow is as none.
+            told = error if isinstance(later, RateLimited) else later
+            ending = ending_of(generation, told)
+            await self._running.give_up(generation, ending)
+            _tell_client(generation, told, ending)
 
     async def _succeeded(self, generation: Generation, answer: Answer) -> None:
         reply = answer.reply
         ending = Ending("succeeded", answer.outcome, reply.usage, reply.output, cost=answer.cost)
-        await self._attempts.leave(generation.current, ending, None)
-        await self._close(generation, ending)
-
-    async def _close(self, generation: Generation, ending: Ending, *, last: bool = True) -> None:
-        """Make an attempt's ending durable, and the generation's with the `last` one."""
-        attempt = generation.current
-        generation.count(ending)
-        metrics.cost.labels(attempt.model.id).inc(attempt.settlement(ending)[1])
-        closed = self._ledger.close(generation, attempt, ending, last=last)
-        if last:
-            await self._end(generation, ending, closed)
-        else:
-            await closed
-
-    async def _end(self, generation: Generation, ending: Ending, closed: Awaitable[None]) -> None:
-        """Give back what was not used, beside the ledger's write, so that it takes no time."""
-        self._running.pop(generation.id, None)
-        self._tell(generation, ending)
-        try:
-            await self._limits.settle(generation.grant, generation.used_tokens)
-        finally:
-            await closed
-
-    def _tell(self, generation: Generation, ending: Ending) -> None:
-        model, usage = generation.model.id, ending.usage or Usage()
-        metrics.generations.labels(model, ending.outcome.value).inc()
-        metrics.generation_seconds.labels(model).observe(generation.latency_ms / 1000)
-        metrics.tokens.labels(model, "input").inc(usage.input_tokens)
-        metrics.tokens.labels(model, "output").inc(usage.output_tokens)
-        note(
-            outcome=ending.outcome.value,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cost_nano_usd=generation.cost_nano_usd,
-            latency_ms=generation.latency_ms,
-            **({"output": ending.output} if self._log_content else {}),
-        )
+        await self._running.close(generation, ending, None)
 
 
 async def _start(generation: Generation) -> tuple[Chunks, list[Body]]:
@@ -242,8 +191,12 @@ def _outcome(generation: Generation, reply: Reply) -> Outcome:
     return Outcome.OK if reply.output else Outcome.EMPTY
 
 
-def _tell_client(error: BaseException, ending: Ending) -> NoReturn:
+def _tell_client(generation: Generation, error: BaseException, ending: Ending) -> NoReturn:
     """Raise what the client is told, if anyone still listens, or what happened itself."""
-    if isinstance(error, Exception) and ending.error is not None and ending.error is not error:
-        raise ending.error from error
-    raise error
+    if not isinstance(error, Exception) or ending.error is None:
+        raise error
+    # There is a record, and perhaps a cost.
+    ending.error.headers = {**generation.headers, **ending.error.headers}
+    if ending.error is error:
+        raise error
+    raise ending.error from error

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, insert, select, update
 from app.db.engine import Database
 from app.db.tables import policies, stops
 from app.errors import DatabaseUnavailable
-from app.guard.pipeline import Guard
+from app.guard.running import Running
 
 # Within a second everything that runs at a stopped model has ended.
 LOOK_SECONDS = 0.25
@@ -17,15 +17,15 @@ LOOK_SECONDS = 0.25
 class Watch:
     """Ends what runs and was stopped; knows whether the policy of this process is the newest."""
 
-    def __init__(self, database: Database, guard: Guard, version: str) -> None:
+    def __init__(self, database: Database, running: Running, version: str) -> None:
         self._database = database
-        self._guard = guard
+        self._running = running
         self._version = version
         self._announced = False
         self._newest = ""
-        running = and_(stops.c.running, policies.c.id == 1)
+        ending = and_(stops.c.running, policies.c.id == 1)
         self._look = select(policies.c.version, stops.c.target, stops.c.kind).select_from(
-            policies.outerjoin(stops, running)
+            policies.outerjoin(stops, ending)
         )
 
     @property
@@ -59,4 +59,4 @@ class Watch:
         for row in await self._database.fetch(self._look):
             self._newest = row.version
             if row.target is not None:
-                self._guard.cut(row.target, row.kind)
+                self._running.cut(row.target, row.kind)

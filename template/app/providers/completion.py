@@ -1,6 +1,6 @@
 """A chat's answer in the shape of OpenAI's chat completions, which is this service's own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -8,15 +8,17 @@ from pydantic_core import from_json
 from app.providers.base import BadAnswer, Body, Outcome, Usage
 
 MOST_TOKENS = 2**31 - 1
+CHAT_COUNTS = ("prompt_tokens", "completion_tokens")
+EMBEDDING_COUNTS = ("prompt_tokens",)
 # What reading an answer of another form raises.
 FORM_ERRORS = (AttributeError, LookupError, TypeError)
 FINISHED = {"length": Outcome.TRUNCATED, "content_filter": Outcome.FILTERED}
 
 
-def usage_of(usage: Any) -> Usage | None:
-    """What the provider counted, if it said so. Reasoning is part of the output tokens."""
+def usage_of(usage: Any, counted: Sequence[str] = CHAT_COUNTS) -> Usage | None:
+    """What the provider counted, if it said all of it. Reasoning is part of the output tokens."""
     try:
-        told = Usage(int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0))
+        told = Usage(*(int(usage[name]) for name in counted))
     except (KeyError, OverflowError, TypeError, ValueError):
         return None
     return told if min(told) >= 0 and max(told) <= MOST_TOKENS else None
@@ -59,14 +61,24 @@ class Transcript:
     def __init__(self) -> None:
         self.choices: dict[int, Body] = {}
         self.usage: Usage | None = None
+        self._told_apart = False
 
     def add(self, chunk: Body) -> None:
         """Add a chunk. Raises `ProviderFailure` for what is none."""
-        self.usage = usage_of(chunk.get("usage")) or self.usage
+        if usage := usage_of(chunk.get("usage")):
+            self.usage, self._told_apart = usage, not chunk.get("choices")
         try:
             self._add_choices(chunk)
         except FORM_ERRORS as error:
             raise BadAnswer("the stream has a chunk of no known form") from error
+
+    @property
+    def last_usage(self) -> Usage | None:
+        """The usage of a stream that broke off, unless it is only what was used so far, which
+        some tell with every chunk.
+        """
+        finished = all(choice["finish_reason"] for choice in self.choices.values())
+        return self.usage if self._told_apart or finished else None
 
     def _add_choices(self, chunk: Body) -> None:
         for part in chunk.get("choices") or ():

@@ -11,7 +11,7 @@ import aiohttp
 
 from app.policy import Kind
 from app.providers.base import Body, Chunks, Job, Reply
-from app.providers.completion import usage_of
+from app.providers.completion import EMBEDDING_COUNTS, usage_of
 from app.settings import Settings
 
 DIMENSIONS = 64
@@ -93,7 +93,8 @@ def _embed(body: Body) -> Reply:
     data = [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors)]
     count = sum(len(_tokens(text)) for text in texts)
     usage = {"prompt_tokens": count, "total_tokens": count}
-    return Reply({"object": "list", "data": data, "usage": usage}, usage_of(usage))
+    answer = {"object": "list", "data": data, "usage": usage}
+    return Reply(answer, usage_of(usage, EMBEDDING_COUNTS))
 
 
 def _texts(given: Any) -> Iterator[str]:

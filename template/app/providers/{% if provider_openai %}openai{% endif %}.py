@@ -6,7 +6,7 @@ import aiohttp
 
 from app.policy import Kind
 from app.providers.base import BadAnswer, Body, Chunks, Job, Reply
-from app.providers.completion import usage_of
+from app.providers.completion import EMBEDDING_COUNTS, usage_of
 from app.providers.http import Http
 from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat
 from app.settings import Settings
@@ -51,7 +51,7 @@ class OpenAIProvider:
         output = await self._http.json(job, "POST", self._url("embeddings"), body)
         if not isinstance(output, dict) or not isinstance(output.get("data"), list):
             raise BadAnswer("the answer has no embeddings")
-        return Reply(output, usage_of(output.get("usage")))
+        return Reply(output, usage_of(output.get("usage"), EMBEDDING_COUNTS))
 
     def _url(self, path: str) -> str:
         return f"{self._http.base_url}/{path}"
