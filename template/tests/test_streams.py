@@ -12,6 +12,7 @@ import pytest
 
 from app.db.tables import predictions
 from app.guard.cooldown import Cooldown
+from app.guard.ledger import Ledger
 from app.providers.base import Body, Chunks, Job, ProviderFailure, Usage
 from tests.books import add_plans
 from tests.fixtures.service import Start
@@ -133,6 +134,54 @@ async def test_a_client_that_leaves_while_the_end_is_learnt_changes_nothing(
     assert (await service.attempt()).state == "settled"
     going.set()
     await eventually(lambda: passes(service, user))
+
+
+async def test_a_client_that_leaves_before_the_first_chunk_ends_the_work(
+    scripted: Scripted, start: Start
+) -> None:
+    asked = asyncio.Event()
+
+    async def hang(job: Job) -> Chunks:
+        job.sent = True
+        asked.set()
+        await asyncio.Event().wait()
+        yield []
+
+    scripted.on_stream = hang
+    service = await start()
+    writer = await open_stream(service, await service.create_user())
+    await asked.wait()
+    writer.close()
+    await eventually(lambda: ended(service))
+    attempt, prediction = await service.attempt(), await service.prediction()
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (prediction.status, prediction.outcome) == ("cancelled", "cancelled")
+    assert scripted.cancelled == scripted.asked
+
+
+async def test_nothing_is_asked_for_a_client_that_left_while_it_waited_for_budget(
+    scripted: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, left = asyncio.Event(), asyncio.Event()
+
+    async def block(*_: Any) -> bool:
+        return False
+
+    async def wait(*_: Any) -> None:
+        waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    monkeypatch.setattr(Ledger, "_opens", block)
+    monkeypatch.setattr(Ledger, "_wait", wait)
+    service = await start()
+    writer = await open_stream(service, await service.create_user())
+    await waiting.wait()
+    writer.close()
+    await asyncio.wait_for(left.wait(), 10)
+    assert (scripted.asked, await service.rows_count()) == ([], 0)
 
 
 async def test_time_is_up_in_the_middle(scripted: Scripted, start: Start) -> None:

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from app.api import Asking, DirectRoute, answer, asking, takes
 from app.auth.dependencies import ERRORS
 from app.chat.schemas import ChatRequest
-from app.chat.stream import ChatStream
+from app.chat.stream import ChatStream, unless_left
 from app.guard.pipeline import Guard
 
 router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)
@@ -24,6 +24,7 @@ async def _complete(asked: Asking, body: ChatRequest) -> Response:
     call = asked.call("chat", body.model, body.body())
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        return ChatStream(*await guard.stream(call), with_usage=with_usage)
+        begun = await unless_left(asked.request.receive, guard.stream(call))
+        return ChatStream(*begun, with_usage=with_usage)
     generation, reply = await guard.generate(call)
     return answer(generation, reply.output)

@@ -1,11 +1,13 @@
 """Server-sent events: the response that streams a chat."""
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Response
 from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.errors import ServiceError, log_cause
@@ -17,6 +19,8 @@ from app.providers.base import Body, Chunks
 
 # More than the last word may wait until the answer is stored.
 LAST_WORD_SECONDS = STORE_SECONDS + 1
+
+Given = TypeVar("Given")
 
 
 class ChatStream(Response):
@@ -80,6 +84,20 @@ class ChatStream(Response):
         if not self._with_usage:
             chunk.pop("usage", None)
         return bool(chunk.get("choices")) or "usage" in chunk
+
+
+async def unless_left(receive: Receive, work: Coroutine[Any, Any, Given]) -> Given:
+    """What `work` gives; it ends when the client leaves. Raises `ClientDisconnect`."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_left(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.wait({working, leaving})
+    if working.cancelled():
+        raise ClientDisconnect
+    return working.result()
 
 
 def _event(document: Any) -> bytes:
