@@ -120,7 +120,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = Running(limits, ledger, attempts, log_content=chosen.log_content)
         stack.push_async_callback(running.drain)
         guard = Guard(rules, limits, attempts, running)
-        watch = Watch(database, running, rules.version)
+        watch = Watch(database, limiter, running, rules.version)
         await watch.announce()
         sweeper = Sweeper(database, ledger, rules, providers)
         told = Alerts(database, rules, open_webhook(chosen, session))

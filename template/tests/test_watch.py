@@ -15,6 +15,7 @@ from app.db.tables import alerts, attempts, policies, stops
 from app.errors import DatabaseUnavailable
 from app.guard.watch import Watch
 from app.providers.base import Chunks, Job, Reply, Usage
+from app.state.base import Limiter
 from tests.books import check_books
 from tests.fixtures.service import Start
 from tests.scripted import BOUND, USAGE, Scripted, chunk, completion, hang, usage_chunk
@@ -206,11 +207,18 @@ async def is_outdated(service: Service) -> bool:
     return (await service.client().get("/readyz")).status_code == 503
 
 
+async def newer(service: Service) -> None:
+    """As by another process with newer policy files, which serves."""
+    limiter: Limiter = service.app.state.limiter
+    await limiter.remember("policy:newer", "served", 60)
+    await service.write(update(policies).values(version="newer"))
+
+
 async def test_a_replica_with_an_older_policy_generates_nothing(
     service: Service, client: httpx2.AsyncClient, scripted: Scripted
 ) -> None:
     (row,) = await service.database.fetch(policies.select())
-    await service.write(update(policies).values(version="newer"))
+    await newer(service)
     refused = await client.post(CHAT, json=chat())
     assert error_of(refused) == STOPPED
     assert refused.headers["Retry-After"] == "1"
@@ -221,6 +229,39 @@ async def test_a_replica_with_an_older_policy_generates_nothing(
     await eventually(lambda: is_current(service))
     scripted.on_answer = say_fine
     assert (await client.post(CHAT, json=chat())).status_code == 200
+
+
+async def test_an_older_policy_counts_again_when_nobody_serves_the_newer_one(
+    service: Service,
+    client: httpx2.AsyncClient,
+    scripted: Scripted,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after an old replica that started again during a deployment, or a new one that failed."""
+    monkeypatch.setattr("app.guard.watch.MISSED_SECONDS", 0.0)
+    await newer(service)
+    await eventually(lambda: is_outdated(service))
+    watch: Watch = service.app.state.watch
+    await watch.look()
+    assert not watch.is_current
+    await service.app.state.limiter.forget("policy:newer")
+    await eventually(lambda: is_current(service))
+    scripted.on_answer = say_fine
+    assert (await client.post(CHAT, json=chat())).status_code == 200
+
+
+async def test_a_policy_is_missed_for_a_while_before_another_counts(service: Service) -> None:
+    """What is shared may have been lost for a moment."""
+    watch: Watch = service.app.state.watch
+    await service.write(update(policies).values(version="newer"))
+    await watch.look()
+    await watch.look()
+    assert not watch.is_current
+
+
+async def test_every_process_tells_that_its_policy_is_served(service: Service) -> None:
+    (row,) = await service.database.fetch(policies.select())
+    assert await service.app.state.limiter.recall([f"policy:{row.version}"]) != [None]
 
 
 async def test_what_runs_under_an_older_policy_is_settled(
@@ -234,7 +275,7 @@ async def test_what_runs_under_an_older_policy_is_settled(
 
     scripted.on_answer = wait
     (call,) = await running(scripted, client, "offline/echo")
-    await service.write(update(policies).values(version="newer"))
+    await newer(service)
     await eventually(lambda: is_outdated(service))
     assert error_of(await client.post(CHAT, json=chat())) == STOPPED
     going.set()

@@ -1,28 +1,38 @@
 """What one process must learn from the database while it runs: stops, and newer policy files."""
 
 import asyncio
+import math
+import time
 from contextlib import suppress
 
 from sqlalchemy import Connection, and_, insert, select, update
 
 from app.db.engine import Database
 from app.db.tables import policies, stops
-from app.errors import DatabaseUnavailable
+from app.errors import DatabaseUnavailable, LimiterUnavailable
 from app.guard.running import Running
+from app.state.base import Limiter
 
 # Within a second everything that runs at a stopped model has ended.
 LOOK_SECONDS = 0.25
+# A policy that no process serves any more counts no more. The limiter may have come back empty,
+# so that it is looked for until every process has renewed what it knows.
+SERVED_SECONDS, RENEWAL_SECONDS, MISSED_SECONDS = 12.0, 4.0, 5.0
 
 
 class Watch:
     """Ends what runs and was stopped; knows whether the policy of this process is the newest."""
 
-    def __init__(self, database: Database, running: Running, version: str) -> None:
+    def __init__(
+        self, database: Database, limiter: Limiter, running: Running, version: str
+    ) -> None:
         self._database = database
+        self._limiter = limiter
         self._running = running
         self._version = version
         self._announced = False
         self._newest = ""
+        self._renewed_at, self._missed_at = -math.inf, math.inf
         ending = and_(stops.c.running, policies.c.id == 1)
         self._look = select(policies.c.version, stops.c.target, stops.c.kind).select_from(
             policies.outerjoin(stops, ending)
@@ -41,6 +51,8 @@ class Watch:
             if not connection.execute(update(policies).values(own)).rowcount:
                 connection.execute(insert(policies).values(id=1, **own))
 
+        # In this order: who looks must not find it unserved.
+        await self._serve()
         with suppress(DatabaseUnavailable):
             await self._database.transact(write)
             self._announced, self._newest = True, self._version
@@ -60,3 +72,29 @@ class Watch:
             self._newest = row.version
             if row.target is not None:
                 self._running.cut(row.target, row.kind)
+        if self.is_current:
+            await self._serve()
+        elif await self._is_unserved():
+            await self.announce()
+
+    async def _serve(self) -> None:
+        """Let all processes know that this policy is served."""
+        if time.monotonic() < self._renewed_at + RENEWAL_SECONDS:
+            return
+        with suppress(LimiterUnavailable):
+            await self._limiter.remember(_served(self._version), "served", SERVED_SECONDS)
+            self._renewed_at = time.monotonic()
+
+    async def _is_unserved(self) -> bool:
+        """Whether the newest policy's last process is gone, so that this one's counts again."""
+        now = time.monotonic()
+        with suppress(LimiterUnavailable):
+            if await self._limiter.recall([_served(self._newest)]) == [None]:
+                self._missed_at = min(self._missed_at, now)
+                return now >= self._missed_at + MISSED_SECONDS
+        self._missed_at = math.inf
+        return False
+
+
+def _served(version: str) -> str:
+    return f"policy:{version}"
