@@ -160,6 +160,15 @@ async def test_a_request_over_the_bounds_of_its_model_is_refused(
     assert await service.rows_count() == 0
 
 
+async def test_two_largest_outputs_are_refused_as_a_provider_may_heed_either(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    body = chat(max_completion_tokens=1, max_tokens=2)
+    response = await client.post("/v1/chat/completions", json=body)
+    assert error_of(response) == (422, "invalid_request", "max_tokens")
+    assert await service.rows_count() == 0
+
+
 async def test_images_are_refused_where_their_cost_is_not_declared(
     client: httpx2.AsyncClient,
 ) -> None:

@@ -126,7 +126,8 @@ def test_n_multiplies_the_output(limit: int, n: int) -> None:
 def test_the_largest_output_is_the_models_unless_less_is_asked_for() -> None:
     message = {"role": "user", "content": "one"}
     assert bound_of(message).output_tokens == 64
-    assert bound_of(message, max_completion_tokens=3, max_tokens=5).output_tokens == 3
+    assert bound_of(message, max_completion_tokens=3).output_tokens == 3
+    assert bound_of(message, max_completion_tokens=None, max_tokens=5).output_tokens == 5
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])

@@ -146,14 +146,6 @@ async def test_content_of_unknown_cost_is_refused(
     assert service.simulator.calls == []
 
 
-async def test_what_the_provider_finds_wrong_is_named(
-    service: Service, client: httpx2.AsyncClient
-) -> None:
-    body = chat(model=MODEL, max_tokens=1, max_completion_tokens=2)
-    assert error_of(await client.post(CHAT, json=body)) == (422, "invalid_request", None)
-    assert await service.books() == ("released", "provider_error")
-
-
 @pytest.mark.parametrize(("text", "outcome"), [("{}", "invalid_schema"), ("one", "invalid_schema")])
 async def test_json_that_was_asked_for_and_did_not_come(
     service: Service, client: httpx2.AsyncClient, text: str, outcome: str

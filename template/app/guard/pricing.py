@@ -17,6 +17,8 @@ MILLION = 1_000_000
 TEXT_PARTS = {"text": "text", "refusal": "refusal"}
 # What a model reads beside the messages.
 SCHEMAS = ("tools", "tool_choice", "response_format", "functions")
+# The names of the largest output: the old one and the new one.
+MAXIMA = ("max_tokens", "max_completion_tokens")
 
 
 def cost(price: Price, usage: Usage) -> int:
@@ -54,13 +56,14 @@ def _chat_bound(model: Model, body: Mapping[str, Any]) -> Usage:
 def output_limit(model: Model, body: Mapping[str, Any]) -> int:
     """The most output tokens of one choice: the request's maximum, or the model's."""
     most = model.max_output_tokens
-    for name in ("max_completion_tokens", "max_tokens"):
-        asked = body.get(name)
-        if asked is not None:
-            if asked > most:
-                raise RequestTooLarge(f"{name}: this model writes {most} at most.", param=name)
-            return int(asked)
-    return most
+    asked = {name: body[name] for name in MAXIMA if body.get(name) is not None}
+    if len(asked) > 1:
+        # Some servers heed the one, some the other.
+        raise InvalidRequest(f"{' and '.join(MAXIMA)}: give one of them.", param=MAXIMA[0])
+    for name, limit in asked.items():
+        if limit > most:
+            raise RequestTooLarge(f"{name}: this model writes {most} at most.", param=name)
+    return min(asked.values(), default=most)
 
 
 def _message_tokens(model: Model, message: Mapping[str, Any]) -> int:
