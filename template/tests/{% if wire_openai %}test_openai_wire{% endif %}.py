@@ -15,6 +15,7 @@ from tests.upstream import answering
 PATH = "/v1/chat/completions"
 VARIABLES = {each.name: each.variable.lower() for each in FORMATS}
 MODELS = [name for name in POLICY if name.endswith("/chat")]
+FUNCTION = {"type": "function", "function": {"name": "f"}}
 WORDS = "one two three four five six"
 # Of the simulator: the words of the prompt, and "You said:" before them.
 BILLED = {"input_tokens": 6, "output_tokens": 8}
@@ -114,6 +115,28 @@ async def test_n_is_passed_on_and_multiplies_bound_and_cost(
     assert prediction.output_tokens == 3 * 8
     contents = [choice["message"]["content"] for choice in prediction.output["choices"]]
     assert contents == [f"You said: {WORDS}"] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tools", [FUNCTION, {"type": "web_search"}]),
+        ("tools", [{"type": "code_interpreter", "container": {"type": "auto"}}]),
+        ("tools", [{"function": {"name": "f"}}]),
+        ("tool_choice", {"type": "web_search"}),
+        ("tool_choice", {}),
+    ],
+    ids=str,
+)
+async def test_tools_that_the_provider_runs_are_refused(
+    service: Service, client: httpx2.AsyncClient, model: str, name: str, value: Any
+) -> None:
+    response = await client.post(PATH, json=ask(model, **{"tools": [FUNCTION], name: value}))
+    assert error_of(response) == (422, "unsupported_parameter", name)
+    assert await service.rows_count() == 0
+    # A function is the client's own to run.
+    body = ask(model, tools=[FUNCTION], tool_choice=FUNCTION)
+    assert (await client.post(PATH, json=body)).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])

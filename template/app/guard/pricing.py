@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from app.errors import InvalidRequest, RequestTooLarge
+from app.errors import InvalidRequest, RequestTooLarge, UnsupportedParameter
 from app.policy import Model, Price
 from app.providers.base import Usage
 
@@ -32,7 +32,8 @@ def bound(model: Model, body: Mapping[str, Any]) -> Usage:
 
     Text is bounded by its UTF-8 bytes, as it is or after NFKC normalisation, whichever are more:
     no tokenizer makes more tokens.
-    Raises `RequestTooLarge` above the model's limits, `InvalidRequest` for what has no bound.
+    Raises `RequestTooLarge` above the model's limits, `InvalidRequest` or `UnsupportedParameter`
+    for what has no bound.
     """
     if model.usd_per_second is not None and model.max_seconds:
         return Usage(microseconds=model.max_seconds * MILLION)
@@ -47,10 +48,21 @@ def bound(model: Model, body: Mapping[str, Any]) -> Usage:
 
 
 def _chat_bound(model: Model, body: Mapping[str, Any]) -> Usage:
+    _require_functions(body)
     tokens = model.overhead_tokens
     tokens += sum(_message_tokens(model, message) for message in body["messages"])
     tokens += sum(_bytes(_json(body[name])) for name in SCHEMAS if body.get(name))
     return Usage(tokens, output_limit(model, body) * int(body.get("n") or 1))
+
+
+def _require_functions(body: Mapping[str, Any]) -> None:
+    """Refuse the tools that a provider runs itself: what they cost is not declared."""
+    choice = body.get("tool_choice")
+    chosen = [choice] if isinstance(choice, dict) else []
+    for name, tools in (("tools", body.get("tools") or []), ("tool_choice", chosen)):
+        if any(tool.get("type") != "function" for tool in tools):
+            message = f"{name}: only tools of type 'function' are offered."
+            raise UnsupportedParameter(message, param=name)
 
 
 def output_limit(model: Model, body: Mapping[str, Any]) -> int:
