@@ -11,6 +11,13 @@ from tests.support import Service, User, chat, error_of, said, sse
 # What the offline provider counts in "one two" and in "You said: one two".
 INPUT, OUTPUT = 2, 5
 COST = (INPUT * 250_000_000 + OUTPUT * 2_000_000_000) // 1_000_000
+URL = "https://example.com/x.png"
+TEXT = {"type": "text", "text": "one"}
+REFUSAL = {"type": "refusal", "refusal": "no"}
+
+
+def _image(**rest: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": URL, **rest}}
 
 
 async def test_answer(client: httpx2.AsyncClient) -> None:
@@ -104,6 +111,31 @@ async def test_content_in_parts(client: httpx2.AsyncClient) -> None:
     assert response.json()["choices"][0]["message"]["content"] == "You said: one two"
 
 
+@pytest.mark.parametrize(
+    ("part", "code", "param"),
+    [
+        ({**TEXT, "input_audio": {"data": "x"}}, "unsupported_parameter", "text.input_audio"),
+        ({**REFUSAL, "text": "x"}, "unsupported_parameter", "refusal.text"),
+        ({**_image(), "text": "x"}, "unsupported_parameter", "image_url.text"),
+        (_image(file_id="x"), "unsupported_parameter", "image_url.image_url.file_id"),
+        (_image(detail="x"), "invalid_request", "image_url.image_url.detail"),
+        ({"type": "image_url", "image_url": URL}, "invalid_request", "image_url.image_url"),
+        ({**TEXT, "text": ["x"]}, "invalid_request", "text.text"),
+        ({"type": "text"}, "invalid_request", "text.text"),
+        ({"type": ["text"]}, "invalid_request", "other.type"),
+        ("x", "invalid_request", "other"),
+    ],
+    ids=str,
+)
+async def test_parts_carry_nothing_that_is_not_counted(
+    service: Service, client: httpx2.AsyncClient, part: Any, code: str, param: str
+) -> None:
+    body = {"model": "offline/echo", "messages": [{"role": "user", "content": [TEXT, part]}]}
+    response = await client.post("/v1/chat/completions", json=body)
+    assert error_of(response) == (422, code, f"messages.0.content.parts.1.{param}")
+    assert await service.rows_count() == 0
+
+
 async def test_content_is_not_kept_unless_wanted(start: Start) -> None:
     service = await start(store_content=False)
     client = service.client(await service.create_user())
@@ -172,7 +204,7 @@ async def test_two_largest_outputs_are_refused_as_a_provider_may_heed_either(
 async def test_images_are_refused_where_their_cost_is_not_declared(
     client: httpx2.AsyncClient,
 ) -> None:
-    part = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
+    part = _image(detail="low")
     body = {"model": "offline/echo", "messages": [{"role": "user", "content": [part]}]}
     response = await client.post("/v1/chat/completions", json=body)
     assert error_of(response) == (422, "invalid_request", "messages")

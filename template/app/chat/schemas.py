@@ -1,25 +1,66 @@
 """The body of a chat completion, in OpenAI's format."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 
 from app.schemas import RequestBody
 
 MOST_MESSAGES = 2048
+PART_TYPES = frozenset({"text", "refusal", "image_url"})
 
 
-class Part(BaseModel):
-    """A part of a message: `{"type": "text", "text": …}` or `{"type": "image_url", …}`."""
+class TextPart(RequestBody):
+    type: Literal["text"]
+    text: str
 
-    model_config = ConfigDict(extra="allow")
+
+class RefusalPart(RequestBody):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImageUrl(RequestBody):
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(RequestBody):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class OtherPart(BaseModel):
+    """Content of another type: the guard refuses it, as its cost is not declared."""
 
     type: str
 
 
+def _type_of(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return kind if isinstance(kind, str) and kind in PART_TYPES else "other"
+
+
+def _form_of(content: Any) -> str:
+    return "text" if isinstance(content, str) else "parts"
+
+
+# Told apart by hand, so that an error names the field that is wrong and not every form.
+Part = Annotated[
+    Annotated[TextPart, Tag("text")]
+    | Annotated[RefusalPart, Tag("refusal")]
+    | Annotated[ImagePart, Tag("image_url")]
+    | Annotated[OtherPart, Tag("other")],
+    Discriminator(_type_of),
+]
+Content = Annotated[
+    Annotated[str, Tag("text")] | Annotated[list[Part], Tag("parts")], Discriminator(_form_of)
+]
+
+
 class Message(RequestBody):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: Content | None = None
     name: str | None = None
     refusal: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
