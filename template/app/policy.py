@@ -26,6 +26,8 @@ from app.errors import ModelNotFound, StartError
 
 NANO = 1_000_000_000
 PRICES_ARE_OLD_AFTER = dt.timedelta(days=90)
+# What of a model changes neither what is refused nor what is billed.
+NOT_DECISIVE = {"prices_checked", "base_delay_seconds"}
 Kind = Literal["chat", "embedding", "task"]
 Usd = Annotated[Decimal, Field(ge=0, max_digits=20, decimal_places=9)]
 Budgets = tuple[int | None, int | None]
@@ -144,7 +146,7 @@ class Policy(NamedTuple):
     def version(self) -> str:
         """A digest of all that decides what is refused and what is billed."""
         parts = [
-            {name: (m.price, m.max_seconds, m.tokens_per_image) for name, m in self.models.items()},
+            {name: model.model_dump(exclude=NOT_DECISIVE) for name, model in self.models.items()},
             {name: plan.model_dump() for name, plan in self.plans.items()},
             self.service.model_dump(),
         ]

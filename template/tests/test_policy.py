@@ -152,19 +152,35 @@ def test_budgets_are_caps_in_nano_dollars(tmp_path: Path) -> None:
     )
 
 
-def test_the_version_changes_with_what_is_refused_and_billed(tmp_path: Path) -> None:
-    versions = [
-        _load(tmp_path, models, plans).version
-        for models, plans in [
-            (_model(), PLANS),
-            (_model(prices_checked="2026-11-02"), PLANS),
-            (_model(output_usd_per_million_tokens="3"), PLANS),
-            (_model(), PLANS + "daily_budget_usd = 1\n"),
-            (_model(), PLANS + "[service]\nmonthly_budget_usd = 1\n"),
-        ]
-    ]
-    assert versions[0] == versions[1]
-    assert len(set(versions)) == 4
+@pytest.mark.parametrize(
+    ("changes", "plans"),
+    [
+        ({"output_usd_per_million_tokens": "3"}, ""),
+        ({"overhead_tokens": "17"}, ""),
+        ({"max_input_tokens": "2001"}, ""),
+        ({"max_output_tokens": "65"}, ""),
+        ({"max_seconds": "60"}, ""),
+        ({"tokens_per_image": "100"}, ""),
+        ({"attempts": "1"}, ""),
+        ({"provider": '"openai"'}, ""),
+        ({"name": '"echo-pro"'}, ""),
+        ({"kind": '"embedding"'}, ""),
+        ({}, "daily_budget_usd = 1\n"),
+        ({}, "[service]\nmonthly_budget_usd = 1\n"),
+    ],
+    ids=str,
+)
+def test_the_version_changes_with_what_is_refused_and_billed(
+    tmp_path: Path, changes: dict[str, str], plans: str
+) -> None:
+    version = _load(tmp_path).version
+    assert _load(tmp_path, _model(**changes), PLANS + plans).version != version
+
+
+def test_the_version_stays_when_prices_were_checked(tmp_path: Path) -> None:
+    version = _load(tmp_path).version
+    checked = _model(prices_checked="2026-11-02", base_delay_seconds="1")
+    assert _load(tmp_path, checked).version == version
 
 
 def test_an_unknown_provider_is_named(tmp_path: Path) -> None:
