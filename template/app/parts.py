@@ -1,6 +1,6 @@
 """What the service and `doctor` open alike."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import aiohttp
 
@@ -28,6 +28,8 @@ def open_policy(chosen: Settings, providers: Mapping[str, Provider]) -> Policy:
             f"models.toml: {', '.join(sorted(unknown))} is no provider of this service; "
             f"it has {', '.join(sorted(providers))}"
         )
+    if problems := list(_wrong_prices(rules, providers)):
+        raise StartError("\n".join(problems))
     missing = [name for key in sorted(used) if (name := providers[key].missing())]
     if missing and chosen.production:
         raise StartError(
@@ -35,3 +37,14 @@ def open_policy(chosen: Settings, providers: Mapping[str, Provider]) -> Policy:
             "Set it, or remove those models."
         )
     return rules
+
+
+def _wrong_prices(rules: Policy, providers: Mapping[str, Provider]) -> Iterator[str]:
+    """A model needs the price of what its provider tells: with another, all would be free."""
+    for model in rules.models.values():
+        is_timed = model.kind in providers[model.provider].timed
+        if is_timed != (model.usd_per_second is not None):
+            told = "seconds, not tokens" if is_timed else "tokens, not seconds"
+            price = "usd_per_second" if is_timed else "prices per million tokens"
+            of = f"of a model of kind {model.kind}"
+            yield f"models.toml, {model.id}: {model.provider} tells {told}, {of}; give {price}"

@@ -73,6 +73,9 @@ class Model(BaseModel):
             needed = {"max_seconds"}
         if missing := sorted(needed - self.model_fields_set):
             raise ValueError(f"what it can cost is unknown; add {' and '.join(missing)}")
+        per_token = self.input_usd_per_million_tokens, self.output_usd_per_million_tokens
+        if self.usd_per_second is not None and per_token != (None, None):
+            raise ValueError("it is billed by tokens or by usd_per_second, not by both")
         return self
 
     @cached_property

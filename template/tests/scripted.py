@@ -45,6 +45,7 @@ class Scripted:
 
     name = "offline"
     parameters: Mapping[Kind, frozenset[str] | None] = {"chat": None}
+    timed: frozenset[Kind] = frozenset()
 
     def __init__(self) -> None:
         self.on_answer: Callable[[Job], Awaitable[Reply]] = say_fine

@@ -258,8 +258,8 @@ async def test_shares_are_the_bill_to_the_last_nano_dollar(
 
 
 async def test_seconds_of_compute_are_shared(provider: Scripted) -> None:
-    declared = {**POLICY["offline/embedding"], "usd_per_second": "0.00012", "max_seconds": 30}
-    model = Model.model_validate(declared)
+    by_time = {"input_usd_per_million_tokens": None, "usd_per_second": "0.00012", "max_seconds": 30}
+    model = Model.model_validate(POLICY["offline/embedding"] | by_time)
     provider.on_answer = replying(lambda output: output, Usage(microseconds=1_000_001))
     answers = await ask(Coalescer(), provider, asked("one", model), asked("two", model))
     assert [reply.usage for reply, _ in answers] == [

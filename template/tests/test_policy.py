@@ -8,8 +8,9 @@ import pytest
 from app import policy
 from app.errors import StartError
 from app.main import create_app, lifespan
-from app.parts import open_policy
-from app.policy import Policy
+from app.parts import open_policy, open_providers
+from app.policy import Kind, Policy
+from app.providers.http import open_session
 from app.providers.offline import OfflineProvider
 from app.settings import Settings
 from tests.support import ROOT
@@ -23,6 +24,12 @@ CHAT = {
     "max_input_tokens": "2000",
     "max_output_tokens": "64",
     "prices_checked": "2026-11-01",
+}
+PER_SECOND = {
+    "input_usd_per_million_tokens": "",
+    "output_usd_per_million_tokens": "",
+    "usd_per_second": "0.1",
+    "max_seconds": "60",
 }
 PLANS = "[plans.free]\nrequests_per_minute = 20\n"
 
@@ -57,8 +64,10 @@ def test_prices_are_exact(tmp_path: Path) -> None:
     assert price.input == 123_456_789
 
 
-def test_the_projects_own_files_are_right() -> None:
-    rules = policy.load(ROOT)
+async def test_the_projects_own_files_are_right() -> None:
+    settings = Settings(_env_file=None, policy_dir=ROOT)
+    async with open_session() as session:
+        rules = open_policy(settings, open_providers(settings, session))
     assert rules.models
     assert rules.plans["free"].requests_per_minute > 0
     assert "offline/echo" in rules.models
@@ -72,6 +81,7 @@ def test_the_projects_own_files_are_right() -> None:
         ({"max_input_tokens": ""}, "add max_input_tokens"),
         ({"max_output_tokens": ""}, "add max_output_tokens"),
         ({"usd_per_second": "0.1"}, "add max_seconds"),
+        ({"usd_per_second": "0.1", "max_seconds": "60"}, "by tokens or by usd_per_second"),
         ({"kind": '"task"', "input_usd_per_million_tokens": ""}, "input_usd_per_million_tokens"),
         ({"prices_checked": ""}, "prices_checked: Field required"),
         ({"provider": ""}, "provider: Field required"),
@@ -188,6 +198,29 @@ def test_an_unknown_provider_is_named(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, policy_dir=tmp_path)
     with pytest.raises(StartError, match="acme is no provider of this service; it has offline"):
         open_policy(settings, {"offline": OfflineProvider()})
+
+
+class TimedProvider(OfflineProvider):
+    """Tells how long it took."""
+
+    timed: frozenset[Kind] = frozenset({"embedding"})
+
+
+@pytest.mark.parametrize(
+    ("provider", "kind", "price", "told"),
+    [
+        (OfflineProvider, "chat", PER_SECOND, "tokens, not seconds"),
+        (OfflineProvider, "embedding", PER_SECOND, "tokens, not seconds"),
+        (TimedProvider, "embedding", {}, "seconds, not tokens"),
+    ],
+)
+def test_a_price_of_what_the_provider_does_not_tell_is_named(
+    tmp_path: Path, provider: type[OfflineProvider], kind: Kind, price: dict[str, str], told: str
+) -> None:
+    _load(tmp_path, _model(kind=f'"{kind}"', **price))
+    settings = Settings(_env_file=None, policy_dir=tmp_path)
+    with pytest.raises(StartError, match=f"mine: offline tells {told}, of a model of kind {kind};"):
+        open_policy(settings, {"offline": provider()})
 
 
 @pytest.mark.usefixtures("restored_logging")

@@ -184,7 +184,8 @@ def test_only_images_are_declared_by_the_cost_of_images() -> None:
 
 
 def test_compute_is_bounded_by_its_longest_run() -> None:
-    declared = model(kind="task", usd_per_second="0.0015", max_seconds=60)
+    per_token = {f"{side}_usd_per_million_tokens": None for side in ("input", "output")}
+    declared = model(kind="task", usd_per_second="0.0015", max_seconds=60, **per_token)
     bound = pricing.bound(declared, {"anything": "x" * 10_000})
     assert bound == Usage(microseconds=60 * MILLION)
     assert pricing.cost(declared.price, bound) == 60 * 1_500_000

@@ -187,11 +187,13 @@ class BadAnswer(ProviderFailure):
 class Provider(Protocol):
     """A provider.
 
-    `parameters` lists, per kind of model, all that is passed on; None passes everything.
+    `parameters` lists, per kind of model, all that is passed on; None passes everything. `timed`
+    are the kinds of which it tells seconds of compute; of all others, and of chats, tokens.
     """
 
     name: str
     parameters: Mapping[Kind, frozenset[str] | None]
+    timed: frozenset[Kind]
 
     def missing(self) -> str | None:
         """The environment variable without which no call can succeed, if it is not set."""

@@ -26,6 +26,7 @@ class OfflineProvider:
         "chat": frozenset({"messages", "max_tokens", "max_completion_tokens", "temperature"}),
         "embedding": frozenset({"input", "dimensions", "encoding_format"}),
     }
+    timed: frozenset[Kind] = frozenset()
 
     def missing(self) -> None:
         """Needs no credential."""

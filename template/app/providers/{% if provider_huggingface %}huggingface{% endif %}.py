@@ -27,6 +27,7 @@ class HuggingFaceProvider:
         "embedding": frozenset({"input", "encoding_format"}),
         "task": frozenset({"inputs", "parameters", "options"}),
     }
+    timed: frozenset[Kind] = frozenset({"embedding", "task"})
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
         base_url = base_url.rstrip("/").removesuffix("/v1")

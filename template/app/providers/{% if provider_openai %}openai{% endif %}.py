@@ -23,6 +23,7 @@ class OpenAIProvider:
         | {"max_completion_tokens", "parallel_tool_calls", "reasoning_effort", "user", "verbosity"},
         "embedding": frozenset({"input", "dimensions", "encoding_format", "user"}),
     }
+    timed: frozenset[Kind] = frozenset()
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str) -> None:
         base_url = base_url.rstrip("/")
