@@ -28,7 +28,7 @@ def open_policy(chosen: Settings, providers: Mapping[str, Provider]) -> Policy:
             f"models.toml: {', '.join(sorted(unknown))} is no provider of this service; "
             f"it has {', '.join(sorted(providers))}"
         )
-    if problems := list(_wrong_prices(rules, providers)):
+    if problems := [*_wrong_prices(rules, providers), *_too_short(rules, providers)]:
         raise StartError("\n".join(problems))
     missing = [name for key in sorted(used) if (name := providers[key].missing())]
     if missing and chosen.production:
@@ -48,3 +48,12 @@ def _wrong_prices(rules: Policy, providers: Mapping[str, Provider]) -> Iterator[
             price = "usd_per_second" if is_timed else "prices per million tokens"
             of = f"of a model of kind {model.kind}"
             yield f"models.toml, {model.id}: {model.provider} tells {told}, {of}; give {price}"
+
+
+def _too_short(rules: Policy, providers: Mapping[str, Provider]) -> Iterator[str]:
+    """A time to bill that the provider cannot keep to bounds nothing."""
+    for name, model in rules.models.items():
+        least = providers[model.provider].least_seconds
+        if model.usd_per_second is not None and (model.max_seconds or 0) < least:
+            ends = f"{model.provider} ends nothing earlier"
+            yield f"models.toml, {name}: max_seconds must be {least} at least, as {ends}"

@@ -44,6 +44,7 @@ class Scripted:
     """`on_answer`, `on_stream` and `on_find` are what it does; it notes what it was asked."""
 
     name = "offline"
+    least_seconds = 0
     parameters: Mapping[Kind, frozenset[str] | None] = {"chat": None}
     timed: frozenset[Kind] = frozenset()
 

@@ -1,6 +1,7 @@
 """The guard's path: what is refused before a provider, and how an attempt ends after it."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -8,11 +9,12 @@ import pytest
 
 from app.chat.schemas import ChatInput
 from app.db.tables import attempts
-from app.providers.base import Job, ProviderFailure, Reply, Usage
+from app.errors import GenerationStopped
+from app.providers.base import Chunks, Deadline, Job, ProviderFailure, Reply, Usage
 from app.providers.offline import OfflineProvider
 from tests.fixtures.service import Start
-from tests.scripted import BOUND, COST, Scripted, completion, hang
-from tests.support import SOON_SECONDS, Service, chat, error_of, eventually
+from tests.scripted import BOUND, COST, Scripted, chunk, completion, hang
+from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, sse, write_policy
 
 PATH = "/v1/chat/completions"
 ADAPTED: frozenset[str] = OfflineProvider.parameters["chat"] or frozenset()
@@ -30,6 +32,16 @@ VALUES: dict[str, Any] = {
     "verbosity": "low",
 }
 LATER = {"Prefer": "respond-async"}
+# A chat that is billed by time.
+BY_THE_SECOND = """
+[models."offline/compute"]
+provider = "offline"
+name = "compute"
+kind = "chat"
+usd_per_second = 0.001
+max_seconds = 1
+prices_checked = 2026-11-01
+"""
 PROMPT = {"model": "offline/echo", "input": {"messages": chat()["messages"]}}
 
 
@@ -245,6 +257,44 @@ async def test_the_deadline_before_a_byte_left_costs_nothing(
     assert (await client.post(PATH, json=chat())).status_code == 504
     attempt = await service.attempt()
     assert (attempt.state, attempt.cost_nano_usd) == ("released", 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_compute_ends_when_no_more_of_it_is_paid_for(
+    scripted: Scripted, start: Start, policy_dir: Path, stream: bool
+) -> None:
+    write_policy(policy_dir, BY_THE_SECOND)
+    service = await start()
+    client = service.client(await service.create_user())
+
+    async def say_one_word(job: Job) -> Chunks:
+        job.sent = True
+        yield [chunk("fi")]
+        await hang(job)
+
+    scripted.on_answer, scripted.on_stream = hang, say_one_word
+    response = await client.post(PATH, json=chat(model="offline/compute", stream=stream))
+    error = (sse(response.text)[-1] if stream else response.json())["error"]
+    assert error["code"] == "deadline_exceeded"
+    assert "within 1 s" in error["message"]
+    assert await service.books() == ("uncertain", "timeout")
+    assert scripted.cancelled == scripted.asked
+
+
+async def test_a_deadline_within_another_is_cut_with_it() -> None:
+    whole, reason = Deadline(60), GenerationStopped("enough")
+    part = whole.within(30)
+    assert (part.seconds, whole.within(90)) == (30, whole)
+
+    async def work() -> None:
+        async with part.scope():
+            whole.cut(reason)
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await work()
+    assert part.passed
+    assert part.cut_by is reason
 
 
 async def test_erasing_what_runs_cancels_it(

@@ -13,6 +13,7 @@ from app.policy import Kind, Policy
 from app.providers.http import open_session
 from app.providers.offline import OfflineProvider
 from app.settings import Settings
+from tests.scripted import Scripted
 from tests.support import ROOT
 
 CHAT = {
@@ -221,6 +222,16 @@ def test_a_price_of_what_the_provider_does_not_tell_is_named(
     settings = Settings(_env_file=None, policy_dir=tmp_path)
     with pytest.raises(StartError, match=f"mine: offline tells {told}, of a model of kind {kind};"):
         open_policy(settings, {"offline": provider()})
+
+
+def test_a_time_that_the_provider_cannot_keep_to_is_named(tmp_path: Path) -> None:
+    _load(tmp_path, _model(usd_per_second="0.1", max_seconds="4"))
+    settings, scripted = Settings(_env_file=None, policy_dir=tmp_path), Scripted()
+    scripted.timed, scripted.least_seconds = frozenset({"chat"}), 4
+    assert open_policy(settings, {"offline": scripted}).models["mine"].max_seconds == 4
+    scripted.least_seconds = 5
+    with pytest.raises(StartError, match="mine: max_seconds must be 5 at least, as offline ends"):
+        open_policy(settings, {"offline": scripted})
 
 
 @pytest.mark.usefixtures("restored_logging")

@@ -68,10 +68,19 @@ async def test_what_outlasts_the_wait_is_polled(
     assert await service.books() == ("settled", "ok")
 
 
-async def test_it_cancels_itself_when_its_time_is_up(start: Start) -> None:
-    service = await start(request_deadline_seconds=20)
-    await ask(service.client(await service.create_user()))
-    assert service.simulator.calls[0].headers["cancel-after"] == "20s"
+@pytest.mark.parametrize(
+    ("seconds", "headers", "told"),
+    [(20, {}, "20s"), (20, LATER, "60s"), (90, {}, "60s"), (90, LATER, "60s")],
+)
+async def test_it_cancels_itself_when_its_time_is_up(
+    start: Start, seconds: int, headers: dict[str, str], told: str
+) -> None:
+    """At the deadline; if nobody waits for it, when no more is paid for, as in any case."""
+    service = await start(request_deadline_seconds=seconds)
+    client = service.client(await service.create_user())
+    await client.post("/v1/predictions", json=BODY, headers=headers)
+    await eventually(service.is_settled)
+    assert service.simulator.calls[0].headers["cancel-after"] == told
 
 
 @pytest.mark.parametrize(
@@ -202,16 +211,6 @@ async def test_later_is_polled_to_its_end(
         assert (record["status"], record["output"]) == ("succeeded", OUTPUT)
     else:
         assert (record["status"], record["error"]["code"]) == ("failed", "provider_error")
-
-
-async def test_what_nobody_waits_for_may_run_as_long_as_it_may_bill(
-    service: Service, client: httpx2.AsyncClient
-) -> None:
-    await client.post("/v1/predictions", json=BODY, headers=LATER)
-    await eventually(service.is_settled)
-    headers = service.simulator.calls[0].headers
-    # Its `max_seconds`, and a margin for its start.
-    assert (headers["cancel-after"], headers["prefer"]) == ("90s", "wait=60")
 
 
 async def test_when_the_service_stops_what_runs_is_cancelled(start: Start) -> None:

@@ -56,16 +56,17 @@ class ChatStream(Response):
             relay.result()
 
     async def _relay(self, send: Send) -> None:
+        deadline = self._generation.current.job.deadline
         headers = {"status": 200, "headers": self.raw_headers}
         await send({"type": "http.response.start", **headers})
         try:
-            async with self._generation.deadline.scope():
+            async with deadline.scope():
                 await self._send(send, self._first)
                 async for chunks in self._chunks:
                     await self._send(send, chunks)
             last = DONE
         except TimeoutError:
-            last = _event(too_late(self._generation.deadline).body())
+            last = _event(too_late(deadline).body())
         except ServiceError as error:
             log_cause(error)
             last = _event(error.body())

@@ -130,14 +130,15 @@ class Attempts:
         if before is not None:
             attempt.number = before.number + 1
             attempt.tries = before.tries + 1 if before.model is model else 1
-        if model.usd_per_second is not None:
-            attempt.job.keep = partial(self._ledger.keep, generation, attempt)
         try:
             await self._limits.cover(generation.grant, choice.tokens)
             await self._ledger.open(generation, attempt)
         except (Exception, asyncio.CancelledError):
             await self._cooldown.left(entered)
             raise
+        if model.usd_per_second is not None and model.max_seconds is not None:
+            attempt.job.keep = partial(self._ledger.keep, generation, attempt)
+            attempt.job.deadline = deadline.within(model.max_seconds)
         return attempt
 
     def _choice(self, model: Model, body: Body) -> Choice:

@@ -19,15 +19,17 @@ DEFAULT_PAUSE_SECONDS = 5.0
 def ending_of(generation: Generation, error: BaseException) -> Ending:
     """How the attempt at hand ended, by what it raised."""
     failed = Ending("failed", Outcome.PROVIDER_ERROR)
-    if generation.deadline.cut_by:
-        return Ending("cancelled", Outcome.CANCELLED, error=generation.deadline.cut_by)
+    whole, own = generation.deadline, generation.current.job.deadline
+    deadline = whole if whole.passed else own
+    if whole.cut_by:
+        return Ending("cancelled", Outcome.CANCELLED, error=whole.cut_by)
     if isinstance(error, ProviderFailure):
         failed.usage, failed.billed = error.usage, error.billed is not False
         failed.error = explain(error, generation.model)
     elif isinstance(error, ServiceError):
         failed.error = error
-    elif isinstance(error, TimeoutError) or generation.deadline.passed:
-        failed.outcome, failed.error = Outcome.TIMEOUT, too_late(generation.deadline)
+    elif isinstance(error, TimeoutError) or deadline.passed:
+        failed.outcome, failed.error = Outcome.TIMEOUT, too_late(deadline)
     elif isinstance(error, asyncio.CancelledError | GeneratorExit):
         return Ending("cancelled", Outcome.CANCELLED)
     return failed

@@ -144,7 +144,7 @@ class Guard:
         """What `work` gives, by the first attempt that succeeds."""
         while True:
             try:
-                async with generation.deadline.scope():
+                async with generation.current.job.deadline.scope():
                     return await work(generation)
             except (Exception, asyncio.CancelledError) as error:
                 await self._failed(generation, error)

@@ -21,9 +21,6 @@ from app.predictions.schemas import Feedback, Prediction, PredictionRequest
 from app.schemas import Page
 from app.settings import Settings
 
-# What a model may take to start, which is not billed.
-STARTING_SECONDS = 30.0
-
 router = APIRouter(prefix="/v1/predictions", tags=["predictions"], responses=ERRORS)
 
 
@@ -115,8 +112,7 @@ async def _read(records: Records, user_id: str, prediction_id: str) -> Predictio
 
 def _seconds(model: Model, settings: Settings) -> float:
     """Nobody waits for it, so a model billed by time may take all the time that it may bill."""
-    longest = (model.max_seconds or 0) + STARTING_SECONDS
-    return max(settings.request_deadline_seconds, longest)
+    return max(settings.request_deadline_seconds, model.max_seconds or 0)
 
 
 def _body_of(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:

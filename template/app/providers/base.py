@@ -79,6 +79,7 @@ class Deadline:
         self.cut_by: ServiceError | None = None
         self._at = time.monotonic() + seconds
         self._scopes: set[asyncio.Timeout] = set()
+        self._parts: list[Deadline] = []
 
     @property
     def remaining(self) -> float:
@@ -89,6 +90,14 @@ class Deadline:
     def passed(self) -> bool:
         """Whether it has passed, as exactly as event loops keep time."""
         return self.remaining < TIMER_SECONDS
+
+    def within(self, seconds: float) -> "Deadline":
+        """One that passes after `seconds` at the latest, and is cut with this one."""
+        if seconds >= self.remaining:
+            return self
+        part = Deadline(seconds)
+        self._parts.append(part)
+        return part
 
     def scope(self) -> "Scope":
         """A context that raises `TimeoutError` at the deadline."""
@@ -101,6 +110,8 @@ class Deadline:
         for scope in self._scopes:
             if not scope.expired():
                 scope.reschedule(0.0)
+        for part in self._parts:
+            part.cut(reason)
 
 
 class Scope:
@@ -139,9 +150,10 @@ class Quota(NamedTuple):
 class Job:
     """One attempt at a provider: what is sent, and what is learnt on the way.
 
-    `sent` turns true when the first byte may have left. `remote_id` is the provider's id of work
-    that runs on without us; `keep` makes it durable, so that the work is found again after a crash.
-    `quota` is None where the provider tells nothing of its limits.
+    `deadline` is this attempt's: compute ends when no more is paid for. `sent` turns true when the
+    first byte may have left. `remote_id` is the provider's id of work that runs on without us;
+    `keep` makes it durable, so that the work is found again after a crash. `quota` is None where
+    the provider tells nothing of its limits.
     """
 
     model: Model
@@ -188,10 +200,12 @@ class Provider(Protocol):
     """A provider.
 
     `parameters` lists, per kind of model, all that is passed on; None passes everything. `timed`
-    are the kinds of which it tells seconds of compute; of all others, and of chats, tokens.
+    are the kinds of which it tells seconds of compute; of all others, and of chats, tokens. Compute
+    of less than `least_seconds` cannot be bounded there.
     """
 
     name: str
+    least_seconds: int
     parameters: Mapping[Kind, frozenset[str] | None]
     timed: frozenset[Kind]
 

@@ -22,6 +22,7 @@ class OfflineProvider:
     """Echoes chats and embeds texts by their hash; counts tokens and so costs something."""
 
     name = "offline"
+    least_seconds = 0
     parameters: Mapping[Kind, frozenset[str] | None] = {
         "chat": frozenset({"messages", "max_tokens", "max_completion_tokens", "temperature"}),
         "embedding": frozenset({"input", "dimensions", "encoding_format"}),

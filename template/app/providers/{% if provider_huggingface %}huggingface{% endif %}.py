@@ -22,6 +22,7 @@ class HuggingFaceProvider:
     """Chats in OpenAI's format; the rest as `{"inputs": …}`, billed by seconds of compute."""
 
     name = "huggingface"
+    least_seconds = 0
     parameters: Mapping[Kind, frozenset[str] | None] = {
         "chat": CHAT_PARAMETERS,
         "embedding": frozenset({"input", "encoding_format"}),

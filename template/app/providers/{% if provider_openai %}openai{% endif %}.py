@@ -18,6 +18,7 @@ class OpenAIProvider:
     """Chats, streams and embeddings."""
 
     name = "openai"
+    least_seconds = 0
     parameters: Mapping[Kind, frozenset[str] | None] = {
         "chat": CHAT_PARAMETERS
         | {"max_completion_tokens", "parallel_tool_calls", "reasoning_effort", "user", "verbosity"},

@@ -29,6 +29,7 @@ class ReplicateProvider:
     """Any model with any input, billed by seconds of compute."""
 
     name = "replicate"
+    least_seconds = SHORTEST_RUN_SECONDS
     # The input is the model's own: Replicate checks it against the model's schema.
     parameters: Mapping[Kind, frozenset[str] | None] = {"task": None}
     timed: frozenset[Kind] = frozenset({"task"})
