@@ -78,7 +78,7 @@ class Http:
                 if response.status >= 300:
                     raise await self._failure(response, job.quota)
                 yield response
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             job.sent = False
             raise ProviderFailure("no connection", billed=False) from error
         except (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError) as error:
