@@ -329,6 +329,35 @@ async def test_what_one_did_wrong_does_not_hurt_the_others(provider: Scripted) -
     assert sent(provider) == [["one", "wrong", "two"], "one", "wrong", "two"]
 
 
+async def test_who_asks_alone_after_a_refusal_may_leave(provider: Scripted) -> None:
+    """Also when another one has its answer."""
+    asking, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer(job: Job) -> Reply:
+        job.sent = True
+        if job.body["input"] == "endless":
+            asking.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+        if "endless" in job.body["input"]:
+            raise ProviderFailure("too long", status=400, billed=False)
+        return embeddings(job)
+
+    provider.on_answer = answer
+    coalescer = Coalescer()
+    requests = (asked(text) for text in ("endless", "one"))
+    leaving, answered = (
+        asyncio.create_task(coalescer.answer("usr", provider, *request)) for request in requests
+    )
+    await answered
+    await asking.wait()
+    leaving.cancel()
+    async with asyncio.timeout(5):
+        await ended.wait()
+
+
 @pytest.mark.parametrize(
     "change",
     [

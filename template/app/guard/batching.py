@@ -92,14 +92,37 @@ class Coalescer:
         waiting = [member for member in queue.waiting if not member.answer.done()]
         queue.waiting, queue.timer = [], None
         for batch in _batches(waiting):
-            queue.running += 1
-            call = asyncio.create_task(_call(provider, batch))
-            self._calls.add(call)
-            call.add_done_callback(partial(self._ended, lane, provider))
-            for member in batch:
-                member.answer.add_done_callback(partial(_leave, call, batch))
+            self._begin(lane, provider, batch)
         if not queue.running:
             del self._queues[lane]
+
+    def _begin(self, lane: Lane, provider: Provider, batch: list[Member]) -> None:
+        """Make a call for `batch`, which ends when nobody waits for it any more."""
+        self._queues[lane].running += 1
+        call = asyncio.create_task(self._call(lane, provider, batch))
+        self._calls.add(call)
+        call.add_done_callback(partial(self._ended, lane, provider))
+        for member in batch:
+            member.answer.add_done_callback(partial(_leave, call, batch))
+
+    async def _call(self, lane: Lane, provider: Provider, batch: list[Member]) -> None:
+        """Answer each of `batch`, by one call."""
+        job = batch[0].job if len(batch) == 1 else _joined(batch)
+        answers: Sequence[Answer | Exception]
+        try:
+            reply = await provider.answer(job)
+            answers = [(reply, None)] if len(batch) == 1 else _split(job, reply, batch)
+        except Exception as error:
+            if len(batch) > 1 and _is_refusal(error):
+                # One is at fault, and nothing was billed: the others must not suffer for it.
+                for member in batch:
+                    if not member.answer.done():
+                        self._begin(lane, provider, [member])
+                return
+            answers = [error] * len(batch)
+        for member, answer in zip(batch, answers, strict=True):
+            member.job.sent, member.job.quota = job.sent, job.quota
+            _give(member.answer, answer)
 
     def _ended(self, lane: Lane, provider: Provider, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
@@ -113,25 +136,6 @@ def _leave(call: asyncio.Task[None], batch: list[Member], _: asyncio.Future[Answ
     """End a call for which nobody waits any more."""
     if all(member.answer.cancelled() for member in batch):
         call.cancel()
-
-
-async def _call(provider: Provider, batch: list[Member]) -> None:
-    """Answer each of `batch`, by one call."""
-    job = batch[0].job if len(batch) == 1 else _joined(batch)
-    answers: Sequence[Answer | Exception]
-    try:
-        reply = await provider.answer(job)
-        answers = [(reply, None)] if len(batch) == 1 else _split(job, reply, batch)
-    except Exception as error:
-        if len(batch) > 1 and _is_refusal(error):
-            # One of them is at fault, and nothing was billed: the others must not suffer for it.
-            alone = [member for member in batch if not member.answer.done()]
-            await asyncio.gather(*(_call(provider, [member]) for member in alone))
-            return
-        answers = [error] * len(batch)
-    for member, answer in zip(batch, answers, strict=True):
-        member.job.sent, member.job.quota = job.sent, job.quota
-        _give(member.answer, answer)
 
 
 def _give(future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
