@@ -1,6 +1,7 @@
 """The sweeper: nothing stays open, and work that outlived its process is found again."""
 
 import asyncio
+import datetime as dt
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +13,7 @@ from app.db.tables import attempts, utc_now
 from app.errors import DatabaseUnavailable
 from app.guard.generation import Ending, Generation
 from app.guard.ledger import Ledger
-from app.guard.sweeper import LOST_AFTER, Sweeper
+from app.guard.sweeper import LOST_AFTER, MOST_MS, Sweeper
 from app.policy import Policy
 from app.providers.base import BadAnswer, Job, Outcome, ProviderFailure, Reply, Usage
 from tests.books import (
@@ -360,6 +361,34 @@ async def test_what_is_offered_no_more_is_paid_at_its_bound(
     assert (await service.books())[0] == "uncertain"
 
 
+async def test_what_was_left_long_ago_is_paid_as_well(
+    service: Service, sweeper: Sweeper, left: Generation
+) -> None:
+    """Its time in milliseconds is more than the column of the latency holds."""
+    await service.write(update(attempts).values(opened_at=utc_now() - dt.timedelta(days=26)))
+    await expire(service)
+    await sweeper.sweep()
+    assert await service.books() == ("uncertain", "cancelled")
+    assert (await service.prediction()).latency_ms == MOST_MS
+
+
+async def test_one_that_cannot_be_settled_does_not_keep_the_others_from_it(
+    service: Service, scripted: Scripted, sweeper: Sweeper, ledger: Ledger, remote: Generation
+) -> None:
+    broken = await begin(ledger, generation_of(service, remote.call.principal, 1))
+    broken.current.job.remote_id = "r2"
+    await ledger.keep(broken, broken.current)
+    wrong = update(attempts).where(attempts.c.id == broken.current.id).values(price={"none": 1})
+    await service.write(wrong)
+    await expire(service)
+    scripted.on_find = finds_reply
+    await sweeper.sweep()
+    states = {row.id: row.state for row in await service.rows(attempts)}
+    assert states == {remote.current.id: "settled", broken.current.id: "sent"}
+    (event,) = [event for event in service.events if event["level"] == "error"]
+    assert event["attempt"] == broken.current.id
+
+
 async def test_a_plan_may_be_gone(
     service: Service, sweeper: Sweeper, ledger: Ledger, user: User
 ) -> None:
@@ -497,6 +526,15 @@ async def test_a_database_that_goes_between_two_attempts_leaves_nothing_open(
 async def test_the_service_sweeps_by_itself(
     scripted: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also after a look that crashed."""
+    looks: list[Ledger] = []
+
+    async def crash_once(ledger: Ledger) -> None:
+        looks.append(ledger)
+        if len(looks) == 1:
+            raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Ledger, "pay", crash_once)
     monkeypatch.setattr("app.guard.sweeper.LOOK_SECONDS", 0.02)
     service = await start()
     user = await service.create_user()

@@ -8,7 +8,7 @@ bound, as nobody knows what it cost. What died between two attempts has failed.
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -37,6 +37,8 @@ ENDED = ("settled", "released", "uncertain")
 LOOK_BACK, OVERLAP = dt.timedelta(minutes=10), dt.timedelta(seconds=10)
 # To look through all that ended in that time takes longer than most.
 LOOK_PATIENCE_SECONDS = 10.0
+# What the column holds: nearly 25 days.
+MOST_MS = 2**31 - 1
 BROKE_OFF = OutcomeUnknown("The process that asked ended before the answer came.")
 
 
@@ -59,19 +61,22 @@ class Sweeper:
     async def run(self) -> None:
         """While the database does not answer, nothing can be settled."""
         while True:
-            with suppress(DatabaseUnavailable):
-                await self._ledger.pay()
-                await self.sweep()
+            try:
+                with suppress(DatabaseUnavailable):
+                    await self._ledger.pay()
+                    await self.sweep()
+            except Exception as error:  # One look that crashed must not be the last one.
+                log(logging.ERROR, "A look for what is overdue crashed", error=error)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def sweep(self) -> None:
         """Settle or adopt what is overdue now, and end what was between two attempts."""
         now = utc_now()
         rows = await self._database.fetch(_OVERDUE, {"now": now})
-        await asyncio.gather(*map(self._settle, rows))
+        await _each(rows, self._settle)
         between = {"since": self._swept - OVERLAP, "now": now}
         rows = await self._database.fetch(_FORGOTTEN, between, seconds=LOOK_PATIENCE_SECONDS)
-        await asyncio.gather(*map(self._end, rows))
+        await _each(rows, self._end)
         if len(rows) < MOST_AT_ONCE:
             self._swept = now
 
@@ -117,11 +122,12 @@ class Sweeper:
         self, row: Row[Any], cost: int, usage: Usage | None, reply: Reply | None
     ) -> dict[str, Any]:
         """The end of an attempt's prediction, which cost so much in all."""
+        took = utc_now() - row.opened_at
         return {
             "id": row.prediction_id,
             "served_model": row.model,
             "provider": row.provider,
-            "latency_ms": round((utc_now() - row.opened_at).total_seconds() * 1000),
+            "latency_ms": min(round(took.total_seconds() * 1000), MOST_MS),
             "cost_nano_usd": cost,
             **(usage or Usage())._asdict(),
             **self._came_of(reply),
@@ -140,6 +146,14 @@ class Sweeper:
         """What it counts against, for the alerts; plans may be gone."""
         known = row.plan in self._policy.plans
         return self._policy.caps(row.user_id, row.plan) if known else ()
+
+
+async def _each(rows: Sequence[Row[Any]], work: Callable[[Row[Any]], Awaitable[None]]) -> None:
+    """Do `work` with each attempt; one with which it fails must not keep the others from it."""
+    ended = await asyncio.gather(*map(work, rows), return_exceptions=True)
+    for row, error in zip(rows, ended, strict=True):
+        if error is not None and not isinstance(error, DatabaseUnavailable):
+            log(logging.ERROR, "An attempt could not be settled", attempt=row.id, error=error)
 
 
 def _with_paid() -> Select[Any]:
