@@ -3,6 +3,8 @@
 from alembic import context
 from sqlalchemy import text
 
+from app.db.revisions import are_newer
+
 connection = context.config.attributes["connection"]
 schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)
 if schema:
@@ -13,4 +15,7 @@ if schema:
     connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
 context.configure(connection=connection, version_table_schema=schema)
 with context.begin_transaction():
-    context.run_migrations()
+    if are_newer(context.get_context().get_current_heads()):
+        context.config.print_stdout("A newer version has migrated this database: nothing to do.")
+    else:
+        context.run_migrations()

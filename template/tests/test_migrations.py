@@ -1,6 +1,8 @@
 """Migrations: they make the tables that the code knows, and can be undone and done again."""
 
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -14,11 +16,26 @@ from sqlalchemy.sql.schema import SchemaConst
 from app import wiring
 from app.db.engine import Database
 from app.db.migrate import upgrade
-from app.db.revisions import pending
+from app.db.revisions import pending, versions
 from app.db.tables import accounts, attempts, metadata, predictions, users, utc_now
 from app.errors import DatabaseUnavailable
 from app.settings import Settings
 from tests.support import ROOT
+
+MIGRATIONS = ROOT / "migrations"
+NEWER = """\
+import sqlalchemy as sa
+from alembic import op
+
+revision = "newer"
+down_revision = "{below}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table("newer", sa.Column("id", sa.Integer, primary_key=True))
+"""
 
 
 @pytest.fixture
@@ -54,7 +71,7 @@ async def test_what_is_missing_is_seen(database: Database) -> None:
         await pending(database)
     await upgrade(database)
     assert not await pending(database)
-    newest = ScriptDirectory(str(ROOT / "migrations")).get_heads()[-1]
+    newest = ScriptDirectory(str(MIGRATIONS)).get_heads()[-1]
     await database.transact(lambda connection: _downgrade(connection, f"{newest}@-1"))
     assert await pending(database)
 
@@ -72,11 +89,20 @@ async def test_one_that_fails_leaves_nothing_behind(
     assert await database.transact(_tables) == []
 
 
-async def test_a_newer_versions_migrations_are_no_reason_to_refuse(database: Database) -> None:
-    """While a new version rolls out, the old one goes on serving."""
+async def test_a_newer_versions_migrations_are_no_reason_to_refuse(
+    database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While a new version rolls out, and after a rollback, the old one serves."""
     await upgrade(database)
-    await database.transact(lambda connection: _stamp(connection, "newer"))
+    newer = _newer(tmp_path)
+    await database.transact(lambda connection: _upgrade(connection, newer))
     assert not await pending(database)
+    assert capsys.readouterr().err == ""
+    await upgrade(database)
+    assert capsys.readouterr().err.startswith("A newer version has migrated")
+    assert not await pending(database)
+    applied = await database.fetch(select(versions.c.version_num))
+    assert "newer" in [row.version_num for row in applied]
 
 
 async def test_what_was_spent_before_there_were_budgets_counts(database: Database) -> None:
@@ -134,22 +160,26 @@ def _differences(connection: Connection) -> list[object]:
     return list(compare_metadata(MigrationContext.configure(connection, opts=options), expected))
 
 
-def _config(connection: Connection) -> Config:
+def _newer(directory: Path) -> Path:
+    """The migrations of a version that has one more."""
+    migrations = directory / "migrations"
+    shutil.copytree(MIGRATIONS, migrations)
+    below = ScriptDirectory(str(migrations)).get_revision("0001@head")
+    source = NEWER.format(below=below.revision)
+    (migrations / "versions/newer.py").write_text(source, encoding="utf-8")
+    return migrations
+
+
+def _config(connection: Connection, migrations: Path = MIGRATIONS) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.set_main_option("script_location", str(migrations))
     config.attributes["connection"] = connection
     return config
 
 
-def _upgrade(connection: Connection) -> None:
-    command.upgrade(_config(connection), "heads")
+def _upgrade(connection: Connection, migrations: Path = MIGRATIONS) -> None:
+    command.upgrade(_config(connection, migrations), "heads")
 
 
 def _downgrade(connection: Connection, target: str) -> None:
     command.downgrade(_config(connection), target)
-
-
-def _stamp(connection: Connection, name: str) -> None:
-    """Note a revision that this version does not know."""
-    table = f"{schema}.alembic_version" if (schema := _schema(connection)) else "alembic_version"
-    connection.exec_driver_sql(f"INSERT INTO {table} VALUES ('{name}')")  # noqa: S608

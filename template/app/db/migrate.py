@@ -1,5 +1,7 @@
 """Bring the tables up to date with `migrations/`."""
 
+import sys
+
 from sqlalchemy import Connection
 
 from app.db.engine import Database
@@ -9,7 +11,7 @@ LONGEST_SECONDS = 600.0
 
 
 async def upgrade(database: Database) -> None:
-    """Apply every migration that is missing, in one transaction."""
+    """Apply every migration that is missing, in one transaction; none where a newer version has."""
     await database.transact(_upgrade, LONGEST_SECONDS)
 
 
@@ -18,7 +20,7 @@ def _upgrade(connection: Connection) -> None:
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
-    config = Config()
+    config = Config(stdout=sys.stderr)
     config.set_main_option("script_location", str(ROOT / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, "heads")

@@ -17,14 +17,22 @@ BELOW = ("down_revision", "depends_on")
 async def pending(database: Database) -> bool:
     """Whether a migration is missing. Raises `DatabaseUnavailable`, also when all are."""
     rows = await database.fetch(select(versions.c.version_num))
-    return not _revisions().keys() <= set(_implied(row.version_num for row in rows))
+    applied = [row.version_num for row in rows]
+    return not are_newer(applied) and not _revisions().keys() <= set(_implied(applied))
+
+
+def are_newer(applied: Iterable[str]) -> bool:
+    """Whether a newer version has migrated. It applied all that this one knows, but what it built
+    on that took its place in Alembic's table.
+    """
+    return not set(applied) <= _revisions().keys()
 
 
 def _implied(applied: Iterable[str]) -> Iterator[str]:
-    """The applied revisions and all that they build on; unknown ones are a newer version's."""
+    """The applied revisions and all that they build on."""
     for name in applied:
         yield name
-        yield from _implied(_revisions().get(name, ()))
+        yield from _implied(_revisions()[name])
 
 
 @cache
