@@ -4,8 +4,11 @@ import os
 import signal
 import sys
 import tempfile
+from typing import Any
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
 from app import wiring
 from app.errors import StartError
@@ -40,8 +43,9 @@ def _serve(settings: Settings) -> None:
         _require_exact_limits(settings)
         # Where worker processes put their metrics, for any of them to tell all.
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="metrics-"))
+    run = _supervise if settings.web_concurrency > 1 else uvicorn.run
     try:
-        uvicorn.run(
+        run(
             "app.main:create_app",
             factory=True,
             host="0.0.0.0",
@@ -55,6 +59,15 @@ def _serve(settings: Settings) -> None:
         )
     except SystemExit as error:
         raise SystemExit(1 if error.code else 0) from error
+
+
+def _supervise(app: str, **options: Any) -> None:
+    """As `uvicorn.run` with several processes, which forgets that one of them could not start."""
+    config = uvicorn.Config(app, **options)
+    workers = Multiprocess(config, [config.bind_socket()])
+    workers.run()
+    if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
+        sys.exit(STARTUP_FAILURE)
 
 
 def _require_exact_limits(settings: Settings) -> None:

@@ -109,6 +109,15 @@ async def test_a_broken_policy_file(tmp_path: Path, chosen: Environment, policy_
     assert "models.toml is not valid TOML" in await _refusal(tmp_path, chosen)
 
 
+@pytest.mark.skipif(not wiring.MANY_PROCESSES, reason="here one process serves")
+async def test_a_broken_policy_file_with_several_processes(
+    tmp_path: Path, chosen: Environment, policy_dir: Path
+) -> None:
+    (policy_dir / "models.toml").write_text("[models", encoding="utf-8")
+    said = await _refusal(tmp_path, {**chosen, "WEB_CONCURRENCY": "2"})
+    assert "models.toml is not valid TOML" in said
+
+
 async def test_a_dead_database(tmp_path: Path, chosen: Environment, dead_database_url: str) -> None:
     said = await _refusal(tmp_path, {**chosen, "DATABASE_URL": dead_database_url}, "--migrate")
     assert "database" in said.lower()
