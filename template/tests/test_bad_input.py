@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
-from tests.support import Service, chat, error_of
+from tests.support import Service, chat, error_of, eventually
 
 CHAT = "/v1/chat/completions"
 STRANGE_IDS = ["%00", "pred_%00", "%F0%9F%98%80", "%FF", "..%2f..", "x" * 5000, "pred_" + "0" * 26]
@@ -96,23 +98,42 @@ async def test_a_body_that_does_not_come_ends_the_request(
     monkeypatch.setattr("app.telemetry.middleware.BODY_SECONDS", 0.05)
     user = await service.create_user()
     headers = [f"Authorization: {user.headers['Authorization']}", length]
-    async with asyncio.timeout(5):
-        status, body = await _send(service, "POST", CHAT, *headers)
-    assert status == 408
+    async with asyncio.timeout(5), _begun(service, "POST", CHAT, *headers) as reader:
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readuntil(b"}}")
+    assert int(head.split()[1]) == 408
     assert json.loads(body)["error"]["message"].startswith("The body took too long")
     assert await service.rows_count() == 0
     assert service.access_events()[-1]["status"] == 408
 
 
-async def _send(service: Service, method: str, path: str, *headers: str) -> tuple[int, bytes]:
-    """Send the start of a request and nothing more; the status and the body of the answer."""
+async def test_a_client_that_leaves_before_its_body_came_is_no_crash(service: Service) -> None:
+    user = await service.create_user()
+    headers = [f"Authorization: {user.headers['Authorization']}", "Content-Length: 100"]
+    async with _begun(service, "POST", CHAT, *headers):
+        assert service.access_events() == []
+
+    async def recorded() -> bool:
+        return bool(service.access_events())
+
+    await eventually(recorded)
+    (event,) = service.access_events()
+    assert (event["status"], event["level"], event["user_id"]) == (499, "info", user.id)
+    assert "Traceback" not in service.log
+    assert await service.rows_count() == 0
+
+
+@asynccontextmanager
+async def _begun(
+    service: Service, method: str, path: str, *headers: str
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Send the start of a request and nothing more; yields where the answer would come."""
     address = urlsplit(service.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     lines = [f"{method} {path} HTTP/1.1", "Host: x", "Content-Type: application/json", *headers]
     writer.write("\r\n".join([*lines, "", ""]).encode())
     try:
-        head = await reader.readuntil(b"\r\n\r\n")
-        return int(head.split()[1]), await reader.readuntil(b"}}")
+        yield reader
     finally:
         writer.close()
         await writer.wait_closed()

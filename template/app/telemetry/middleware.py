@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import ServiceError, StartError
@@ -20,6 +21,8 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BODY_SECONDS = 30.0
 # The rest of a body that is too slow is not waited for.
 HANG_UP = {"Connection": "close"}
+# In the records alone: the client left before its request was complete.
+CLIENT_LEFT = 499
 
 
 class RequestMiddleware:
@@ -43,6 +46,8 @@ class RequestMiddleware:
         answer = _Answer(send, request_id)
         try:
             await self._app(scope, _Body(scope, receive, self._max_body_bytes), answer)
+        except ClientDisconnect:
+            answer.status = CLIENT_LEFT
         except Exception as error:
             await _answer_crash(scope, receive, answer, error)
         finally:
