@@ -190,9 +190,9 @@ async def test_another_users_key_is_as_good_as_none(
     key = await make(client)
     answers = [
         await other.delete(f"/v1/keys/{name}")
-        for name in (key["id"], "key_" + 26 * "0", "x" * 500, "ä")
+        for name in (key["id"], "key_" + 26 * "0", "x" * 500, "ä", "%00", "key_%00")
     ]
-    assert [error_of(answer) for answer in answers] == [(404, "not_found", None)] * 4
+    assert [error_of(answer) for answer in answers] == [(404, "not_found", None)] * 6
     assert len({answer.json()["error"]["message"] for answer in answers}) == 1
     assert (await bearing(service, key).get("/v1/me")).status_code == 200
 

@@ -3,6 +3,7 @@
 import binascii
 import datetime as dt
 import hashlib
+import re
 import secrets
 import string
 from collections.abc import Collection
@@ -30,6 +31,7 @@ from app.db.tables import Json, UtcDateTime, metadata, users, utc_now
 from app.errors import NotFound
 from app.ids import new_id
 
+KEY_ID = re.compile(r"key_[0-9a-f]{32}")
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 SECRET_LENGTH = 43
 """256 bits in base 62."""
@@ -137,7 +139,8 @@ class Keys:
             api_keys.c.id == key_id, api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None)
         )
         revoked = own.values(revoked_at=utc_now()).returning(api_keys.c.id)
-        if not await self._database.transact(lambda writer: writer.execute(revoked).all()):
+        known = KEY_ID.fullmatch(key_id)
+        if not known or not await self._database.transact(lambda db: db.execute(revoked).all()):
             raise NotFound("There is no such key.")
 
     async def with_owners(self, key_ids: Collection[str]) -> dict[str, Row[Any]]:
