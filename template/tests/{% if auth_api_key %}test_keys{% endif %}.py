@@ -299,6 +299,18 @@ async def test_a_disabled_user_gets_no_key_that_would_not_work(run: Run, user: U
     assert f"{user.email} is disabled" in refused.stderr
 
 
+async def test_a_key_of_a_disabled_user_can_be_revoked(
+    run: Run, service: Service, client: httpx2.AsyncClient, user: User
+) -> None:
+    key = await make(client)
+    await run("users", "disable", "--email", user.email)
+    assert (await run("keys", "revoke", key["id"])).exit_code == 0
+    await run("users", "enable", "--email", user.email)
+    assert error_of(await bearing(service, key).get("/v1/me")) == GONE
+    again = await run("keys", "revoke", key["id"])
+    assert (again.exit_code, again.stderr) == (1, "There is no such key.\n")
+
+
 async def test_a_limited_key_from_the_command_line(run: Run, service: Service, user: User) -> None:
     options = [f"--{name.replace('_', '-')}" for name in Allowance._fields]
     given = [word for option in options for word in (option, "3")]

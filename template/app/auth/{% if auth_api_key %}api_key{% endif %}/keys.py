@@ -101,7 +101,7 @@ def digest(secret: str) -> str:
 
 
 class Keys:
-    """The table of API keys; every query for a user's keys names the user."""
+    """The table of API keys; every query of a user for keys names the user."""
 
     def __init__(self, database: Database, slug: str) -> None:
         self._database = database
@@ -133,12 +133,14 @@ class Keys:
         )
         return compose(self._slug, key_id, secret), created
 
-    async def revoke(self, user_id: str, key_id: str) -> None:
-        """End a key at once. Raises `NotFound` also for another user's key."""
-        own = update(api_keys).where(
-            api_keys.c.id == key_id, api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None)
-        )
-        revoked = own.values(revoked_at=utc_now()).returning(api_keys.c.id)
+    async def revoke(self, user_id: str | None, key_id: str) -> None:
+        """End a key at once; for the operator, who is no user, anybody's.
+
+        Raises `NotFound`, also for another user's key.
+        """
+        own = () if user_id is None else (api_keys.c.user_id == user_id,)
+        key = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None), *own)
+        revoked = key.values(revoked_at=utc_now()).returning(api_keys.c.id)
         known = KEY_ID.fullmatch(key_id)
         if not known or not await self._database.transact(lambda db: db.execute(revoked).all()):
             raise NotFound("There is no such key.")
