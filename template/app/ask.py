@@ -17,17 +17,29 @@ from app.db.audit import COMMAND_LINE
 from app.db.tables import utc_now
 from app.errors import NotFound, StartError
 from app.policy import NANO, load
+from app.settings import is_address
 
 ASKER = "ask@cli.invalid"
 CREDENTIAL_LASTS = dt.timedelta(minutes=10)
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5)
 
 
+def _address(given: str) -> str:
+    if given and not is_address(given):
+        raise typer.BadParameter("must be an address such as http://127.0.0.1:8000")
+    return given
+
+
+Url = Annotated[
+    str, typer.Option(help="The service; by default the one on PORT.", callback=_address)
+]
+
+
 async def ask(
     session: Session,
     question: Annotated[str, typer.Argument(help="What to ask.", envvar="QUESTION")],
     model: Annotated[str, typer.Option(help="A model of models.toml.")] = "offline/echo",
-    url: Annotated[str, typer.Option(help="The service; by default the one on PORT.")] = "",
+    url: Url = "",
 ) -> None:
     """Ask the running service; show the answer as it comes, what it cost and what is left.
 
@@ -42,7 +54,7 @@ async def ask(
     try:
         async with aiohttp.ClientSession(base, headers=headers, timeout=TIMEOUT) as http:
             await _converse(http, question, model)
-    except aiohttp.ClientError as error:
+    except (aiohttp.ClientError, ValueError) as error:  # also a name that no host can have
         raise StartError(f"Nothing answers at {base}; start it with: make run") from error
 
 

@@ -7,7 +7,7 @@ import asyncio
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
@@ -38,6 +38,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Work], Work]
     def register(work: Work) -> Work:
         @functools.wraps(work)
         def run(**options: Any) -> None:
+            _check_text(options)
             asyncio.run(in_session(work, options))
 
         _, *parameters = inspect.signature(work).parameters.values()
@@ -59,6 +60,15 @@ async def in_session(work: Work, options: dict[str, Any]) -> None:
             await database.close()
     except (ServiceError, StartError) as error:
         fail(str(error))
+
+
+def _check_text(options: Mapping[str, Any]) -> None:
+    """An argument comes as bytes, and what is no text can be neither kept nor sent."""
+    for name, given in options.items():
+        try:
+            str(given).encode()
+        except UnicodeEncodeError as error:
+            raise typer.BadParameter("must be text in UTF-8.", param_hint=name) from error
 
 
 def fail(message: str) -> NoReturn:

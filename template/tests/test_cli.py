@@ -127,6 +127,29 @@ async def test_wrong_usage_exits_2(run: Run) -> None:
         assert (await run(*words)).exit_code == 2, words
 
 
+NO_TEXT = "jane\udcff@example.com"
+"""As an argument arrives whose bytes are not UTF-8."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["users", "create", "--email", NO_TEXT],
+        ["users", "enable", "--email", NO_TEXT],
+        ["usage", "--user", NO_TEXT],
+        ["stop", "--reason", NO_TEXT],
+        ["ask", NO_TEXT],
+        ["ask", "hi", "--url", "foo"],
+        ["ask", "hi", "--url", "http://127.0.0.1:99999"],
+    ],
+    ids=ascii,
+)
+async def test_an_argument_that_can_be_of_no_use_exits_2(run: Run, words: list[str]) -> None:
+    result = await run(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Invalid value" in result.stderr
+
+
 async def test_help_names_every_command(run: Run) -> None:
     result = await run("--help")
     assert result.exit_code == 0
@@ -185,6 +208,12 @@ async def test_ask_when_nothing_answers(run: Run, monkeypatch: pytest.MonkeyPatc
         result = await run("ask", "one")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Nothing answers at http://127.0.0.1:{port}/; start it")
+
+
+async def test_ask_a_host_that_cannot_be(run: Run) -> None:
+    result = await run("ask", "one", "--url", "http://a..b")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Nothing answers at http://a..b/; start it")
 
 
 async def test_a_credential_can_be_replaced_on_the_command_line(
