@@ -5,12 +5,13 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints
 
+NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]+$"
 Time = Annotated[
     dt.datetime,
     PlainSerializer(lambda at: at.isoformat().replace("+00:00", "Z"), return_type=str),
 ]
 """ISO 8601 in UTC with `Z`."""
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=NO_CONTROL)]
 Entry = TypeVar("Entry")
 
 

@@ -216,6 +216,7 @@ async def test_a_key_expires(service: Service, client: httpx2.AsyncClient) -> No
         ({"name": ""}, "invalid_request", "name"),
         ({"name": "x" * 101}, "invalid_request", "name"),
         ({"name": "a\0b"}, "invalid_request", "name"),
+        ({"name": "a\x9bb"}, "invalid_request", "name"),
         ({"name": "x", "scopes": []}, "invalid_request", "scopes"),
         ({"name": "x", "scopes": ["root"]}, "invalid_request", "scopes.0"),
         ({"name": "x", "expires_at": "2020-01-01T00:00:00Z"}, "invalid_request", "expires_at"),
@@ -309,6 +310,17 @@ async def test_a_key_of_a_disabled_user_can_be_revoked(
     assert error_of(await bearing(service, key).get("/v1/me")) == GONE
     again = await run("keys", "revoke", key["id"])
     assert (again.exit_code, again.stderr) == (1, "There is no such key.\n")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101, "a\nb", "a\x9bb", "\udcff"], ids=ascii)
+async def test_a_wrong_name_is_wrong_usage(
+    run: Run, service: Service, user: User, name: str
+) -> None:
+    count = len(await service.rows(api_keys))
+    result = await run("keys", "create", "--email", user.email, "--name", name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "1 to 100 characters" in result.stderr
+    assert len(await service.rows(api_keys)) == count
 
 
 async def test_a_limited_key_from_the_command_line(run: Run, service: Service, user: User) -> None:

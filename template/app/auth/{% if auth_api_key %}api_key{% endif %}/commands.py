@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from app.auth.api_key.keys import Keys, api_keys, owned
 from app.auth.api_key.schemas import MOST, MOST_NANO_USD, ApiKey, CreatedKey
@@ -10,6 +11,7 @@ from app.auth.principal import Allowance, Scope
 from app.auth.users import Users
 from app.command import Json, Session, command, show
 from app.errors import Conflict
+from app.schemas import Name
 
 app = typer.Typer(name="keys", help="API keys of users.", no_args_is_help=True)
 Rate = Annotated[int | None, typer.Option(min=1, max=MOST, help="Of this key alone.")]
@@ -17,11 +19,18 @@ Budget = Annotated[int | None, typer.Option(min=0, max=MOST_NANO_USD, help="Of t
 Email = Annotated[str, typer.Option(help="Whose key it is.")]
 
 
+def _name(given: str) -> str:
+    try:
+        return TypeAdapter(Name).validate_python(given)
+    except ValidationError as error:
+        raise typer.BadParameter("must be 1 to 100 characters without control ones.") from error
+
+
 @command(app)
 async def create(
     session: Session,
     email: Email,
-    name: Annotated[str, typer.Option(help="What it is for.")] = "key",
+    name: Annotated[str, typer.Option(help="What it is for.", callback=_name)] = "key",
     scope: Annotated[list[Scope] | None, typer.Option(help="May be given several times.")] = None,
     requests_per_minute: Rate = None,
     tokens_per_minute: Rate = None,
