@@ -76,7 +76,12 @@ async def test_users_are_listed_as_json(run: Run) -> None:
         (["--email", "a@b", "--plan", "few"], "jane@example.com"),
         (["--email", "a@example.com", "--plan", "gold"], "no plan 'gold' in plans.toml; it has"),
         (["--email", "x" * 300 + "@example.com", "--plan", "few"], "jane@example.com"),
+        (["--email", "a:b@example.com", "--plan", "few"], "no colon"),
+        (["--email", "a\u202eb@example.com", "--plan", "few"], "cannot be seen"),
+        (["--email", "a@example\x85.com", "--plan", "few"], "cannot be seen"),
+        (["--email", "a@exam\x9bple.com", "--plan", "few"], "cannot be seen"),
     ],
+    ids=ascii,
 )
 async def test_a_user_that_cannot_be_is_refused(run: Run, options: list[str], words: str) -> None:
     result = await run("users", "create", *options)

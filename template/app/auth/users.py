@@ -14,7 +14,8 @@ from app.errors import Conflict, InvalidRequest, NotFound
 from app.ids import new_id
 
 USER_ID = re.compile(r"usr_[0-9a-f]{32}")
-EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f.]+(\.[^@\s\x00-\x1f.]+)+")
+# HTTP Basic ends a name at the first colon.
+EMAIL = re.compile(r"[^@\s:]{1,64}@[^@\s:.]+(\.[^@\s:.]+)+")
 
 
 class Users:
@@ -26,8 +27,11 @@ class Users:
     async def create(self, email: str, role: Role, plan: str, actor: Actor) -> Row[Any]:
         """A new user. Raises `InvalidRequest` and, for a taken address, `Conflict`."""
         email = email.strip().lower()
-        if not EMAIL.fullmatch(email) or len(email) > 254:
-            raise InvalidRequest("An e-mail address such as jane@example.com is needed.")
+        if not (EMAIL.fullmatch(email) and email.isprintable()) or len(email) > 254:
+            raise InvalidRequest(
+                "An e-mail address such as jane@example.com is needed, with no colon and nothing "
+                "that cannot be seen."
+            )
         user_id = new_id("usr")
         given = {"role": role.value, "plan": plan}
 
