@@ -11,6 +11,11 @@ from app.settings import Settings, load
 from tests.support import CREDENTIALS, ROOT, SECRET_KEY, environment, unique
 
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+ADDRESSES = sorted(
+    name
+    for name in Settings.model_fields
+    if name.endswith("_url") and name not in {"database_url", "redis_url"}
+)
 LINE = re.compile(r"^(?:# )?([A-Z][A-Z_]+)=(.*)$", re.MULTILINE)
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -113,7 +118,6 @@ def test_all_weak_secrets_are_named(
         ("WEB_CONCURRENCY", "0"),
         ("LOG_LEVEL", "LOUD"),
         ("LOG_CONTENT", "perhaps"),
-        ("ALERT_WEBHOOK_URL", "ftp://example.com"),
         ("ALERT_WEBHOOK_URL", "https:///alerts"),
         ("MAX_BODY_BYTES", "10"),
         ("REQUEST_DEADLINE_SECONDS", "0"),
@@ -123,6 +127,17 @@ def test_all_weak_secrets_are_named(
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     assert _problem().startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    "value", ["foo", "chat.example.com", "ftp://example.com", "http://a:99999"]
+)
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_an_address_that_is_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name.upper(), value)
+    assert _problem() == f"{name.upper()}: must be an address such as https://example.com"
 
 
 def test_all_wrong_values_are_named_and_none_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
