@@ -405,6 +405,50 @@ def test_leaves_conflicts_to_git_when_told_to(project: Path) -> None:
     assert git(project, "status", "--porcelain") == ""
 
 
+# What stands in for uv; what becomes of a lock file, what is said of it, and the exit code.
+UVS: dict[str, tuple[str, str, str, int]] = {
+    "locks": ("cp pyproject.toml uv.lock", "M  uv.lock", "Locked again, and staged: uv.lock.", 0),
+    "fails": ("exit 2", "", "uv.lock is as it was. Before you commit: make setup", 1),
+}
+
+
+@pytest.mark.parametrize(("uv", "status", "sentence", "code"), UVS.values(), ids=UVS)
+def test_locks_the_new_dependencies(
+    uv: str, status: str, sentence: str, code: int, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(project, write("uv.lock", b"old\n"))
+    program = project.with_name("uv")
+    program.write_text(f"#!/bin/sh\n[ \"$1\" = lock ] && {uv}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("UV", str(program))
+
+    done = make_update(project, "--to=1.0", "--data=database=postgres")
+
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stdout
+    assert git(project, "status", "--porcelain", "uv.lock").strip() == status
+    assert git(project, "diff") == ""
+
+
+@pytest.mark.slow
+def test_locks_nothing_for_the_same_dependencies(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 2.0 asks for the same ones."""
+    commit(project, write("uv.lock", b"old\n"))
+    monkeypatch.setenv("UV", "/no/such/uv")
+    done = make_update(project)
+    assert done.returncode == 0, done.stdout
+    assert "uv.lock" not in done.stdout
+
+
+def test_update_installs_nothing_that_could_change_the_lock_file(project: Path) -> None:
+    command = ["make", "--dry-run", "update"]
+    told = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout
+    assert "scripts/update.py" in told
+    assert " sync " not in told
+
+
 REFUSED: dict[str, tuple[Edit, str]] = {
     "changed-file": (append("kept.txt", "draft\n"), "Commit or stash these"),
     "new-file": (write("draft.txt", b"draft\n"), "Commit or stash these"),

@@ -24,6 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ANSWERS = ".copier-answers.yml"
+LOCK = "uv.lock"
 # `-P` keeps the project's own modules from standing in for what Copier imports.
 COPIER = (sys.executable, "-P", "-m", "copier")
 # All of one but its last line, which has the reason.
@@ -39,6 +40,8 @@ merge conflicts, with nothing lost: make update ARGS=--leave-conflicts"""
 CONFLICTS_LEFT = """
 All else is done, and staged. Settle the listed files, git add or git rm each, then git commit.
 Undo all of it: git reset --hard."""
+LOCKED = f"Locked again, and staged: {LOCK}."
+NOT_LOCKED = f"{LOCK} is as it was. Before you commit: make setup, git add {LOCK}."
 
 DATA = "a new answer, such as license=MIT; may be repeated"
 LEAVE_CONFLICTS = "update all the same: what needs a person becomes a merge conflict"
@@ -301,6 +304,23 @@ def mark_unmerged(scratch: Scratch, unmerged: Unmerged, top: Path, prefix: str) 
     git(top, "update-index", "-z", "--index-info", stdin=os.fsencode("\0".join([*lines, ""])))
 
 
+def must_lock(project: Path, changes: Collection[str]) -> bool:
+    """Tell whether the project keeps a lock file that no longer fits what it asks for."""
+    asks_for_other = any(change.endswith("\tpyproject.toml") for change in changes)
+    return asks_for_other and git(project, "ls-files", LOCK) != ""
+
+
+def lock(project: Path) -> bool:
+    """Lock again, with the uv that runs this; if that fails, uv itself says why."""
+    command = (os.environ.get("UV", "uv"), "lock", "--quiet", "--python", sys.executable)
+    try:
+        subprocess.run(command, cwd=project, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    git(project, "add", LOCK)
+    return True
+
+
 def tell(title: str, lines: Collection[str]) -> None:
     if lines:
         print(title, *(f"  {line}" for line in lines), sep="\n")
@@ -328,8 +348,12 @@ def finish(scratch: Scratch, merge: Merge, options: argparse.Namespace) -> int:
         print("\nNothing was changed. Do it: make update")
         return 0
     apply(scratch, merge)
+    locked = True
+    if must_lock(scratch.project, merge.changes):
+        locked = "pyproject.toml" not in merge.conflicts and lock(scratch.project)
+        print("", LOCKED if locked else NOT_LOCKED, sep="\n")
     print(CONFLICTS_LEFT if merge.conflicts else APPLIED)
-    return 1 if merge.conflicts else 0
+    return 1 if merge.conflicts or not locked else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
