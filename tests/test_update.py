@@ -283,6 +283,7 @@ def test_stops_before_a_switch_that_deletes_an_edited_file(project: Path) -> Non
         stopped = make_update(project, "--to=1.0", "--data=host=compose")
     assert stopped.returncode == 1, stopped.stderr
     assert "railway_notes.md: you edited it, 1.0 has compose_notes.md instead: " in stopped.stdout
+    assert 'make update ARGS="--to=1.0 --data=host=compose --leave-conflicts"' in stopped.stdout
 
 
 def test_keeps_every_edit_that_it_can(evolution: Path, project: Path, tmp_path: Path) -> None:
@@ -369,6 +370,24 @@ def test_check_tells_and_changes_nothing(project: Path) -> None:
     assert told.returncode == 0, told.stderr
     assert told.stdout.startswith("To 2.0, these change:\n")
     assert "  D\tdeleted.txt\n" in told.stdout
+    assert told.stdout.endswith("Do it: make update\n")
+
+
+# A dollar, quotes, spaces: all that make or a shell could take for something else.
+DESCRIPTION = """It's "$HOME", `pwd`, $(HOME) \\ [a, b]."""
+
+
+@pytest.mark.slow
+def test_what_it_says_to_do_keeps_the_arguments(project: Path) -> None:
+    """As make and the shell read them."""
+    answers = (f"--data=project_description={DESCRIPTION}", "--data=providers=[openai, replicate]")
+    with nothing_changes(project):
+        told = make_update(project, "--check", "--to=1.0", *answers)
+    verb = told.stdout.rpartition("Do it: ")[2].replace("make ", "make -f echo.mk ", 1)
+    (project / "echo.mk").write_text("update:\n\t@printf '%s\\n' $(ARGS)\n")
+    command = ["sh", "-c", verb]
+    typed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    assert typed.stdout.splitlines() == ["--to=1.0", *answers]
 
 
 @pytest.mark.slow
@@ -418,7 +437,7 @@ def test_locks_the_new_dependencies(
 ) -> None:
     commit(project, write("uv.lock", b"old\n"))
     program = project.with_name("uv")
-    program.write_text(f"#!/bin/sh\n[ \"$1\" = lock ] && {uv}\n")
+    program.write_text(f'#!/bin/sh\n[ "$1" = lock ] && {uv}\n')
     program.chmod(0o755)
     monkeypatch.setenv("UV", str(program))
 

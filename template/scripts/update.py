@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Collection, Sequence
@@ -36,7 +37,7 @@ APPLIED = """
 Done, and staged. See: git diff --staged. Keep: make test, git commit. Undo: git reset --hard."""
 STOPPED = """
 Nothing was changed. Do what is listed, commit and run this again; or let git hold these files as
-merge conflicts, with nothing lost: make update ARGS=--leave-conflicts"""
+merge conflicts, with nothing lost: {verb}"""
 CONFLICTS_LEFT = """
 All else is done, and staged. Settle the listed files, git add or git rm each, then git commit.
 Undo all of it: git reset --hard."""
@@ -182,6 +183,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     option("--data", metavar="KEY=VALUE", action="append", default=[], type=an_answer, help=DATA)
     option("--leave-conflicts", action="store_true", help=LEAVE_CONFLICTS)
     return parser.parse_args(arguments)
+
+
+def verb(options: argparse.Namespace, *more: str) -> str:
+    """Return the command that does what was asked for, as a person types it."""
+    version = [f"--to={options.to}"] if options.to else []
+    words = shlex.join([*version, *(f"--data={answer}" for answer in options.data), *more])
+    # Both make and the shell read what is between the double quotes.
+    quoted = re.sub(r'(["`$\\])', r"\\\1", words.replace("$", "$$"))
+    return f'make update ARGS="{quoted}"' if words else "make update"
 
 
 def an_answer(text: str) -> str:
@@ -342,10 +352,10 @@ def update(project: Path, folder: Path, options: argparse.Namespace) -> int:
 
 def finish(scratch: Scratch, merge: Merge, options: argparse.Namespace) -> int:
     if merge.conflicts and (options.check or not options.leave_conflicts):
-        print(STOPPED)
+        print(STOPPED.format(verb=verb(options, "--leave-conflicts")))
         return 1
     if options.check:
-        print("\nNothing was changed. Do it: make update")
+        print(f"\nNothing was changed. Do it: {verb(options)}")
         return 0
     apply(scratch, merge)
     locked = True
