@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from locking import alone
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from working_tree import ROOT
 
 
@@ -26,3 +28,12 @@ def environment_with(requirements: Iterable[str]) -> Path:
             subprocess.run(install, input=wanted, text=True, check=True)
             ready.write_text(wanted)
     return environment
+
+
+def distributions(requirements: Iterable[str]) -> set[str]:
+    """Name what these bring with them, on every platform and Python."""
+    flags = ["--quiet", "--universal", "--python-version=3.11", "--no-header", "--no-annotate", "-"]
+    command = [sys.executable, "-m", "uv", "pip", "compile", *flags]
+    wanted = "\n".join(sorted(requirements))
+    told = subprocess.run(command, input=wanted, check=True, capture_output=True, text=True)
+    return {canonicalize_name(Requirement(line).name) for line in told.stdout.splitlines()}

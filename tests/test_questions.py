@@ -20,7 +20,7 @@ from combinations import (
     Combination,
 )
 from conftest import Render
-from packaging.requirements import Requirement
+from environments import distributions
 from packaging.utils import canonicalize_name
 from working_tree import ROOT, answers_of
 
@@ -71,6 +71,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("project_slug", "lambda", "Python keyword or a package"),
     ("project_slug", "none", "Python keyword or a package"),
     ("project_slug", "pydantic_settings", "Python keyword or a package"),
+    ("project_slug", "click", "Python keyword or a package"),
     ("project_description", " ", "A sentence is needed"),
     ("project_description", "d" * 501, "At most 500 characters"),
     ("project_description", "bell\x07", "Remove the control characters"),
@@ -210,8 +211,8 @@ def test_no_slug_shadows_a_dependency(trees: dict[Combination, Path]) -> None:
     reserved = {
         canonicalize_name(name) for name in yaml.safe_load(QUESTIONS["reserved_slugs"]["default"])
     }
-    needed = {name for project in trees.values() for name in _requirements(project)}
-    assert needed <= reserved
+    needed = {line for project in trees.values() for line in _requirements(project)}
+    assert distributions(needed) <= reserved
 
 
 def _answers(project: Path) -> dict[str, Any]:
@@ -229,4 +230,4 @@ def _settings(directory: Path, monkeypatch: pytest.MonkeyPatch, defaults: dict[s
 def _requirements(project: Path) -> set[str]:
     metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
     groups = [metadata["project"]["dependencies"], *metadata["dependency-groups"].values()]
-    return {canonicalize_name(Requirement(line).name) for group in groups for line in group}
+    return {line for group in groups for line in group}
