@@ -14,8 +14,7 @@ ROUTES = (f"{__name__}.routes",)
 
 
 def open_authenticator(settings: Settings, database: Database, _: Limiter) -> ApiKeyAuthenticator:
-    slug = settings.project["name"]
-    return ApiKeyAuthenticator(Keys(database, slug), slug)
+    return ApiKeyAuthenticator(Keys(database, settings.project["name"]))
 
 
 async def create_credential(

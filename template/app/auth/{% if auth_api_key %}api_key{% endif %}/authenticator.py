@@ -22,9 +22,8 @@ class ApiKeyAuthenticator:
     Requests that wait at the same time share one query.
     """
 
-    def __init__(self, keys: Keys, slug: str) -> None:
+    def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._slug = slug
         self._lookups: Batcher[str, Row[Any] | None] = Batcher(self._find)
         self._touches: Batcher[str, None] = Batcher(self._touch)
 
@@ -32,7 +31,7 @@ class ApiKeyAuthenticator:
         self, method: str, headers: Mapping[str, str], address: str
     ) -> Principal:
         scheme, _, text = headers.get("authorization", "").partition(" ")
-        parts = parse(self._slug, text.strip()) if scheme.lower() == "bearer" else None
+        parts = parse(text.strip()) if scheme.lower() == "bearer" else None
         row = await self._lookups.submit(parts[0]) if parts else None
         if row is None or parts is None or not _matches(row, parts[1]):
             raise InvalidCredentials(

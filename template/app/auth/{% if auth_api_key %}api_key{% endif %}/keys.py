@@ -76,14 +76,17 @@ def compose(slug: str, key_id: str, secret: str) -> str:
     return body + checksum(body)
 
 
-def parse(slug: str, text: str) -> tuple[str, str] | None:
-    """The id and the secret of `text`, or nothing when it cannot be a key of this service."""
+def parse(text: str) -> tuple[str, str] | None:
+    """The id and the secret of `text`, or nothing when it cannot be a key.
+
+    Whatever slug it begins with: a service that is renamed takes the keys that are out there.
+    """
     body, given = text[:-CHECKSUM_LENGTH], text[-CHECKSUM_LENGTH:]
-    prefix, _, secret = body.rpartition("_")
-    start = f"{slug}_live_"
-    if not text.isascii() or checksum(body) != given or not prefix.startswith(start):
+    slug, _, parts = body.rpartition("_live_")
+    key_id, _, secret = parts.rpartition("_")
+    if not text.isascii() or checksum(body) != given or not slug or not key_id:
         return None
-    return "key_" + prefix.removeprefix(start), secret
+    return f"key_{key_id}", secret
 
 
 def checksum(body: str) -> str:
