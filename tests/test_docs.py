@@ -52,7 +52,7 @@ PROVEN_BY = {
     "make update": "tests/test_update.py: make_update(project)",
     "make update ARGS=--check": "tests/test_update.py: --check",
     'make update ARGS="--to v0.3.0"': "tests/test_update.py: --to=",
-    'make update ARGS="--data database=postgres"': "tests/test_update.py: --data=database=postgres",
+    'make update ARGS="--data host=compose"': "tests/test_update.py: --data=host=compose",
 }
 
 # What a project's pages say and is not run from there: what this test or another one does
