@@ -3,7 +3,7 @@
 from alembic import context
 from sqlalchemy import text
 
-from app.db.revisions import are_newer
+from app.db import revisions
 
 connection = context.config.attributes["connection"]
 schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)
@@ -13,9 +13,9 @@ if schema:
     connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
     # Statements that alter a table do not name its schema.
     connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
-context.configure(connection=connection, version_table_schema=schema)
+context.configure(
+    connection=connection, version_table_schema=schema, on_version_apply=revisions.note
+)
 with context.begin_transaction():
-    if are_newer(context.get_context().get_current_heads()):
-        context.config.print_stdout("A newer version has migrated this database: nothing to do.")
-    else:
-        context.run_migrations()
+    revisions.adopt(connection, schema)
+    context.run_migrations()

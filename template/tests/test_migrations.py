@@ -16,25 +16,24 @@ from sqlalchemy.sql.schema import SchemaConst
 from app import wiring
 from app.db.engine import Database
 from app.db.migrate import upgrade
-from app.db.revisions import pending, versions
+from app.db.revisions import applied, pending
 from app.db.tables import accounts, attempts, metadata, predictions, users, utc_now
 from app.errors import DatabaseUnavailable
 from app.settings import Settings
 from tests.support import ROOT
 
 MIGRATIONS = ROOT / "migrations"
-NEWER = """\
+MORE = """\
 import sqlalchemy as sa
 from alembic import op
 
-revision = "newer"
-down_revision = "{below}"
-branch_labels = None
-depends_on = None
+revision = "unknown"
+down_revision = {below}
+depends_on = {needed}
 
 
 def upgrade() -> None:
-    op.create_table("newer", sa.Column("id", sa.Integer, primary_key=True))
+    op.create_table("unknown", sa.Column("id", sa.Integer, primary_key=True))
 """
 
 
@@ -57,7 +56,7 @@ async def test_they_can_be_undone_and_done_again(database: Database) -> None:
         await upgrade(database)
         assert set(metadata.tables) <= set(await database.transact(_tables))
         await database.transact(lambda connection: _downgrade(connection, "base"))
-        assert await database.transact(_tables) == ["alembic_version"]
+        assert await database.transact(_tables) == ["alembic_version", "applied_migrations"]
 
 
 async def test_applying_them_again_changes_nothing(database: Database) -> None:
@@ -90,19 +89,36 @@ async def test_one_that_fails_leaves_nothing_behind(
 
 
 async def test_a_newer_versions_migrations_are_no_reason_to_refuse(
-    database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    database: Database, tmp_path: Path
 ) -> None:
     """While a new version rolls out, and after a rollback, the old one serves."""
     await upgrade(database)
-    newer = _newer(tmp_path)
-    await database.transact(lambda connection: _upgrade(connection, newer))
+    newer = _with_one_more(tmp_path, below=_newest_common())
+    await database.transact(lambda connection: _upgrade(connection, migrations=newer))
     assert not await pending(database)
-    assert capsys.readouterr().err == ""
     await upgrade(database)
-    assert capsys.readouterr().err.startswith("A newer version has migrated")
     assert not await pending(database)
-    applied = await database.fetch(select(versions.c.version_num))
-    assert "newer" in [row.version_num for row in applied]
+    assert "unknown" in [row.revision for row in await database.fetch(select(applied))]
+
+
+async def test_those_of_an_option_that_was_left_keep_none_back(
+    database: Database, tmp_path: Path
+) -> None:
+    left = _with_one_more(tmp_path, needed="0001")
+    await database.transact(lambda connection: _upgrade(connection, "unknown", left))
+    assert await pending(database)
+    await upgrade(database)
+    assert not await pending(database)
+    assert {"unknown", *metadata.tables} <= set(await database.transact(_tables))
+
+
+async def test_a_database_of_a_version_that_noted_nothing(database: Database) -> None:
+    await upgrade(database)
+    await database.transact(applied.drop)
+    with pytest.raises(DatabaseUnavailable):
+        await pending(database)
+    await upgrade(database)
+    assert not await pending(database)
 
 
 async def test_what_was_spent_before_there_were_budgets_counts(database: Database) -> None:
@@ -160,13 +176,18 @@ def _differences(connection: Connection) -> list[object]:
     return list(compare_metadata(MigrationContext.configure(connection, opts=options), expected))
 
 
-def _newer(directory: Path) -> Path:
-    """The migrations of a version that has one more."""
+def _newest_common() -> str:
+    found = ScriptDirectory(str(MIGRATIONS)).get_revision("0001@head")
+    assert found is not None
+    return found.revision
+
+
+def _with_one_more(directory: Path, below: str | None = None, needed: str | None = None) -> Path:
+    """The migrations of a version that has one which this one does not know."""
     migrations = directory / "migrations"
     shutil.copytree(MIGRATIONS, migrations)
-    below = ScriptDirectory(str(migrations)).get_revision("0001@head")
-    source = NEWER.format(below=below.revision)
-    (migrations / "versions/newer.py").write_text(source, encoding="utf-8")
+    source = MORE.format(below=repr(below), needed=repr(needed))
+    (migrations / "versions/unknown.py").write_text(source, encoding="utf-8")
     return migrations
 
 
@@ -177,8 +198,8 @@ def _config(connection: Connection, migrations: Path = MIGRATIONS) -> Config:
     return config
 
 
-def _upgrade(connection: Connection, migrations: Path = MIGRATIONS) -> None:
-    command.upgrade(_config(connection, migrations), "heads")
+def _upgrade(connection: Connection, target: str = "heads", migrations: Path = MIGRATIONS) -> None:
+    command.upgrade(_config(connection, migrations), target)
 
 
 def _downgrade(connection: Connection, target: str) -> None:

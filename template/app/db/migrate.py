@@ -1,7 +1,5 @@
 """Bring the tables up to date with `migrations/`."""
 
-import sys
-
 from sqlalchemy import Connection
 
 from app.db.engine import Database
@@ -11,7 +9,7 @@ LONGEST_SECONDS = 600.0
 
 
 async def upgrade(database: Database) -> None:
-    """Apply every migration that is missing, in one transaction; none where a newer version has."""
+    """Apply every migration that is missing, in one transaction."""
     await database.transact(_upgrade, LONGEST_SECONDS)
 
 
@@ -20,7 +18,7 @@ def _upgrade(connection: Connection) -> None:
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
-    config = Config(stdout=sys.stderr)
+    config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, "heads")
