@@ -7,12 +7,13 @@ from drill.simulator import Upstream
 
 PATH = "/v1/chat/completions"
 PROMPT = "go"
-OUTPUT = 32
+OUTPUT = 28
 # One dollar per million tokens of input, two of output.
 INPUT_NANO, OUTPUT_NANO = 1000, 2000
-# The bytes of "user" and the prompt, and the largest output.
-TOKENS = len("user" + PROMPT) + OUTPUT
-BOUND = len("user" + PROMPT) * INPUT_NANO + OUTPUT * OUTPUT_NANO
+# The bytes of "user" and the prompt, what is around a message, and the largest output.
+INPUT = len("user" + PROMPT) + 8
+TOKENS = INPUT + OUTPUT
+BOUND = INPUT * INPUT_NANO + OUTPUT * OUTPUT_NANO
 # "You said: go" for "go": three tokens for one.
 USUAL = INPUT_NANO + 3 * OUTPUT_NANO
 
@@ -31,7 +32,7 @@ name = "drill"
 kind = "chat"
 input_usd_per_million_tokens = {input}
 output_usd_per_million_tokens = {output}
-max_output_tokens = 32
+max_output_tokens = 28
 max_input_tokens = 2000
 overhead_tokens = 0
 base_delay_seconds = 0.1

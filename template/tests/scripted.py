@@ -13,8 +13,8 @@ from app.providers.base import Body, Chunks, Job, Reply, Usage
 from app.settings import Settings
 
 # What `chat()` of `tests.support` can cost with the model offline/echo of the tests: the bytes of
-# the role and the text and the overhead, and the largest output.
-BOUND = (len("user" + "one two") + 16) * 250 + 64 * 2000
+# the role and the text, what is around a message (8) and the overhead (16); the largest output.
+BOUND = (len("user" + "one two") + 8 + 16) * 250 + 64 * 2000
 USAGE = Usage(2, 5)
 COST = 2 * 250 + 5 * 2000
 

@@ -63,7 +63,7 @@ one = {requests_per_minute = 1}
 few = {requests_per_minute = 5}
 brisk = {requests_per_minute = 60}
 many = {requests_per_minute = 6000}
-thrifty = {requests_per_minute = 6000, tokens_per_minute = 500}
+thrifty = {requests_per_minute = 6000, tokens_per_minute = 550}
 narrow = {requests_per_minute = 6000, concurrent_generations = 2}
 """
 

@@ -99,8 +99,9 @@ async def test_an_answer_ends_at_its_largest_length(
     (choice,) = (await client.post("/v1/chat/completions", json=body)).json()["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("You said", "length")
     assert (await service.prediction()).outcome == "truncated"
-    # The bound counts two tokens of output; the bytes of the role and the text, and overhead.
-    bound = (len("user" + "one two") + 16) * 250 + 2 * 2000
+    # The bound counts two tokens of output; the bytes of the role and the text, what is around
+    # them, and overhead.
+    bound = (len("user" + "one two") + 8 + 16) * 250 + 2 * 2000
     assert (await service.attempt()).bound_nano_usd == bound
 
 

@@ -346,7 +346,7 @@ async def test_each_attempt_keeps_the_price_that_it_was_made_at(
     await second.client(user).post(PATH, json=chat())
     before, after = await second.rows(attempts)
     assert (before.price["input"], after.price["input"]) == (250_000_000, 500_000_000)
-    assert after.bound_nano_usd - before.bound_nano_usd == 250 * (len("userone two") + 16)
+    assert after.bound_nano_usd - before.bound_nano_usd == 250 * (len("userone two") + 8 + 16)
 
 
 async def test_the_provider_is_given_what_was_asked_and_no_more(

@@ -18,7 +18,7 @@ from tests.fixtures.service import Start
 from tests.support import chat, error_of
 
 MILLION = 1_000_000
-OVERHEAD = 16
+OVERHEAD, SEPARATORS = 16, 8
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
 
 counts = st.integers(0, 10**7)
@@ -87,7 +87,7 @@ def test_text_is_bounded_by_its_bytes_however_it_is_normalised(text: str, role: 
     whole = bound_of({"role": role, "content": text}).input_tokens
     parts = bound_of({"role": role, "content": [{"type": "text", "text": text}]}).input_tokens
     assert whole == parts
-    assert whole >= size + OVERHEAD
+    assert whole >= size + OVERHEAD + SEPARATORS
     assert embedding_bound(text) >= size + OVERHEAD
 
 
@@ -98,7 +98,13 @@ def test_text_is_bounded_by_its_bytes_however_it_is_normalised(text: str, role: 
 )
 def test_bytes_of_a_text(text: str, size: int) -> None:
     bound = bound_of({"role": "user", "content": text}).input_tokens
-    assert bound == OVERHEAD + len("user") + size
+    assert bound == OVERHEAD + SEPARATORS + len("user") + size
+
+
+def test_what_is_around_each_message_counts() -> None:
+    messages = [{"role": role, "content": ""} for role in ("system", "user", "assistant")]
+    bound = pricing.bound(model(overhead_tokens=7), {"messages": messages})
+    assert bound.input_tokens == 7 + 3 * SEPARATORS + len("system" + "user" + "assistant")
 
 
 @given(st.lists(st.text(min_size=1), min_size=1))
@@ -194,7 +200,7 @@ def test_compute_is_bounded_by_its_longest_run() -> None:
 async def test_a_request_may_be_as_large_as_its_model_takes_and_no_larger(start: Start) -> None:
     service = await start()
     client = service.client(await service.create_user())
-    fits = 2000 - OVERHEAD - len("user")
+    fits = 2000 - OVERHEAD - SEPARATORS - len("user")
     response = await client.post("/v1/chat/completions", json=chat("x" * fits))
     assert response.status_code == 200
     assert (await service.attempt()).bound_nano_usd == 2000 * 250 + 64 * 2000

@@ -16,8 +16,9 @@ from tests.scripted import USAGE, Scripted, chunk, completion
 from tests.support import PLANS_TOML, Service, chat, error_of, eventually
 
 CHAT = "/v1/chat/completions"
-# The most that `chat()` of `tests.support` can use: role, text and overhead, and the output.
-BOUND_TOKENS = len("user" + "one two") + 16 + 64
+# The most that `chat()` of `tests.support` can use: role, text, what is around them and overhead,
+# and the output.
+BOUND_TOKENS = len("user" + "one two") + 8 + 16 + 64
 
 
 class Gate:
@@ -63,7 +64,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 async def test_tokens_are_admitted_by_their_bound_and_what_was_not_used_comes_back(
     scripted: Scripted, service: Service
 ) -> None:
-    """A chat can use 91 tokens and uses 7: of 500, five fit at first, and five afterwards."""
+    """A chat can use 99 tokens and uses 7: of 550, five fit at first, and five afterwards."""
     client = service.client(await service.create_user("thrifty"))
     for _ in range(2):
         answers = await at_once(client, Gate(scripted), 30, 5)
@@ -88,9 +89,9 @@ async def test_tokens_beyond_the_bound_count(scripted: Scripted, service: Servic
     assert (await client.post(CHAT, json=chat())).status_code == 200
     response = await client.post(CHAT, json=chat())
     assert error_of(response) == (429, "rate_limit_exceeded", "tokens")
-    # 502 tokens and the 91 of the next are too many for 500, which come back in a minute.
+    # 1002 tokens and the 99 of the next are too many for 550, which come back in a minute.
     assert int(response.headers["Retry-After"]) == pytest.approx(
-        (1002 + 91 - 500) / 500 * 60, abs=2
+        (1002 + 99 - 550) / 550 * 60, abs=2
     )
 
 
@@ -168,9 +169,9 @@ async def test_what_the_ledger_refuses_was_never_taken(
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_can_never_pass_is_told_at_once(service: Service, stream: bool) -> None:
     client = service.client(await service.create_user("thrifty"))
-    response = await client.post(CHAT, json=chat("x" * 450, stream=stream))
+    response = await client.post(CHAT, json=chat("x" * 500, stream=stream))
     assert error_of(response)[:2] == (422, "request_too_large")
-    assert "500 tokens a minute" in response.json()["error"]["message"]
+    assert "550 tokens a minute" in response.json()["error"]["message"]
     assert await service.rows_count() == 0
     assert (await client.post(CHAT, json=chat())).headers[
         "x-ratelimit-remaining-requests"
@@ -190,8 +191,8 @@ async def test_the_headers_of_the_tightest_limit(start: Start, policy_dir: Path)
     assert told == [{"limit": "3", "remaining": left} for left in ("2", "1", "0", "0")]
     first, refused = answers[0].headers, answers[-1].headers
     assert (first["x-ratelimit-limit-tokens"], first["x-ratelimit-remaining-tokens"]) == (
-        "500",
-        str(500 - BOUND_TOKENS),
+        "550",
+        str(550 - BOUND_TOKENS),
     )
     assert first["x-ratelimit-reset-tokens"] == "11s"
     assert {f"x-ratelimit-{word}-tokens" for word in ("limit", "remaining", "reset")} <= set(

@@ -106,7 +106,7 @@ async def test_more_choices_have_a_higher_bound(
 ) -> None:
     response = await client.post(CHAT, json=chat(model=MODEL, n=3, max_tokens=5))
     assert len(response.json()["choices"]) == 3
-    bound = (len("userone two") + 16) * 250 + 3 * 5 * 2000
+    bound = (len("userone two") + 8 + 16) * 250 + 3 * 5 * 2000
     assert (await service.attempt()).bound_nano_usd == bound
 
 
@@ -117,7 +117,7 @@ async def test_schemas_and_other_fields_count_into_the_bound(
     body = {"model": MODEL, "messages": messages, "tools": [TOOL], "max_tokens": 1}
     await client.post(CHAT, json=body)
     rest = len('{"tool_call_id":"call_1"}') + len(json.dumps([TOOL], separators=(",", ":")))
-    bound = (len("toolone") + 16 + rest) * 250 + 2000
+    bound = (len("toolone") + 8 + 16 + rest) * 250 + 2000
     assert (await service.attempt()).bound_nano_usd == bound
 
 
@@ -129,7 +129,7 @@ async def test_images_are_bounded_by_their_declared_tokens(
     messages = [{"role": "user", "content": parts}]
     body = {"model": "openai/vision", "messages": messages, "max_tokens": 1}
     assert (await client.post(CHAT, json=body)).status_code == 200
-    bound = (len("userone") + 16 + 2 * 100) * 1250 + 10_000
+    bound = (len("userone") + 8 + 16 + 2 * 100) * 1250 + 10_000
     assert (await service.attempt()).bound_nano_usd == bound
     assert (await sent(service))["messages"] == messages
     # The address was passed on: nothing here fetched it.

@@ -108,7 +108,7 @@ async def test_n_is_passed_on_and_multiplies_bound_and_cost(
     response = await client.post(PATH, json=ask(model, stream=stream, n=3, max_tokens=10))
     assert response.status_code == 200
     attempt, prediction = await service.attempt(), await service.prediction()
-    size = len("user" + WORDS) + 16
+    size = len("user" + WORDS) + 8 + 16
     price = attempt.price
     bound = size * price["input"] + 3 * 10 * price["output"]
     assert attempt.bound_nano_usd == -(-bound // 1_000_000)

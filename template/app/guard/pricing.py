@@ -15,6 +15,8 @@ from app.providers.base import Usage
 
 MILLION = 1_000_000
 TEXT_PARTS = {"text": "text", "refusal": "refusal"}
+# What stands around a message and its role: the templates in use write three to five tokens.
+SEPARATOR_TOKENS = 8
 # What a model reads beside the messages.
 SCHEMAS = ("tools", "tool_choice", "response_format", "functions")
 # The names of the largest output: the old one and the new one.
@@ -80,8 +82,7 @@ def output_limit(model: Model, body: Mapping[str, Any]) -> int:
 
 def _message_tokens(model: Model, message: Mapping[str, Any]) -> int:
     content = message.get("content")
-    # The role's bytes stand for the separators around a message.
-    tokens = _bytes(message["role"])
+    tokens = SEPARATOR_TOKENS + _bytes(message["role"])
     if rest := {name: message[name] for name in message if name not in {"content", "role"}}:
         tokens += _bytes(_json(rest))
     if isinstance(content, str):

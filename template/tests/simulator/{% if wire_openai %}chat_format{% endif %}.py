@@ -15,6 +15,8 @@ CHAT_FAULTS: frozenset[Kind] = (
 
 # What OpenAI says that an image of low detail costs.
 _TOKENS_PER_IMAGE = 85
+# What a template writes around a message at most.
+_AROUND_A_MESSAGE = 8
 _CREATED = 1_760_000_000
 _REFUSAL = ("I'm", " sorry,", " but", " I", " can't", " help", " with", " that.")
 _DONE = b"data: [DONE]\n\n"
@@ -109,8 +111,8 @@ def _count(message: dict[str, Any]) -> int:
 
 
 def _size(message: dict[str, Any]) -> int:
-    """The bytes of the role and the text, which no tokenizer makes more tokens of."""
-    return len((message["role"] + _text(message)).encode())
+    """The bytes of the role and the text, which no tokenizer makes more tokens of, and more."""
+    return _AROUND_A_MESSAGE + len((message["role"] + _text(message)).encode())
 
 
 def _envelope(exchange: Exchange, kind: str) -> dict[str, Any]:
