@@ -7,6 +7,7 @@ import re
 import secrets
 import socket
 import ssl
+import threading
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -299,6 +300,25 @@ async def eventually(check: Callable[[], Awaitable[Value]]) -> Value:
             pytest.fail("it did not happen in time")
         await asyncio.sleep(0.005)
     return value
+
+
+@contextmanager
+def stalling(owner: type, name: str) -> Iterator[None]:
+    """Until its end, the thread of the next call of a method stalls, which is not waited for."""
+    work, over = getattr(owner, name), threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stall(*given: Any) -> Any:
+            patch.setattr(owner, name, work)
+            over.wait(PATIENCE_SECONDS)
+            return work(*given)
+
+        patch.setattr(owner, name, stall)
+        patch.setattr(Database, "patience_seconds", 0.2)
+        try:
+            yield
+        finally:
+            over.set()
 
 
 def describe(value: object) -> str | None:

@@ -3,12 +3,18 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection, Insert, insert, select
 
 from app import wiring
+from app.db.engine import Database, Query
+from app.db.tables import stops, utc_now
 from app.errors import DatabaseUnavailable
 from app.settings import Settings
+from tests.support import Service
 
 
 async def test_time_that_others_take_in_this_process_is_not_held_against_it(
@@ -31,3 +37,42 @@ async def test_what_takes_longer_is_given_up(database_url: str) -> None:
         await database.transact(lambda _: over.wait(10), 0.05)
     over.set()
     await database.close()
+
+
+def plainly(database: Database, connection: Connection, row: dict[str, Any]) -> None:
+    database.execute_rows(connection, _inserting(database), [row])
+
+
+def in_one_go(database: Database, connection: Connection, row: dict[str, Any]) -> None:
+    database.write_last(connection, [Query(_inserting(database), [row])])
+
+
+def _inserting(database: Database) -> Insert:
+    rows = database.rows(list(stops.c))
+    return insert(stops).from_select(stops.c.keys(), select(*rows.c))
+
+
+@pytest.mark.parametrize("write", [plainly, in_one_go])
+@pytest.mark.parametrize("leave", [False, True], ids=["too slow", "cancelled"])
+async def test_what_nobody_waits_for_any_more_writes_nothing(
+    service: Service, write: Callable[..., None], leave: bool
+) -> None:
+    """It had begun, and comes to its end later."""
+    database = wiring.database.open_database(service.settings)
+    loop, begun, over = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    row = {"target": "service", "kind": "stopped", "reason": "", "running": False, "at": utc_now()}
+
+    def work(connection: Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        over.wait(10)
+        write(database, connection, {**row, "actor_id": None})
+
+    asked = asyncio.create_task(database.transact(work, 10 if leave else 0.2))
+    if leave:
+        await begun.wait()
+        asked.cancel()
+    (error,) = await asyncio.gather(asked, return_exceptions=True)
+    assert isinstance(error, asyncio.CancelledError if leave else DatabaseUnavailable)
+    over.set()
+    await database.close()
+    assert await service.database.fetch(select(stops)) == []

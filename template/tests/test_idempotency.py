@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from app.auth.principal import Role
 from app.db.tables import attempts, users, utc_now
-from app.guard.claims import RETRY_SECONDS, SWEPT_AT_ONCE, idempotency
+from app.guard.claims import RETRY_SECONDS, SWEPT_AT_ONCE, Claims, idempotency
 from app.guard.entries import LEASE_MARGIN
 from app.guard.idempotency import MOST_BYTES
 from app.providers.base import Chunks, Job, ProviderFailure, Reply
@@ -30,6 +30,7 @@ from tests.support import (
     eventually,
     said,
     sse,
+    stalling,
     unique,
 )
 
@@ -521,6 +522,14 @@ async def test_a_database_that_is_slow_holds_no_answer_up(
 
     assert await eventually(stored)
     assert any(event["level"] == "warning" for event in service.events)
+
+
+async def test_a_key_that_could_not_be_taken_in_time_is_free(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    with stalling(Claims, "_take"):
+        assert error_of(await ask(client)) == (503, "database_unavailable", None)
+    assert (await ask(client)).status_code == 200
 
 
 async def test_who_may_not_generate_any_more_gets_no_replay(service: Service) -> None:

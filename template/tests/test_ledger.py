@@ -16,13 +16,14 @@ from app.guard.cooldown import Pass
 from app.guard.generation import Attempt, Call, Choice, Ending, Generation
 from app.guard.ledger import Ledger
 from app.guard.limits import Grant
+from app.guard.posting import Posting
 from app.ids import new_id
 from app.policy import Policy
 from app.providers.base import Deadline, Job, Outcome, Usage
 from app.settings import Settings
 from app.state.base import Admission, Demand
 from tests.scripted import Scripted
-from tests.support import Service, User, chat
+from tests.support import Service, User, chat, stalling
 
 MANY = 50
 FINE = Ending("succeeded", Outcome.OK, Usage(2, 5), {"choices": []})
@@ -170,6 +171,21 @@ async def test_what_nobody_waits_for_any_more_is_taken_back(
     attempt, prediction = await service.attempt(), await service.prediction()
     assert (attempt.state, attempt.cost_nano_usd) == ("released", 0)
     assert (prediction.status, prediction.outcome) == ("cancelled", "cancelled")
+
+
+async def test_an_opening_that_was_refused_is_not_written_later(
+    service: Service, user: User
+) -> None:
+    """Its thread stalls, and what takes it back may be written before."""
+    database = wiring.database.open_database(service.settings)
+    ledger = ledger_of(service, database)
+    with stalling(Posting, "write"):
+        (error,) = await begin(ledger, generation_of(service, user.id))
+        await ledger.drain()
+    assert isinstance(error, DatabaseUnavailable)
+    await ledger.pay()
+    await database.close()
+    assert await service.rows_count() == 0
 
 
 @pytest.fixture

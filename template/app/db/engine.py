@@ -1,6 +1,7 @@
 """Transactions on the chosen database: short, bounded in time, with errors of our own."""
 
 import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,13 +67,23 @@ class Database(ABC):
         self._reading = self._engine.execution_options(**reading)
 
     async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
-        """What `work` returns; what it wrote is durable then, or rolled back by its exception."""
+        """What `work` returns; what it wrote is durable then, or rolled back by its exception.
+
+        Who was told that it failed finds nothing of it later: it is rolled back as well when nobody
+        waits for it any more. Only a commit that has begun by then may still come.
+        """
+        left = threading.Event()
 
         def transaction() -> Result:
             with self._engine.begin() as connection:
-                return work(connection)
+                result = work(connection.execution_options(left=left))
+                require_waiting(connection)
+            return result
 
-        return await _run(self._writers, transaction, seconds or self.patience_seconds)
+        try:
+            return await _run(self._writers, transaction, seconds or self.patience_seconds)
+        finally:
+            left.set()
 
     async def in_turn(self, transaction: Callable[[], Awaitable[Result]], tries: int) -> Result:
         """What `transaction` returns, in which many take turns at one lock.
@@ -157,6 +168,12 @@ class Database(ABC):
         for threads in (self._writers, self._readers):
             await asyncio.to_thread(threads.shutdown)
         self._engine.dispose()
+
+
+def require_waiting(connection: Connection) -> None:
+    """Raise `TimeoutError` when nobody waits for the transaction of `connection` any more."""
+    if connection.get_execution_options()["left"].is_set():
+        raise TimeoutError
 
 
 async def _run(threads: ThreadPoolExecutor, work: Callable[[], Result], seconds: float) -> Result:

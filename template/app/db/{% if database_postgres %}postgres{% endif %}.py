@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from app.db.engine import Database, Query, Result, Work
+from app.db.engine import Database, Query, Result, Work, require_waiting
 from app.db.tables import Json
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import Settings
@@ -107,6 +107,7 @@ class PostgresDatabase(Database):
         return [cursor.fetchall() for cursor in cursors]
 
     def write_last(self, connection: Connection, queries: Sequence[Query]) -> None:
+        require_waiting(connection)
         with self._pipeline(connection) as driver:
             for query in queries:
                 self._send(driver, query)

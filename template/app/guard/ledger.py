@@ -102,7 +102,7 @@ class Ledger:
         except Blocked:
             return False
         except (DatabaseUnavailable, asyncio.CancelledError):
-            # It may be written all the same, or still be: this comes after it.
+            # It may be written all the same: what commits now holds the lock, and this comes after.
             self._enqueue(abandoned(entry))
             raise
         return True

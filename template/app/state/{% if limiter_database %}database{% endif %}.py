@@ -5,7 +5,6 @@ at the same time shares a transaction: its rows are locked in the order of their
 nobody waits in a circle, then read at one moment of the database's clock, changed and written.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -215,25 +214,18 @@ class DatabaseLimiter:
 
     async def _run(self, steps: list[Step]) -> Sequence[Admission]:
         names = sorted({name for step in steps for name in step.names})
+
+        def work(connection: Connection) -> list[Admission] | None:
+            return self._decide(connection, names, steps)
+
         with _faults():
-            turn = partial(self._turn, names, steps)
+            turn = partial(self._database.transact, work)
             while (answers := await self._database.in_turn(turn, TURNS)) is None:
                 await self._make_rows(names)
         return answers
 
-    async def _turn(self, names: list[str], steps: list[Step]) -> list[Admission] | None:
-        left = threading.Event()
-
-        def work(connection: Connection) -> list[Admission] | None:
-            return self._decide(connection, names, steps, left)
-
-        try:
-            return await self._database.transact(work)
-        finally:
-            left.set()
-
     def _decide(
-        self, connection: Connection, names: list[str], steps: list[Step], left: threading.Event
+        self, connection: Connection, names: list[str], steps: list[Step]
     ) -> list[Admission] | None:
         """The answers; None when a row is missing.
 
@@ -241,8 +233,6 @@ class DatabaseLimiter:
         """
         asked = Query(self._lock, [{"name": name} for name in names])
         _, rows = self._database.read(connection, [self._patience, asked])
-        if left.is_set():  # Nobody waits any more, so nothing may be taken.
-            raise TimeoutError
         if len(rows) < len(names):
             return None
         now: int = max(row.now for row in rows)
