@@ -6,6 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.errors import DatabaseUnavailable
+from app.guard.ledger import Ledger
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
 from tests.support import SOON_SECONDS, Service, describe, error_of, eventually
@@ -99,9 +101,7 @@ async def test_it_cancels_itself_when_its_time_is_up(
         (Fault(kind="failed"), FAILED, "settled"),
         (Fault(kind="canceled"), FAILED, "settled"),
         (Fault(kind="aborted"), FAILED, "uncertain"),
-        (Fault(kind="error", method="GET"), FAILED, "uncertain"),
         (Fault(kind="error", method="GET", status=404), FAILED, "uncertain"),
-        (Fault(kind="rate_limited", method="GET"), BUSY, "uncertain"),
         (Fault(kind="malformed", method="GET"), FAILED, "uncertain"),
     ],
     ids=describe,
@@ -119,6 +119,48 @@ async def test_failures(
     assert error_of(response) == error
     assert await service.books() == (state, "provider_error")
     assert not any(call.provider == "elsewhere" for call in service.simulator.calls)
+    # What was begun and may still run is ended.
+    is_cancelled = service.simulator.calls[-1].path.endswith("/cancel")
+    assert is_cancelled is (fault.method == "GET" or fault.kind == "aborted")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind="error", method="GET"),
+        Fault(kind="rate_limited", method="GET", seconds=0),
+        Fault(kind="cut", method="GET"),
+    ],
+    ids=describe,
+)
+async def test_a_poll_that_fails_is_repeated(
+    service: Service, client: httpx2.AsyncClient, fault: Fault
+) -> None:
+    service.simulator.inject(Fault(kind="cold"), fault)
+    assert (await ask(client)).json()["output"] == OUTPUT
+    assert await service.books() == ("settled", "ok")
+
+
+async def test_a_poll_waits_for_as_long_as_it_is_told_to(start: Start) -> None:
+    service = await start(request_deadline_seconds=SOON_SECONDS)
+    client = service.client(await service.create_user())
+    service.simulator.inject(Fault(kind="cold"), Fault(kind="rate_limited", method="GET"))
+    assert error_of(await ask(client)) == (504, "deadline_exceeded", None)
+    paths = [call.path.rpartition("/")[2] for call in service.simulator.calls]
+    assert paths == ["predictions", "sim00000001", "cancel"]
+
+
+async def test_work_that_could_not_be_noted_is_cancelled(
+    service: Service, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(*_: object) -> None:
+        raise DatabaseUnavailable("Gone.", retry_after=1)
+
+    monkeypatch.setattr(Ledger, "keep", gone)
+    service.simulator.inject(Fault(kind="endless"))
+    assert error_of(await ask(client)) == (503, "database_unavailable", None)
+    assert service.simulator.calls[-1].path.endswith("/cancel")
+    assert await service.books() == ("uncertain", "provider_error")
 
 
 async def test_a_foreign_address_is_not_followed(
@@ -128,7 +170,7 @@ async def test_a_foreign_address_is_not_followed(
     monkeypatch.setattr("tests.simulator.replicate._waits", lambda _: False)
     service.simulator.inject(Fault(kind="foreign_url"))
     assert error_of(await ask(client)) == FAILED
-    assert [call.provider for call in service.simulator.calls] == ["replicate"]
+    assert {call.provider for call in service.simulator.calls} == {"replicate"}
     assert await service.books() == ("uncertain", "provider_error")
 
 
@@ -174,16 +216,16 @@ async def test_work_that_cannot_be_cancelled_is_paid_at_its_bound(start: Start) 
     assert await service.books() == ("uncertain", "timeout")
 
 
-async def test_a_connection_lost_while_it_runs_does_not_make_it_free(
-    service: Service, client: httpx2.AsyncClient
-) -> None:
+async def test_a_connection_lost_while_it_runs_does_not_make_it_free(start: Start) -> None:
     """The work was created, and goes on: that the next poll finds nobody proves nothing."""
+    service = await start(request_deadline_seconds=2 * SOON_SECONDS)
+    client = service.client(await service.create_user())
     service.simulator.inject(Fault(kind="endless"))
     asked = asyncio.create_task(ask(client))
     await eventually(lambda: _has_polled(service))
     await service.simulator.stop()
-    assert error_of(await asked) == FAILED
-    assert await service.books() == ("uncertain", "provider_error")
+    assert error_of(await asked) == (504, "deadline_exceeded", None)
+    assert await service.books() == ("uncertain", "timeout")
 
 
 async def test_erasing_cancels_what_runs(service: Service, client: httpx2.AsyncClient) -> None:

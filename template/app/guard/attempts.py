@@ -94,7 +94,8 @@ class Attempts:
 
     async def leave(self, attempt: Attempt, ending: Ending, error: BaseException | None) -> None:
         """Learn from an end, and end what may run on."""
-        if ending.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
+        begun = error is not None and ending.usage is None and attempt.job.remote_id is not None
+        if begun or ending.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
             # The bound is paid already if this fails too.
             with suppress(ProviderFailure, TimeoutError):
                 await attempt.provider.cancel(attempt.job)

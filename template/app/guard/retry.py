@@ -10,10 +10,8 @@ import random
 from collections.abc import Callable
 
 from app.policy import Model
-from app.providers.base import BadAnswer, Deadline, ProviderFailure
+from app.providers.base import Deadline, ProviderFailure, may_pass
 
-# Whatever was wrong may be over soon. Everything else would fail in the same way again.
-PASSING = frozenset({408, 409, 429})
 # In tenths of a retry: every first attempt pays one.
 DEPOSIT, COST, MOST = 1, 10, 100
 
@@ -50,10 +48,3 @@ class Retries:
             return None
         self._balance -= COST
         return pause
-
-
-def may_pass(failure: ProviderFailure) -> bool:
-    """Whether the same request may succeed later: the provider was busy, or not to be reached."""
-    if failure.status is None:
-        return not isinstance(failure, BadAnswer)
-    return failure.status >= 500 or failure.status in PASSING

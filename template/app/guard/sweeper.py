@@ -22,9 +22,17 @@ from app.guard import pricing
 from app.guard.decisions import OPEN
 from app.guard.entries import LEASE_MARGIN, Closing
 from app.guard.ledger import Ledger
-from app.guard.retry import may_pass
 from app.policy import Cap, Policy, Price
-from app.providers.base import Deadline, Job, Outcome, Provider, ProviderFailure, Reply, Usage
+from app.providers.base import (
+    Deadline,
+    Job,
+    Outcome,
+    Provider,
+    ProviderFailure,
+    Reply,
+    Usage,
+    may_pass,
+)
 from app.telemetry.logging import log
 
 LOOK_SECONDS = 1.0

@@ -24,6 +24,8 @@ TIMER_SECONDS = 0.005
 BUSY = frozenset({429, 503})
 # A request that the provider finds wrong is the client's to mend.
 REFUSED = frozenset({400, 413, 422})
+# Whatever was wrong may be over soon. Everything else would fail in the same way again.
+PASSING = frozenset({408, 409, 429})
 # No call takes longer (a hundred days); a provider that says so tells nonsense.
 MOST_MICROSECONDS = 10**13
 
@@ -194,6 +196,13 @@ class ProviderFailure(Exception):
 
 class BadAnswer(ProviderFailure):
     """The provider answered, and the answer is of no use. Asking again would not mend it."""
+
+
+def may_pass(failure: ProviderFailure) -> bool:
+    """Whether the same request may succeed later: the provider was busy, or not to be reached."""
+    if failure.status is None:
+        return not isinstance(failure, BadAnswer)
+    return failure.status >= 500 or failure.status in PASSING
 
 
 class Provider(Protocol):

@@ -9,7 +9,16 @@ from typing import Any
 import aiohttp
 
 from app.policy import Kind
-from app.providers.base import BadAnswer, Body, Chunks, Job, Reply, compute
+from app.providers.base import (
+    BadAnswer,
+    Body,
+    Chunks,
+    Job,
+    ProviderFailure,
+    Reply,
+    compute,
+    may_pass,
+)
 from app.providers.http import Http
 from app.settings import Settings
 
@@ -46,12 +55,7 @@ class ReplicateProvider:
         prediction = await self._create(job)
         if job.keep and prediction.get("status") in RUNNING:
             await job.keep()
-        pause = FIRST_PAUSE_SECONDS
-        while prediction.get("status") in RUNNING:
-            await asyncio.sleep(min(pause, job.deadline.remaining))
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            prediction = await self._poll(job, prediction)
-        return _reply(prediction)
+        return _reply(await self._end(job, prediction))
 
     def stream(self, job: Job) -> Chunks:
         """Its models are tasks, and tasks are not streamed."""
@@ -80,6 +84,20 @@ class ReplicateProvider:
         path, body = _target(job.model.name, job.body)
         url = f"{self._http.base_url}/v1/{path}"
         return _checked(job, await self._http.json(job, "POST", url, body, **headers))
+
+    async def _end(self, job: Job, prediction: Body) -> Body:
+        """The prediction once it has ended. It goes on, whatever becomes of a look at it."""
+        pause, told = FIRST_PAUSE_SECONDS, 0.0
+        while prediction.get("status") in RUNNING:
+            await asyncio.sleep(max(pause, told))
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            try:
+                prediction, told = await self._poll(job, prediction), 0.0
+            except ProviderFailure as failure:
+                if not may_pass(failure):
+                    raise
+                told = failure.retry_after or 0.0
+        return prediction
 
     async def _poll(self, job: Job, prediction: Body) -> Body:
         urls = prediction.get("urls")
