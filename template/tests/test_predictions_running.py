@@ -54,6 +54,12 @@ async def _reached(service: Service) -> bool:
     return any(call.fault for call in service.simulator.calls)
 
 
+async def _erase_elsewhere(service: Service, prediction_id: str) -> None:
+    """As another process does it."""
+    own = predictions.c.id == prediction_id
+    await service.write(update(predictions).where(own).values(input=None, erased_at=utc_now()))
+
+
 async def test_later_answers_at_once_and_is_polled_to_its_end(client: httpx2.AsyncClient) -> None:
     body = {"model": "offline/echo", "input": {"prompt": "one two"}}
     response = await client.post("/v1/predictions", json=body, headers=LATER)
@@ -122,8 +128,7 @@ async def test_one_that_is_erased_through_another_process_is_cancelled(
     service.simulator.inject(Fault(kind="timeout", provider=PROVIDER))
     record = await _begin(client, _asked(PROVIDER))
     await eventually(functools.partial(_reached, service))
-    own = predictions.c.id == record["id"]
-    await service.write(update(predictions).where(own).values(erased_at=utc_now()))
+    await _erase_elsewhere(service, record["id"])
 
     async def ended() -> bool:
         return bool((await service.prediction()).status != "running")
@@ -144,22 +149,26 @@ async def test_a_failure_is_in_the_record(service: Service, client: httpx2.Async
     assert (await service.attempt()).state == "released"
 
 
-async def test_what_is_erased_while_a_client_waits_stays_erased(
-    service: Service, client: httpx2.AsyncClient
+@pytest.mark.parametrize("here", [True, False])
+async def test_what_is_erased_while_a_client_waits_is_cancelled(
+    service: Service, client: httpx2.AsyncClient, here: bool
 ) -> None:
     canary = unique("canary")
-    service.simulator.inject(Fault(kind="slow", provider=PROVIDER, seconds=0.5))
+    service.simulator.inject(Fault(kind="timeout", provider=PROVIDER))
     body = _asked(PROVIDER, canary)
     waiting = asyncio.create_task(client.post("/v1/predictions", json=body))
     await eventually(functools.partial(_reached, service))
     row = await service.prediction()
     assert canary in repr(row)
-    assert (await client.delete(f"/v1/predictions/{row.id}")).status_code == 204
-    assert error_of(await waiting) == (404, "not_found", None)
+    if here:
+        assert (await client.delete(f"/v1/predictions/{row.id}")).status_code == 204
+    else:
+        await _erase_elsewhere(service, row.id)
+    assert error_of(await waiting) == (409, "conflict", None)
     row, attempt = await service.prediction(), await service.attempt()
+    assert (row.status, row.outcome, row.output) == ("cancelled", "cancelled", None)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", row.cost_nano_usd)
     assert canary not in repr(row)
-    assert (row.status, row.output) == ("succeeded", None)
-    assert (attempt.state, attempt.cost_nano_usd) == ("settled", row.cost_nano_usd)
 
 
 @pytest.mark.parametrize("headers", [{}, LATER], ids=["waiting", "later"])

@@ -47,13 +47,13 @@ async def _predict(asked: Asking, body: PredictionRequest, *, later: bool) -> Re
     seconds = _seconds(model, state.settings) if later else None
     call = asked.call(model.kind, model.id, _body_of(model.kind, body.input), seconds)
     generation = await guard.begin(call)
+    runner: Runner = state.runner
     if later:
-        runner: Runner = state.runner
         runner.start(generation)
         prediction = await _read(state.records, asked.caller.user_id, generation.id)
         location = f"/v1/predictions/{generation.id}"
         return _answer(prediction, 202, {**generation.headers, "Location": location})
-    reply = await guard.finish(generation)
+    reply = await runner.finish(generation)
     prediction = await _read(state.records, asked.caller.user_id, generation.id)
     whole = prediction.model_copy(update={"input": body.input, "output": reply.output})
     return _answer(whole, 201, generation.headers)

@@ -1,4 +1,4 @@
-"""Predictions that go on after their request was answered."""
+"""Predictions while they run: those that a client waits for, and those that it looks for later."""
 
 import asyncio
 import logging
@@ -10,9 +10,10 @@ from sqlalchemy import Row, select
 
 from app.db.engine import Database
 from app.db.tables import predictions
-from app.errors import DatabaseUnavailable, ServiceError
+from app.errors import Conflict, DatabaseUnavailable, ServiceError
 from app.guard.generation import Generation
 from app.guard.pipeline import Guard
+from app.providers.base import Reply
 from app.telemetry.context import begin
 from app.telemetry.logging import log
 
@@ -26,6 +27,7 @@ class Runner:
         self._guard = guard
         self._database = database
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._waited_for: dict[str, Generation] = {}
 
     def start(self, generation: Generation) -> None:
         """Finish `generation` in the background."""
@@ -33,8 +35,18 @@ class Runner:
         self._tasks[generation.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(generation.id, None))
 
+    async def finish(self, generation: Generation) -> Reply:
+        """The answer to `generation`, for a client that waits. `Conflict` when it is erased."""
+        self._waited_for[generation.id] = generation
+        try:
+            return await self._guard.finish(generation)
+        finally:
+            del self._waited_for[generation.id]
+
     async def cancel(self, prediction_id: str) -> None:
         """End a prediction, settled and recorded as cancelled, if it runs here."""
+        if generation := self._waited_for.get(prediction_id):
+            generation.deadline.cut(Conflict("This prediction was erased, and so was cancelled."))
         task = self._tasks.get(prediction_id)
         if task is not None:
             task.cancel()
@@ -49,14 +61,15 @@ class Runner:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def close(self) -> None:
-        """End all of them."""
+        """End those that nobody waits for."""
         for prediction_id in list(self._tasks):
             await self.cancel(prediction_id)
 
     async def _erased(self) -> Sequence[Row[Any]]:
-        if not self._tasks:
+        running = [*self._tasks, *self._waited_for]
+        if not running:
             return ()
-        here, erased = predictions.c.id.in_(self._tasks), predictions.c.erased_at.is_not(None)
+        here, erased = predictions.c.id.in_(running), predictions.c.erased_at.is_not(None)
         return await self._database.fetch(select(predictions.c.id).where(here, erased))
 
     async def _run(self, generation: Generation) -> None:
