@@ -14,6 +14,7 @@ import pytest
 from app.db.tables import attempts, predictions
 from tests.fixtures.service import Start
 from tests.ports import kept_port
+from tests.scripted import Scripted, hang
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator
 from tests.simulator.wiring import FORMATS
@@ -22,7 +23,9 @@ from tests.support import (
     POLICY,
     ROOT,
     User,
+    chat,
     environment,
+    error_of,
     eventually,
     said,
     sse,
@@ -147,6 +150,30 @@ async def test_a_stream_that_runs_is_finished_first(
     service = await start()
     (attempt,), (prediction,) = await service.rows(attempts), await service.rows(predictions)
     assert (attempt.state, prediction.outcome) == ("settled", "ok")
+
+
+async def test_who_waits_longer_than_the_process_may_live_is_told(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted = Scripted.install(monkeypatch)
+    scripted.on_answer = hang
+    service = await start()
+    client = service.client(await service.create_user())
+    asked = asyncio.create_task(client.post("/v1/chat/completions", json=chat()))
+
+    async def runs() -> bool:
+        return bool(scripted.asked)
+
+    await eventually(runs)
+    # What uvicorn does then.
+    for task in asyncio.all_tasks():
+        if getattr(task.get_coro(), "__name__", "") == "run_asgi":
+            task.cancel()
+    response = await asked
+    assert error_of(response) == (503, "generation_stopped", None)
+    assert response.headers["Retry-After"] == "1"
+    assert (await service.attempt()).state == "uncertain"
+    assert "Traceback" not in service.log
 
 
 async def test_an_idle_process_stops_at_once(

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import ServiceError, StartError
+from app.errors import GenerationStopped, ServiceError, StartError
 from app.ids import new_id
 from app.telemetry import metrics
 from app.telemetry.context import begin
@@ -23,6 +23,11 @@ BODY_SECONDS = 30.0
 HANG_UP = {"Connection": "close"}
 # In the records alone: the client left before its request was complete.
 CLIENT_LEFT = 499
+# A bug: the traceback goes to the log, and a client learns the request's id alone.
+CRASHED = ServiceError("Something went wrong here; tell the operator the X-Request-ID.")
+CUT_SHORT = GenerationStopped(
+    "The service stops, and this took too long to be finished before. Try again.", retry_after=1
+)
 
 
 class RequestMiddleware:
@@ -48,8 +53,15 @@ class RequestMiddleware:
             await self._app(scope, _Body(scope, receive, self._max_body_bytes), answer)
         except ClientDisconnect:
             answer.status = CLIENT_LEFT
+        except asyncio.CancelledError:
+            # The process was asked to stop, and the time to finish is over.
+            if answer.status:
+                raise
+            await _send_error(CUT_SHORT, scope, receive, answer)
         except Exception as error:
-            await _answer_crash(scope, receive, answer, error)
+            log(logging.ERROR, "The request crashed", error=error)
+            if not answer.status:
+                await _send_error(CRASHED, scope, receive, answer)
         finally:
             _record(scope, answer.status, time.perf_counter() - started, fields)
 
@@ -104,12 +116,8 @@ def _request_id(scope: Scope) -> str:
     return given if REQUEST_ID.fullmatch(given) else new_id("req")
 
 
-async def _answer_crash(scope: Scope, receive: Receive, answer: _Answer, error: Exception) -> None:
-    """A bug: the traceback goes to the log, and a client learns the request's id alone."""
-    log(logging.ERROR, "The request crashed", error=error)
-    if not answer.status:
-        problem = ServiceError("Something went wrong here; tell the operator the X-Request-ID.")
-        await JSONResponse(problem.body(), problem.status)(scope, receive, answer)
+async def _send_error(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+    await JSONResponse(error.body(), error.status, error.headers)(scope, receive, send)
 
 
 def _record(scope: Scope, status: int, seconds: float, fields: dict[str, Any]) -> None:
