@@ -1,7 +1,7 @@
 """`python -m app doctor`: is everything that the service needs in order, and if not, what to do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from itertools import combinations
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from app.errors import ServiceError, StartError
 from app.parts import open_policy, open_providers
 from app.policy import load as load_policy
 from app.providers.http import open_session
+from app.serve import require_exact_limits
 from app.settings import Settings, load
 
 
@@ -39,12 +40,16 @@ def examine(*, production: bool = False) -> list[Finding]:
         settings = load(production=production)
     except StartError as error:
         return [Finding("environment", "problem", str(error))]
-    strict = _production(settings) if settings.production else ()
-    return [Finding("environment"), *strict, *asyncio.run(_examine(settings))]
+    strict = [_separate_keys(settings)] if settings.production else []
+    return [
+        Finding("environment"),
+        *strict,
+        _replicas(settings),
+        *asyncio.run(_examine(settings)),
+    ]
 
 
-def _production(settings: Settings) -> Iterator[Finding]:
-    """What the environment must be there, beside what every start asks for."""
+def _separate_keys(settings: Settings) -> Finding:
     keys = [
         (name.upper(), value.get_secret_value())
         for name, value in settings
@@ -52,12 +57,15 @@ def _production(settings: Settings) -> Iterator[Finding]:
     ]
     same = [f"{one} and {other}" for (one, x), (other, y) in combinations(keys, 2) if x == y]
     advice = f"{', '.join(same)} are the same; make one for each"
-    yield Finding("separate keys", "problem", advice) if same else Finding("separate keys")
-    if settings.web_concurrency > 1 and not wiring.MANY_PROCESSES:
-        advice = "WEB_CONCURRENCY must be 1: limits are exact in one process only"
-        yield Finding("replicas", "problem", advice)
-    else:
-        yield Finding("replicas")
+    return Finding("separate keys", "problem", advice) if same else Finding("separate keys")
+
+
+def _replicas(settings: Settings) -> Finding:
+    try:
+        require_exact_limits(settings)
+    except StartError as error:
+        return Finding("replicas", "problem", str(error))
+    return Finding("replicas")
 
 
 async def _examine(settings: Settings) -> list[Finding]:

@@ -39,8 +39,8 @@ def become() -> None:
 
 
 def _serve(settings: Settings) -> None:
+    require_exact_limits(settings)
     if settings.web_concurrency > 1:
-        _require_exact_limits(settings)
         # Where worker processes put their metrics, for any of them to tell all.
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="metrics-"))
     run = _supervise if settings.web_concurrency > 1 else uvicorn.run
@@ -70,9 +70,10 @@ def _supervise(app: str, **options: Any) -> None:
         sys.exit(STARTUP_FAILURE)
 
 
-def _require_exact_limits(settings: Settings) -> None:
+def require_exact_limits(settings: Settings) -> None:
+    """Raise `StartError` for more processes than this database and limiter count exactly for."""
     allowed = wiring.MANY_IN_PRODUCTION if settings.production else wiring.MANY_PROCESSES
-    if not allowed:
+    if settings.web_concurrency > 1 and not allowed:
         raise StartError(
             "WEB_CONCURRENCY must be 1: limits are exact in one process only with this "
             "database and limiter."

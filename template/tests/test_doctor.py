@@ -16,6 +16,8 @@ from app.settings import Settings
 from tests.fixtures.service import Run
 from tests.support import CHECKED, CREDENTIALS, SECRET_KEY, environment
 
+CHECKS = ["environment", "replicas", "policy", "database", "migrations", "limiter"]
+
 
 @pytest.fixture(autouse=True)
 async def chosen(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,15 +36,13 @@ async def _examine(*options: str) -> tuple[int, dict[str, tuple[str, str]]]:
 async def test_all_is_well() -> None:
     code, findings = await _examine()
     assert code == 0
-    assert list(findings) == ["environment", "policy", "database", "migrations", "limiter"]
+    assert list(findings) == CHECKS
     assert set(findings.values()) == {("ok", "")}
 
 
 async def test_a_person_reads_a_line_for_each_check() -> None:
     result = await asyncio.to_thread(CliRunner().invoke, app, ["doctor"])
-    assert result.stdout.splitlines() == [
-        f"✓ {check}" for check in ("environment", "policy", "database", "migrations", "limiter")
-    ]
+    assert result.stdout.splitlines() == [f"✓ {check}" for check in CHECKS]
 
 
 async def test_a_wrong_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,11 +176,17 @@ async def test_keys_that_are_the_same_are_named(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("production")
-async def test_more_processes_than_count_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [((), wiring.MANY_PROCESSES), (("--production",), wiring.MANY_IN_PRODUCTION)],
+)
+async def test_more_processes_than_count_exactly(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], allowed: bool
+) -> None:
+    """As the start refuses them."""
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
-    _, findings = await _examine("--production")
-    expected = "ok" if wiring.MANY_PROCESSES else "problem"
-    assert findings["replicas"][0] == expected
+    code, findings = await _examine(*options)
+    assert (code, findings["replicas"][0]) == ((0, "ok") if allowed else (1, "problem"))
 
 
 @pytest.mark.usefixtures("production")
