@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import tempfile
 from typing import Any
@@ -16,6 +17,7 @@ from app.settings import Settings, load
 
 # Hosts give 30 seconds between SIGTERM and SIGKILL; what runs may take most of them.
 GRACE_SECONDS = 20
+EVERYWHERE = "0.0.0.0"
 
 
 def main() -> None:
@@ -40,6 +42,7 @@ def become() -> None:
 
 def _serve(settings: Settings) -> None:
     require_exact_limits(settings)
+    _require_port(settings.port)
     if settings.web_concurrency > 1:
         # Where worker processes put their metrics, for any of them to tell all.
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="metrics-"))
@@ -48,7 +51,7 @@ def _serve(settings: Settings) -> None:
         run(
             "app.main:create_app",
             factory=True,
-            host="0.0.0.0",
+            host=EVERYWHERE,
             port=settings.port,
             workers=settings.web_concurrency,
             forwarded_allow_ips=settings.forwarded_allow_ips,
@@ -68,6 +71,19 @@ def _supervise(app: str, **options: Any) -> None:
     workers.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
         sys.exit(STARTUP_FAILURE)
+
+
+def _require_port(port: int) -> None:
+    """Raise `StartError` where the server could not listen, before anything is opened for it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            probe.bind((EVERYWHERE, port))
+        except OSError as error:
+            raise StartError(
+                f"PORT {port} cannot be used: {error.strerror}. Stop the program that listens "
+                "there, or set another PORT in the environment or in .env."
+            ) from error
 
 
 def require_exact_limits(settings: Settings) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -95,6 +96,16 @@ async def test_it_migrates_serves_logs_and_stops(
 async def test_a_wrong_environment(tmp_path: Path, chosen: Environment) -> None:
     said = await _refusal(tmp_path, {**chosen, "PORT": "eighty", "LOG_LEVEL": "LOUD"})
     assert [line.partition(":")[0] for line in said.splitlines()] == ["LOG_LEVEL", "PORT"]
+
+
+async def test_a_port_that_is_taken(tmp_path: Path, chosen: Environment) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = await _refusal(tmp_path, {**chosen, "PORT": str(port)})
+    assert said == (
+        f"PORT {port} cannot be used: Address already in use. Stop the program that listens "
+        "there, or set another PORT in the environment or in .env.\n"
+    )
 
 
 async def test_a_weak_secret_in_production(tmp_path: Path, chosen: Environment) -> None:
