@@ -1,7 +1,6 @@
 """Transactions on the chosen database: short, bounded in time, with errors of our own."""
 
 import asyncio
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from app.db.use import Use
 from app.errors import DatabaseUnavailable
 
 READERS = 3
@@ -44,7 +44,8 @@ class Database(ABC):
     """The one way to the tables; each database that can be chosen is a subclass.
 
     A driver's calls block, so they run in threads: `writers` for transactions, a few for reading,
-    which needs none: `reading` are the options of such connections.
+    which needs none: `reading` are the options of such connections. What takes too long is broken
+    off by threads of their own.
 
     Everything here raises `DatabaseUnavailable` when the database is gone, slow or not migrated.
     """
@@ -64,6 +65,7 @@ class Database(ABC):
         )
         self._writers = ThreadPoolExecutor(writers, "database-writer")
         self._readers = ThreadPoolExecutor(READERS, "database-reader")
+        self._breakers = ThreadPoolExecutor(writers + READERS, "database-breaker")
         self._reading = self._engine.execution_options(**reading)
 
     async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
@@ -72,18 +74,18 @@ class Database(ABC):
         Who was told that it failed finds nothing of it later: it is rolled back as well when nobody
         waits for it any more. Only a commit that has begun by then may still come.
         """
-        left = threading.Event()
 
-        def transaction() -> Result:
-            with self._engine.begin() as connection:
-                result = work(connection.execution_options(left=left))
+        def transaction(use: Use) -> Result:
+            with (
+                self._engine.connect() as connection,
+                use.of(connection),
+                connection.begin(),
+            ):
+                result = work(connection.execution_options(use=use))
                 require_waiting(connection)
             return result
 
-        try:
-            return await _run(self._writers, transaction, seconds or self.patience_seconds)
-        finally:
-            left.set()
+        return await self._run(self._writers, transaction, seconds)
 
     async def in_turn(self, transaction: Callable[[], Awaitable[Result]], tries: int) -> Result:
         """What `transaction` returns, in which many take turns at one lock.
@@ -106,11 +108,11 @@ class Database(ABC):
     ) -> Sequence[Row[Any]]:
         """The rows of one reading statement, outside of any transaction."""
 
-        def read() -> Sequence[Row[Any]]:
-            with self._reading.connect() as connection:
+        def read(use: Use) -> Sequence[Row[Any]]:
+            with self._reading.connect() as connection, use.of(connection):
                 return connection.execute(statement, parameters).all()
 
-        return await _run(self._readers, read, seconds or self.patience_seconds)
+        return await self._run(self._readers, read, seconds)
 
     async def fetch_one(self, statement: Executable) -> Row[Any] | None:
         """The first row of one reading statement."""
@@ -163,41 +165,48 @@ class Database(ABC):
     def write_last(self, connection: Connection, queries: Sequence[Query]) -> None:
         """Execute in order what a transaction ends with, and commit; as `read`, in one go."""
 
+    @abstractmethod
+    def break_off(self, driver: Any) -> None:
+        """Let the work that uses the driver's connection fail soon, here and in the database."""
+
     async def close(self) -> None:
         """Close every connection, when what runs has ended."""
-        for threads in (self._writers, self._readers):
+        for threads in (self._writers, self._readers, self._breakers):
             await asyncio.to_thread(threads.shutdown)
         self._engine.dispose()
+
+    async def _run(
+        self, threads: ThreadPoolExecutor, work: Callable[[Use], Result], seconds: float | None
+    ) -> Result:
+        """What `work` returns in a thread, unless that takes too long.
+
+        It is waited for bit by bit, each of which is a turn of the event loop at least: time in
+        which this process was too busy with others is not held against the database.
+        """
+        use, patience = Use(), seconds or self.patience_seconds
+        running = asyncio.get_running_loop().run_in_executor(threads, work, use)
+        try:
+            for _ in range(BITS):
+                done, _ = await asyncio.wait({running}, timeout=patience / BITS)
+                if done:
+                    return running.result()
+            raise TimeoutError
+        except (IntegrityError, DataError):
+            raise
+        except FAULTS as error:
+            raise DatabaseUnavailable(
+                "The database does not answer, so nothing is generated. Try again.", retry_after=1
+            ) from error
+        finally:
+            use.leave()
+            if running.cancel():
+                self._breakers.submit(use.break_off, self.break_off)
+            running.add_done_callback(_look_away)
 
 
 def require_waiting(connection: Connection) -> None:
     """Raise `TimeoutError` when nobody waits for the transaction of `connection` any more."""
-    if connection.get_execution_options()["left"].is_set():
-        raise TimeoutError
-
-
-async def _run(threads: ThreadPoolExecutor, work: Callable[[], Result], seconds: float) -> Result:
-    """What `work` returns in a thread, unless that takes too long.
-
-    It is waited for bit by bit, each of which is a turn of the event loop at least: time in which
-    this process was too busy with others is not held against the database.
-    """
-    running = asyncio.get_running_loop().run_in_executor(threads, work)
-    try:
-        for _ in range(BITS):
-            done, _ = await asyncio.wait({running}, timeout=seconds / BITS)
-            if done:
-                return running.result()
-        raise TimeoutError
-    except (IntegrityError, DataError):
-        raise
-    except FAULTS as error:
-        raise DatabaseUnavailable(
-            "The database does not answer, so nothing is generated. Try again.", retry_after=1
-        ) from error
-    finally:
-        running.cancel()
-        running.add_done_callback(_look_away)
+    connection.get_execution_options()["use"].require_waiting()
 
 
 def _look_away(abandoned: asyncio.Future[Any]) -> None:

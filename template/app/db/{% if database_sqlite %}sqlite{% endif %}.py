@@ -95,6 +95,9 @@ class SqliteDatabase(Database):
         # Who waits for the file's lock is served before `busy_timeout`, or not at all.
         return False
 
+    def break_off(self, driver: Any) -> None:
+        """`busy_timeout` does: nothing else lets SQLite wait."""
+
     def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
         return [self.execute_rows(connection, *query).all() for query in queries]
 

@@ -1,0 +1,129 @@
+"""A PostgreSQL that says nothing, as it is gone or waits itself: nothing waits for it for good."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import select, text
+from sqlalchemy.engine import make_url
+
+from app.db import postgres as database
+from app.db.engine import Query
+from app.db.postgres import PostgresDatabase
+from app.db.tables import users
+from app.errors import DatabaseUnavailable
+from tests.support import eventually
+
+PATIENCE_SECONDS = 10.0
+ONE = text("SELECT 1")
+WAITING = """
+    SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+class Proxy:
+    """Stands before a server as a load balancer does."""
+
+    def __init__(self, url: str) -> None:
+        server = conninfo_to_dict(url)
+        self._host, self._port = str(server["host"]), server.get("port", 5432)
+        self._silent: set[asyncio.StreamWriter] = set()
+        self._open: set[asyncio.StreamWriter] = set()
+        self._running: set[asyncio.Future[Any]] = set()
+
+    def silence(self) -> None:
+        """Go on to take what is sent on the connections that there are, and pass nothing on."""
+        self._silent |= self._open
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await self._connect()
+        self._open |= {writer, ours}
+        both = asyncio.gather(self._pass_on(reader, ours), self._pass_on(theirs, writer))
+        self._running.add(both)
+        await both
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._host.startswith("/"):
+            return await asyncio.open_unix_connection(f"{self._host}/.s.PGSQL.{self._port}")
+        return await asyncio.open_connection(self._host, self._port)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            if writer not in self._silent:
+                writer.write(data)
+        writer.close()
+
+    async def close(self) -> None:
+        for writer in self._open:
+            writer.transport.abort()
+        await asyncio.gather(*self._running)
+
+
+@asynccontextmanager
+async def proxied(url: str) -> AsyncIterator[tuple[Proxy, PostgresDatabase]]:
+    proxy = Proxy(url)
+    async with await asyncio.start_server(proxy.accept, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        address = make_url(url).difference_update_query(["host", "port"])
+        address = address.set(host="127.0.0.1", port=port)
+        opened = PostgresDatabase(address.render_as_string(hide_password=False))
+        try:
+            yield proxy, opened
+        finally:
+            await proxy.close()
+            await opened.close()
+
+
+def write(opened: PostgresDatabase, seconds: float) -> Awaitable[Any]:
+    return opened.transact(lambda connection: connection.execute(ONE), seconds)
+
+
+def write_together(opened: PostgresDatabase, seconds: float) -> Awaitable[Any]:
+    return opened.transact(lambda c: opened.write_last(c, [Query(ONE)]), seconds)
+
+
+def read(opened: PostgresDatabase, seconds: float) -> Awaitable[Any]:
+    return opened.fetch(ONE, seconds=seconds)
+
+
+@pytest.mark.parametrize("ask", [write, write_together, read])
+async def test_connections_that_fell_silent_are_replaced(
+    ask: Callable[[PostgresDatabase, float], Awaitable[Any]], database_url: str
+) -> None:
+    """Whoever stands between still takes what is sent, so the kernel sees nothing wrong."""
+    async with proxied(database_url) as (proxy, opened):
+
+        async def is_answered() -> bool:
+            with suppress(DatabaseUnavailable):
+                await ask(opened, 0.5)
+                return True
+            return False
+
+        for _ in range(database.WRITERS + 1):
+            assert await eventually(is_answered)
+            proxy.silence()
+            await is_answered()
+        await asyncio.wait_for(opened.close(), PATIENCE_SECONDS)
+
+
+async def test_what_nobody_waits_for_leaves_the_servers_queue(database_url: str) -> None:
+    """There, each would keep one of the server's connections, until it has none left."""
+    opened = PostgresDatabase(database_url)
+    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+        await holder.execute("LOCK TABLE app.users")
+        lock = text("LOCK TABLE app.users")
+        work = opened.transact(lambda connection: connection.execute(lock), 0.2)
+        reading = opened.fetch(select(users), seconds=0.2)
+        answers = await asyncio.gather(work, reading, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [DatabaseUnavailable] * 2
+
+        async def is_left_alone() -> bool:
+            return await (await holder.execute(WAITING)).fetchone() is None
+
+        assert await eventually(is_left_alone)
+    await opened.close()
