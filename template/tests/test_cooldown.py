@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
@@ -13,7 +14,7 @@ from app.guard.cooldown import Circuit, Cooldown, Pass
 from app.guard.tally import Tally
 from app.policy import Model
 from app.providers.base import BadAnswer, ProviderFailure, Quota
-from app.state.base import Limiter
+from app.state.base import Limiter, Memory
 from tests.limits import Shared, Slow
 from tests.support import POLICY, eventually, unique
 
@@ -346,6 +347,26 @@ async def test_a_caller_that_leaves_while_it_gets_the_probe_gives_it_back(
         probe = await cooldown.enter(asked)
         assert probe.probe is not None
         await cooldown.left(probe)
+
+
+async def test_a_probe_that_cannot_look_again_gives_its_slot_back(
+    shared: Shared, cooldown: Cooldown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = model()
+    await fail(cooldown, asked, busy(2))
+    shared.now += 2
+    recall, looks = shared.recall, itertools.count(1)
+
+    async def fail_once(keys: Sequence[str]) -> Sequence[Memory | None]:
+        if next(looks) == 2:
+            raise LimiterUnavailable("gone", retry_after=1)
+        return await recall(keys)
+
+    monkeypatch.setattr(shared, "recall", fail_once)
+    with pytest.raises(LimiterUnavailable):
+        await cooldown.enter(asked)
+    assert shared.holders == {}
+    assert (await cooldown.enter(asked)).probe is not None
 
 
 @pytest.mark.parametrize("is_back", [False, True])

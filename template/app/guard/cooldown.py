@@ -172,7 +172,7 @@ class Cooldown:
             # The probe before this one may have opened or closed it since the first look.
             if await self._is_half_open(model):
                 return entered
-        except (ProviderCoolingDown, asyncio.CancelledError):
+        except (Exception, asyncio.CancelledError):
             await self.left(entered)
             raise
         await self.left(entered)
