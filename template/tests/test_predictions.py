@@ -43,7 +43,14 @@ async def test_waiting_answers_the_whole_record(
 async def test_the_record_can_be_read_again(client: httpx2.AsyncClient) -> None:
     created = await ask(client)
     record = (await client.get(f"/v1/predictions/{created['id']}")).json()
-    assert record == created | {"input": {"messages": MESSAGES}}
+    assert record == created
+
+
+async def test_who_does_not_wait_reads_the_same_input(client: httpx2.AsyncClient) -> None:
+    later = {"Prefer": "respond-async"}
+    created = await client.post("/v1/predictions", json=PROMPT, headers=later)
+    assert created.status_code == 202
+    assert created.json()["input"] == PROMPT["input"]
 
 
 async def test_a_chat_takes_messages_and_an_embedding_its_input(

@@ -128,7 +128,7 @@ def _prediction(generation: Generation, provider: str, *, keep_content: bool) ->
         "model": call.model,
         "provider": provider,
         "status": "running",
-        "input": _json(call.body if keep_content else None),
+        "input": _json((call.given or call.body) if keep_content else None),
         "input_tokens": 0,
         "output_tokens": 0,
         "microseconds": 0,

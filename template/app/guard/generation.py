@@ -19,8 +19,8 @@ from app.providers.base import Body, Deadline, Job, Outcome, Provider, Usage
 class Call:
     """A generation that a client asks for.
 
-    `body` is the request without `model` and what concerns transport; `seconds` bounds all the
-    work for it.
+    `body` is the request without `model` and what concerns transport, `given` what is recorded of
+    it where that differs; `seconds` bounds all the work for it.
     """
 
     principal: Principal
@@ -31,6 +31,7 @@ class Call:
     seconds: float
     idempotency_key: str | None = None
     keep_output: bool = True
+    given: Body | None = None
 
 
 @dataclass(slots=True)

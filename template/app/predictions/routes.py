@@ -46,6 +46,7 @@ async def _predict(asked: Asking, body: PredictionRequest, *, later: bool) -> Re
     model = policy.model(body.model)
     seconds = _seconds(model, state.settings) if later else None
     call = asked.call(model.kind, model.id, _body_of(model.kind, body.input), seconds)
+    call.given = body.input
     generation = await guard.begin(call)
     runner: Runner = state.runner
     if later:
