@@ -53,6 +53,21 @@ async def test_who_does_not_wait_reads_the_same_input(client: httpx2.AsyncClient
     assert created.json()["input"] == PROMPT["input"]
 
 
+@pytest.mark.parametrize(
+    ("prefer", "status"),
+    [
+        ("Respond-Async", 202),
+        ("wait=5, respond-async", 202),
+        ("respond-async; foo=bar,wait=5", 202),
+        ("respond-asyncx", 201),
+        ("wait=5; respond-async", 201),
+    ],
+)
+async def test_what_a_client_prefers(client: httpx2.AsyncClient, prefer: str, status: int) -> None:
+    response = await client.post("/v1/predictions", json=PROMPT, headers={"Prefer": prefer})
+    assert response.status_code == status
+
+
 async def test_a_chat_takes_messages_and_an_embedding_its_input(
     client: httpx2.AsyncClient,
 ) -> None:

@@ -35,7 +35,7 @@ async def create_prediction(request: Request, prefer: Annotated[str, Header()] =
     """Ask any model. Waits for the answer, or with `Prefer: respond-async` answers 202 at once."""
     asked = await asking(request)
     body = await asked.read(PredictionRequest)
-    later = "respond-async" in prefer
+    later = "respond-async" in _preferences(prefer)
     return await asked.once(body, lambda: _predict(asked, body, later=later), later=later)
 
 
@@ -101,6 +101,11 @@ async def rate_prediction(
     records: Records = request.app.state.records
     await records.rate(caller.user_id, prediction_id, body.model_dump())
     return body
+
+
+def _preferences(header: str) -> set[str]:
+    """The names in `Prefer` (RFC 7240), without their values and parameters."""
+    return {given.partition(";")[0].strip().lower() for given in header.split(",")}
 
 
 def _answer(prediction: Prediction, status: int, headers: Mapping[str, str]) -> Response:
