@@ -83,6 +83,7 @@ def create_app(given: Settings | None = None) -> FastAPI:
         description=chosen.project["description"],
         version=chosen.project["version"],
         lifespan=lifespan,
+        redirect_slashes=False,  # to where the Host header says, which anyone can write
     )
     app.state.settings = chosen
     # As they are: to include a router makes all of its routes again, for every application.

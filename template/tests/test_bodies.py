@@ -154,7 +154,9 @@ async def test_who_sends_far_too_much_still_gets_the_answer(
     assert (await client.post(CHAT, json=chat())).status_code == 200
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("POST", "/v1/nothing")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/nothing"), ("POST", "/v1/nothing"), ("GET", "/v1/predictions/")]
+)
 async def test_unknown_addresses(client: httpx2.AsyncClient, method: str, path: str) -> None:
     assert error_of(await client.request(method, path)) == (404, "not_found", None)
 
