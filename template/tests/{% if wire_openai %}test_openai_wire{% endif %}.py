@@ -171,6 +171,31 @@ async def test_nonsense(start: Start, model: str, answer: bytes, stream: bool) -
     assert (prediction.status, prediction.outcome) == ("failed", "provider_error")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_does_not_end_is_left(
+    start: Start, model: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.providers.http.ANSWER_BYTES", 1000)
+    part = b'{"choices": [{"index": 0, "message": {"content": "x"}, "delta": {"content": "x"}}]}'
+    answer = (b"data: " + part + b"\n\n") * 20 if stream else part + b" " * 1000
+    async with answering(lambda _: answer + b"data: [DONE]\n\n" * stream) as url:
+        service = await start(**{VARIABLES[model.partition("/")[0]]: url})
+        client = service.client(await service.create_user())
+        response = await client.post(PATH, json=ask(model, stream=stream))
+    assert "the answer is too long" in response.text
+    assert await service.books() == ("uncertain", "provider_error")
+
+
+async def test_an_error_is_read_in_part(start: Start, model: str) -> None:
+    answer = b" " * 2**21 + b'{"error": {"param": "seed"}}'
+    async with answering(lambda _: answer, status=400) as url:
+        service = await start(**{VARIABLES[model.partition("/")[0]]: url})
+        client = service.client(await service.create_user())
+        response = await client.post(PATH, json=ask(model))
+    assert error_of(response) == (422, "invalid_request", None)
+    assert (await service.attempt()).cost_nano_usd == 0
+
+
 @pytest.mark.parametrize("count", ["-1", "1e400", "NaN", '"many"', "null", "1e30"])
 async def test_a_nonsense_usage_is_paid_at_the_bound(start: Start, model: str, count: str) -> None:
     choice = '{"message": {"content": "fine"}, "finish_reason": "stop"}'

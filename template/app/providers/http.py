@@ -16,6 +16,9 @@ from app.providers.base import BadAnswer, Job, ProviderFailure, Quota
 
 CONNECT_SECONDS = 5
 CONNECTIONS = 1000
+# The longest answer that there can be: vectors of a few thousand texts, as decimal numbers.
+ANSWER_BYTES = 128 * 1024 * 1024
+ERROR_BYTES = 64 * 1024
 # A client's error is answered before any work is done, so nothing is billed for it.
 NOT_BILLED = frozenset({400, 401, 402, 403, 404, 405, 409, 413, 415, 422, 429})
 
@@ -87,14 +90,14 @@ class Http:
     async def json(self, job: Job, method: str, url: str, json: Any = None, **headers: str) -> Any:
         """The JSON document of an answer."""
         async with self.request(job, method, url, json, **headers) as response:
-            return decode(await response.read())
+            return decode(await read(response))
 
     async def _failure(
         self, response: aiohttp.ClientResponse, left: Quota | None
     ) -> ProviderFailure:
         """What an error answer says: status, when to come back, which parameter is wrong."""
         try:
-            details = from_json(await response.read())
+            details = from_json(await _beginning(response, ERROR_BYTES))
         except ValueError:
             details = None
         details = details if isinstance(details, dict) else {}
@@ -110,6 +113,28 @@ class Http:
             billed=False if response.status in NOT_BILLED else None,
             param=fields.get("param"),
         )
+
+
+async def read(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer. Raises `BadAnswer` for one that is too long."""
+    body = await _beginning(response, ANSWER_BYTES)
+    check_length(len(body))
+    return body
+
+
+def check_length(received: int) -> None:
+    """Raise `BadAnswer` once more has been `received` than any answer can have."""
+    if received > ANSWER_BYTES:
+        raise BadAnswer("the answer is too long")
+
+
+async def _beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body; of one of more than `most` bytes, so much that this is seen."""
+    blocks, received = [], 0
+    while received <= most and (block := await response.content.readany()):
+        blocks.append(block)
+        received += len(block)
+    return b"".join(blocks)
 
 
 def decode(raw: bytes) -> Any:

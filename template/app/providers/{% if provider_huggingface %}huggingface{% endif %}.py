@@ -9,7 +9,7 @@ import aiohttp
 from app.errors import InvalidRequest
 from app.policy import Kind
 from app.providers.base import BadAnswer, Body, Chunks, Job, Reply, Usage, compute
-from app.providers.http import Http, decode
+from app.providers.http import Http, decode, read
 from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat
 from app.settings import Settings
 
@@ -65,7 +65,7 @@ class HuggingFaceProvider:
         texts = [texts] if isinstance(texts, str) else texts
         url = f"{self._http.base_url}/{TASKS}/{job.model.name}/pipeline/feature-extraction"
         async with self._http.request(job, "POST", url, {"inputs": texts}) as response:
-            vectors = decode(await response.read())
+            vectors = decode(await read(response))
             usage = compute_of(response)
         if not _are_vectors(vectors, len(texts)):
             raise BadAnswer("the answer has no embeddings")
@@ -76,7 +76,7 @@ class HuggingFaceProvider:
     async def _run(self, job: Job) -> Reply:
         url = f"{self._http.base_url}/{TASKS}/{job.model.name}"
         async with self._http.request(job, "POST", url, job.body) as response:
-            raw = await response.read()
+            raw = await read(response)
             if response.content_type == "application/json":
                 return Reply(decode(raw), compute_of(response))
             encoded = base64.b64encode(raw).decode()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from app.providers.base import BadAnswer, Body, Chunks, Job, ProviderFailure, Reply
 from app.providers.completion import usage_of
-from app.providers.http import Http, decode
+from app.providers.http import Http, check_length, decode
 
 CHAT_PARAMETERS = frozenset(
     {
@@ -40,8 +40,10 @@ async def stream_chat(http: Http, job: Job, url: str, body: Body) -> Chunks:
     """A chat completion in chunks. A stream that ends without `[DONE]` was cut."""
     body = {**body, "stream": True, "stream_options": {"include_usage": True}}
     async with http.request(job, "POST", url, body) as response:
-        rest = b""
+        rest, received = b"", 0
         async for block in response.content.iter_any():
+            received += len(block)
+            check_length(received)
             *lines, rest = (rest + block).split(b"\n")
             if len(rest) > LINE_BYTES:
                 raise BadAnswer("a line of the stream is too long")
