@@ -10,6 +10,8 @@ schema = (connection.get_execution_options().get("schema_translate_map") or {}).
 if schema:
     # Two replicas that start at once: the second waits here, and finds nothing left to do.
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('migrations'))"))
+    # Shorter than a call of the service waits, as those that come later wait behind this one.
+    connection.execute(text("SET LOCAL lock_timeout TO '400ms'"))
     connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
     # Statements that alter a table do not name its schema.
     connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))

@@ -142,30 +142,6 @@ async def test_a_dead_server_is_told_and_comes_back(start: Start, tmp_path: Path
         await service.stop()
 
 
-@pytest.mark.parametrize(("released", "status"), [(True, 200), (False, 503)])
-async def test_a_lock_that_others_keep_is_waited_for(
-    service: Service, monkeypatch: pytest.MonkeyPatch, released: bool, status: int
-) -> None:
-    """For longer than one time-out, as many processes take turns; and not for good."""
-    refused = asyncio.Event()
-    is_contended = PostgresDatabase.is_contended
-
-    def note(opened: PostgresDatabase, error: DatabaseUnavailable) -> bool:
-        refused.set()
-        return is_contended(opened, error)
-
-    client = service.client(await service.create_user())
-    monkeypatch.setattr(PostgresDatabase, "is_contended", note)
-    url = service.settings.database_url
-    async with await psycopg.AsyncConnection.connect(url) as holder:
-        await holder.execute("SELECT id FROM app.policies FOR UPDATE")
-        asked = asyncio.create_task(client.post("/v1/chat/completions", json=chat()))
-        await asyncio.wait_for(refused.wait(), 10)
-        if released:
-            await holder.rollback()
-        assert (await asked).status_code == status
-
-
 async def test_a_process_that_falls_silent_keeps_no_lock(
     service: Service, opened: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

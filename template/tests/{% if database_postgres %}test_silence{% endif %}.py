@@ -13,10 +13,11 @@ from sqlalchemy.engine import make_url
 
 from app.db import postgres as database
 from app.db.engine import Query
+from app.db.migrate import upgrade
 from app.db.postgres import PostgresDatabase
 from app.db.tables import users
-from app.errors import DatabaseUnavailable
-from tests.support import eventually
+from app.errors import DatabaseUnavailable, StartError
+from tests.support import Service, chat, eventually
 
 PATIENCE_SECONDS = 10.0
 ONE = text("SELECT 1")
@@ -24,6 +25,27 @@ WAITING = """
     SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
+
+
+@pytest.fixture
+async def opened(database_url: str) -> AsyncIterator[PostgresDatabase]:
+    chosen = PostgresDatabase(database_url)
+    yield chosen
+    await chosen.close()
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when a lock that others keep was waited for in vain."""
+    event = asyncio.Event()
+    is_contended = PostgresDatabase.is_contended
+
+    def note(opened: PostgresDatabase, error: DatabaseUnavailable) -> bool:
+        event.set()
+        return is_contended(opened, error)
+
+    monkeypatch.setattr(PostgresDatabase, "is_contended", note)
+    return event
 
 
 class Proxy:
@@ -111,9 +133,10 @@ async def test_connections_that_fell_silent_are_replaced(
         await asyncio.wait_for(opened.close(), PATIENCE_SECONDS)
 
 
-async def test_what_nobody_waits_for_leaves_the_servers_queue(database_url: str) -> None:
+async def test_what_nobody_waits_for_leaves_the_servers_queue(
+    opened: PostgresDatabase, database_url: str
+) -> None:
     """There, each would keep one of the server's connections, until it has none left."""
-    opened = PostgresDatabase(database_url)
     async with await psycopg.AsyncConnection.connect(database_url) as holder:
         await holder.execute("LOCK TABLE app.users")
         lock = text("LOCK TABLE app.users")
@@ -126,4 +149,42 @@ async def test_what_nobody_waits_for_leaves_the_servers_queue(database_url: str)
             return await (await holder.execute(WAITING)).fetchone() is None
 
         assert await eventually(is_left_alone)
-    await opened.close()
+
+
+@pytest.mark.parametrize(("released", "status"), [(True, 200), (False, 503)])
+async def test_a_lock_that_others_keep_is_waited_for(
+    service: Service, refused: asyncio.Event, released: bool, status: int
+) -> None:
+    """For longer than one time-out, as many processes take turns; and not for good."""
+    client = service.client(await service.create_user())
+    url = service.settings.database_url
+    async with await psycopg.AsyncConnection.connect(url) as holder:
+        await holder.execute("SELECT id FROM app.policies FOR UPDATE")
+        asked = asyncio.create_task(client.post("/v1/chat/completions", json=chat()))
+        await asyncio.wait_for(refused.wait(), 10)
+        if released:
+            await holder.rollback()
+        assert (await asked).status_code == status
+
+
+@pytest.mark.parametrize("released", [True, False])
+async def test_a_migration_waits_for_others_in_short_tries(
+    opened: PostgresDatabase,
+    database_url: str,
+    refused: asyncio.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    released: bool,
+) -> None:
+    """Everybody else would wait behind it, for as long as it does."""
+    monkeypatch.setattr("app.db.migrate.TRIES", 10 if released else 2)
+    monkeypatch.setattr("app.db.migrate.PAUSE_SECONDS", 0)
+    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+        await holder.execute("LOCK TABLE app.alembic_version")
+        migrating = asyncio.create_task(upgrade(opened))
+        await asyncio.wait_for(refused.wait(), 10)
+        if released:
+            await holder.rollback()
+            await migrating
+        else:
+            with pytest.raises(StartError, match="Nothing was migrated"):
+                await migrating

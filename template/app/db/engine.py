@@ -87,10 +87,12 @@ class Database(ABC):
 
         return await self._run(self._writers, transaction, seconds)
 
-    async def in_turn(self, transaction: Callable[[], Awaitable[Result]], tries: int) -> Result:
+    async def in_turn(
+        self, transaction: Callable[[], Awaitable[Result]], tries: int, pause: float = 0
+    ) -> Result:
         """What `transaction` returns, in which many take turns at one lock.
 
-        Who does not get it in time tries again, as a full queue is no outage.
+        Who does not get it in time tries again after a `pause`, as a full queue is no outage.
         """
         for _ in range(tries - 1):
             try:
@@ -98,6 +100,7 @@ class Database(ABC):
             except DatabaseUnavailable as error:
                 if not self.is_contended(error):
                     raise
+            await asyncio.sleep(pause)
         return await transaction()
 
     async def fetch(

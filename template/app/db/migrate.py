@@ -3,14 +3,30 @@
 from sqlalchemy import Connection
 
 from app.db.engine import Database
+from app.errors import DatabaseUnavailable, StartError
 from app.settings import ROOT
 
 LONGEST_SECONDS = 600.0
+# A table that others use is waited for in short tries: what comes meanwhile waits behind each.
+TRIES, PAUSE_SECONDS = 30, 1.0
 
 
 async def upgrade(database: Database) -> None:
-    """Apply every migration that is missing, in one transaction."""
-    await database.transact(_upgrade, LONGEST_SECONDS)
+    """Apply every migration that is missing, in one transaction.
+
+    Raises `StartError` when others keep a table for too long.
+    """
+    try:
+        await database.in_turn(
+            lambda: database.transact(_upgrade, LONGEST_SECONDS), TRIES, PAUSE_SECONDS
+        )
+    except DatabaseUnavailable as error:
+        if not database.is_contended(error):
+            raise
+        raise StartError(
+            "Nothing was migrated: another session keeps a table that has to change, as a backup "
+            "or an open transaction does. Try again when it has ended."
+        ) from error
 
 
 def _upgrade(connection: Connection) -> None:
