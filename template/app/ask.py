@@ -70,8 +70,8 @@ async def _asker(session: Session) -> Row[Any]:
 async def _converse(http: aiohttp.ClientSession, question: str, model: str) -> None:
     body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": True}
     async with http.post("v1/chat/completions", json=body) as response:
-        if not response.ok:
-            raise StartError((await response.json())["error"]["message"])
+        if not response.ok or "X-Prediction-ID" not in response.headers:
+            raise StartError(await _refusal(response))
         async for line in response.content:
             _show_event(line.removeprefix(b"data:").strip())
         headers = response.headers
@@ -79,6 +79,14 @@ async def _converse(http: aiohttp.ClientSession, question: str, model: str) -> N
         cost = (await response.json())["cost_nano_usd"] / NANO
     left = headers["x-ratelimit-remaining-requests"]
     print(f"\nIt cost {cost:.9f} USD; {left} requests are left this minute.", file=sys.stderr)
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> str:
+    """Why there is no answer, in the words of the service, if it is the service."""
+    try:
+        return str((await response.json())["error"]["message"])
+    except (aiohttp.ContentTypeError, ValueError, KeyError, TypeError):
+        return f"What answers at {response.url.origin()} is not this service."
 
 
 def _show_event(data: bytes) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 
 from app import wiring
 from app.auth.users import Users
@@ -205,6 +207,27 @@ async def test_ask_tells_what_the_service_refuses(run: Run, service: Service) ->
     result = await run("ask", "one", "--model", "none", "--url", service.url)
     assert result.exit_code == 1
     assert "offline/echo" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        web.Response(text="<html>", content_type="text/html"),
+        web.Response(text="<html>", content_type="text/html", status=501),
+        web.json_response({"detail": "Not Found"}, status=404),
+        web.json_response(["error"]),
+    ],
+    ids=["page", "error-page", "json", "list"],
+)
+async def test_ask_when_another_program_answers(run: Run, other: web.Response) -> None:
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return other
+
+    async with RawTestServer(answer) as server:
+        url = str(server.make_url(""))
+        result = await run("ask", "one", "--url", url)
+    assert result.exit_code == 1
+    assert result.stderr == f"What answers at {url} is not this service.\n"
 
 
 async def test_ask_when_nothing_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
