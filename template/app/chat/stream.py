@@ -43,17 +43,11 @@ class ChatStream(Response):
         self._with_usage = with_usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        relay = asyncio.create_task(self._relay(send))
-        leaving = asyncio.create_task(_left(receive))
         try:
-            await asyncio.wait({relay, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            with suppress(ClientDisconnect):
+                await unless_left(receive, self._relay(send))
         finally:
-            leaving.cancel()
-            relay.cancel()
-            await asyncio.wait({relay, leaving})
             await self._chunks.aclose()
-        if not relay.cancelled():
-            relay.result()
 
     async def _relay(self, send: Send) -> None:
         deadline = self._generation.current.job.deadline
