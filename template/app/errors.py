@@ -19,11 +19,13 @@ class StartError(Exception):
 class ServiceError(Exception):
     """An error with a sentence for the client that says what to do.
 
-    `param` names the offending field, `retry_after` is in seconds.
+    `param` names the offending field, `retry_after` is in seconds. `begun` says that what was asked
+    for may be carried out, and paid, all the same.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
+    begun = False
 
     def __init__(
         self,

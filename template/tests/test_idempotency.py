@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx2
 import pytest
@@ -12,9 +12,11 @@ from sqlalchemy import update
 
 from app.auth.principal import Role
 from app.db.tables import attempts, users, utc_now
+from app.errors import DatabaseUnavailable, NotFound, ServiceError
 from app.guard.claims import RETRY_SECONDS, SWEPT_AT_ONCE, Claims, idempotency
 from app.guard.entries import LEASE_MARGIN
 from app.guard.idempotency import MOST_BYTES
+from app.predictions.records import Records
 from app.providers.base import Chunks, Job, ProviderFailure, Reply
 from app.sealing import Sealer
 from tests.fixtures.service import Start
@@ -351,6 +353,31 @@ async def test_after_a_crash_nothing_is_asked_again(
             await ask(client, way)
     assert error_of(await ask(client, way)) == UNKNOWN
     assert len(scripted.asked) == 1
+
+
+@pytest.mark.parametrize("way", ["prediction", "later"])
+@pytest.mark.parametrize("error", [DatabaseUnavailable, NotFound])
+async def test_a_prediction_whose_record_cannot_be_read_is_not_made_again(
+    scripted: Scripted,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    error: type[ServiceError],
+) -> None:
+    """As the database is gone for a moment, or somebody erased it."""
+
+    async def fail(*_: object) -> NoReturn:
+        raise error("It cannot be read.")
+
+    service = await start()
+    client = service.client(await service.create_user())
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "get", fail)
+        first = await ask(client, way)
+    assert error_of(first) == (error.status, error.code, None)
+    assert error_of(await ask(client, way)) == UNKNOWN
+    await service.app.state.runner.close()
+    assert len(await service.rows(attempts)) == 1
 
 
 async def test_when_its_lease_ends_the_outcome_is_unknown_until_it_is_known(

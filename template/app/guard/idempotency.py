@@ -8,8 +8,9 @@ decides what the others get:
 - Its answer is complete: that answer. It is stored, encrypted, before its end leaves.
 - The client was told an error, whichever, also in the middle of a stream: nothing is stored, and
   the next request runs.
-- Its answer cannot be known any more, as a process died or a client left a stream: 409
-  `outcome_unknown`. It may have been paid, and is never made again on its own.
+- Its answer cannot be known any more, as a process died, a client left a stream or the record of
+  what was begun could not be read: 409 `outcome_unknown`. It may have been paid, and is never made
+  again on its own.
 """
 
 import hashlib
@@ -64,8 +65,9 @@ class Idempotency:
             return self._replay(key, digest, claim)
         try:
             return _Kept(await work(), self, claim)
-        except (ServiceError, RequestValidationError):
-            await self.forget(claim)
+        except (ServiceError, RequestValidationError) as error:
+            begun = isinstance(error, ServiceError) and error.begun
+            await (self.lose(claim) if begun else self.forget(claim))
             raise
         except BaseException:
             await self.lose(claim)

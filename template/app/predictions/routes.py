@@ -13,6 +13,8 @@ from app.chat.schemas import ChatInput
 from app.db.pages import Pages
 from app.db.tables import predictions
 from app.embeddings.schemas import EmbeddingInput
+from app.errors import ServiceError
+from app.guard.generation import Generation
 from app.guard.pipeline import Guard
 from app.policy import Kind, Model, Policy
 from app.predictions.records import Records, owned
@@ -51,11 +53,11 @@ async def _predict(asked: Asking, body: PredictionRequest, *, later: bool) -> Re
     runner: Runner = state.runner
     if later:
         runner.start(generation)
-        prediction = await _read(state.records, asked.caller.user_id, generation.id)
+        prediction = await _begun(state.records, generation)
         location = f"/v1/predictions/{generation.id}"
         return _answer(prediction, 202, {**generation.headers, "Location": location})
     reply = await runner.finish(generation)
-    prediction = await _read(state.records, asked.caller.user_id, generation.id)
+    prediction = await _begun(state.records, generation)
     whole = prediction.model_copy(update={"input": body.input, "output": reply.output})
     return _answer(whole, 201, generation.headers)
 
@@ -114,6 +116,15 @@ def _answer(prediction: Prediction, status: int, headers: Mapping[str, str]) -> 
 
 async def _read(records: Records, user_id: str, prediction_id: str) -> Prediction:
     return Prediction.of(await records.get(user_id, prediction_id))
+
+
+async def _begun(records: Records, generation: Generation) -> Prediction:
+    """The record of what is paid, whether it can be read or not."""
+    try:
+        return await _read(records, generation.call.principal.user_id, generation.id)
+    except ServiceError as error:
+        error.begun = True
+        raise
 
 
 def _seconds(model: Model, settings: Settings) -> float:
