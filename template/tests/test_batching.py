@@ -287,6 +287,7 @@ async def test_what_is_learnt_is_learnt_for_each(provider: Scripted) -> None:
     requests = [asked("one"), asked("two")]
     await ask(Coalescer(), provider, *requests)
     assert [(job.sent, job.quota) for job, _ in requests] == [(True, Quota(1, 2, 0.0))] * 2
+    assert requests[0][0].exchange is requests[1][0].exchange
 
 
 @pytest.mark.parametrize(
@@ -327,6 +328,7 @@ async def test_what_one_did_wrong_does_not_hurt_the_others(provider: Scripted) -
     assert failed is refusal
     assert (first, last) == tuple((embeddings(requests[i][0]), None) for i in (0, 2))
     assert sent(provider) == [["one", "wrong", "two"], "one", "wrong", "two"]
+    assert len({id(job.exchange) for job, _ in requests}) == 3
 
 
 async def test_who_asks_alone_after_a_refusal_may_leave(provider: Scripted) -> None:

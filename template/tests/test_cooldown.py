@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -13,7 +14,7 @@ from app.errors import LimiterUnavailable, ProviderCoolingDown
 from app.guard.cooldown import Circuit, Cooldown, Pass
 from app.guard.tally import Tally
 from app.policy import Model
-from app.providers.base import BadAnswer, ProviderFailure, Quota
+from app.providers.base import BadAnswer, Exchange, ProviderFailure, Quota
 from app.state.base import Limiter, Memory
 from tests.limits import Shared, Slow
 from tests.support import POLICY, eventually, unique
@@ -205,6 +206,16 @@ async def test_those_that_fail_together_are_one_outage(shared: Shared, cooldown:
         await cooldown.failed(here, FAILURE)
         await other.failed(there, FAILURE)
     assert await left(shared, cooldown, asked) == 1
+
+
+async def test_requests_that_were_joined_failed_once(cooldown: Cooldown) -> None:
+    asked = model()
+    for calls in range(1, 6):
+        joined = [await cooldown.enter(asked) for _ in range(8)]
+        exchange = Exchange()
+        for entered in joined:
+            await cooldown.failed(replace(entered, exchange=exchange), FAILURE)
+        assert (await state(cooldown, asked)).state == ("open" if calls == 5 else "closed")
 
 
 async def test_late_failures_of_earlier_calls_do_not_open_it_again(

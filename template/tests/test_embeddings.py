@@ -1,13 +1,18 @@
 """`POST /v1/embeddings`: texts and token ids, as floats and in base64."""
 
+import asyncio
 import base64
 import struct
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx2
 import pytest
 
-from tests.support import Service, error_of
+from app.db.tables import attempts
+from app.providers.base import Job, ProviderFailure
+from tests.fixtures.service import Start
+from tests.scripted import Scripted
+from tests.support import Service, error_of, eventually
 
 MODEL = "offline/embedding"
 
@@ -87,6 +92,34 @@ async def test_refusals(
 ) -> None:
     assert error_of(await embed(client, given, **rest)) == (422, code, param)
     assert await service.rows_count() == 0
+
+
+async def test_a_call_for_many_requests_that_fails_is_one_failure(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    """Eight are too many in a row for a provider that is well."""
+    monkeypatch.setattr("app.guard.batching.GATHER_SECONDS", 60)
+    scripted, go = Scripted.install(monkeypatch), asyncio.Event()
+    scripted.parameters = {"embedding": None}
+
+    async def fail(job: Job) -> NoReturn:
+        job.sent = True
+        await go.wait()
+        raise ProviderFailure("no", status=500)
+
+    scripted.on_answer = fail
+    service = await start()
+    client = service.client(await service.create_user())
+    asking = asyncio.gather(*(embed(client, "one") for _ in range(8)))
+
+    async def all_wait() -> bool:
+        return len(await service.rows(attempts)) == 8
+
+    await eventually(all_wait)
+    go.set()
+    assert {error_of(answer) for answer in await asking} == {(502, "provider_error", None)}
+    assert len(scripted.asked) < 5
+    assert error_of(await embed(client, "one")) == (502, "provider_error", None)
 
 
 @pytest.mark.parametrize("given", ["", [], 1, None, {}, ["one", 2], [[]], [[1], []]], ids=repr)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -100,7 +101,8 @@ class Attempts:
             with suppress(ProviderFailure, TimeoutError):
                 await attempt.provider.cancel(attempt.job)
         await self._cooldown.learnt(attempt.model, attempt.job.quota)
-        await self._tell(attempt.entered, ending, error)
+        entered = replace(attempt.entered, exchange=attempt.job.exchange)
+        await self._tell(entered, ending, error)
 
     def again(self, generation: Generation, error: BaseException) -> Plan | None:
         """What to try after `error`, where that can help: the same, or the next choice."""

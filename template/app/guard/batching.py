@@ -18,6 +18,7 @@ from app.providers.base import (
     REFUSED,
     BadAnswer,
     Body,
+    Exchange,
     Job,
     Provider,
     ProviderFailure,
@@ -117,6 +118,7 @@ class Coalescer:
                 # One is at fault, and nothing was billed: the others must not suffer for it.
                 for member in batch:
                     if not member.answer.done():
+                        member.job.exchange = Exchange()
                         self._begin(lane, provider, [member])
                 return
             answers = [error] * len(batch)
@@ -185,9 +187,11 @@ def _joined(batch: Sequence[Member]) -> Job:
     inputs = [each for member in batch for each in member.inputs]
     first = batch[0].job
     deadline = max((member.job.deadline for member in batch), key=lambda each: each.remaining)
-    for member in batch:  # Until it is known, for those who leave before.
-        member.job.sent = True
-    return Job(first.model, {**first.body, "input": inputs}, deadline)
+    joined = Job(first.model, {**first.body, "input": inputs}, deadline)
+    for member in batch:
+        member.job.sent = True  # Until it is known, for those who leave before.
+        member.job.exchange = joined.exchange
+    return joined
 
 
 def _split(job: Job, reply: Reply, batch: Sequence[Member]) -> list[Answer]:

@@ -13,6 +13,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -23,7 +24,7 @@ from app.errors import LimiterUnavailable, ProviderCoolingDown
 from app.guard.tally import Known, Tally, counts
 from app.ids import new_id
 from app.policy import Model
-from app.providers.base import BUSY, ProviderFailure, Quota
+from app.providers.base import BUSY, Exchange, ProviderFailure, Quota
 from app.state.base import Demand, Limiter, Memory, Slot
 
 FIRST_PAUSE_SECONDS = 1.0
@@ -53,12 +54,14 @@ class Circuit(NamedTuple):
     remaining_tokens: int | None
 
 
-class Pass(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Pass:
     """Permission for one call, to be given back by how it ended. A probe holds a slot."""
 
     model: Model
     at: float
     probe: Slot | None = None
+    exchange: Exchange = field(default_factory=Exchange)
 
 
 class _Shared(NamedTuple):
@@ -93,7 +96,8 @@ class Cooldown:
 
     async def succeeded(self, entered: Pass) -> None:
         """The provider answered."""
-        self._of(entered.model).tally.add(self._clock(), failed=False)
+        tally = self._of(entered.model).tally
+        tally.count(entered.exchange, self._clock(), failed=False)
         if entered.probe is not None:
             # In this order: who gets the slot next finds it closed.
             with suppress(LimiterUnavailable):
@@ -109,7 +113,7 @@ class Cooldown:
         if entered.probe is None and entered.at <= known.tripped_at:
             # It began before the circuit opened, and says no more than others did.
             return await self._open(entered.model, told, trip=False)
-        known.tally.add(now, failed=True)
+        known.tally.count(entered.exchange, now, failed=True)
         if told or entered.probe is not None or known.tally.is_alarming:
             known.tripped_at = now
             await self._open(entered.model, told, trip=True)
@@ -176,7 +180,7 @@ class Cooldown:
             await self.left(entered)
             raise
         await self.left(entered)
-        return entered._replace(probe=None)
+        return replace(entered, probe=None)
 
     async def _is_half_open(self, model: Model) -> bool:
         """Look at what is shared: closed, or half open. Raises when it is open."""

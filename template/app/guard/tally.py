@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from app.providers.base import BadAnswer, ProviderFailure
+from app.providers.base import BadAnswer, Exchange, ProviderFailure
 
 # Failures in a row, or half of so many calls within so many seconds.
 IN_A_ROW, ENOUGH_CALLS, WINDOW_SECONDS = 5, 20, 30
@@ -26,6 +26,12 @@ class Tally:
             self._seconds.popleft()
         self._seconds[-1][1] += 1
         self._seconds[-1][2] += failed
+
+    def count(self, exchange: Exchange, now: float, *, failed: bool) -> None:
+        """Count a call once, whichever of its requests tells of it."""
+        if not exchange.counted:
+            exchange.counted = True
+            self.add(now, failed=failed)
 
     @property
     def is_alarming(self) -> bool:

@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -148,6 +148,12 @@ class Quota(NamedTuple):
     reset_seconds: float
 
 
+class Exchange:
+    """A call as the provider sees it: one for all requests that were joined in it."""
+
+    counted = False
+
+
 @dataclass(slots=True)
 class Job:
     """One attempt at a provider: what is sent, and what is learnt on the way.
@@ -165,6 +171,7 @@ class Job:
     remote_id: str | None = None
     quota: Quota | None = None
     keep: Callable[[], Awaitable[None]] | None = None
+    exchange: Exchange = field(default_factory=Exchange)
 
 
 class ProviderFailure(Exception):
