@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from app.errors import ServiceError, error_body, log_cause
 
@@ -43,7 +44,15 @@ async def _validation_error(_: Request, error: Any) -> JSONResponse:
     return JSONResponse(error_body(422, code, message, path or None), 422)
 
 
-async def _framework_error(_: Request, error: Any) -> JSONResponse:
+async def _framework_error(request: Request, error: Any) -> JSONResponse:
     default = (error.status_code, "invalid_request", str(error.detail))
     status, code, message = FRAMEWORK_ERRORS.get(error.status_code, default)
-    return JSONResponse(error_body(status, code, message, None), status, error.headers)
+    headers = {"Allow": _methods(request)} if status == 405 else error.headers
+    return JSONResponse(error_body(status, code, message, None), status, headers)
+
+
+def _methods(request: Request) -> str:
+    """What the address takes, by all of its routes: each has a method of its own."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in here for method in route.methods or ()}))

@@ -161,10 +161,14 @@ async def test_unknown_addresses(client: httpx2.AsyncClient, method: str, path: 
     assert error_of(await client.request(method, path)) == (404, "not_found", None)
 
 
-async def test_wrong_method(client: httpx2.AsyncClient) -> None:
-    response = await client.get(CHAT)
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [(CHAT, "POST"), ("/v1/predictions", "GET, POST"), ("/v1/predictions/none", "DELETE, GET")],
+)
+async def test_wrong_method(client: httpx2.AsyncClient, path: str, methods: str) -> None:
+    response = await client.patch(path)
     assert error_of(response) == (405, "method_not_allowed", None)
-    assert response.headers["Allow"] == "POST"
+    assert response.headers["Allow"] == methods
 
 
 async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
