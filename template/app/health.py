@@ -21,13 +21,16 @@ CHECK_SECONDS = 0.9
 
 
 @router.get("/livez")
+@router.head("/livez", include_in_schema=False)
 async def alive() -> dict[str, str]:
     """The process is up; says nothing of what it depends on."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
+@router.head("/readyz", include_in_schema=False)
 @router.get("/healthz", include_in_schema=False)
+@router.head("/healthz", include_in_schema=False)
 async def ready(request: Request, response: Response) -> dict[str, str]:
     """Whether generations can be served now: by database, limiter, policy and a provider."""
     if await is_ready(request.app.state):

@@ -95,6 +95,14 @@ async def test_alive_whatever_is_gone(service: Service, dead_database_url: str) 
     assert await _ask(service, "/livez") == (200, {"status": "ok"})
 
 
+@pytest.mark.parametrize("path", ["/livez", *PATHS, "/"])
+async def test_a_monitor_may_ask_without_the_body(service: Service, path: str) -> None:
+    whole = await service.client().get(path)
+    response = await service.client().head(path)
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["Content-Type"] == whole.headers["Content-Type"]
+
+
 async def test_readiness_comes_back_by_itself(service: Service) -> None:
     working = service.app.state.limiter
     service.app.state.limiter = DeadLimiter(0)

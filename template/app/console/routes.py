@@ -16,6 +16,7 @@ PAGE = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"
 
 
 @router.get("/", include_in_schema=False)
+@router.head("/", include_in_schema=False)
 async def show_page(request: Request) -> HTMLResponse:
     """A page that loads nothing from anywhere and runs no script."""
     settings: Settings = request.app.state.settings
