@@ -1,6 +1,7 @@
 """SQLite: its address, its settings, and that the file belongs to one process."""
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -111,6 +112,18 @@ async def test_a_locked_file_is_not_ready_and_is_again_when_it_is_free(service: 
         locking.execute("BEGIN IMMEDIATE")
         assert (await service.client().get("/readyz")).status_code == 503
     assert await eventually(lambda: _is_ready(service))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_is_deleted_while_it_is_open_is_not_ready(
+    service: Service, replaced: bool
+) -> None:
+    path = file_of(service.settings.database_url)
+    assert await _is_ready(service)
+    kept = path.rename(path.with_suffix(".kept"))
+    if replaced:
+        shutil.copy(kept, path)
+    assert not await _is_ready(service)
 
 
 async def _is_ready(service: Service) -> bool:

@@ -55,7 +55,10 @@ class SqliteDatabase(Database):
         super().__init__(
             URL.create("sqlite", database=str(path)), writers=1, reading={"reading": True}
         )
+        self._path = path
+        self._opened: tuple[int, int] | None = None
         event.listen(self._engine, "connect", _configure)
+        event.listen(self._engine, "connect", self._remember)
         event.listen(self._engine, "begin", _begin)
 
     async def weakness(self) -> str | None:
@@ -66,8 +69,17 @@ class SqliteDatabase(Database):
         return None
 
     async def check(self) -> None:
-        """As every database; a file that somebody else keeps locked does not answer either."""
-        await self.transact(lambda _: None)
+        """As every database. A file that somebody else keeps locked does not answer either, and
+        what is written to one that was deleted or replaced is lost.
+        """
+        await self.transact(self._require_same_file)
+
+    def _remember(self, *_: Any) -> None:
+        self._opened = self._opened or _identity(self._path)
+
+    def _require_same_file(self, _: Connection) -> None:
+        if _identity(self._path) != self._opened:
+            raise OSError("The file was replaced while it was open.")
 
     @staticmethod
     def microseconds() -> ColumnElement[int]:
@@ -104,6 +116,12 @@ class SqliteDatabase(Database):
     def write_last(self, connection: Connection, queries: Sequence[Query]) -> None:
         for query in queries:
             self.execute_rows(connection, *query)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What two files never have in common. Raises `OSError` where there is none."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _now() -> int:
