@@ -32,7 +32,7 @@ async def alive() -> dict[str, str]:
 @router.get("/healthz", include_in_schema=False)
 @router.head("/healthz", include_in_schema=False)
 async def ready(request: Request, response: Response) -> dict[str, str]:
-    """Whether generations can be served now: by database, limiter, policy and a provider."""
+    """Whether generations can be served now: by process, database, limiter, policy, a provider."""
     if await is_ready(request.app.state):
         return {"status": "ready"}
     response.status_code = 503
@@ -60,6 +60,8 @@ async def is_ready(state: Any) -> bool:
     watch: Watch = state.watch
     cooldown: Cooldown = state.cooldown
     policy: Policy = state.policy
+    if any(loop.done() for loop in state.loops):
+        return False  # It crashed, and without it nobody sweeps, watches or tells.
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             await asyncio.gather(limiter.check(), database.check())

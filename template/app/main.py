@@ -127,7 +127,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         told = Alerts(database, rules, open_webhook(chosen, session))
         runner = Runner(guard, database)
         loops = in_background(watch.run(), sweeper.run(), told.run(), runner.run())
-        await stack.enter_async_context(loops)
+        app.state.loops = await stack.enter_async_context(loops)
         stack.push_async_callback(runner.close)
         claims = Claims(database, chosen.request_deadline_seconds)
         stack.push_async_callback(claims.drain)
@@ -160,13 +160,15 @@ def _definitions(operation: dict[str, Any]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def in_background(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def in_background(
+    *loops: Coroutine[Any, Any, None],
+) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Run `loops` until the end of the context. One that crashes is told, and the rest goes on."""
     tasks = [asyncio.create_task(loop) for loop in loops]
     for task in tasks:
         task.add_done_callback(_tell_crash)
     try:
-        yield
+        yield tasks
     finally:
         for task in tasks:
             task.cancel()

@@ -8,10 +8,12 @@ import pytest
 from app import wiring
 from app.errors import LimiterUnavailable
 from app.guard.cooldown import Cooldown
+from app.guard.sweeper import Sweeper
 from app.policy import Policy
 from app.settings import Settings
 from app.state.base import Admission, Demand
-from tests.support import Service
+from tests.fixtures.service import Start
+from tests.support import Service, eventually
 
 READY = (200, {"status": "ready"})
 NOT_READY = (503, {"status": "not ready"})
@@ -85,6 +87,23 @@ async def test_not_ready_while_every_provider_is_left_alone(service: Service) ->
         await cooldown.warned(model, 60)
     assert await _ask(service, "/readyz") == READY
     await cooldown.warned(first, 60)
+    assert await _ask(service, "/readyz") == NOT_READY
+    assert await _ask(service, "/livez") == (200, {"status": "ok"})
+
+
+async def test_not_ready_once_a_loop_in_the_background_crashed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(_: Sweeper) -> None:
+        raise ArithmeticError("the reason")
+
+    monkeypatch.setattr(Sweeper, "sweep", crash)
+    service = await start()
+
+    async def told() -> bool:
+        return "A background task crashed" in service.log
+
+    await eventually(told)
     assert await _ask(service, "/readyz") == NOT_READY
     assert await _ask(service, "/livez") == (200, {"status": "ok"})
 
