@@ -159,6 +159,39 @@ async def test_a_wrong_value_does_not_stop_others(redis_url: str) -> None:
     await limiter.close()
 
 
+async def test_a_demoted_redis_is_left(service: Service, redis_url: str) -> None:
+    """It answers, and takes no writes: after a failover, the address leads to another one."""
+    client = service.client(await service.create_user())
+    assert (await client.post(CHAT, json=chat())).status_code == 200
+    with Redis.from_url(redis_url) as connection:
+        connection.replicaof("127.0.0.1", "1")
+        try:
+            ours = _clients(connection)
+            assert (await client.get("/readyz")).status_code == 503
+            answer = await client.post(CHAT, json=chat())
+            assert error_of(answer) == (503, "limiter_unavailable", None)
+            assert "ReadOnlyError" in service.log
+            assert not ours & _clients(connection)
+        finally:
+            connection.replicaof("NO", "ONE")
+    assert (await client.post(CHAT, json=chat())).status_code == 200
+    assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_a_full_redis_keeps_no_slot(redis_url: str) -> None:
+    wanted = Demand(demand().buckets, (Slot(unique("key"), 1, "holder", 30),))
+    limiter = RedisLimiter(redis_url)
+    with Redis.from_url(redis_url) as connection:
+        connection.config_set("maxmemory", "1")
+        try:
+            for _ in range(2):
+                assert (await limiter.admit(wanted)).admitted
+                await limiter.settle(wanted)
+        finally:
+            connection.config_set("maxmemory", "0")
+    await limiter.close()
+
+
 @pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "redis://host:port/"])
 async def test_a_wrong_address_stops_the_start(url: str, database_url: str) -> None:
     settings = Settings(_env_file=None, redis_url=url, database_url=database_url)
@@ -185,3 +218,8 @@ async def _assert_unavailable(service: Service, client: httpx2.AsyncClient) -> N
     assert (await client.get("/readyz")).status_code == 503
     assert (await client.get("/livez")).status_code == 200
     assert await service.rows_count() == before
+
+
+def _clients(connection: Redis) -> set[str]:
+    """The connections of others."""
+    return {client["id"] for client in connection.client_list()} - {str(connection.client_id())}

@@ -8,13 +8,14 @@ from typing import NamedTuple
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from app.batcher import Batcher
 from app.db.engine import Database
 from app.errors import LimiterUnavailable, StartError
+from app.ids import new_id
 from app.settings import Settings
-from app.state.base import MINUTE, Admission, Demand, Level, Memory, Place
+from app.state.base import MINUTE, Admission, Bucket, Demand, Level, Memory, Place, Slot
 
 # Both scripts go by Redis's own clock, in microseconds. KEYS: the buckets, then the slots. ARGV:
 # how many buckets, capacity and units of each; of each slot capacity, holder and microseconds.
@@ -78,14 +79,15 @@ for i = buckets + 1, #KEYS do
 end
 return answer
 """
+# Slots come first: a Redis that is full refuses a script that begins with SET.
 SETTLE = """
-for i = 1, buckets do
-  local capacity, take = bucket(i)
-  keep(i, math.max(0, level_of(i, capacity) - take), capacity)
-end
 for i = buckets + 1, #KEYS do
   local _, holder = slot(i)
   redis.call('ZREM', KEYS[i], holder)
+end
+for i = 1, buckets do
+  local capacity, take = bucket(i)
+  keep(i, math.max(0, level_of(i, capacity) - take), capacity)
 end
 return {1}
 """
@@ -101,6 +103,8 @@ TIMEOUT_SECONDS = 0.5
 # For a connection; with the answer, less than a second.
 POOL_SECONDS = 0.4
 CONNECTIONS = 16
+# More than are ever made at once.
+CHECKS = 1_000_000
 
 
 class Step(NamedTuple):
@@ -155,8 +159,11 @@ class RedisLimiter:
             await self._redis.delete(*map(_memory, keys))
 
     async def check(self) -> None:
-        with _faults():
-            await self._redis.ping()
+        # As for a generation: a server may answer and yet write nothing.
+        bucket, slot = Bucket("requests", "check", CHECKS), Slot("check", CHECKS, new_id("chk"), 1)
+        demand = Demand((bucket,), (slot,))
+        await self.admit(demand)
+        await self.settle(demand)
 
     async def close(self) -> None:
         await self._batcher.drain()
@@ -178,6 +185,9 @@ class RedisLimiter:
                 again = await self._send([steps[i] for i in lost])
                 for i, answer in zip(lost, again, strict=True):
                     answers[i] = answer
+            if any(isinstance(answer, ReadOnlyError) for answer in answers):
+                # After a failover, the address leads to another server; this one would stay.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
         except (RedisError, OSError) as error:
             raise _unavailable() from error
         return [_result(step, answer) for step, answer in zip(steps, answers, strict=True)]
@@ -195,7 +205,9 @@ class RedisLimiter:
 
 def _result(step: Step, answer: list[int] | Exception) -> Admission | Exception:
     if isinstance(answer, Exception):
-        return _unavailable()
+        error = _unavailable()
+        error.__cause__ = answer
+        return error
     buckets, slots = step.demand
     if step.script is SETTLE:
         return Admission(admitted=True, levels=())
