@@ -53,6 +53,9 @@ PROVEN_BY = {
     "make update ARGS=--check": "tests/test_update.py: --check",
     'make update ARGS="--to v0.3.0"': "tests/test_update.py: --to=",
     'make update ARGS="--data host=compose"': "tests/test_update.py: --data=host=compose",
+    "make update ARGS=\"--data 'providers=[openai, replicate]'\"": (
+        "tests/test_update.py: --data=providers=[openai, replicate]"
+    ),
 }
 
 # What a project's pages say and is not run from there: what this test or another one does

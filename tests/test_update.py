@@ -485,10 +485,22 @@ def test_refuses_what_it_could_not_undo(edit: Edit, sentence: str, project: Path
     assert refused.stderr.startswith(sentence)
 
 
+def test_says_what_a_template_that_is_not_found_may_be(project: Path) -> None:
+    answers = project / ".copier-answers.yml"
+    recorded = re.sub("(?m)^_src_path: .*", "_src_path: ../template", answers.read_text())
+    answers.write_text(recorded)
+    commit(project)
+    with nothing_changes(project):
+        refused = make_update(project)
+    assert refused.returncode == 2
+    assert "_src_path in .copier-answers.yml has to be the template's address" in refused.stderr
+
+
 WRONG: dict[str, tuple[str, str]] = {
     "no-value": ("--data=database", "'database' is no KEY=VALUE"),
     "no-question": ("--data=databse=postgres", "There is no question 'databse'"),
     "no-choice": ("--data=database=oracle", "'oracle' is not in ['sqlite', 'postgres']"),
+    "no-list": ("--data=providers=openai", "--data 'providers=[openai, replicate]'"),
     "no-version": ("--to=9.9", "Unknown revision: '9.9'"),
 }
 

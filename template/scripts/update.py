@@ -32,6 +32,12 @@ COPIER = (sys.executable, "-P", "-m", "copier")
 TRACEBACK = r"Traceback .*\n(?: .*\n)+"
 # How git's index names the sides of a merge: the template's old version, and its new one.
 OLD, NEW = "1", "3"
+# What to do about complaints of Copier's that do not say it, by some words of each.
+ADVICE = {
+    "Not a YAML list": "Write a list as one: --data 'providers=[openai, replicate]'",
+    "git-tracked templates": f"_src_path in {ANSWERS} has to be the template's address, such as "
+    "gh:owner/name, or an absolute path to its repository.",
+}
 
 APPLIED = """
 Done, and staged. See: git diff --staged. Keep: make test, git commit. Undo: git reset --hard."""
@@ -88,7 +94,9 @@ def run(
         raise UpdateError(f"Install {command[0]} and run this again.") from error
     if done.returncode not in allowed:
         complaint = re.sub(TRACEBACK, "", os.fsdecode(done.stderr or done.stdout)).strip()
-        raise UpdateError(f"Nothing was changed, as this failed: {complaint}")
+        advice = [advice for words, advice in ADVICE.items() if words in complaint]
+        told = f"Nothing was changed, as this failed: {complaint}"
+        raise UpdateError("\n".join([told, *advice]))
     return done.stdout
 
 
