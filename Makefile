@@ -41,7 +41,7 @@ clean: ## Remove what the other verbs made
 	rm -rf .venv build .coverage .mypy_cache .pytest_cache .ruff_cache
 
 $(TOOLS): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13 $(or $(MAKECMDGOALS),setup)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group dev

@@ -249,3 +249,13 @@ def _without_source(project: Path) -> dict[str, str]:
     return files | {
         ".copier-answers.yml": re.sub(r"^_(src_path|commit): .*\n", "", answers, flags=re.MULTILINE)
     }
+
+
+@pytest.mark.parametrize("verb", ["demo", "test-quick"])
+def test_an_old_python_is_told_the_command_to_type(verb: str, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    said = subprocess.run(
+        ["make", "--dry-run", verb], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert f'make PYTHON=python3.13 {verb}"' in said.stdout
