@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from combinations import COMBINATIONS
-from conftest import Render, as_repository, files_of, git
+from conftest import BASE_ANSWERS, Render, as_repository, files_of, git
 from pytest_copie.plugin import Copie
 from working_tree import ROOT, copy_template
 
@@ -259,3 +259,15 @@ def test_an_old_python_is_told_the_command_to_type(verb: str, tmp_path: Path) ->
         ["make", "--dry-run", verb], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert f'make PYTHON=python3.13 {verb}"' in said.stdout
+
+
+def test_what_copier_says_at_the_end_can_be_typed(template: Path, tmp_path: Path) -> None:
+    project = tmp_path / "my service's"
+    answers = [f"--data={name}={value}" for name, value in BASE_ANSWERS.items()]
+    command = [sys.executable, "-m", "copier", "copy", "--defaults", *answers, str(template)]
+    copied = subprocess.run([*command, str(project)], capture_output=True, text=True, check=True)
+    (line,) = re.findall(r"^ *(cd .*)$", copied.stderr, re.MULTILINE)
+    went = subprocess.run(
+        ["sh", "-c", f"{line} && pwd"], capture_output=True, text=True, check=True
+    )
+    assert went.stdout == f"{project}\n"
