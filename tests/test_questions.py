@@ -83,6 +83,9 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("author_email", "jane@localhost", "Use an e-mail address"),
     ("author_email", "jane@example.com\n", "Use an e-mail address"),
     ("author_email", "jane@example..com", "Use an e-mail address"),
+    ("author_email", "..@example.com", "Use an e-mail address"),
+    ("author_email", "jane.@example.com", "Use an e-mail address"),
+    ("author_email", "jane@exämple.com", "in its xn-- form"),
     ("author_email", f"{'j' * 250}@example.com", "At most 254 characters"),
     ("github_owner", "", "Use a GitHub user or organisation"),
     ("github_owner", "@acme", "Use a GitHub user or organisation"),
@@ -185,6 +188,11 @@ def test_slug_from_name(render: Render, name: str, slug: str) -> None:
 @pytest.mark.parametrize("owner", ["a", "acme", "Acme-Inc", "a" * 39])
 def test_owner_taken(render: Render, owner: str) -> None:
     assert _answers(render(github_owner=owner))["github_owner"] == owner
+
+
+@pytest.mark.parametrize("email", ["o'brien@example.org", "j.d+x@xn--exmple-cua.com"])
+def test_email_taken(render: Render, email: str) -> None:
+    assert _answers(render(author_email=email))["author_email"] == email
 
 
 @pytest.mark.parametrize(("question", "value", "reason"), REFUSED)
