@@ -47,6 +47,11 @@ def _problem() -> str:
     return str(problem.value)
 
 
+def test_a_file_in_another_encoding() -> None:
+    Path(".env").write_text("PORT=8001\n", encoding="utf-16")
+    assert _problem() == ".env is not in UTF-8: save it again in this encoding."
+
+
 def test_every_setting_is_in_the_example_and_the_other_way_round() -> None:
     shown = [name.lower() for name, _ in LINE.findall(EXAMPLE)]
     assert sorted(shown) == sorted(Settings.model_fields)

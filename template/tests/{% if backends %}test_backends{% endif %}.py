@@ -1,10 +1,14 @@
 """`python -m tests.backends -- COMMAND …` stands between a command and who started it."""
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.support import ROOT
 
 BACKENDS = [sys.executable, "-m", "tests.backends", "--"]
 
@@ -19,6 +23,21 @@ def test_a_command_that_a_signal_ended_says_so_as_a_shell_does() -> None:
     done = subprocess.run([*BACKENDS, "sh", "-c", "kill -s KILL $$"], check=False)
 
     assert done.returncode == 128 + signal.SIGKILL
+
+
+def test_a_file_in_another_encoding_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=8001\n", encoding="utf-16")
+    command = [*BACKENDS, "true"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        ".env is not in UTF-8: save it again in this encoding.\n",
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
