@@ -190,6 +190,17 @@ async def test_a_late_settlement_corrects_an_uncertain_one_once(
         assert set(sums.values()) == {(2 * UNIT, 0)}
 
 
+async def test_an_uncertain_one_that_turns_out_not_to_be_billed_is_given_back(
+    service: Service, sweeper: Sweeper, ledger: Ledger, left: Generation
+) -> None:
+    await expire(service)
+    await sweeper.sweep()
+    left.current.job.sent = False
+    await end(ledger, left)
+    assert await service.books() == ("released", "cancelled")
+    assert await check_books(service) == {}
+
+
 async def test_what_was_given_back_stays_so(
     service: Service, ledger: Ledger, left: Generation
 ) -> None:

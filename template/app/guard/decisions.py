@@ -10,6 +10,8 @@ from app.guard.budget import Alert, Blocked, Sheet, accounts_of
 from app.guard.entries import Closing, Entry, Keeping, Opening, Values
 
 OPEN = ("reserved", "sent")
+# What it cost is known, if only that it was nothing.
+KNOWN = ("settled", "released")
 
 Result = ServiceError | Blocked | None
 
@@ -118,7 +120,7 @@ class Turn:
         cost = row["cost_nano_usd"]
         if held.state in OPEN:
             change = {"reserved": -held.bound_nano_usd, "spent": cost}
-        elif held.state == "uncertain" and row["state"] == "settled":
+        elif held.state == "uncertain" and row["state"] in KNOWN:
             change = {"reserved": 0, "spent": cost - held.cost_nano_usd}
             correction = {"id": held.prediction_id, "cost_nano_usd": change["spent"]}
             self.rows["correct_prediction"].append(correction)
