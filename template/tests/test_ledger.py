@@ -10,7 +10,7 @@ from app import wiring
 from app.auth.principal import Principal, Role, Scope
 from app.db.engine import Database
 from app.db.tables import attempts, predictions
-from app.errors import DatabaseUnavailable, ProviderError
+from app.errors import DatabaseUnavailable, GenerationStopped, ProviderError
 from app.guard import pricing
 from app.guard.cooldown import Pass
 from app.guard.generation import Attempt, Call, Choice, Ending, Generation
@@ -90,6 +90,17 @@ async def test_what_opens_and_what_closes_share_a_transaction(
     assert len(commits) == 1
     states = {row.id: row.state for row in await service.rows(attempts)}
     assert states == {first.current.id: "settled", second.current.id: "reserved"}
+
+
+async def test_what_breaks_its_bound_stops_what_opens_in_the_same_transaction(
+    service: Service, user: User, ledger: Ledger
+) -> None:
+    first, second = generation_of(service, user.id), generation_of(service, user.id)
+    await begin(ledger, first)
+    dear = Ending("succeeded", Outcome.OK, Usage(output_tokens=10**6))
+    _, (error,) = await asyncio.gather(end(ledger, dear, first), begin(ledger, second))
+    assert isinstance(error, GenerationStopped)
+    assert (await service.attempt()).id == first.current.id
 
 
 async def test_requests_at_the_same_time_share_transactions(

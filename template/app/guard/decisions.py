@@ -54,6 +54,7 @@ class Turn:
         self.sheet = sheet
         self.rows: dict[str, list[Values]] = defaultdict(list)
         self.quarantined: list[Values] = []
+        self._stopped = set(state.stopped)
         self._broken: list[Alert] = []
 
     def take(self, entry: Entry) -> Result:
@@ -92,7 +93,7 @@ class Turn:
                 "try again.",
                 retry_after=1,
             )
-        for target, kind in self._state.stopped:
+        for target, kind in self._stopped:
             if target in targets:
                 raise stopped(target, kind)
 
@@ -139,6 +140,7 @@ class Turn:
         reason = f"A call cost {cost} nano-dollars, and its bound was {held.bound_nano_usd}."
         row = {"target": target, "kind": "quarantined", "reason": reason, "running": False}
         self.quarantined.append({**row, "at": now})
+        self._stopped.add((target, "quarantined"))
         details = {
             "model": held.model,
             "bound_nano_usd": held.bound_nano_usd,
