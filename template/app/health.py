@@ -44,10 +44,9 @@ async def expose_metrics(request: Request) -> Response:
     """Prometheus' text format. In production it is not there without the token."""
     settings: Settings = request.app.state.settings
     token = settings.metrics_token.get_secret_value()
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if (token or settings.production) and not (
-        token and hmac.compare_digest(given.encode(), token.encode())
-    ):
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    right = hmac.compare_digest(given.strip().encode(), token.encode())
+    if (token or settings.production) and not (token and right and scheme.lower() == "bearer"):
         raise NotFound("There is nothing at this address; see /docs.")
     body, content_type = metrics.expose()
     return Response(body, headers={"Content-Type": content_type})

@@ -85,15 +85,16 @@ async def test_production_hides_them_without_a_token(start: Start) -> None:
 async def test_a_token_opens_them(start: Start, environment: dict[str, object]) -> None:
     service = await start(**environment, metrics_token=TOKEN)
     unknown = await service.client().get("/unknown")
-    for wrong in ("", "Bearer", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer ü"):
+    for wrong in ("", "Bearer", f"Bearer {TOKEN}x", TOKEN, f"Bearer {TOKEN[:-1]}", "Bearer ü"):
         headers = {b"Authorization": wrong.encode()}
         response = await service.client().get("/metrics", headers=headers)
         assert error_of(response) == (404, "not_found", None)
         assert response.json() == unknown.json()
-    right = await service.client(Authorization=f"Bearer {TOKEN}").get("/metrics")
-    assert right.status_code == 200
-    assert right.headers["Content-Type"].startswith("text/plain")
-    assert "http_requests_total" in right.text
+    for scheme in ("Bearer", "bearer"):
+        right = await service.client(Authorization=f"{scheme} {TOKEN}").get("/metrics")
+        assert right.status_code == 200
+        assert right.headers["Content-Type"].startswith("text/plain")
+        assert "http_requests_total" in right.text
 
 
 async def test_a_users_credential_is_no_token(start: Start) -> None:
