@@ -134,6 +134,14 @@ async def test_embeddings_of_one_text_and_given_size(client: AsyncOpenAI) -> Non
     assert len(answer.data[0].embedding) == 100
 
 
+@pytest.mark.parametrize(("given", "count"), [([1, 2, 3], 1), ([[1, 2], [3]], 2)])
+async def test_embeddings_of_token_ids(
+    client: AsyncOpenAI, given: list[int] | list[list[int]], count: int
+) -> None:
+    answer = await client.embeddings.create(model="small", input=given)
+    assert (len(answer.data), answer.usage.prompt_tokens) == (count, 3)
+
+
 async def test_models(client: AsyncOpenAI) -> None:
     assert MODEL in [model.id async for model in client.models.list()]
 

@@ -120,7 +120,7 @@ def _embeddings(exchange: Exchange) -> Reply:
     body = exchange.body
     exchange.allow(EMBEDDING_PARAMETERS)
     exchange.require("model", "input")
-    texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+    texts = _texts(body["input"])
     tokens = sum(map(count_tokens, texts))
     if exchange.fault is not None and exchange.plays("excess_usage"):
         tokens += exchange.fault.excess
@@ -133,6 +133,13 @@ def _embeddings(exchange: Exchange) -> Reply:
         answer["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
     billed = {"input_tokens": tokens, "output_tokens": 0}
     return Reply(encode(answer), headers=_headers(exchange), billed=billed)
+
+
+def _texts(given: Any) -> list[str]:
+    """One text or many; each may be token ids, which count as words do."""
+    if isinstance(given, str) or any(isinstance(part, int) for part in given):
+        given = [given]
+    return [text if isinstance(text, str) else " ".join(map(str, text)) for text in given]
 
 
 def _embedding(body: dict[str, Any], index: int, text: str) -> dict[str, Any]:
