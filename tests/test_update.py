@@ -500,7 +500,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "no-value": ("--data=database", "'database' is no KEY=VALUE"),
     "no-question": ("--data=databse=postgres", "There is no question 'databse'"),
     "no-choice": ("--data=database=oracle", "'oracle' is not in ['sqlite', 'postgres']"),
-    "no-list": ("--data=providers=openai", "--data 'providers=[openai, replicate]'"),
+    "no-list": ("--data=providers=openai", "--data 'providers=[one, another]'"),
     "no-version": ("--to=9.9", "Unknown revision: '9.9'"),
 }
 

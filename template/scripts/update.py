@@ -34,7 +34,7 @@ TRACEBACK = r"Traceback .*\n(?: .*\n)+"
 OLD, NEW = "1", "3"
 # What to do about complaints of Copier's that do not say it, by some words of each.
 ADVICE = {
-    "Not a YAML list": "Write a list as one: --data 'providers=[openai, replicate]'",
+    "Not a YAML list": "Write a list as one: --data 'providers=[one, another]'",
     "git-tracked templates": f"_src_path in {ANSWERS} has to be the template's address, such as "
     "gh:owner/name, or an absolute path to its repository.",
 }
