@@ -123,6 +123,20 @@ async def test_what_ended_between_two_attempts_has_failed(
     await check_books(service)
 
 
+async def test_what_ended_between_two_attempts_is_found_after_a_long_outage(
+    service: Service, sweeper: Sweeper, ledger: Ledger, left: Generation
+) -> None:
+    """Its process was the last one for a month."""
+    failed = Ending("failed", Outcome.PROVIDER_ERROR, USAGE)
+    left.count(failed)
+    await ledger.close(left, left.current, failed, last=False)
+    opened = utc_now() - dt.timedelta(days=30)
+    lease = {"opened_at": opened, "lease_until": opened + dt.timedelta(minutes=1)}
+    await service.write(update(attempts).values(**lease))
+    await sweeper.sweep()
+    assert (await service.prediction()).status == "failed"
+
+
 async def test_what_has_its_lease_is_left_alone(
     service: Service, scripted: Scripted, sweeper: Sweeper, ledger: Ledger, left: Generation
 ) -> None:

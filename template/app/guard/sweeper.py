@@ -41,7 +41,8 @@ FIND_SECONDS = 5.0
 # Work that is not found for so long is given up.
 LOST_AFTER = dt.timedelta(hours=1)
 ENDED = ("settled", "released", "uncertain")
-# How far back a new process looks for what died between attempts; then, by how much clocks differ.
+# What died between attempts is looked for from so long before the last sign of life of earlier
+# processes, which looked until then; after that, from the last look on, as clocks differ.
 LOOK_BACK, OVERLAP = dt.timedelta(minutes=10), dt.timedelta(seconds=10)
 # To look through all that ended in that time takes longer than most.
 LOOK_PATIENCE_SECONDS = 10.0
@@ -64,7 +65,7 @@ class Sweeper:
         self._ledger = ledger
         self._policy = policy
         self._providers = providers
-        self._swept = utc_now() - LOOK_BACK
+        self._swept: dt.datetime | None = None
 
     async def run(self) -> None:
         """While the database does not answer, nothing can be settled."""
@@ -80,6 +81,8 @@ class Sweeper:
     async def sweep(self) -> None:
         """Settle or adopt what is overdue now, and end what was between two attempts."""
         now = utc_now()
+        if self._swept is None:
+            self._swept = await self._last_life() - LOOK_BACK
         rows = await self._database.fetch(_OVERDUE, {"now": now})
         await _each(rows, self._settle)
         between = {"since": self._swept - OVERLAP, "now": now}
@@ -87,6 +90,11 @@ class Sweeper:
         await _each(rows, self._end)
         if len(rows) < MOST_AT_ONCE:
             self._swept = now
+
+    async def _last_life(self) -> dt.datetime:
+        """A moment when a process served: until about then, there were others who looked."""
+        (opened,) = await self._database.fetch(_LATEST)
+        return max(filter(None, opened), default=utc_now())
 
     async def _settle(self, row: Row[Any]) -> None:
         provider, model = self._providers.get(row.provider), self._policy.models.get(row.model)
@@ -201,4 +209,13 @@ def _forgotten() -> Select[Any]:
     )
 
 
-_OVERDUE, _FORGOTTEN = _overdue(), _forgotten()
+def _latest() -> Select[Any]:
+    """When the attempts were opened that have the latest lease of each state: one look into an
+    index for each, however many there are.
+    """
+    by_lease = select(attempts.c.opened_at).order_by(attempts.c.lease_until.desc()).limit(1)
+    each = (by_lease.where(attempts.c.state == state).scalar_subquery() for state in ENDED)
+    return select(*each)
+
+
+_OVERDUE, _FORGOTTEN, _LATEST = _overdue(), _forgotten(), _latest()
