@@ -11,7 +11,7 @@ from app.db.revisions import pending
 from app.errors import NotFound, ServiceError
 from app.guard.cooldown import Cooldown
 from app.guard.watch import Watch
-from app.policy import Policy
+from app.policy import Model, Policy
 from app.settings import Settings
 from app.state.base import Limiter
 from app.telemetry import metrics
@@ -58,7 +58,6 @@ async def is_ready(state: Any) -> bool:
     limiter: Limiter = state.limiter
     watch: Watch = state.watch
     cooldown: Cooldown = state.cooldown
-    policy: Policy = state.policy
     if any(loop.done() for loop in state.loops):
         return False  # It crashed, and without it nobody sweeps, watches or tells.
     try:
@@ -67,7 +66,16 @@ async def is_ready(state: Any) -> bool:
             return (
                 watch.is_current
                 and not await pending(database)
-                and await cooldown.is_any_ready(policy.models.values())
+                and await cooldown.is_any_ready(_models(state.policy, state.settings))
             )
     except (ServiceError, TimeoutError):
         return False
+
+
+def _models(policy: Policy, settings: Settings) -> list[Model]:
+    """Those that somebody waits for: in production, the offline provider's are none."""
+    return [
+        model
+        for model in policy.models.values()
+        if not (settings.production and model.provider == "offline")
+    ]

@@ -108,6 +108,17 @@ async def test_not_ready_once_a_loop_in_the_background_crashed(
     assert await _ask(service, "/livez") == (200, {"status": "ok"})
 
 
+async def test_in_production_the_offline_provider_makes_nothing_ready(service: Service) -> None:
+    cooldown: Cooldown = service.app.state.cooldown
+    policy: Policy = service.app.state.policy
+    others = [model for model in policy.models.values() if model.provider != "offline"]
+    for model in others:
+        await cooldown.warned(model, 60)
+    assert await _ask(service, "/readyz") == READY
+    service.app.state.settings = service.settings.model_copy(update={"environment": "production"})
+    assert await _ask(service, "/readyz") == (NOT_READY if others else READY)
+
+
 async def test_alive_whatever_is_gone(service: Service, dead_database_url: str) -> None:
     await _use_database(service, dead_database_url)
     service.app.state.limiter = DeadLimiter(0)

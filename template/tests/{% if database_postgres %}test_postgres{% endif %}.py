@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from app.db.tables import policies
 from app.errors import DatabaseUnavailable, StartError
 from tests.backends import postgres
 from tests.fixtures.service import Start
-from tests.support import Service, chat, error_of, migrate, unique
+from tests.support import Service, chat, error_of, eventually, migrate, unique
 
 CHAT = "/v1/chat/completions"
 
@@ -224,3 +225,33 @@ async def test_broken_connections_are_replaced(
     statuses = [(await client.post(CHAT, json=chat())).status_code for _ in range(3)]
     assert set(statuses) <= {200, 503}
     assert statuses[-1] == 200
+
+
+@pytest.mark.parametrize("asks", ["check", "transact"])
+async def test_a_demoted_server_is_left(
+    opened: PostgresDatabase, database_url: str, postgres_server: str, asks: str
+) -> None:
+    """It answers, and takes no writes: after a failover, the address leads to another one."""
+    name = sql.Identifier(database_url.rpartition("/")[2].partition("?")[0])
+    write = text("UPDATE app.policies SET version = version")
+
+    async def ask() -> None:
+        if asks == "check":
+            await opened.check()
+        else:
+            await opened.transact(lambda connection: connection.execute(write))
+
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        change = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
+        connection.execute(change.format(name, sql.Literal("on")))
+        with pytest.raises(DatabaseUnavailable):
+            await ask()
+        connection.execute(change.format(name, sql.Literal("off")))
+
+    async def is_answered() -> bool:
+        with suppress(DatabaseUnavailable):
+            await ask()
+            return True
+        return False
+
+    assert await eventually(is_answered)

@@ -1,6 +1,7 @@
 """SQLite: its address, its settings, and that the file belongs to one process."""
 
 import asyncio
+import resource
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from sqlalchemy import text
 from app.db import sqlite
 from app.db.engine import Database
 from app.db.sqlite import alone, file_of, is_ephemeral, open_database
-from app.errors import StartError
+from app.errors import DatabaseUnavailable, StartError
 from app.settings import ROOT, Settings
 from tests.fixtures.service import Start
 from tests.support import SECRET_KEY, Service, chat, error_of, eventually
@@ -51,6 +52,19 @@ async def test_a_commit_outlives_a_power_loss(
     await weaker.close()
     assert weakness is not None
     assert "local disk" in weakness
+
+
+async def test_a_full_disk_is_told(database: Database) -> None:
+    """It takes a transaction that writes nothing."""
+    await database.check()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            await database.check()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await database.check()
 
 
 @pytest.mark.parametrize(

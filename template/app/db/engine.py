@@ -123,7 +123,7 @@ class Database(ABC):
         return rows[0] if rows else None
 
     async def check(self) -> None:
-        """Raise `DatabaseUnavailable` when the database does not answer."""
+        """Raise `DatabaseUnavailable` when the database does not answer, or takes no writes."""
         await self.fetch(text("SELECT 1"))
 
     @staticmethod

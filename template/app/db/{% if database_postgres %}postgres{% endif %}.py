@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import psycopg
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 from psycopg.rows import namedtuple_row
 from pydantic_core import to_json
 from sqlalchemy import (
@@ -71,6 +71,12 @@ class PostgresDatabase(Database):
         )
         self._texts: dict[Executable, tuple[str, Mapping[str, Any]]] = {}
 
+    async def check(self) -> None:
+        (row,) = await self.fetch(text("SHOW transaction_read_only"))
+        if row[0] == "on":
+            self._leave()
+            raise DatabaseUnavailable("The database takes no writes.", retry_after=1)
+
     async def weakness(self) -> str | None:
         off = [name for name in DURABLE if (await self.fetch(text(f"SHOW {name}")))[0][0] == "off"]
         return f"set {' and '.join(off)} to on, or a power loss takes commits" if off else None
@@ -102,8 +108,19 @@ class PostgresDatabase(Database):
         )
 
     def is_contended(self, error: DatabaseUnavailable) -> bool:
-        cause = error.__cause__
-        return isinstance(cause, DBAPIError) and isinstance(cause.orig, LockNotAvailable)
+        return _is_caused_by(error, LockNotAvailable)
+
+    async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
+        try:
+            return await super().transact(work, seconds)
+        except DatabaseUnavailable as error:
+            if _is_caused_by(error, ReadOnlySqlTransaction):
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Make every connection anew: after a failover, the address leads to another server."""
+        self._breakers.submit(self._engine.dispose)
 
     def break_off(self, driver: Driver) -> None:
         # The server looks at the connection only when it has something to say: without a word, it
@@ -173,6 +190,11 @@ class PostgresDatabase(Database):
             return work(connection)
 
         return await self.transact(assume)
+
+
+def _is_caused_by(error: DatabaseUnavailable, kind: type[psycopg.Error]) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, DBAPIError) and isinstance(cause.orig, kind)
 
 
 def _is_text(column: Column[Any]) -> bool:

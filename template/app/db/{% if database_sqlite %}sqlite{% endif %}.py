@@ -69,17 +69,19 @@ class SqliteDatabase(Database):
         return None
 
     async def check(self) -> None:
-        """As every database. A file that somebody else keeps locked does not answer either, and
-        what is written to one that was deleted or replaced is lost.
+        """As every database. A file that somebody else keeps locked does not answer either, what is
+        written to one that was deleted or replaced is lost, and a disk may be full.
         """
-        await self.transact(self._require_same_file)
+        await self.transact(self._try)
 
     def _remember(self, *_: Any) -> None:
         self._opened = self._opened or _identity(self._path)
 
-    def _require_same_file(self, _: Connection) -> None:
+    def _try(self, connection: Connection) -> None:
         if _identity(self._path) != self._opened:
             raise OSError("The file was replaced while it was open.")
+        # Only a write tells of a full disk. This one needs no table, and changes nothing.
+        connection.execute(text("PRAGMA user_version = 0"))
 
     @staticmethod
     def microseconds() -> ColumnElement[int]:
