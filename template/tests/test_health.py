@@ -97,7 +97,7 @@ async def test_not_ready_once_a_loop_in_the_background_crashed(
     async def crash(_: Sweeper) -> None:
         raise ArithmeticError("the reason")
 
-    monkeypatch.setattr(Sweeper, "sweep", crash)
+    monkeypatch.setattr(Sweeper, "run", crash)
     service = await start()
 
     async def told() -> bool:
