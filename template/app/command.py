@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from app import wiring
 from app.db.engine import Database
-from app.errors import ServiceError, StartError
+from app.errors import NO_DATABASE, DatabaseUnavailable, ServiceError, StartError
 from app.settings import Settings, load
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
@@ -58,6 +58,8 @@ async def in_session(work: Work, options: dict[str, Any]) -> None:
             await work(Session(settings, database), **options)
         finally:
             await database.close()
+    except DatabaseUnavailable:
+        fail(NO_DATABASE)
     except (ServiceError, StartError) as error:
         fail(str(error))
 

@@ -10,6 +10,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 logger = logging.getLogger("app")
+# For the operator, where a client is told to try again.
+NO_DATABASE = (
+    "The database does not answer, or was not migrated: is DATABASE_URL right, and the server up? "
+    "Then run: python -m app migrate"
+)
 
 
 class StartError(Exception):

@@ -19,7 +19,7 @@ from app.chat import routes as chat
 from app.console import routes as console
 from app.db.pages import Pages
 from app.embeddings import routes as embeddings
-from app.errors import DatabaseUnavailable, StartError
+from app.errors import NO_DATABASE, DatabaseUnavailable, StartError
 from app.guard.alerts import Alerts
 from app.guard.attempts import Attempts
 from app.guard.claims import Claims
@@ -106,10 +106,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             await stack.enter_async_context(wiring.alone(chosen, database))
         except DatabaseUnavailable as error:
-            raise StartError(
-                "The database does not answer, or was not migrated: is DATABASE_URL right, and the "
-                "server up? Then run: python -m app migrate"
-            ) from error
+            raise StartError(NO_DATABASE) from error
         limiter = wiring.limiter.open_limiter(chosen, database)
         stack.push_async_callback(limiter.close)
         ledger = Ledger(database, rules, keep_content=chosen.store_content)

@@ -125,7 +125,7 @@ def test_a_cap_of_nothing_is_no_reason_for_an_alert() -> None:
 @pytest.mark.parametrize(
     ("account", "limits", "words"),
     [
-        ("service", (5, None), "the service's budget for the day has 0.000000 USD left"),
+        ("service", (5, None), "the service's budget for the day has 0.000000000 USD left"),
         ("plan:free", (None, 5), "the service's budget for the month has"),
         ("user:u", (5, None), "your budget for the day has"),
         ("key:k", (None, 5), "this API key's budget for the month has"),
@@ -137,6 +137,7 @@ def test_a_refusal_says_whose_budget_it_is_and_for_how_long(
     spent = {(account, period): (7, 0) for period in periods(DAY)}
     with pytest.raises(BudgetExceeded, match=words) as refused:
         Sheet(spent, PERCENTS).reserve([Cap(account, *limits)], DAY, 1)
+    assert "can cost up to 0.000000001 USD" in refused.value.message
     assert refused.value.headers == {"x-should-retry": "false"}
 
 
@@ -237,7 +238,7 @@ async def test_a_lower_cap_leaves_nothing_and_what_runs_ends(service: Service, u
     opened = await begin(ledger, generation_of(service, principal, 3, wide))
     runs_on = await begin(ledger, generation_of(service, principal, 4, wide))
     await end(ledger, opened, 3)
-    with pytest.raises(BudgetExceeded, match=r"has 0\.000000 USD left"):
+    with pytest.raises(BudgetExceeded, match=r"has 0\.000000000 USD left"):
         await begin(ledger, generation_of(service, principal, 1, narrow))
     await end(ledger, runs_on, 4)
     assert (await check_books(service))[f"user:{user.id}", TODAY] == (7 * UNIT, 0)

@@ -198,7 +198,7 @@ class Database(ABC):
             raise
         except FAULTS as error:
             raise DatabaseUnavailable(
-                "The database does not answer, so nothing is generated. Try again.", retry_after=1
+                "The database does not answer. Try again.", retry_after=1
             ) from error
         finally:
             use.leave()

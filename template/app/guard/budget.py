@@ -142,7 +142,7 @@ def periods(day: str) -> tuple[str, str]:
 
 
 def usd(nano_usd: int) -> str:
-    return f"{nano_usd / NANO:.6f} USD"
+    return f"{nano_usd / NANO:.9f} USD"
 
 
 def _exceeded(key: Key, left: int, bound: int) -> BudgetExceeded:

@@ -296,8 +296,7 @@ def _faults() -> Iterator[None]:
         yield
     except (DatabaseUnavailable, TimeoutError) as error:
         raise LimiterUnavailable(
-            "Limits cannot be checked right now, so nothing is generated. Try again.",
-            retry_after=1,
+            "Limits cannot be checked right now. Try again.", retry_after=1
         ) from error
 
 

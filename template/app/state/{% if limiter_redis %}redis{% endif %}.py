@@ -234,9 +234,7 @@ def _faults() -> Iterator[None]:
 
 
 def _unavailable() -> LimiterUnavailable:
-    return LimiterUnavailable(
-        "Limits cannot be checked right now, so nothing is generated. Try again.", retry_after=1
-    )
+    return LimiterUnavailable("Limits cannot be checked right now. Try again.", retry_after=1)
 
 
 def open_limiter(settings: Settings, _: Database) -> RedisLimiter:

@@ -10,7 +10,8 @@ from sqlalchemy import select
 from app.auth.users import Users
 from app.command import Json, Session, show
 from app.db.tables import users
-from app.policy import NANO, load
+from app.guard.budget import usd
+from app.policy import load
 from app.usage.report import GroupBy, Report, days_of
 from app.usage.schemas import Period, UsageReport
 
@@ -52,7 +53,7 @@ def _text(report: UsageReport, emails: Mapping[str, str]) -> str:
         user = line.user_id and emails.get(line.user_id, line.user_id)
         of = user or line.model or line.outcome or "running"
         tokens = f"{line.input_tokens} + {line.output_tokens} tokens"
-        cost = _usd(line.cost_nano_usd)
+        cost = usd(line.cost_nano_usd)
         lines.append(f"{line.date}  {of}  {line.requests} requests  {tokens}  {cost}")
     return "\n".join(lines)
 
@@ -60,10 +61,6 @@ def _text(report: UsageReport, emails: Mapping[str, str]) -> str:
 def _spent(name: str, period: Period) -> str:
     cap = "there is no cap"
     if period.cap_nano_usd is not None:
-        cap = f"the cap is {_usd(period.cap_nano_usd)}"
-    spent, reserved = _usd(period.spent_nano_usd), _usd(period.reserved_nano_usd)
+        cap = f"the cap is {usd(period.cap_nano_usd)}"
+    spent, reserved = usd(period.spent_nano_usd), usd(period.reserved_nano_usd)
     return f"{name}: spent {spent}, reserved {reserved}; {cap}"
-
-
-def _usd(nano_usd: int) -> str:
-    return f"{nano_usd / NANO:.9f} USD"

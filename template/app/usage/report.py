@@ -106,7 +106,7 @@ def days_of(first: dt.date | None, last: dt.date | None) -> Days:
     last = last or utc_now().date()
     first = first or last.replace(day=1)
     if first > last:
-        raise InvalidRequest("from: must not be after to.", param="from")
+        raise InvalidRequest("from: must not be after to, by default today.", param="from")
     return Days(first, last)
 
 
