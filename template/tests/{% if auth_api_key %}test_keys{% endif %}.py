@@ -1,16 +1,20 @@
 """`/v1/keys`: API keys, what they are good for and when they end."""
 
+import asyncio
 import datetime as dt
 import json
+from collections.abc import Collection
 from typing import Any
 
 import httpx2
 import pytest
 from sqlalchemy import update
 
-from app.auth.api_key.keys import api_keys
+from app.auth.api_key.authenticator import ApiKeyAuthenticator
+from app.auth.api_key.keys import Keys, api_keys
 from app.auth.principal import Allowance
 from app.db.tables import utc_now
+from app.errors import DatabaseUnavailable
 from tests.fixtures.service import Run
 from tests.support import Service, User, chat, error_of
 
@@ -238,6 +242,33 @@ async def test_wrong_requests(
 
 async def test_a_scope_that_is_named_twice_is_one(client: httpx2.AsyncClient) -> None:
     assert (await make(client, scopes=["read", "read"]))["scopes"] == ["read"]
+
+
+async def test_an_outage_is_waited_for_once(
+    service: Service, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes while it is found out is told with the others, within a second."""
+    _, _, text = str(client.headers["Authorization"]).partition(" ")
+    headers = {"authorization": f"Bearer {text}"}
+    asked, over, lookups = asyncio.Event(), asyncio.Event(), []
+
+    async def fail(self: Keys, key_ids: Collection[str]) -> dict[str, Any]:
+        lookups.append(key_ids)
+        asked.set()
+        await over.wait()
+        raise DatabaseUnavailable("It is gone.")
+
+    monkeypatch.setattr(Keys, "with_owners", fail)
+    slug = str(service.settings.project["name"])
+    keys = ApiKeyAuthenticator(Keys(service.database, slug), slug)
+    first = asyncio.create_task(keys.authenticate("GET", headers, ""))
+    await asked.wait()
+    second = asyncio.create_task(keys.authenticate("GET", headers, ""))
+    await asyncio.sleep(0)
+    over.set()
+    for answer in await asyncio.gather(first, second, return_exceptions=True):
+        assert isinstance(answer, DatabaseUnavailable)
+    assert len(lookups) == 1
 
 
 async def _last_use(client: httpx2.AsyncClient, key: dict[str, Any]) -> dt.datetime:

@@ -11,7 +11,7 @@ from app.auth.api_key.keys import Keys, digest, limits_of, parse
 from app.auth.principal import NO_LIMITS, Principal, Role, Scope
 from app.batcher import Batcher
 from app.db.tables import utc_now
-from app.errors import InvalidCredentials
+from app.errors import DatabaseUnavailable, InvalidCredentials
 
 LAST_USE_IS_KEPT_TO = dt.timedelta(minutes=1)
 
@@ -24,8 +24,10 @@ class ApiKeyAuthenticator:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._lookups: Batcher[str, Row[Any] | None] = Batcher(self._find)
-        self._touches: Batcher[str, None] = Batcher(self._touch)
+        self._lookups: Batcher[str, Row[Any] | None] = Batcher(
+            self._find, outage=DatabaseUnavailable
+        )
+        self._touches: Batcher[str, None] = Batcher(self._touch, outage=DatabaseUnavailable)
 
     async def authenticate(
         self, method: str, headers: Mapping[str, str], address: str
