@@ -1,5 +1,6 @@
 """What the routes share: how a request becomes a call, and a generation an answer."""
 
+import json
 import re
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
@@ -62,9 +63,11 @@ class Asking:
         """A call within `seconds`. Raises `InvalidRequest` for what cannot be sent or kept."""
         try:
             to_json(body)
+            json.dumps(body, allow_nan=False)
         except ValueError as error:
             raise InvalidRequest(
-                "The body is nested too deeply, or its text is not valid Unicode."
+                "The body is nested too deeply, its text is not valid Unicode, or a number is not "
+                "finite."
             ) from error
         seconds = seconds or self.request.app.state.settings.request_deadline_seconds
         request_id = self.request.state.request_id

@@ -1,9 +1,17 @@
 """What bodies of requests and answers share."""
 
 import datetime as dt
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    StringConstraints,
+)
+from pydantic_core import PydanticCustomError
 
 NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]+$"
 Time = Annotated[
@@ -15,10 +23,26 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=NO
 Entry = TypeVar("Entry")
 
 
-class RequestBody(BaseModel):
-    """A body whose unknown fields are refused."""
+def _moment(given: Any) -> Any:
+    """A number, also as text, could be seconds or milliseconds."""
+    try:
+        return dt.datetime.fromisoformat(given) if isinstance(given, str) else given
+    except ValueError as error:
+        words = "must be a time such as 2030-01-31T12:00:00Z"
+        raise PydanticCustomError("no_time", words) from error
 
-    model_config = ConfigDict(extra="forbid")
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+"""A time that a client gives: ISO 8601 with its zone."""
+
+
+class RequestBody(BaseModel):
+    """A body whose unknown fields are refused, and values of another type than the field's.
+
+    A route that FastAPI reads gets an enum as text: such a field says `strict=False`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Page(BaseModel, Generic[Entry]):

@@ -118,6 +118,8 @@ async def test_administrators_do_not_shut_themselves_out(
         ({"plan": "gold"}, "invalid_request", "plan"),
         ({"role": "owner"}, "invalid_request", "role"),
         ({"disabled": "perhaps"}, "invalid_request", "disabled"),
+        ({"disabled": "yes"}, "invalid_request", "disabled"),
+        ({"disabled": 0}, "invalid_request", "disabled"),
         ({"email": "x@example.com"}, "unsupported_parameter", "email"),
     ],
 )

@@ -70,6 +70,9 @@ async def test_other_content_types_are_no_json(client: httpx2.AsyncClient, path:
         ({"model": 1}, "model"),
         ({"model": None}, "model"),
         ({"stream": "perhaps"}, "stream"),
+        ({"stream": "yes"}, "stream"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_tokens": "8"}, "max_tokens"),
     ],
     ids=str,
 )
@@ -78,6 +81,17 @@ async def test_the_wrong_field_is_named(
 ) -> None:
     response = await client.post(CHAT, json=chat() | change)
     assert error_of(response) == (422, "invalid_request", param)
+    assert await service.rows_count() == 0
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+@pytest.mark.parametrize("field", ["logit_bias", "response_format"])
+async def test_numbers_are_finite(
+    service: Service, client: httpx2.AsyncClient, field: str, number: str
+) -> None:
+    content = json.dumps(chat() | {field: {"1": "number"}}).replace('"number"', number)
+    status, code, _ = error_of(await client.post(CHAT, content=content.encode(), headers=JSON))
+    assert (status, code) == (422, "invalid_request")
     assert await service.rows_count() == 0
 
 

@@ -78,6 +78,7 @@ async def test_an_embedding_is_recorded_with_its_cost_and_without_vectors(
         ([[1] * 1001, [2] * 1001], {}, "request_too_large", "input"),
         ("one", {"dimensions": 0}, "invalid_request", "dimensions"),
         ("one", {"dimensions": 5000}, "invalid_request", "dimensions"),
+        ("one", {"dimensions": "8"}, "invalid_request", "dimensions"),
         ("one", {"encoding_format": "hex"}, "invalid_request", "encoding_format"),
         ("one", {"webhook": "http://localhost"}, "unsupported_parameter", "webhook"),
     ],
@@ -122,7 +123,9 @@ async def test_a_call_for_many_requests_that_fails_is_one_failure(
     assert error_of(await embed(client, "one")) == (502, "provider_error", None)
 
 
-@pytest.mark.parametrize("given", ["", [], 1, None, {}, ["one", 2], [[]], [[1], []]], ids=repr)
+@pytest.mark.parametrize(
+    "given", ["", [], 1, None, {}, ["one", 2], [True], [[]], [[1], []]], ids=repr
+)
 async def test_what_is_no_input(client: httpx2.AsyncClient, given: Any) -> None:
     status, code, _ = error_of(await embed(client, given))
     assert (status, code) == (422, "invalid_request")

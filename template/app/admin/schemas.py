@@ -1,8 +1,8 @@
 """Bodies of `/v1/admin/…`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.auth.principal import Role
 from app.predictions.schemas import Prediction
@@ -57,7 +57,7 @@ class ProviderState(Record):
 class UserChange(RequestBody):
     """What is absent stays."""
 
-    role: Role | None = None
+    role: Annotated[Role, Field(strict=False)] | None = None
     plan: str | None = None
     disabled: bool | None = None
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.auth.principal import Allowance, Scope
-from app.schemas import Name, RequestBody, Time
+from app.schemas import Moment, Name, RequestBody, Time
 
 MOST = 100_000_000
 MOST_NANO_USD = 10**18
@@ -15,8 +15,10 @@ Budget = Annotated[int, Field(ge=0, le=MOST_NANO_USD)]
 
 class KeyRequest(RequestBody):
     name: Name
-    scopes: list[Scope] = Field(default=[Scope.GENERATE, Scope.READ], min_length=1)
-    expires_at: AwareDatetime | None = None
+    scopes: list[Annotated[Scope, Field(strict=False)]] = Field(
+        default=[Scope.GENERATE, Scope.READ], min_length=1
+    )
+    expires_at: Moment | None = None
     requests_per_minute: Rate | None = None
     tokens_per_minute: Rate | None = None
     concurrent_generations: Rate | None = None
