@@ -133,6 +133,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
         state.policy, state.users, state.stops = rules, Users(database), Stops(database, rules)
         state.report, state.cooldown, state.watch = Report(database, rules), cooldown, watch
+        state.running = running
         state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
         state.records, state.pages = Records(database), Pages(database, signer(chosen))
         if chosen.environment != "test":  # Where many services start in one process, none stays.

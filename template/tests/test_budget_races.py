@@ -234,7 +234,7 @@ async def play(
     for task in tasks:
         assert task.cancelled() or task.exception() is None
     for service in services:
-        await service.app.state.guard.drain()
+        await service.app.state.running.drain()
 
 
 async def sweep(service: Service, scripted: Scripted) -> None:

@@ -35,10 +35,11 @@ async def test_answer(client: httpx2.AsyncClient) -> None:
     }
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_headers_of_a_generation(service: Service, stream: bool) -> None:
+@pytest.mark.parametrize("stream", [None, False, True])
+async def test_headers_of_a_generation(service: Service, stream: bool | None) -> None:
     client = service.client(await service.create_user("few"))
     response = await client.post("/v1/chat/completions", json=chat(stream=stream))
+    assert response.headers["Content-Type"].startswith("text" if stream else "application/json")
     assert response.headers["X-Prediction-ID"] == (await service.prediction()).id
     assert response.headers["x-served-model"] == "offline/echo"
     assert response.headers["X-Request-ID"].startswith("req_")

@@ -10,11 +10,11 @@ import pytest
 from app.chat.schemas import ChatInput
 from app.db.tables import attempts
 from app.errors import GenerationStopped
-from app.providers.base import Chunks, Deadline, Job, ProviderFailure, Reply, Usage
+from app.providers.base import Deadline, Job, ProviderFailure, Reply, Usage
 from app.providers.offline import OfflineProvider
 from tests.fixtures.service import Start
-from tests.scripted import BOUND, COST, Scripted, chunk, completion, hang
-from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, sse, write_policy
+from tests.scripted import BOUND, COST, Scripted, completion, hang
+from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, write_policy
 
 PATH = "/v1/chat/completions"
 ADAPTED: frozenset[str] = OfflineProvider.parameters["chat"] or frozenset()
@@ -37,7 +37,7 @@ BY_THE_SECOND = """
 [models."offline/compute"]
 provider = "offline"
 name = "compute"
-kind = "chat"
+kind = "task"
 usd_per_second = 0.001
 max_seconds = 1
 prices_checked = 2026-11-01
@@ -259,24 +259,18 @@ async def test_the_deadline_before_a_byte_left_costs_nothing(
     assert (attempt.state, attempt.cost_nano_usd) == ("released", 0)
 
 
-@pytest.mark.parametrize("stream", [False, True])
 async def test_compute_ends_when_no_more_of_it_is_paid_for(
-    scripted: Scripted, start: Start, policy_dir: Path, stream: bool
+    scripted: Scripted, start: Start, policy_dir: Path
 ) -> None:
     write_policy(policy_dir, BY_THE_SECOND)
+    scripted.timed, scripted.parameters = frozenset({"task"}), {"chat": None, "task": None}
+    scripted.on_answer = hang
     service = await start()
     client = service.client(await service.create_user())
-
-    async def say_one_word(job: Job) -> Chunks:
-        job.sent = True
-        yield [chunk("fi")]
-        await hang(job)
-
-    scripted.on_answer, scripted.on_stream = hang, say_one_word
-    response = await client.post(PATH, json=chat(model="offline/compute", stream=stream))
-    error = (sse(response.text)[-1] if stream else response.json())["error"]
-    assert error["code"] == "deadline_exceeded"
-    assert "within 1 s" in error["message"]
+    body = {"model": "offline/compute", "input": {"seconds": 60}}
+    response = await client.post("/v1/predictions", json=body)
+    assert error_of(response) == (504, "deadline_exceeded", None)
+    assert "within 1 s" in response.json()["error"]["message"]
     assert await service.books() == ("uncertain", "timeout")
     assert scripted.cancelled == scripted.asked
 

@@ -225,7 +225,7 @@ def test_a_price_of_what_the_provider_does_not_tell_is_named(
 
 
 def test_a_time_that_the_provider_cannot_keep_to_is_named(tmp_path: Path) -> None:
-    _load(tmp_path, _model(usd_per_second="0.1", max_seconds="4"))
+    _load(tmp_path, _model(**{**PER_SECOND, "max_seconds": "4"}))
     settings, scripted = Settings(_env_file=None, policy_dir=tmp_path), Scripted()
     scripted.timed, scripted.least_seconds = frozenset({"chat"}), 4
     assert open_policy(settings, {"offline": scripted}).models["mine"].max_seconds == 4

@@ -434,7 +434,7 @@ async def test_a_fallback_takes_from_the_limits_what_it_can_use(
     assert answer.status_code == status
     assert [job.model.id for job in scripted.asked] == [FIRST, SECOND][: 1 + (status == 200)]
     answer = await client.post(CHAT, json=chat(model=THIRD))
-    most = len("user" + "one two") + 16 + 64
+    most = len("user" + "one two") + 8 + 16 + 64
     left = limit - most - paid - most
     # A minute brings all of them back.
     assert left <= int(answer.headers["x-ratelimit-remaining-tokens"]) < left + limit // 6

@@ -105,5 +105,5 @@ class ChatRequest(ChatInput):
     """A chat completion as a client asks for it."""
 
     model: str
-    stream: bool = False
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
