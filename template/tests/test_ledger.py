@@ -13,6 +13,7 @@ from app.db.tables import attempts, predictions
 from app.errors import DatabaseUnavailable, GenerationStopped, ProviderError
 from app.guard import pricing
 from app.guard.cooldown import Pass
+from app.guard.entries import Closing
 from app.guard.generation import Attempt, Call, Choice, Ending, Generation
 from app.guard.ledger import Ledger
 from app.guard.limits import Grant
@@ -208,6 +209,28 @@ async def broken_database(
     database = wiring.database.open_database(Settings(_env_file=None, **given))
     yield database
     await database.close()
+
+
+async def test_of_what_was_refused_in_an_outage_no_more_than_a_part_is_kept(
+    service: Service,
+    user: User,
+    broken_database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.guard.ledger.MOST_ABANDONED", 2)
+    ledger = ledger_of(service, broken_database)
+    written: list[Closing] = []
+
+    async def settle(entry: Closing) -> None:
+        written.append(entry)
+
+    refused = [generation_of(service, user.id) for _ in range(5)]
+    errors = await begin(ledger, *refused)
+    await ledger.drain()
+    assert {type(error) for error in errors} == {DatabaseUnavailable}
+    monkeypatch.setattr(ledger, "settle", settle)
+    await ledger.pay()
+    assert len(written) == 2
 
 
 async def test_with_a_broken_database_nothing_opens(

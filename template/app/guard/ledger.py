@@ -6,6 +6,7 @@ entry is durable. What cannot be written, as the database is gone, is written wh
 
 import asyncio
 import datetime as dt
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -38,6 +39,9 @@ GATHER_SECONDS = 0.002
 MOST_WAITING, LOOK_SECONDS = 1000, 0.2
 # All processes take turns at one lock.
 TURNS = 5
+# In a long outage every request that is refused would be kept, and few of them were written: those
+# end with their leases.
+MOST_ABANDONED = 1000
 
 
 class Ledger:
@@ -103,15 +107,16 @@ class Ledger:
             return False
         except (DatabaseUnavailable, asyncio.CancelledError):
             # It may be written all the same: what commits now holds the lock, and this comes after.
-            self._enqueue(abandoned(entry))
+            self._enqueue(abandoned(entry), most=MOST_ABANDONED)
             raise
         return True
 
-    def _enqueue(self, entry: Closing) -> asyncio.Future[None]:
+    def _enqueue(self, entry: Closing, most: float = math.inf) -> asyncio.Future[None]:
+        """Write `entry`; it is owed if the database is gone and no more than `most` are."""
         written = self._batcher.enqueue(entry)
 
         def look(ended: asyncio.Future[None]) -> None:
-            if isinstance(ended.exception(), DatabaseUnavailable):
+            if isinstance(ended.exception(), DatabaseUnavailable) and len(self._owed) < most:
                 self._owed.append(entry)
 
         written.add_done_callback(look)
