@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import AfterValidator
 
 from app.errors import StartError
 from app.main import create_app, lifespan
@@ -13,8 +14,8 @@ from tests.support import CREDENTIALS, ROOT, SECRET_KEY, environment, unique
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 ADDRESSES = sorted(
     name
-    for name in Settings.model_fields
-    if name.endswith("_url") and name not in {"database_url", "redis_url"}
+    for name, field in Settings.model_fields.items()
+    if any(isinstance(rule, AfterValidator) for rule in field.metadata)
 )
 LINE = re.compile(r"^(?:# )?([A-Z][A-Z_]+)=(.*)$", re.MULTILINE)
 
