@@ -374,6 +374,7 @@ def test_check_tells_and_changes_nothing(project: Path) -> None:
 
 
 # A dollar, quotes, spaces: all that make or a shell could take for something else.
+ECHO = "make --no-print-directory -f echo.mk"
 DESCRIPTION = """It's "$HOME", `pwd`, $(HOME) \\ [a, b]."""
 
 
@@ -383,7 +384,7 @@ def test_what_it_says_to_do_keeps_the_arguments(project: Path) -> None:
     answers = (f"--data=project_description={DESCRIPTION}", "--data=providers=[openai, replicate]")
     with nothing_changes(project):
         told = make_update(project, "--check", "--to=1.0", *answers)
-    verb = told.stdout.rpartition("Do it: ")[2].replace("make ", "make -f echo.mk ", 1)
+    verb = told.stdout.rpartition("Do it: ")[2].replace("make", ECHO, 1)
     (project / "echo.mk").write_text("update:\n\t@printf '%s\\n' $(ARGS)\n")
     command = ["sh", "-c", verb]
     typed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
