@@ -373,8 +373,8 @@ def test_check_tells_and_changes_nothing(project: Path) -> None:
     assert told.stdout.endswith("Do it: make update\n")
 
 
-# A dollar, quotes, spaces: all that make or a shell could take for something else.
 ECHO = "make --no-print-directory -f echo.mk"
+# A dollar, quotes, spaces: all that make or a shell could take for something else.
 DESCRIPTION = """It's "$HOME", `pwd`, $(HOME) \\ [a, b]."""
 
 
