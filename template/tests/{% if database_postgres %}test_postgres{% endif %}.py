@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,6 @@ from tests.fixtures.service import Start
 from tests.support import Service, chat, error_of, eventually, migrate, unique
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture
-async def opened(database_url: str) -> AsyncIterator[PostgresDatabase]:
-    chosen = PostgresDatabase(database_url)
-    yield chosen
-    await chosen.close()
 
 
 @pytest.fixture

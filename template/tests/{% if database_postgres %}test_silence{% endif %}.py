@@ -28,13 +28,6 @@ WAITING = """
 
 
 @pytest.fixture
-async def opened(database_url: str) -> AsyncIterator[PostgresDatabase]:
-    chosen = PostgresDatabase(database_url)
-    yield chosen
-    await chosen.close()
-
-
-@pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Set when a lock that others keep was waited for in vain."""
     event = asyncio.Event()
