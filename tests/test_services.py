@@ -132,7 +132,7 @@ def test_its_own_tests_pass_with_the_coverage_that_it_asks_for(
     paths = [directory / "tests" / f"test_{name}.py" for name in OF_LOGIN]
     some = [path for path in paths if path.exists() and answers_of(combination) not in WHOLE]
     result = subprocess.run(
-        [python, "-m", "pytest", "-q", *coverage, *some],
+        [python, "-m", "pytest", "-v", *coverage, *some],
         cwd=directory,
         env=clean_environment(),
         capture_output=True,

@@ -235,6 +235,7 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
         listener.bind(("127.0.0.1", 0))
         server = Server(app)
         task = asyncio.create_task(server.serve([listener]))
+        task.add_done_callback(lambda _: server.is_up.set())
         await server.is_up.wait()
         try:
             host, port = listener.getsockname()

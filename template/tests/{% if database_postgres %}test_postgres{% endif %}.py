@@ -19,7 +19,15 @@ from app.db.tables import policies
 from app.errors import DatabaseUnavailable, StartError
 from tests.backends import postgres
 from tests.fixtures.service import Start
-from tests.support import Service, chat, error_of, eventually, migrate, unique
+from tests.support import (
+    PATIENCE_SECONDS,
+    Service,
+    chat,
+    error_of,
+    eventually,
+    migrate,
+    unique,
+)
 
 CHAT = "/v1/chat/completions"
 
@@ -146,7 +154,7 @@ async def test_a_process_that_falls_silent_keeps_no_lock(
         lock = select(policies.c.id, opened.brief()).with_for_update(of=policies)
         connection.execute(lock)
         loop.call_soon_threadsafe(locked.set)
-        thawed.wait()
+        thawed.wait(PATIENCE_SECONDS)
         connection.execute(lock)
 
     client = service.client(await service.create_user())

@@ -18,7 +18,7 @@ from app.state import database as module
 from app.state.base import Bucket, Demand, Limiter, Slot
 from app.state.database import DatabaseLimiter, limits
 from tests.fixtures.service import Start
-from tests.support import chat, error_of, unique
+from tests.support import PATIENCE_SECONDS, chat, error_of, unique
 
 
 def demand(capacity: int = 5, key: str = "") -> Demand:
@@ -40,7 +40,7 @@ async def locked(database: Database) -> AsyncIterator[None]:
     def hold(connection: Connection) -> None:
         connection.execute(update(limits).values(until=limits.c.until))
         loop.call_soon_threadsafe(begun.set)
-        over.wait()
+        over.wait(PATIENCE_SECONDS)
 
     holding = asyncio.create_task(database.transact(hold, 30))
     await begun.wait()
