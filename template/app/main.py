@@ -58,6 +58,7 @@ ROUTERS = (
 )
 # New objects after which the collector looks for cycles.
 GARBAGE = 20_000
+CANCEL_AGAIN_SECONDS = 1.0
 
 
 class Application(FastAPI):
@@ -168,9 +169,12 @@ async def in_background(
     try:
         yield tasks
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        running = set(tasks)
+        while running:
+            for task in running:
+                task.cancel()
+            # On Python 3.11, a cancellation can be lost in a library (CPython's issue 86296).
+            _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_SECONDS)
 
 
 def _tell_crash(task: asyncio.Task[None]) -> None:

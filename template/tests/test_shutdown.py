@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import httpx2
 import pytest
 
 from app.db.tables import attempts, predictions
+from app.main import in_background
 from tests.fixtures.service import Start
 from tests.ports import kept_port
 from tests.scripted import Scripted, hang
@@ -182,3 +184,21 @@ async def test_an_idle_process_stops_at_once(
     running, _ = process
     async with asyncio.timeout(5):
         await stop(running)
+
+
+async def test_what_runs_in_the_background_ends_although_its_cancellation_was_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python 3.11's `asyncio.wait_for`, which libraries use, forgets it when what it waits for ends
+    at the same moment.
+    """
+    monkeypatch.setattr("app.main.CANCEL_AGAIN_SECONDS", 0.01)
+
+    async def forget() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(PATIENCE_SECONDS), in_background(forget()) as (loop,):
+        await asyncio.sleep(0)
+    assert loop.cancelled()

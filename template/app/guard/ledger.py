@@ -134,7 +134,8 @@ class Ledger:
         try:
             async with deadline.scope():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._freed.wait(), LOOK_SECONDS)
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._freed.wait()
         finally:
             self._waiting -= 1
 
