@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from app.errors import BudgetExceeded
+from app.guard.attempts import Attempts
 from app.guard.generation import Attempt, Generation
 from app.guard.ledger import Ledger
 from app.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Reply, Usage
@@ -130,6 +131,21 @@ async def test_what_fails_frees_its_slot(
     scripted.on_answer = fail
     for _ in range(5):
         assert (await client.post(CHAT, json=chat())).status_code in {500, 502, 504}
+
+
+async def test_a_crash_while_it_is_learnt_from_frees_its_slot(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = service.client(await service.create_user("narrow"))
+    with monkeypatch.context() as context:
+        context.setattr(Attempts, "leave", _crash)
+        for _ in range(5):
+            assert (await client.post(CHAT, json=chat())).status_code == 500
+    assert (await client.post(CHAT, json=chat())).status_code == 200
+
+
+async def _crash(*_: object) -> None:
+    raise RuntimeError
 
 
 async def test_a_client_that_leaves_frees_its_slot(scripted: Scripted, service: Service) -> None:

@@ -74,6 +74,24 @@ async def test_failures(
 
 
 @pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(kind="unauthorized"), "refused the operator's credential"),
+        (Fault(kind="error", status=404), "does not know"),
+        (Fault(kind="redirect"), "moved to another address"),
+        (Fault(kind="error", status=500), "Try again"),
+    ],
+    ids=describe,
+)
+async def test_who_can_help_is_told(
+    service: Service, client: httpx2.AsyncClient, model: str, fault: Fault, words: str
+) -> None:
+    service.simulator.inject(fault)
+    response = await client.post(CHAT, json=chat(model=model))
+    assert words in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
     "fault", [Fault(kind="malformed", after=0), Fault(kind="cut", after=0)], ids=str
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

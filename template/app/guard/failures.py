@@ -51,6 +51,8 @@ def explain(failure: ProviderFailure, model: Model) -> ServiceError:
         return ProviderError(f"{model.provider} refused the operator's credential.")
     if failure.status == 404:
         return ProviderError(f"{model.provider} does not know {model.id}; tell the operator.")
+    if failure.status is not None and failure.status < 400:
+        return ProviderError(f"{model.provider} moved to another address; tell the operator.")
     return ProviderError(f"{model.provider} failed: {failure}. Try again.")
 
 

@@ -80,8 +80,10 @@ class Running:
         last: bool,
     ) -> None:
         """Learn from an attempt's end beside the ledger's write, so that it takes no time."""
-        await self._attempts.leave(generation.current, ending, error)
-        await (self._release(generation, closed) if last else closed)
+        try:
+            await self._attempts.leave(generation.current, ending, error)
+        finally:
+            await (self._release(generation, closed) if last else closed)
 
     async def _release(self, generation: Generation, closed: Awaitable[None]) -> None:
         """Give back what was not used."""
