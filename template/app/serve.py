@@ -13,6 +13,7 @@ from uvicorn.supervisors import Multiprocess
 
 from app import wiring
 from app.errors import StartError
+from app.protocol import BoundedProtocol
 from app.settings import Settings, load
 
 # Hosts give 30 seconds between SIGTERM and SIGKILL; what runs may take most of them.
@@ -51,6 +52,7 @@ def _serve(settings: Settings) -> None:
         run(
             "app.main:create_app",
             factory=True,
+            http=BoundedProtocol,
             host=EVERYWHERE,
             port=settings.port,
             workers=settings.web_concurrency,

@@ -30,6 +30,7 @@ from app.db.migrate import upgrade
 from app.db.tables import attempts, predictions, users, utc_now
 from app.guard.decisions import OPEN
 from app.ids import new_id
+from app.protocol import BoundedProtocol
 from app.settings import Settings
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator
@@ -84,7 +85,8 @@ class Server(uvicorn.Server):
     """uvicorn in the event loop of the test: it takes no signals, and waits for no ticks."""
 
     def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, log_config=None, server_header=False))
+        config = uvicorn.Config(app, http=BoundedProtocol, log_config=None, server_header=False)
+        super().__init__(config)
         self.is_up = asyncio.Event()
         self.is_over = asyncio.Event()
 
