@@ -19,9 +19,11 @@ async def connected(
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     address = urlsplit(service.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        yield reader, writer
-    writer.close()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            yield reader, writer
+    finally:
+        writer.close()
 
 
 async def answer(reader: asyncio.StreamReader) -> str:
