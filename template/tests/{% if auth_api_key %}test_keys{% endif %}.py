@@ -213,6 +213,19 @@ async def test_a_key_expires(service: Service, client: httpx2.AsyncClient) -> No
     assert error_of(await used.get("/v1/me")) == GONE
 
 
+@pytest.mark.parametrize("later", [None, dt.timedelta(microseconds=1)], ids=["never", "later"])
+async def test_a_key_makes_none_that_outlive_it(
+    service: Service, client: httpx2.AsyncClient, later: dt.timedelta | None
+) -> None:
+    end = utc_now() + dt.timedelta(hours=1)
+    used = bearing(service, await make(client, scopes=["admin"], expires_at=end.isoformat()))
+    asked: dict[str, Any] = {"name": "x", "scopes": ["admin"]}
+    longer = asked if later is None else {**asked, "expires_at": (end + later).isoformat()}
+    assert error_of(await used.post("/v1/keys", json=longer)) == (403, "forbidden", None)
+    as_long = await used.post("/v1/keys", json={**asked, "expires_at": end.isoformat()})
+    assert as_long.status_code == 201
+
+
 @pytest.mark.parametrize(
     ("body", "code", "param"),
     [

@@ -1,5 +1,6 @@
 """Who is asking, and what they may do."""
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -41,7 +42,8 @@ NO_LIMITS = Allowance()
 class Principal:
     """A user as authenticated for one request.
 
-    `key_id` names the credential where it has limits of its own, `limits`.
+    `key_id` names the credential where it has limits of its own, `limits`. `expires_at` is when the
+    credential ends, None if it does not.
     """
 
     user_id: str
@@ -50,6 +52,7 @@ class Principal:
     scopes: frozenset[Scope]
     key_id: str | None = None
     limits: Allowance = NO_LIMITS
+    expires_at: dt.datetime | None = None
 
     def require(self, scope: Scope) -> None:
         """Raise `Forbidden` unless the credential has `scope` and the role may use it."""

@@ -51,6 +51,7 @@ class ApiKeyAuthenticator:
             frozenset(map(Scope, row.scopes)),
             None if limits == NO_LIMITS else row.id,
             limits,
+            row.expires_at,
         )
 
     async def _find(self, key_ids: list[str]) -> Sequence[Row[Any] | None]:

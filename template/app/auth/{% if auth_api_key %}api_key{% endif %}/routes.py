@@ -32,7 +32,7 @@ async def list_keys(
 
 @router.post("", status_code=201)
 async def create_key(caller: Caller, body: KeyRequest, request: Request) -> CreatedKey:
-    """A new key, with no more scopes than the key that asks for it."""
+    """A new key, with no more scopes and no longer life than the key that asks for it."""
     caller.require(Scope.ADMIN)
     if missing := set(body.scopes) - caller.scopes:
         raise Forbidden(f"This credential cannot grant {', '.join(sorted(missing))}.")
@@ -41,6 +41,11 @@ async def create_key(caller: Caller, body: KeyRequest, request: Request) -> Crea
     if body.expires_at and not utc_now() < body.expires_at < LATEST:
         raise InvalidRequest(
             "expires_at must lie in the future and before the year 9999.", param="expires_at"
+        )
+    if caller.expires_at and not (body.expires_at and body.expires_at <= caller.expires_at):
+        raise Forbidden(
+            "A key that expires makes none that outlive it: give an expires_at of "
+            f"{caller.expires_at.isoformat()} at the latest."
         )
     keys = _keys(request)
     secret, row = await keys.create(
