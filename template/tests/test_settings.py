@@ -183,9 +183,10 @@ def test_every_secret_is_known_to_the_redactor(production: dict[str, str]) -> No
     assert set(hidden) <= set(load().secret_values())
 
 
-def test_passwords_in_addresses_are_secrets() -> None:
-    settings = Settings(_env_file=None, database_url="scheme://jane:p4ssw0rd@host/name")
-    assert "p4ssw0rd" in settings.secret_values()
+@pytest.mark.parametrize("password", ["p4ssw0rd", "p[4ssw0rd", "p4#ss/w0?rd", "p4ss:w0rd"])
+def test_passwords_in_addresses_are_secrets(password: str) -> None:
+    settings = Settings(_env_file=None, database_url=f"scheme://jane:{password}@host/name")
+    assert password in settings.secret_values()
 
 
 def test_longer_secrets_come_first_and_short_words_are_none() -> None:
