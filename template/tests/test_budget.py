@@ -216,6 +216,19 @@ async def test_the_owner_is_told_once(service: Service, user: User) -> None:
     assert await service.rows(alerts) == before
 
 
+async def test_what_ends_twice_in_one_transaction_ends_as_in_two(
+    service: Service, user: User
+) -> None:
+    """As in a process that was frozen: it sweeps at the moment when the answer comes."""
+    ledger = ledger_of(service)
+    opened = await begin(ledger, generation_of(service, principal_of(user), 5))
+    await asyncio.gather(end(ledger, opened), end(ledger, opened, 2))
+    attempt, prediction = await service.attempt(), await service.prediction()
+    assert (attempt.state, attempt.cost_nano_usd) == ("settled", 2 * UNIT)
+    assert prediction.cost_nano_usd == 2 * UNIT
+    await check_books(service)
+
+
 async def test_a_change_of_plan_keeps_what_was_spent(service: Service, user: User) -> None:
     ledger = ledger_of(service)
     before, after = principal_of(user, "one"), principal_of(user, "few")

@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 from app.errors import GenerationStopped, ServiceError
@@ -52,7 +52,8 @@ class Turn:
         self._current = current
         self._held = held
         self.sheet = sheet
-        self.rows: dict[str, list[Values]] = defaultdict(list)
+        # By what each is about: of several that a statement is given for one, any could win.
+        self.rows: dict[str, dict[Hashable, Values]] = defaultdict(dict)
         self.quarantined: list[Values] = []
         self._stopped = set(state.stopped)
         self._broken: list[Alert] = []
@@ -81,9 +82,10 @@ class Turn:
         day = now.date().isoformat()
         self.sheet.reserve(entry.caps, day, bound)
         attempt = {**entry.attempt, "day": day, "opened_at": now, "lease_until": now + entry.lease}
-        self.rows["open_attempt"].append(attempt)
+        self.rows["open_attempt"][attempt["id"]] = attempt
         if entry.prediction:
-            self.rows["open_prediction"].append({**entry.prediction, "day": day, "created_at": now})
+            begun = {**entry.prediction, "day": day, "created_at": now}
+            self.rows["open_prediction"][begun["id"]] = begun
         self._held[attempt["id"]] = Held(*(attempt[name] for name in Held._fields))
 
     def _require_going(self, targets: Sequence[str]) -> None:
@@ -104,7 +106,7 @@ class Turn:
         until = self._state.now + entry.lease
         self._held[entry.attempt_id] = held._replace(state="sent", lease_until=until)
         row = {"id": entry.attempt_id, "state": "sent", "remote_id": entry.remote_id}
-        self.rows["keep_attempt"].append({**row, "lease_until": until})
+        self.rows["keep_attempt"][entry.attempt_id] = {**row, "lease_until": until}
 
     def _close(self, entry: Closing) -> None:
         row, now = entry.attempt, self._state.now
@@ -114,7 +116,9 @@ class Turn:
         if row and held:
             self._settle(entry, row, held)
         if entry.prediction:
-            self.rows["close_prediction"].append({**entry.prediction, "finished_at": now})
+            # Once it has ended, it is not ended otherwise.
+            ended = {**entry.prediction, "finished_at": now}
+            self.rows["close_prediction"].setdefault(ended["id"], ended)
 
     def _settle(self, entry: Closing, row: Values, held: Held) -> None:
         """Once: what was settled stays; what was paid at its bound may be corrected."""
@@ -123,16 +127,21 @@ class Turn:
             change = {"reserved": -held.bound_nano_usd, "spent": cost}
         elif held.state == "uncertain" and row["state"] in KNOWN:
             change = {"reserved": 0, "spent": cost - held.cost_nano_usd}
-            correction = {"id": held.prediction_id, "cost_nano_usd": change["spent"]}
-            self.rows["correct_prediction"].append(correction)
+            self._correct(held.prediction_id, change["spent"])
         else:
             return
         self.sheet.change(held.accounts, held.day, **change)
         self.sheet.look(entry.caps, held.day)
-        self.rows["close_attempt"].append({**row, "closed_at": self._state.now})
+        self.rows["close_attempt"][row["id"]] = {**row, "closed_at": self._state.now}
         self._held[row["id"]] = held._replace(state=row["state"], cost_nano_usd=cost)
         if cost > held.bound_nano_usd:
             self._quarantine(held, cost)
+
+    def _correct(self, prediction_id: str, by: int) -> None:
+        """Add to what a prediction cost; several of its attempts may be corrected."""
+        rows = self.rows["correct_prediction"]
+        before = rows[prediction_id]["cost_nano_usd"] if prediction_id in rows else 0
+        rows[prediction_id] = {"id": prediction_id, "cost_nano_usd": before + by}
 
     def _quarantine(self, held: Held, cost: int) -> None:
         """A bound that was wrong once is wrong: no new calls until somebody has looked at it."""

@@ -47,6 +47,7 @@ CLOSED_PREDICTION = (
     *("output_tokens", "microseconds", "cost_nano_usd", "latency_ms", "finished_at"),
 )
 SUMS = ("spent_nano_usd", "reserved_nano_usd")
+ACCOUNT = ("name", "period", *SUMS)
 
 
 Sums = dict[Key, tuple[int, int]]
@@ -108,11 +109,12 @@ class Posting:
     def _write(self, connection: Connection, turn: Turn) -> None:
         _insert_new(connection, alerts, "id", turn.alerts())
         _insert_new(connection, stops, "target", turn.quarantined, stops.c.kind == "quarantined")
-        for (name, period), account in turn.sheet.changes():
-            sums = dict(zip(SUMS, (account.spent, account.reserved), strict=True))
-            row = {"name": name, "period": period, **sums}
-            turn.rows["insert_account" if account.was is None else "update_account"].append(row)
-        writing = [Query(sql, turn.rows[name]) for name, sql in self._sql.writing.items()]
+        for key, account in turn.sheet.changes():
+            row = dict(zip(ACCOUNT, (*key, account.spent, account.reserved), strict=True))
+            turn.rows["insert_account" if account.was is None else "update_account"][key] = row
+        writing = [
+            Query(sql, list(turn.rows[name].values())) for name, sql in self._sql.writing.items()
+        ]
         self._database.write_last(connection, [query for query in writing if query.rows])
 
 
@@ -156,7 +158,7 @@ def _statements(database: type[Database]) -> Statements:
         .with_for_update(of=policies)
     )
     held = _reading(database, attempts, ["id"], ["id", *Held._fields])
-    sums = _reading(database, accounts, ["name", "period"], ["name", "period", *SUMS])
+    sums = _reading(database, accounts, ["name", "period"], ACCOUNT)
     writing = {
         "open_prediction": _inserting(database, predictions, OPENED_PREDICTION),
         "open_attempt": _inserting(database, attempts, OPENED_ATTEMPT),
@@ -167,7 +169,7 @@ def _statements(database: type[Database]) -> Statements:
         ),
         "correct_prediction": _correcting(database),
         "update_account": _updating(database, accounts, ["name", "period"], SUMS),
-        "insert_account": _inserting(database, accounts, ("name", "period", *SUMS)),
+        "insert_account": _inserting(database, accounts, ACCOUNT),
     }
     return Statements(lock, held, sums, writing)
 
