@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Insert, insert, select
+from sqlalchemy import Connection, Insert, Integer, bindparam, insert, select, text
 
 from app import wiring
-from app.db.engine import Database, Query
+from app.db.engine import PATIENT_READERS, READERS, Database, Query
 from app.db.tables import stops, utc_now
 from app.errors import DatabaseUnavailable
 from app.settings import Settings
@@ -37,6 +37,21 @@ async def test_what_takes_longer_is_given_up(database_url: str) -> None:
         await database.transact(lambda _: over.wait(10), 0.05)
     over.set()
     await database.close()
+
+
+async def test_what_may_take_long_keeps_nothing_else_from_being_read(database_url: str) -> None:
+    database = wiring.database.open_database(Settings(_env_file=None, database_url=database_url))
+    over = threading.Event()
+    report = select(bindparam("held", callable_=lambda: int(over.wait(10)), type_=Integer))
+    count = READERS + PATIENT_READERS
+    reports = [asyncio.create_task(database.fetch(report, seconds=20)) for _ in range(count)]
+    await asyncio.sleep(0)
+    try:
+        assert await database.fetch(text("SELECT 1")) == [(1,)]
+    finally:
+        over.set()
+        assert await asyncio.gather(*reports) == [[(1,)]] * count
+        await database.close()
 
 
 def plainly(database: Database, connection: Connection, row: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ from app.db.use import Use
 from app.errors import DatabaseUnavailable
 
 READERS = 3
+# What may take long, as a report does, must not keep others from being read, or let in.
+PATIENT_READERS = 2
 BITS = 10
 # Also a missing table, which is a missing migration: for a client, the database is not ready.
 FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
@@ -44,8 +46,8 @@ class Database(ABC):
     """The one way to the tables; each database that can be chosen is a subclass.
 
     A driver's calls block, so they run in threads: `writers` for transactions, a few for reading,
-    which needs none: `reading` are the options of such connections. What takes too long is broken
-    off by threads of their own.
+    which needs none: `reading` are the options of such connections. What is given more time to read
+    has threads of its own, and what takes too long is broken off by others.
 
     Everything here raises `DatabaseUnavailable` when the database is gone, slow or not migrated.
     """
@@ -56,16 +58,18 @@ class Database(ABC):
     def __init__(
         self, url: URL, *, writers: int, reading: Mapping[str, Any], **options: Any
     ) -> None:
+        size = writers + READERS + PATIENT_READERS
         self._engine = create_engine(
             url,
-            pool_size=writers + READERS,
+            pool_size=size,
             max_overflow=0,
             hide_parameters=True,  # errors are logged, and prompts are parameters
             **options,
         )
         self._writers = ThreadPoolExecutor(writers, "database-writer")
         self._readers = ThreadPoolExecutor(READERS, "database-reader")
-        self._breakers = ThreadPoolExecutor(writers + READERS, "database-breaker")
+        self._patient_readers = ThreadPoolExecutor(PATIENT_READERS, "database-patient-reader")
+        self._breakers = ThreadPoolExecutor(size, "database-breaker")
         self._reading = self._engine.execution_options(**reading)
 
     async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
@@ -115,7 +119,8 @@ class Database(ABC):
             with self._reading.connect() as connection, use.of(connection):
                 return connection.execute(statement, parameters).all()
 
-        return await self._run(self._readers, read, seconds)
+        threads = self._patient_readers if seconds else self._readers
+        return await self._run(threads, read, seconds)
 
     async def fetch_one(self, statement: Executable) -> Row[Any] | None:
         """The first row of one reading statement."""
@@ -174,7 +179,7 @@ class Database(ABC):
 
     async def close(self) -> None:
         """Close every connection, when what runs has ended."""
-        for threads in (self._writers, self._readers, self._breakers):
+        for threads in (self._writers, self._readers, self._patient_readers, self._breakers):
             await asyncio.to_thread(threads.shutdown)
         self._engine.dispose()
 
