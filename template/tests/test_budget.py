@@ -37,7 +37,7 @@ from tests.books import (
 )
 from tests.fixtures.service import Start
 from tests.scripted import BOUND, COST, Scripted, completion, say_fine
-from tests.support import Service, User, chat, error_of, unique
+from tests.support import Service, User, chat, error_of, eventually, unique
 
 CHAT = "/v1/chat/completions"
 DAY = "2026-11-24"
@@ -283,13 +283,21 @@ async def test_the_period_is_fixed_at_the_reservation(
     }
 
 
+async def _waits(ledger: Ledger) -> None:
+    """Until somebody waits for what others have reserved."""
+
+    async def waits() -> bool:
+        return ledger._waiting > 0
+
+    await eventually(waits)
+
+
 async def test_another_process_may_make_room(service: Service, user: User) -> None:
     here, there, principal = ledger_of(service), ledger_of(service), principal_of(user)
     first = await begin(there, generation_of(service, principal, 9, capped(principal, 10)))
     waiting = generation_of(service, principal, 9, capped(principal, 10))
     opening = asyncio.create_task(begin(here, waiting))
-    await asyncio.sleep(0.01)
-    assert not opening.done()
+    await _waits(here)
     await end(there, first, 1)
     assert await opening is waiting
 
@@ -300,7 +308,7 @@ async def test_a_waiter_that_leaves_holds_nothing(service: Service, user: User) 
     leaving = asyncio.create_task(
         begin(ledger, generation_of(service, principal, 9, capped(principal, 10)))
     )
-    await asyncio.sleep(0.01)
+    await _waits(ledger)
     leaving.cancel()
     await asyncio.wait([leaving])
     await end(ledger, first, 1)
