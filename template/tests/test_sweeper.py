@@ -123,6 +123,22 @@ async def test_what_ended_between_two_attempts_has_failed(
     await check_books(service)
 
 
+async def test_the_clock_of_the_database_decides_what_is_over(
+    service: Service,
+    sweeper: Sweeper,
+    ledger: Ledger,
+    left: Generation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That of the process may be an hour ahead, while another one is about to try again."""
+    failed = Ending("failed", Outcome.PROVIDER_ERROR, USAGE)
+    await ledger.close(left, left.current, failed, last=False)
+    ahead = utc_now() + dt.timedelta(hours=1)
+    monkeypatch.setattr("app.guard.sweeper.utc_now", lambda: ahead)
+    await sweeper.sweep()
+    assert (await service.prediction()).status == "running"
+
+
 async def test_what_ended_between_two_attempts_is_found_after_a_long_outage(
     service: Service, sweeper: Sweeper, ledger: Ledger, left: Generation
 ) -> None:

@@ -201,3 +201,8 @@ audit = Table(
 
 def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
+
+
+def moment(microseconds: int) -> dt.datetime:
+    """What a database's clock says, in microseconds since 1970, as a time."""
+    return dt.datetime.fromtimestamp(microseconds / 1e6, dt.UTC)

@@ -5,7 +5,6 @@ processes, and no two transactions can wait for each other. It costs a few state
 many entries share them.
 """
 
-import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -26,7 +25,16 @@ from sqlalchemy import (
 )
 
 from app.db.engine import Database, Query
-from app.db.tables import accounts, alerts, attempts, policies, predictions, stops, utc_now
+from app.db.tables import (
+    accounts,
+    alerts,
+    attempts,
+    moment,
+    policies,
+    predictions,
+    stops,
+    utc_now,
+)
 from app.guard.budget import Key, Sheet, periods
 from app.guard.decisions import Held, Result, State, Turn
 from app.guard.entries import Closing, Entry, Keeping, Values
@@ -120,9 +128,8 @@ class Posting:
 
 def _state(rows: Sequence[Any]) -> State:
     first = rows[0]
-    now = dt.datetime.fromtimestamp(first.now / 1e6, dt.UTC)
     stopped_now = frozenset((row.target, row.kind) for row in rows if row.target)
-    return State(now, first.version, stopped_now)
+    return State(moment(first.now), first.version, stopped_now)
 
 
 def _closed(entry: Entry) -> str | None:

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from sqlalchemy import Row, Select, bindparam, exists, func, select
 
 from app.db.engine import Database
-from app.db.tables import attempts, predictions, utc_now
+from app.db.tables import attempts, moment, predictions, utc_now
 from app.errors import DatabaseUnavailable, OutcomeUnknown
 from app.guard import pricing
 from app.guard.decisions import OPEN
@@ -42,7 +42,7 @@ FIND_SECONDS = 5.0
 LOST_AFTER = dt.timedelta(hours=1)
 ENDED = ("settled", "released", "uncertain")
 # What died between attempts is looked for from so long before the last sign of life of earlier
-# processes, which looked until then; after that, from the last look on, as clocks differ.
+# processes, which looked until then; after that, from a moment before the last look on.
 LOOK_BACK, OVERLAP = dt.timedelta(minutes=10), dt.timedelta(seconds=10)
 # To look through all that ended in that time takes longer than most.
 LOOK_PATIENCE_SECONDS = 10.0
@@ -80,9 +80,9 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Settle or adopt what is overdue now, and end what was between two attempts."""
-        now = utc_now()
+        now = await self._now()
         if self._swept is None:
-            self._swept = await self._last_life() - LOOK_BACK
+            self._swept = await self._last_life(now) - LOOK_BACK
         rows = await self._database.fetch(_OVERDUE, {"now": now})
         await _each(rows, self._settle)
         between = {"since": self._swept - OVERLAP, "now": now}
@@ -91,10 +91,15 @@ class Sweeper:
         if len(rows) < MOST_AT_ONCE:
             self._swept = now
 
-    async def _last_life(self) -> dt.datetime:
+    async def _now(self) -> dt.datetime:
+        """The time by the database's clock, as leases are."""
+        (row,) = await self._database.fetch(select(self._database.microseconds().label("now")))
+        return moment(row.now)
+
+    async def _last_life(self, now: dt.datetime) -> dt.datetime:
         """A moment when a process served: until about then, there were others who looked."""
         (opened,) = await self._database.fetch(_LATEST)
-        return max(filter(None, opened), default=utc_now())
+        return max(filter(None, opened), default=now)
 
     async def _settle(self, row: Row[Any]) -> None:
         provider, model = self._providers.get(row.provider), self._policy.models.get(row.model)
