@@ -105,10 +105,10 @@ class BasicAuthenticator:
             )
 
     def _remember(self, check: bytes) -> None:
-        now = time.monotonic()
-        if len(self._checked) >= CHECKS_KEPT:
-            self._checked = {key: until for key, until in self._checked.items() if until > now}
-        self._checked[check] = now + CHECK_IS_KEPT_SECONDS
+        self._checked.pop(check, None)
+        self._checked[check] = time.monotonic() + CHECK_IS_KEPT_SECONDS
+        if len(self._checked) > CHECKS_KEPT:
+            del self._checked[next(iter(self._checked))]  # the oldest
 
     def _refuse_foreign_pages(self, headers: Mapping[str, str]) -> None:
         """A browser sends the password along with what another site's page asks it to send."""
