@@ -196,6 +196,21 @@ async def test_an_error_is_read_in_part(start: Start, model: str) -> None:
     assert (await service.attempt()).cost_nano_usd == 0
 
 
+@pytest.mark.parametrize(
+    ("named", "param"),
+    [("seed", "seed"), ("x" * 101, None), (["seed"], None), ({"a": "b"}, None), (7, None)],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_parameter_that_a_provider_names_is_a_short_word(
+    start: Start, model: str, named: object, param: str | None
+) -> None:
+    async with answering(lambda _: {"error": {"param": named}}, status=400) as url:
+        service = await start(**{VARIABLES[model.partition("/")[0]]: url})
+        client = service.client(await service.create_user())
+        response = await client.post(PATH, json=ask(model))
+    assert error_of(response) == (422, "invalid_request", param)
+
+
 @pytest.mark.parametrize("count", ["-1", "1e400", "NaN", '"many"', "null", "1e30"])
 async def test_a_nonsense_usage_is_paid_at_the_bound(start: Start, model: str, count: str) -> None:
     choice = '{"message": {"content": "fine"}, "finish_reason": "stop"}'

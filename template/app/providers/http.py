@@ -24,6 +24,7 @@ NOT_BILLED = frozenset({400, 401, 402, 403, 404, 405, 409, 413, 415, 422, 429})
 
 QUOTAS = ("requests", "tokens")
 MOST_DIGITS = 15
+LONGEST_NAME = 100
 # A duration as OpenAI writes it: 20ms, 1s, 6m0s.
 DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -111,7 +112,7 @@ class Http:
             or (left and left.reset_seconds)
             or None,
             billed=False if response.status in NOT_BILLED else None,
-            param=fields.get("param"),
+            param=_name(fields.get("param")),
         )
 
 
@@ -171,6 +172,11 @@ def duration(text: str) -> float | None:
     if not text or DURATION.sub("", text):
         return None
     return sum(float(number) * UNITS[unit] for number, unit in DURATION.findall(text))
+
+
+def _name(told: Any) -> str | None:
+    """A parameter's name; what a provider says instead may be of any form, or hold content."""
+    return told if isinstance(told, str) and len(told) <= LONGEST_NAME else None
 
 
 def _count(text: str) -> int | None:
