@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,14 +54,14 @@ def call_of(principal: Principal, model: str = ECHO, seconds: float = 30.0) -> C
 
 def capped(
     principal: Principal, day: int | None = None, month: int | None = None, kind: str = "user"
-) -> list[Cap]:
+) -> tuple[Cap, ...]:
     """All that calls of `principal` count against; the account of `kind` has caps, in units."""
     own = [None if most is None else most * UNIT for most in (day, month)]
     names = accounts_of(principal.user_id, principal.plan, principal.key_id)
     kinds = [name.partition(":")[0] for name in names]
-    return [
+    return tuple(
         Cap(n, *(own if k == kind else (None, None))) for n, k in zip(names, kinds, strict=True)
-    ]
+    )
 
 
 def ledger_of(service: Service) -> Ledger:
@@ -74,7 +74,7 @@ def generation_of(
     service: Service,
     principal: Principal,
     bound: int = 1,
-    caps: Sequence[Cap] = (),
+    caps: tuple[Cap, ...] = (),
     seconds: float = 60,
 ) -> Generation:
     """A generation that was admitted and can cost `bound` units."""

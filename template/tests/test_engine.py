@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Insert, Integer, bindparam, insert, select, text
+from sqlalchemy import Connection, Integer, bindparam, insert, select, text
 
 from app import wiring
 from app.db.engine import PATIENT_READERS, READERS, Database, Query
@@ -55,16 +55,13 @@ async def test_what_may_take_long_keeps_nothing_else_from_being_read(database_ur
 
 
 def plainly(database: Database, connection: Connection, row: dict[str, Any]) -> None:
-    database.execute_rows(connection, _inserting(database), [row])
+    connection.execute(insert(stops), [row])
 
 
 def in_one_go(database: Database, connection: Connection, row: dict[str, Any]) -> None:
-    database.write_last(connection, [Query(_inserting(database), [row])])
-
-
-def _inserting(database: Database) -> Insert:
     rows = database.rows(list(stops.c))
-    return insert(stops).from_select(stops.c.keys(), select(*rows.c))
+    inserting = insert(stops).from_select(stops.c.keys(), select(*rows.values()))
+    database.write_last(connection, [Query(inserting, [row])])
 
 
 @pytest.mark.parametrize("write", [plainly, in_one_go])

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, literal, select, text
 
 from app.db import postgres as database
 from app.db.engine import Query
@@ -204,7 +204,7 @@ async def test_a_connection_that_breaks_past_sqlalchemy_is_replaced(
         opened.write_last(connection, [Query(suicide)])
 
     def ask(connection: Connection) -> Any:
-        return opened.read(connection, [Query(text("SELECT 1 AS one"))])[0][0].one
+        return opened.read(connection, [Query(select(literal(1).label("one")))])[0][0].one
 
     for _ in range(3):
         with pytest.raises(DatabaseUnavailable):

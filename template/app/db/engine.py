@@ -11,16 +11,15 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    CursorResult,
     Executable,
-    FromClause,
     Row,
     create_engine,
     text,
 )
-from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InterfaceError
+from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from app.db.prepared import Prepared
 from app.db.use import Use
 from app.errors import DatabaseUnavailable
 
@@ -33,13 +32,14 @@ FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
 
 Result = TypeVar("Result")
 Work = Callable[[Connection], Result]
+Rows = Sequence[Mapping[str, Any]]
 
 
 class Query(NamedTuple):
-    """A statement, and the rows that stand in it (see `Database.rows`)."""
+    """A statement, and the rows that stand in it, if any do (see `Database.rows`)."""
 
     statement: Executable
-    rows: Sequence[Mapping[str, Any]] = ()
+    rows: Rows | None = None
 
 
 class Database(ABC):
@@ -71,6 +71,7 @@ class Database(ABC):
         self._patient_readers = ThreadPoolExecutor(PATIENT_READERS, "database-patient-reader")
         self._breakers = ThreadPoolExecutor(size, "database-breaker")
         self._reading = self._engine.execution_options(**reading)
+        self._texts: dict[Executable, Prepared] = {}
 
     async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
         """What `work` returns; what it wrote is durable then, or rolled back by its exception.
@@ -122,6 +123,15 @@ class Database(ABC):
         threads = self._patient_readers if seconds else self._readers
         return await self._run(threads, read, seconds)
 
+    async def find(self, query: Query) -> Sequence[Any]:
+        """As `fetch`, past SQLAlchemy: for what every request asks."""
+
+        def read(use: Use) -> Sequence[Any]:
+            with self._reading.connect() as connection, use.of(connection):
+                return self.read(connection, [query])[0]
+
+        return await self._run(self._readers, read, None)
+
     async def fetch_one(self, statement: Executable) -> Row[Any] | None:
         """The first row of one reading statement."""
         rows = await self.fetch(statement)
@@ -142,14 +152,11 @@ class Database(ABC):
 
     @staticmethod
     @abstractmethod
-    def rows(columns: Sequence[Column[Any]]) -> FromClause:
-        """Stands in a statement for the rows that `execute_rows` gives it."""
+    def rows(columns: Sequence[Column[Any]]) -> Mapping[str, ColumnElement[Any]]:
+        """By name, what stands in a statement for the columns of the rows that a query gives it.
 
-    @abstractmethod
-    def execute_rows(
-        self, connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]
-    ) -> CursorResult[Any]:
-        """Execute a statement for many rows at once; their documents are given as text."""
+        A row's documents are given as text.
+        """
 
     @staticmethod
     @abstractmethod
@@ -176,6 +183,19 @@ class Database(ABC):
     @abstractmethod
     def break_off(self, driver: Any) -> None:
         """Let the work that uses the driver's connection fail soon, here and in the database."""
+
+    def _prepared(self, statement: Executable) -> Prepared:
+        if statement not in self._texts:
+            self._texts[statement] = Prepared(statement, self._engine)
+        return self._texts[statement]
+
+    def _fault(self, error: Exception) -> DBAPIError:
+        """What a driver raised past SQLAlchemy, as SQLAlchemy raises it."""
+        dialect = self._engine.dialect
+        kind = dialect.loaded_dbapi.Error
+        fault = DBAPIError.instance(None, None, error, kind, hide_parameters=True, dialect=dialect)
+        assert isinstance(fault, DBAPIError), "an error of the driver"
+        return fault
 
     async def close(self) -> None:
         """Close every connection, when what runs has ended."""

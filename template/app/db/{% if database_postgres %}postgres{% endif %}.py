@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
-from psycopg.rows import namedtuple_row
 from pydantic_core import to_json
 from sqlalchemy import (
     JSON,
@@ -16,9 +15,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    CursorResult,
-    Executable,
-    FromClause,
     String,
     Text,
     bindparam,
@@ -69,7 +65,6 @@ class PostgresDatabase(Database):
             connect_args={"prepare_threshold": None, **CONNECTING},
             execution_options={"schema_translate_map": {None: SCHEMA}},
         )
-        self._texts: dict[Executable, tuple[str, Mapping[str, Any]]] = {}
 
     async def check(self) -> None:
         (row,) = await self.fetch(text("SHOW transaction_read_only"))
@@ -86,18 +81,13 @@ class PostgresDatabase(Database):
         return cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
 
     @staticmethod
-    def rows(columns: Sequence[Column[Any]]) -> FromClause:
+    def rows(columns: Sequence[Column[Any]]) -> Mapping[str, ColumnElement[Any]]:
         # One parameter for all rows, which the server takes apart.
         # Unbounded texts: what is too long is an error, where a cast would cut it.
         fields = [column(c.name, Text() if _is_text(c) else c.type) for c in columns]
         given = cast(bindparam("rows", type_=Text), JSON)
         rows = func.json_to_recordset(given).table_valued(*fields, name="given")
-        return rows.render_derived(with_types=True)
-
-    def execute_rows(
-        self, connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]
-    ) -> CursorResult[Any]:
-        return connection.execute(statement, {"rows": to_json(rows).decode()})
+        return dict(rows.render_derived(with_types=True).c.items())
 
     @staticmethod
     def brief() -> ColumnElement[str]:
@@ -138,7 +128,8 @@ class PostgresDatabase(Database):
     def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
         with self._pipeline(connection) as driver:
             cursors = [self._send(driver, query) for query in queries]
-        return [cursor.fetchall() for cursor in cursors]
+        pairs = zip(queries, cursors, strict=True)
+        return [self._prepared(query.statement).rows(cursor) for query, cursor in pairs]
 
     def write_last(self, connection: Connection, queries: Sequence[Query]) -> None:
         require_waiting(connection)
@@ -160,26 +151,15 @@ class PostgresDatabase(Database):
             with driver.pipeline():
                 yield driver
         except psycopg.Error as error:
-            raise DBAPIError.instance(
-                None, None, error, psycopg.Error, hide_parameters=True, dialect=self._engine.dialect
-            ) from error
+            if driver.closed:
+                # Others may be as well. When SQLAlchemy sees it itself, it makes all of them anew.
+                connection.exec_driver_sql("SELECT 1")
+            raise self._fault(error) from error
 
     def _send(self, driver: Driver, query: Query) -> psycopg.Cursor[Any]:
-        text, parameters = self._compiled(query.statement)
-        rows = to_json(query.rows).decode()
-        return driver.cursor(row_factory=namedtuple_row).execute(text, {**parameters, "rows": rows})
-
-    def _compiled(self, statement: Executable) -> tuple[str, Mapping[str, Any]]:
-        """A statement as the driver takes it; compiled once, as that takes longer than it."""
-        if statement not in self._texts:
-            clause: Any = statement
-            compiled = clause.compile(
-                dialect=self._engine.dialect,
-                schema_translate_map={None: SCHEMA},
-                render_schema_translate=True,
-            )
-            self._texts[statement] = str(compiled), compiled.params
-        return self._texts[statement]
+        prepared = self._prepared(query.statement)
+        rows = {} if query.rows is None else {"rows": to_json(query.rows).decode()}
+        return driver.execute(prepared.text, {**prepared.parameters, **rows})
 
     async def transact_as(self, role: str, work: Work[Result]) -> Result:
         """As `transact`, acting as the database's `role` until the end of the transaction."""

@@ -5,35 +5,29 @@ import datetime as dt
 import fcntl
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_json
 from sqlalchemy import (
     URL,
     BigInteger,
     Column,
     ColumnElement,
     Connection,
-    CursorResult,
     Executable,
-    FromClause,
-    String,
-    Text,
     bindparam,
     event,
     func,
     literal,
-    select,
     text,
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.db.engine import Database, Query
-from app.db.tables import Json
+from app.db.engine import Database, Query, Rows
+from app.db.prepared import Prepared
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import ROOT, Settings
 
@@ -44,6 +38,10 @@ PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=4000", "foreign
 DURABLE = ("wal", 2)
 LOCK_PATIENCE_SECONDS = 10.0
 LOCK_INTERVAL_SECONDS = 0.2
+# Before the names of a row's columns, which SQLAlchemy keeps to itself where it writes them.
+GIVEN = "given_"
+# Times, which are all in UTC, as SQLAlchemy writes them.
+sqlite3.register_adapter(dt.datetime, lambda time: time.isoformat(" ", "microseconds")[:26])
 
 
 class SqliteDatabase(Database):
@@ -85,20 +83,12 @@ class SqliteDatabase(Database):
 
     @staticmethod
     def microseconds() -> ColumnElement[int]:
-        # SQLite's own clock is the machine's too, in milliseconds.
-        return bindparam("now", callable_=_now, type_=BigInteger)
+        return func.microseconds(type_=BigInteger)
 
     @staticmethod
-    def rows(columns: Sequence[Column[Any]]) -> FromClause:
-        # One parameter for all rows, which SQLite takes apart.
-        given = func.json_each(bindparam("rows", type_=Text)).table_valued("value", name="given")
-        return select(*(_field(given.c.value, column) for column in columns)).subquery()
-
-    def execute_rows(
-        self, connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]
-    ) -> CursorResult[Any]:
-        texts = [{name: _text(value) for name, value in row.items()} for row in rows]
-        return connection.execute(statement, {"rows": to_json(texts).decode()})
+    def rows(columns: Sequence[Column[Any]]) -> Mapping[str, ColumnElement[Any]]:
+        # SQLite is not far away: a statement is executed once for each row.
+        return {c.name: bindparam(f"{GIVEN}{c.name}", type_=c.type).label(c.name) for c in columns}
 
     @staticmethod
     def brief() -> ColumnElement[str]:
@@ -113,11 +103,32 @@ class SqliteDatabase(Database):
         """`busy_timeout` does: nothing else lets SQLite wait."""
 
     def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
-        return [self.execute_rows(connection, *query).all() for query in queries]
+        with self._driver(connection) as driver:
+            return [self._found(driver, *query) for query in queries]
 
     def write_last(self, connection: Connection, queries: Sequence[Query]) -> None:
-        for query in queries:
-            self.execute_rows(connection, *query)
+        with self._driver(connection) as driver:
+            for statement, rows in queries:
+                prepared = self._prepared(statement)
+                driver.executemany(prepared.text, _parameters(prepared, rows))
+
+    def _found(
+        self, driver: sqlite3.Connection, statement: Executable, rows: Rows | None
+    ) -> list[Any]:
+        prepared = self._prepared(statement)
+        found: list[Any] = []
+        for parameters in _parameters(prepared, rows):
+            found += driver.execute(prepared.text, parameters)
+        return prepared.rows(found)
+
+    @contextmanager
+    def _driver(self, connection: Connection) -> Iterator[sqlite3.Connection]:
+        """The driver's connection, past SQLAlchemy, which takes longer than SQLite."""
+        driver: Any = connection.connection.driver_connection
+        try:
+            yield driver
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -126,18 +137,17 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def _parameters(prepared: Prepared, rows: Rows | None) -> Iterator[list[Any]]:
+    """What stands in a statement at each time that it is executed."""
+    fixed = {n: value for n, value in prepared.parameters.items() if not n.startswith(GIVEN)}
+    names = [name.removeprefix(GIVEN) for name in prepared.order]
+    for row in [{}] if rows is None else rows:
+        values = {**fixed, **row} if fixed else row
+        yield [values[name] for name in names]
+
+
 def _now() -> int:
     return time.time_ns() // 1_000
-
-
-def _field(document: ColumnElement[Any], column: Column[Any]) -> ColumnElement[Any]:
-    kind = String() if isinstance(column.type, Json) else column.type
-    return func.json_extract(document, f"$.{column.name}", type_=kind).label(column.name)
-
-
-def _text(value: Any) -> Any:
-    """A time as SQLAlchemy writes it."""
-    return value.strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, dt.datetime) else value
 
 
 def open_database(settings: Settings) -> SqliteDatabase:
@@ -212,6 +222,8 @@ def _locked(descriptor: int) -> bool:
 def _configure(connection: Any, _: Any) -> None:
     # Transactions are begun by `_begin`, not by the driver.
     connection.isolation_level = None
+    # SQLite's own clock is the machine's too, in milliseconds.
+    connection.create_function("microseconds", 0, _now)
     cursor = connection.cursor()
     try:
         for setting in PRAGMAS:

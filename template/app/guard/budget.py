@@ -121,7 +121,10 @@ class Sheet:
                 yield most, key, self._account(key)
 
     def _account(self, key: Key) -> Account:
-        return self._accounts.setdefault(key, Account(0, 0))
+        account = self._accounts.get(key)
+        if account is None:
+            account = self._accounts[key] = Account(0, 0)
+        return account
 
     def _alert(self, key: Key, percent: int, spent: int, cap: int) -> None:
         account, period = key

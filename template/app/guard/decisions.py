@@ -8,6 +8,7 @@ from typing import NamedTuple
 from app.errors import GenerationStopped, ServiceError
 from app.guard.budget import Alert, Blocked, Sheet, accounts_of
 from app.guard.entries import Closing, Entry, Keeping, Opening, Values
+from app.policy import Cap
 
 OPEN = ("reserved", "sent")
 # What it cost is known, if only that it was nothing.
@@ -57,6 +58,8 @@ class Turn:
         self.quarantined: list[Values] = []
         self._stopped = set(state.stopped)
         self._broken: list[Alert] = []
+        # Whose spending changed, on which day; each once, as calls of one user are many.
+        self._spent: dict[tuple[tuple[Cap, ...], str], None] = {}
 
     def take(self, entry: Entry) -> Result:
         """Do what `entry` asks, or return why not."""
@@ -73,6 +76,8 @@ class Turn:
 
     def alerts(self) -> list[Values]:
         """The rows of what the owner must hear of."""
+        for caps, day in self._spent:
+            self.sheet.look(caps, day)
         due = [*self.sheet.alerts.values(), *self._broken]
         return [{**alert._asdict(), "at": self._state.now} for alert in due]
 
@@ -131,7 +136,7 @@ class Turn:
         else:
             return
         self.sheet.change(held.accounts, held.day, **change)
-        self.sheet.look(entry.caps, held.day)
+        self._spent[entry.caps, held.day] = None
         self.rows["close_attempt"][row["id"]] = {**row, "closed_at": self._state.now}
         self._held[row["id"]] = held._replace(state=row["state"], cost_nano_usd=cost)
         if cost > held.bound_nano_usd:

@@ -4,7 +4,6 @@ Times are left to the transaction, as the database's clock decides them.
 """
 
 import datetime as dt
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -21,7 +20,7 @@ LEASE_MARGIN = dt.timedelta(seconds=15)
 class Opening(NamedTuple):
     """Reserves what an attempt can cost; the first one of a prediction begins that too."""
 
-    caps: Sequence[Cap]
+    caps: tuple[Cap, ...]
     # What may be stopped: the service, the provider, the model.
     targets: tuple[str, ...]
     lease: dt.timedelta
@@ -43,7 +42,7 @@ class Closing(NamedTuple):
     `overdue` says that the attempt is closed only if its lease has run out.
     """
 
-    caps: Sequence[Cap]
+    caps: tuple[Cap, ...]
     attempt: Values | None
     prediction: Values | None
     overdue: bool = False

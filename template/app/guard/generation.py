@@ -122,7 +122,7 @@ class Generation:
     """
 
     call: Call
-    caps: Sequence[Cap]
+    caps: tuple[Cap, ...]
     grant: Grant
     deadline: Deadline
     id: str

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
-    and_,
     case,
     insert,
     select,
@@ -55,6 +54,7 @@ CLOSED_PREDICTION = (
     *("output_tokens", "microseconds", "cost_nano_usd", "latency_ms", "finished_at"),
 )
 SUMS = ("spent_nano_usd", "reserved_nano_usd")
+QUARANTINED = stops.c.kind == "quarantined"
 ACCOUNT = ("name", "period", *SUMS)
 
 
@@ -116,7 +116,7 @@ class Posting:
 
     def _write(self, connection: Connection, turn: Turn) -> None:
         _insert_new(connection, alerts, "id", turn.alerts())
-        _insert_new(connection, stops, "target", turn.quarantined, stops.c.kind == "quarantined")
+        _insert_new(connection, stops, "target", turn.quarantined, QUARANTINED)
         for key, account in turn.sheet.changes():
             row = dict(zip(ACCOUNT, (*key, account.spent, account.reserved), strict=True))
             turn.rows["insert_account" if account.was is None else "update_account"][key] = row
@@ -143,15 +143,13 @@ def _keys(entries: Sequence[Entry], held: Mapping[str, Held], today: str) -> dic
     """The accounts that the entries are about, each once; of attempts that are not `held`, those
     that they count against if they were opened today.
     """
-    keys: dict[Key, None] = {}
+    places: dict[tuple[tuple[str, ...], str], None] = {}
     for entry in entries:
         if attempt := held.get(_closed(entry) or ""):
-            names, day = attempt.accounts, attempt.day
-        else:
-            caps = () if isinstance(entry, Keeping) else entry.caps
-            names, day = [cap.account for cap in caps], today
-        keys |= dict.fromkeys((name, period) for name in names for period in periods(day))
-    return keys
+            places[tuple(attempt.accounts), attempt.day] = None
+        elif not isinstance(entry, Keeping):
+            places[tuple(cap.account for cap in entry.caps), today] = None
+    return {(name, at): None for names, day in places for name in names for at in periods(day)}
 
 
 @cache
@@ -185,30 +183,30 @@ def _reading(
     database: type[Database], table: Table, by: Sequence[str], names: Sequence[str]
 ) -> Select[Any]:
     rows = database.rows([table.c[name] for name in by])
-    same = and_(*(table.c[name] == rows.c[name] for name in by))
-    return select(*(table.c[name] for name in names)).join_from(table, rows, same)
+    same = (table.c[name] == rows[name] for name in by)
+    return select(*(table.c[name] for name in names)).where(*same)
 
 
 def _inserting(database: type[Database], table: Table, names: Sequence[str]) -> Insert:
     rows = database.rows([table.c[name] for name in names])
-    return insert(table).from_select(names, select(*rows.c))
+    return insert(table).from_select(names, select(*rows.values()))
 
 
 def _updating(
     database: type[Database], table: Table, by: Sequence[str], names: Sequence[str]
 ) -> Update:
     rows = database.rows([table.c[name] for name in (*by, *names)])
-    values: dict[str, Any] = {name: rows.c[name] for name in names}
+    values: dict[str, Any] = {name: rows[name] for name in names}
     if "output" in values:  # An answer that comes after its record was erased is not kept.
         values["output"] = case((table.c.erased_at.is_(None), values["output"]))
-    same = (table.c[name] == rows.c[name] for name in by)
+    same = (table.c[name] == rows[name] for name in by)
     return update(table).where(*same).values(values)
 
 
 def _correcting(database: type[Database]) -> Update:
     rows = database.rows([predictions.c.id, predictions.c.cost_nano_usd])
-    cost = predictions.c.cost_nano_usd + rows.c.cost_nano_usd
-    return update(predictions).where(predictions.c.id == rows.c.id).values(cost_nano_usd=cost)
+    cost = predictions.c.cost_nano_usd + rows["cost_nano_usd"]
+    return update(predictions).where(predictions.c.id == rows["id"]).values(cost_nano_usd=cost)
 
 
 def _insert_new(

@@ -163,7 +163,7 @@ class Sweeper:
         output = to_json(reply.output).decode() if self._ledger.keeps_content else None
         return {"status": "succeeded", "outcome": outcome.value, "output": output, "error": None}
 
-    def _caps(self, row: Row[Any]) -> Sequence[Cap]:
+    def _caps(self, row: Row[Any]) -> tuple[Cap, ...]:
         """What it counts against, for the alerts; plans may be gone."""
         known = row.plan in self._policy.plans
         return self._policy.caps(row.user_id, row.plan) if known else ()

@@ -153,18 +153,18 @@ class DatabaseLimiter:
         self._patience = Query(select(database.brief()))
         self._swept_at = time.monotonic()
         asked = database.rows([limits.c.name])
-        wanted = select(limits).join(asked, limits.c.name == asked.c.name)
+        wanted = select(limits).where(limits.c.name == asked["name"])
         # The clock is read after each lock, which may have been waited for: the latest counts.
         locked = wanted.order_by(limits.c.name).with_for_update(of=limits).subquery()
         self._lock = select(locked.c.name, locked.c.value, database.microseconds().label("now"))
         named = limits.c.name.in_(bindparam("names", expanding=True))
         self._read = select(limits, database.microseconds().label("now")).where(named)
         rows = database.rows([limits.c.name, limits.c.value, limits.c.until])
-        known = exists().where(limits.c.name == rows.c.name)
-        missing = select(*rows.c).where(~known).order_by(rows.c.name)
+        known = exists().where(limits.c.name == rows["name"])
+        missing = select(*rows.values()).where(~known).order_by(rows["name"])
         self._make = insert(limits).from_select(["name", "value", "until"], missing)
-        changed = {"value": rows.c.value, "until": rows.c.until}
-        self._write = update(limits).where(limits.c.name == rows.c.name).values(changed)
+        changed = {"value": rows["value"], "until": rows["until"]}
+        self._write = update(limits).where(limits.c.name == rows["name"]).values(changed)
 
     async def admit(self, demand: Demand) -> Admission:
         return await self._submit(
@@ -249,7 +249,7 @@ class DatabaseLimiter:
         rows = [{"name": name, "value": "", "until": 0} for name in names]
 
         def work(connection: Connection) -> None:
-            self._database.execute_rows(connection, self._make, rows)
+            self._database.write_last(connection, [Query(self._make, rows)])
 
         try:
             await self._database.transact(work)

@@ -34,6 +34,7 @@ def configure(settings: Settings) -> None:
     logging.captureWarnings(capture=True)
     for name in UNUSED:
         setattr(logging, name, False)
+    logging._srcfile = None  # nor the line of code, which takes longest to find
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
 

@@ -5,8 +5,6 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row
-
 from app.auth.api_key.keys import Keys, digest, limits_of, parse
 from app.auth.principal import NO_LIMITS, Principal, Role, Scope
 from app.batcher import Batcher
@@ -24,9 +22,7 @@ class ApiKeyAuthenticator:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._lookups: Batcher[str, Row[Any] | None] = Batcher(
-            self._find, outage=DatabaseUnavailable
-        )
+        self._lookups: Batcher[str, Any] = Batcher(self._find, outage=DatabaseUnavailable)
         self._touches: Batcher[str, None] = Batcher(self._touch, outage=DatabaseUnavailable)
 
     async def authenticate(
@@ -54,7 +50,7 @@ class ApiKeyAuthenticator:
             row.expires_at,
         )
 
-    async def _find(self, key_ids: list[str]) -> Sequence[Row[Any] | None]:
+    async def _find(self, key_ids: list[str]) -> Sequence[Any]:
         rows = await self._keys.with_owners(set(key_ids))
         return [rows.get(key_id) for key_id in key_ids]
 
@@ -63,6 +59,6 @@ class ApiKeyAuthenticator:
         return [None] * len(key_ids)
 
 
-def _matches(row: Row[Any], secret: str) -> bool:
+def _matches(row: Any, secret: str) -> bool:
     same = hmac.compare_digest(row.secret_hash, digest(secret))
     return same and (row.expires_at is None or row.expires_at > utc_now())

@@ -7,6 +7,7 @@ import re
 import secrets
 import string
 from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -19,14 +20,13 @@ from sqlalchemy import (
     Select,
     String,
     Table,
-    bindparam,
     insert,
     select,
     update,
 )
 
 from app.auth.principal import NO_LIMITS, Allowance, Scope
-from app.db.engine import Database
+from app.db.engine import Database, Query
 from app.db.tables import Json, UtcDateTime, metadata, users, utc_now
 from app.errors import NotFound
 from app.ids import new_id
@@ -56,17 +56,6 @@ api_keys = Table(
     Column("daily_budget_nano_usd", BigInteger),
     Column("monthly_budget_nano_usd", BigInteger),
     Index(None, "user_id", "id"),
-)
-
-# The keys that can be used now, of those asked for, with role and plan of their owners.
-USABLE = (
-    select(api_keys, users.c.role, users.c.plan)
-    .join(users, users.c.id == api_keys.c.user_id)
-    .where(
-        api_keys.c.id.in_(bindparam("key_ids", expanding=True)),
-        api_keys.c.revoked_at.is_(None),
-        users.c.disabled_at.is_(None),
-    )
 )
 
 
@@ -148,9 +137,10 @@ class Keys:
         if not known or not await self._database.transact(lambda db: db.execute(revoked).all()):
             raise NotFound("There is no such key.")
 
-    async def with_owners(self, key_ids: Collection[str]) -> dict[str, Row[Any]]:
+    async def with_owners(self, key_ids: Collection[str]) -> dict[str, Any]:
         """Keys that can be used now, with role and plan of their owners, by id."""
-        rows = await self._database.fetch(USABLE, {"key_ids": list(key_ids)})
+        asked = [{"id": key_id} for key_id in key_ids]
+        rows = await self._database.find(Query(_usable(type(self._database)), asked))
         return {row.id: row for row in rows}
 
     async def touch(self, key_ids: Collection[str]) -> None:
@@ -159,7 +149,22 @@ class Keys:
         await self._database.transact(lambda connection: connection.execute(used))
 
 
-def limits_of(row: Row[Any]) -> Allowance:
+@cache
+def _usable(database: type[Database]) -> Select[Any]:
+    """The keys that can be used now, of those asked for, with role and plan of their owners."""
+    asked = database.rows([api_keys.c.id])
+    return (
+        select(api_keys, users.c.role, users.c.plan)
+        .join_from(api_keys, users, users.c.id == api_keys.c.user_id)
+        .where(
+            api_keys.c.id == asked["id"],
+            api_keys.c.revoked_at.is_(None),
+            users.c.disabled_at.is_(None),
+        )
+    )
+
+
+def limits_of(row: Any) -> Allowance:
     """The limits of a key's own."""
     return Allowance(*(getattr(row, name) for name in Allowance._fields))
 
