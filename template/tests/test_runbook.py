@@ -1,14 +1,19 @@
-"""docs/runbook.md and the service speak of the same errors."""
+"""docs/runbook.md and the service speak of the same errors and metrics."""
 
 import re
 from collections.abc import Iterator
 
+from prometheus_client import Counter, Histogram
+
 from app.errors import ServiceError
 from app.handlers import FRAMEWORK_ERRORS
+from app.telemetry import metrics
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| (\d{3}) \| (`.+?) \|", re.MULTILINE)
+
+METRIC = re.compile(r"^\| `(\w+)` \| `", re.MULTILINE)
 
 
 def _errors(base: type[ServiceError]) -> Iterator[tuple[int, str]]:
@@ -23,3 +28,14 @@ def test_every_error_is_explained_and_no_other() -> None:
     raised = {*_errors(ServiceError)} | {answer[:2] for answer in FRAMEWORK_ERRORS.values()}
     told = [(status, code) for status, codes in ROW.findall(PAGE) for code in codes.split(", ")]
     assert sorted(told) == sorted((str(status), f"`{code}`") for status, code in raised)
+
+
+def test_every_metric_is_explained_and_no_other() -> None:
+    _, _, counted = PAGE.partition("## What is counted")
+    known = [metric for metric in vars(metrics).values() if isinstance(metric, Counter | Histogram)]
+    names = [
+        f"{described.name}{'_total' * isinstance(metric, Counter)}"
+        for metric in known
+        for described in metric.describe()
+    ]
+    assert sorted(METRIC.findall(counted)) == sorted(names)
