@@ -1,26 +1,30 @@
 """Every command of the documentation works: this repository's, and those of a running project."""
 
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
-from combinations import SERVICES, Combination
-from conftest import BASE_ANSWERS, git
+from combinations import PROVIDER_SETS, SERVICES, Combination
+from conftest import BASE_ANSWERS, Render, git
+from environments import environment_with
 from ports import kept_port
-from servers import STOP_SECONDS, clean_environment, wait_until_ready
+from servers import STOP_SECONDS, clean_environment, requirements_of, wait_until_ready
 from working_tree import ROOT, render
 
 OWN_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-BLOCK = re.compile(r"^ *```(sh|console|python)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^ *```(sh|console|python|toml)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 BLOCK_SECONDS = 600
 
 # Where each command of this repository's pages is run: a file, and the text that does it there. The
@@ -123,7 +127,7 @@ def test_every_command_of_this_repository_is_run_somewhere(page: Path) -> None:
     commands = [
         line.strip().partition("  #")[0].rstrip()
         for language, block in _blocks(page)
-        if language != "python"
+        if language not in {"python", "toml"}
         for line in block.splitlines()
     ]
     for command in filter(None, commands):
@@ -144,6 +148,43 @@ def test_every_command_of_a_project_works(template: Path, combination: Combinati
                 reader.do(block)
             elif "OpenAI(" in block:
                 assert "Hello" in reader.run_python(block)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("providers", PROVIDER_SETS, ids="+".join)
+def test_the_model_that_the_pages_show_starts_and_its_fallback_can_stand_in(
+    render: Render, providers: tuple[str, ...]
+) -> None:
+    """As somebody copies it into `models.toml`, line by line."""
+    project = render(providers=list(providers))
+    pages = sorted(project.glob("docs/*.md"))
+    shown = [text for page in pages for language, text in _blocks(page) if language == "toml"]
+    file = project / "models.toml"
+    text = "\n".join([file.read_text(encoding="utf-8"), *shown])
+    file.write_text(text, encoding="utf-8")
+    python = environment_with(requirements_of(project)) / "bin/python"
+    doctor = subprocess.run(
+        [python, "-m", "app", "doctor", "--json"],
+        cwd=project,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert {"check": "policy", "verdict": "ok", "advice": ""} in json.loads(doctor.stdout)
+    *_, model = (models := tomllib.loads(text)["models"]).values()
+    for fallback in (models[name] for name in model["fallbacks"]):
+        assert fallback["provider"] != "offline"
+        assert _most(fallback) <= _most(model)
+
+
+def _most(model: dict[str, Any]) -> float:
+    """What a call with a few words can cost, in some unit."""
+    if "usd_per_second" in model:
+        return float(model["usd_per_second"] * model["max_seconds"] * 1_000_000)
+    input_tokens, output_tokens = 200, model["max_output_tokens"]
+    prices = model["input_usd_per_million_tokens"], model["output_usd_per_million_tokens"]
+    return float(input_tokens * prices[0] + output_tokens * prices[1])
 
 
 def _blocks(page: Path) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """`models.toml` and `plans.toml`: what is wrong in them is named, all of it, before the start."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytest
 
 from app import policy
 from app.errors import StartError
-from app.guard.pricing import bound, cost
 from app.main import create_app, lifespan
 from app.parts import open_policy, open_providers
 from app.policy import Kind, Policy
@@ -35,7 +33,6 @@ PER_SECOND = {
     "max_seconds": "60",
 }
 PLANS = "[plans.free]\nrequests_per_minute = 20\n"
-EXAMPLE = re.compile(r"^ *```toml\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 
 def _model(**changes: str) -> str:
@@ -75,22 +72,6 @@ async def test_the_projects_own_files_are_right() -> None:
     assert rules.models
     assert rules.plans["free"].requests_per_minute > 0
     assert "offline/echo" in rules.models
-
-
-async def test_the_model_that_the_pages_show_starts_and_its_fallback_can_stand_in(
-    tmp_path: Path,
-) -> None:
-    pages = "\n".join(page.read_text(encoding="utf-8") for page in sorted(ROOT.glob("docs/*.md")))
-    own = (ROOT / "models.toml").read_text(encoding="utf-8")
-    _load(tmp_path, "\n".join([own, *EXAMPLE.findall(pages)]))
-    settings = Settings(_env_file=None, policy_dir=tmp_path)
-    async with open_session() as session:
-        models = open_policy(settings, open_providers(settings, session)).models
-    model = list(models.values())[-1]
-    (fallback,) = (models[name] for name in model.fallbacks)
-    body = {"messages": [{"role": "user", "content": "Hello"}]}
-    assert fallback.provider != "offline"
-    assert cost(fallback.price, bound(fallback, body)) <= cost(model.price, bound(model, body))
 
 
 @pytest.mark.parametrize(
