@@ -1,5 +1,6 @@
 """Every command of the documentation works: this repository's, and those of a running project."""
 
+import ast
 import json
 import re
 import shlex
@@ -176,6 +177,29 @@ def test_the_model_that_the_pages_show_starts_and_its_fallback_can_stand_in(
     for fallback in (models[name] for name in model["fallbacks"]):
         assert fallback["provider"] != "offline"
         assert _most(fallback) <= _most(model)
+
+
+@pytest.mark.parametrize(
+    ("forms", "pages"),
+    [
+        ({"Plan", "Service"}, ["plans.toml"]),
+        ({"Model"}, ["models.toml.jinja", "docs/add-a-model.md.jinja"]),
+    ],
+    ids=["plans", "models"],
+)
+def test_everything_that_the_policy_files_take_is_named(forms: set[str], pages: list[str]) -> None:
+    template = ROOT / "template"
+    code = ast.parse((template / "app/policy.py").read_text(encoding="utf-8"))
+    fields = {
+        ast.unparse(line.target)
+        for form in code.body
+        if isinstance(form, ast.ClassDef) and form.name in forms
+        for line in form.body
+        if isinstance(line, ast.AnnAssign)
+    }
+    text = "".join((template / page).read_text(encoding="utf-8") for page in pages)
+    named = set(re.findall(r"\w+", text))
+    assert fields - named == ({"id"} if "Model" in forms else set())
 
 
 def _most(model: dict[str, Any]) -> float:
