@@ -41,7 +41,14 @@ class Batcher(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """The result of `item`. An item is handled even when its caller stops waiting."""
-        return await self.enqueue(item)
+        future = self.enqueue(item)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # Who leaves in the turn of the event loop in which the result comes never sees it.
+            if self._abandoned and not future.cancelled() and not future.exception():
+                self._abandoned(item, future.result())
+            raise
 
     def enqueue(self, item: Item) -> asyncio.Future[Result]:
         """As `submit`, for who need not wait."""

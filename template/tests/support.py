@@ -9,7 +9,15 @@ import socket
 import ssl
 import threading
 import tomllib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +33,7 @@ from sqlalchemy import Connection, Executable, Row, Table, insert, select
 
 from app import wiring
 from app.auth.principal import Role
+from app.batcher import Batcher
 from app.db.engine import Database
 from app.db.migrate import upgrade
 from app.db.tables import attempts, predictions, users, utc_now
@@ -322,6 +331,22 @@ def stalling(owner: type, name: str) -> Iterator[None]:
             yield
         finally:
             over.set()
+
+
+async def leave_with_the_answer(work: Coroutine[Any, Any, Any]) -> None:
+    """Cancel `work` in the turn of the event loop in which the answer of a batcher comes to it."""
+    enqueue = Batcher.enqueue
+
+    def leaving(batcher: Batcher[Any, Any], item: Any) -> asyncio.Future[Any]:
+        future = enqueue(batcher, item)
+        future.add_done_callback(lambda _: task.cancel())
+        return future
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Batcher, "enqueue", leaving)
+        task = asyncio.create_task(work)
+        await asyncio.wait([task])
+    assert task.cancelled()
 
 
 def describe(value: object) -> str | None:

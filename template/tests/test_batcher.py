@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.batcher import MOST_AT_ONCE, Batcher
+from tests.support import leave_with_the_answer
 
 
 class Handler:
@@ -155,6 +156,16 @@ async def test_a_result_that_nobody_waits_for_is_told() -> None:
     assert await work[0] == 2
     await batcher.drain()
     assert told == [(2, 4)]
+
+
+@pytest.mark.parametrize(("item", "known"), [(1, [(1, 2)]), (-1, [])])
+async def test_a_result_that_comes_as_its_caller_leaves_is_told(
+    item: int, known: list[tuple[int, int]]
+) -> None:
+    told: list[tuple[int, int]] = []
+    batcher = Batcher(Handler(), abandoned=lambda item, result: told.append((item, result)))
+    await leave_with_the_answer(batcher.submit(item))
+    assert told == known
 
 
 async def test_drain_waits_for_what_runs_and_what_waits() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import update
 from app.auth.principal import Role
 from app.db.tables import attempts, users, utc_now
 from app.errors import DatabaseUnavailable, NotFound, ServiceError
-from app.guard.claims import RETRY_SECONDS, SWEPT_AT_ONCE, Claims, idempotency
+from app.guard.claims import RETRY_SECONDS, SWEPT_AT_ONCE, Claim, Claims, Key, idempotency
 from app.guard.entries import LEASE_MARGIN
 from app.guard.idempotency import MOST_BYTES
 from app.predictions.records import Records
@@ -30,6 +30,7 @@ from tests.support import (
     chat,
     error_of,
     eventually,
+    leave_with_the_answer,
     said,
     sse,
     stalling,
@@ -557,6 +558,13 @@ async def test_a_key_that_could_not_be_taken_in_time_is_free(
     with stalling(Claims, "_take"):
         assert error_of(await ask(client)) == (503, "database_unavailable", None)
     assert (await ask(client)).status_code == 200
+
+
+async def test_a_key_whose_caller_leaves_as_it_is_taken_is_free(service: Service) -> None:
+    key = Key((await service.create_user()).id, CHAT, "once")
+    claims = Claims(service.database, 30)
+    await leave_with_the_answer(claims.take(key, b"request"))
+    assert isinstance(await claims.take(key, b"request"), Claim)
 
 
 async def test_who_may_not_generate_any_more_gets_no_replay(service: Service) -> None:

@@ -18,7 +18,7 @@ from app.state import database as module
 from app.state.base import Bucket, Demand, Limiter, Slot
 from app.state.database import DatabaseLimiter, limits
 from tests.fixtures.service import Start
-from tests.support import PATIENCE_SECONDS, chat, error_of, unique
+from tests.support import PATIENCE_SECONDS, chat, error_of, leave_with_the_answer, unique
 
 
 def demand(capacity: int = 5, key: str = "") -> Demand:
@@ -152,6 +152,14 @@ async def test_what_is_taken_for_somebody_who_left_is_given_back(limiters: list[
     await limiters[0].close()
     following = Demand((), (slot._replace(holder="next"),))
     assert (await limiters[-1].admit(following)).admitted
+
+
+async def test_what_is_taken_as_somebody_leaves_is_given_back(limiters: list[Limiter]) -> None:
+    key = unique("key")
+    wanted = Demand((Bucket("tokens", key, 5, 5),), (Slot(key, 1, "leaving", 30),))
+    await leave_with_the_answer(limiters[0].admit(wanted))
+    following = wanted._replace(slots=(wanted.slots[0]._replace(holder="next"),))
+    assert (await limiters[0].admit(following)).admitted
 
 
 async def test_what_says_nothing_any_more_is_removed(

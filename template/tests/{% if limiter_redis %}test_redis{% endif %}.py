@@ -21,7 +21,7 @@ from app.state.base import Bucket, Demand, Slot
 from app.state.redis import RedisLimiter
 from tests.backends import redis
 from tests.fixtures.service import Start
-from tests.support import Service, chat, error_of, unique
+from tests.support import Service, chat, error_of, leave_with_the_answer, unique
 
 CHAT = "/v1/chat/completions"
 
@@ -109,6 +109,16 @@ async def test_what_is_taken_for_somebody_who_left_is_given_back(redis_url: str)
     await limiter.close()
     limiter = RedisLimiter(redis_url)
     assert (await limiter.admit(Demand((), (slot._replace(holder="next"),)))).admitted
+    await limiter.close()
+
+
+async def test_what_is_taken_as_somebody_leaves_is_given_back(redis_url: str) -> None:
+    key = unique("key")
+    wanted = Demand((Bucket("tokens", key, 5, 5),), (Slot(key, 1, "leaving", 30),))
+    limiter = RedisLimiter(redis_url)
+    await leave_with_the_answer(limiter.admit(wanted))
+    following = wanted._replace(slots=(wanted.slots[0]._replace(holder="next"),))
+    assert (await limiter.admit(following)).admitted
     await limiter.close()
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Delete,
     Executable,
     Index,
     LargeBinary,
@@ -108,7 +109,9 @@ class Claims:
     def __init__(self, database: Database, seconds: float) -> None:
         self._database = database
         self._lease = dt.timedelta(seconds=seconds) + LEASE_MARGIN
-        self._batcher: Batcher[Step, Claim | Row[Any] | None] = Batcher(self._write)
+        self._batcher: Batcher[Step, Claim | Row[Any] | None] = Batcher(
+            self._write, abandoned=self._abandoned
+        )
 
     async def take(self, key: Key, request: bytes) -> Claim | Row[Any]:
         """Take the key for `request`; or the row of the one that has it, `overdue` when lost.
@@ -141,7 +144,7 @@ class Claims:
 
     async def free(self, claim: Claim) -> None:
         """The next request runs."""
-        await self._end(claim, delete(idempotency).where(idempotency.c.id == claim.id))
+        await self._end(claim, _removal(claim))
 
     async def drain(self) -> None:
         """Wait until nothing is being written."""
@@ -152,14 +155,17 @@ class Claims:
         ends, and spent afterwards.
         """
 
-        def work(connection: Connection) -> None:
-            connection.execute(statement)
-
         try:
             async with asyncio.timeout(STORE_SECONDS):
-                await self._batcher.submit(Step(claim.key, work))
+                await self._batcher.submit(_execution(claim, statement))
         except (DatabaseUnavailable, TimeoutError) as error:
             log(logging.WARNING, "The end of an idempotent request was not written", error=error)
+
+    def _abandoned(self, _: Step, taken: Claim | Row[Any] | None) -> None:
+        """Free a key that was taken for somebody who left meanwhile: nothing was begun."""
+        if isinstance(taken, Claim):
+            done = self._batcher.enqueue(_execution(taken, _removal(taken)))
+            done.add_done_callback(lambda _: done.exception())  # it is spent with its lease then
 
     async def _write(self, steps: list[Step]) -> Sequence[Claim | Row[Any] | Exception | None]:
         # In one order everywhere, so that no two processes wait for each other.
@@ -237,3 +243,14 @@ def _is(key: Key) -> ColumnElement[bool]:
 
 def _change(claim: Claim) -> Update:
     return update(idempotency).where(idempotency.c.id == claim.id)
+
+
+def _removal(claim: Claim) -> Delete:
+    return delete(idempotency).where(idempotency.c.id == claim.id)
+
+
+def _execution(claim: Claim, statement: Executable) -> Step:
+    def work(connection: Connection) -> None:
+        connection.execute(statement)
+
+    return Step(claim.key, work)
