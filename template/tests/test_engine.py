@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Integer, bindparam, insert, select, text
+from sqlalchemy import Connection, Integer, bindparam, create_engine, insert, select, text
 
 from app import wiring
 from app.db.engine import PATIENT_READERS, READERS, Database, Query
 from app.db.tables import stops, utc_now
+from app.db.use import Use
 from app.errors import DatabaseUnavailable
 from app.settings import Settings
 from tests.support import Service
@@ -52,6 +53,14 @@ async def test_what_may_take_long_keeps_nothing_else_from_being_read(database_ur
         over.set()
         assert await asyncio.gather(*reports) == [[(1,)]] * count
         await database.close()
+
+
+def test_a_connection_that_was_broken_off_as_its_work_was_through_is_not_used_again() -> None:
+    use = Use()
+    with create_engine("sqlite://").connect() as connection:
+        with use.of(connection):
+            use.break_off(lambda _: None)
+        assert connection.invalidated
 
 
 def plainly(database: Database, connection: Connection, row: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ from tests.support import Service, chat, eventually
 
 PATIENCE_SECONDS = 10.0
 ONE = text("SELECT 1")
+# Of what SQLAlchemy asks on a first connection: the first and the last.
+FIRST_WORDS = [b"pg_catalog.version()", b"hstore"]
 WAITING = """
     SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -47,6 +49,8 @@ class Proxy:
     def __init__(self, url: str) -> None:
         server = conninfo_to_dict(url)
         self._host, self._port = str(server["host"]), server.get("port", 5432)
+        self._last_words: bytes | None = None
+        self.fell_silent = asyncio.Event()
         self._silent: set[asyncio.StreamWriter] = set()
         self._open: set[asyncio.StreamWriter] = set()
         self._running: set[asyncio.Future[Any]] = set()
@@ -54,6 +58,10 @@ class Proxy:
     def silence(self) -> None:
         """Go on to take what is sent on the connections that there are, and pass nothing on."""
         self._silent |= self._open
+
+    def silence_at(self, words: bytes | None) -> None:
+        """Pass nothing on of whoever says `words`, from then."""
+        self._last_words = words
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         theirs, ours = await self._connect()
@@ -69,6 +77,9 @@ class Proxy:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
+            if self._last_words is not None and self._last_words in data:
+                self._silent.add(writer)
+                self.fell_silent.set()
             if writer not in self._silent:
                 writer.write(data)
         writer.close()
@@ -123,6 +134,24 @@ async def test_connections_that_fell_silent_are_replaced(
             assert await eventually(is_answered)
             proxy.silence()
             await is_answered()
+        await asyncio.wait_for(opened.close(), PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("words", FIRST_WORDS)
+@pytest.mark.parametrize("ask", [write, read])
+async def test_a_server_that_falls_silent_as_it_is_first_connected_to_is_left(
+    ask: Callable[[PostgresDatabase, float], Awaitable[Any]], words: bytes, database_url: str
+) -> None:
+    """What SQLAlchemy asks it then, all who connect wait for."""
+    async with proxied(database_url) as (proxy, opened):
+        proxy.silence_at(words)
+        work = [asyncio.ensure_future(ask(opened, PATIENCE_SECONDS)) for _ in range(3)]
+        await asyncio.wait_for(proxy.fell_silent.wait(), PATIENCE_SECONDS)
+        for each in work:
+            each.cancel()
+        await asyncio.wait(work)
+        proxy.silence_at(None)
+        await ask(opened, PATIENCE_SECONDS)
         await asyncio.wait_for(opened.close(), PATIENCE_SECONDS)
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Executable,
     Row,
     create_engine,
+    event,
     text,
 )
 from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, IntegrityError, InterfaceError
@@ -66,6 +67,8 @@ class Database(ABC):
             hide_parameters=True,  # errors are logged, and prompts are parameters
             **options,
         )
+        # Before SQLAlchemy asks a first connection what it needs to know of the server.
+        event.listen(self._engine, "connect", Use.connected, insert=True)
         self._writers = ThreadPoolExecutor(writers, "database-writer")
         self._readers = ThreadPoolExecutor(READERS, "database-reader")
         self._patient_readers = ThreadPoolExecutor(PATIENT_READERS, "database-patient-reader")
@@ -212,7 +215,12 @@ class Database(ABC):
         which this process was too busy with others is not held against the database.
         """
         use, patience = Use(), seconds or self.patience_seconds
-        running = asyncio.get_running_loop().run_in_executor(threads, work, use)
+
+        def run() -> Result:
+            with use.here():
+                return work(use)
+
+        running = asyncio.get_running_loop().run_in_executor(threads, run)
         try:
             for _ in range(BITS):
                 done, _ = await asyncio.wait({running}, timeout=patience / BITS)

@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+_local = threading.local()
+
 
 class Use:
     """What one work, in a thread, has of the pool; whoever waits for it may leave it."""
@@ -15,18 +17,42 @@ class Use:
         self._lock = threading.Lock()
         self._driver: Any = None
         self._is_left = False
+        self._is_broken = False
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Within it, the work runs in this thread: what is connected there is for it."""
+        _local.use = self
+        try:
+            yield
+        finally:
+            _local.use = None
+            self._release()
 
     @contextmanager
     def of(self, connection: Connection) -> Iterator[None]:
         """Within it, the work uses `connection`. Raises `TimeoutError` when nobody waits."""
-        with self._lock:
-            self.require_waiting()
-            self._driver = connection.connection.driver_connection
         try:
+            self._take(connection.connection.driver_connection)
             yield
         finally:
-            with self._lock:
-                self._driver = None
+            self._release()
+            if self._is_broken:  # It may have been broken off just as it was through.
+                connection.invalidate()
+
+    @staticmethod
+    def connected(driver: Any, _: Any) -> None:
+        """Take what was just connected in this thread, before anything is asked there."""
+        _local.use._take(driver)
+
+    def _take(self, driver: Any) -> None:
+        with self._lock:
+            self.require_waiting()
+            self._driver = driver
+
+    def _release(self) -> None:
+        with self._lock:
+            self._driver = None
 
     def require_waiting(self) -> None:
         """Raise `TimeoutError` when nobody waits any more."""
@@ -41,4 +67,5 @@ class Use:
         """Do `how` with the driver's connection, if the work still uses one."""
         with self._lock:
             if self._driver is not None:
+                self._is_broken = True
                 how(self._driver)
