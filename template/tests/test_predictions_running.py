@@ -9,10 +9,13 @@ import pytest
 from sqlalchemy import update
 
 from app.db.tables import predictions, utc_now
+from app.guard.generation import Generation
+from app.guard.pipeline import Guard
+from app.providers.base import Reply
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault, Kind
 from tests.simulator.wiring import FORMATS
-from tests.support import POLICY, Service, error_of, eventually, unique
+from tests.support import PATIENCE_SECONDS, POLICY, Service, error_of, eventually, unique
 
 LATER = {"Prefer": "respond-async"}
 
@@ -208,3 +211,28 @@ async def test_a_stop_of_the_service_settles_what_runs(start: Start) -> None:
     row, attempt = await after.prediction(), await after.attempt()
     assert (row.id, row.status, row.outcome) == (record["id"], "cancelled", "cancelled")
     assert attempt.state == "uncertain"
+
+
+async def test_a_stop_cancels_all_at_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider may take seconds for each."""
+    together, finish = asyncio.Barrier(3), Guard.finish
+
+    async def finish_slowly(guard: Guard, generation: Generation) -> Reply:
+        try:
+            return await finish(guard, generation)
+        finally:
+            try:
+                await asyncio.wait_for(together.wait(), PATIENCE_SECONDS)
+            except TimeoutError:
+                await together.abort()
+
+    monkeypatch.setattr(Guard, "finish", finish_slowly)
+    service = await start()
+    client = service.client(await service.create_user())
+    for _ in range(together.parties):
+        service.simulator.inject(Fault(kind="timeout", provider=PROVIDER))
+        await _begin(client, _asked(PROVIDER))
+    await client.aclose()
+    await service.stop()
+    assert not together.broken
+    assert {row.status for row in await (await start()).rows(predictions)} == {"cancelled"}

@@ -62,8 +62,7 @@ class Runner:
 
     async def close(self) -> None:
         """End those that nobody waits for."""
-        for prediction_id in list(self._tasks):
-            await self.cancel(prediction_id)
+        await asyncio.gather(*map(self.cancel, list(self._tasks)))
 
     async def _erased(self) -> Sequence[Row[Any]]:
         running = [*self._tasks, *self._waited_for]
