@@ -33,8 +33,14 @@ async def answer(reader: asyncio.StreamReader) -> str:
     return head.splitlines()[0]
 
 
-@pytest.mark.parametrize("begun", [b"", b"GET /livez HTTP/1.1\r\nHost: s", b"\r\n"], ids=repr)
-@pytest.mark.parametrize("asked", [0, 1])
+HALF_ASKED = b"GET /livez HTTP/1.1\r\nHost: s"
+
+
+@pytest.mark.parametrize(
+    ("asked", "begun"),
+    # Who has asked and begins nothing has uvicorn's `timeout_keep_alive`.
+    [(0, b""), (0, HALF_ASKED), (0, b"\r\n"), (1, HALF_ASKED), (1, b"\r\n")],
+)
 async def test_who_does_not_ask_is_hung_up_on(
     service: Service, monkeypatch: pytest.MonkeyPatch, begun: bytes, asked: int
 ) -> None:
