@@ -93,6 +93,35 @@ async def test_it_migrates_serves_logs_and_stops(
     assert answered["route"] == "/readyz"
 
 
+STOPPED_WITHIN = """
+import os, signal
+from app import serve
+
+def load():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException as error:
+        raise ValueError("as libraries do with what is raised in them") from error
+
+serve.load = load
+serve.main()
+"""
+
+
+async def test_a_request_to_stop_in_the_middle_of_the_start_is_no_failure(
+    tmp_path: Path, chosen: Environment
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STOPPED_WITHIN),
+        cwd=tmp_path,
+        env=chosen,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        _, errors = await process.communicate()
+    assert (process.returncode, errors) == (0, b"")
+
+
 async def test_a_wrong_environment(tmp_path: Path, chosen: Environment) -> None:
     said = await _refusal(tmp_path, {**chosen, "PORT": "eighty", "LOG_LEVEL": "LOUD"})
     assert [line.partition(":")[0] for line in said.splitlines()] == ["LOG_LEVEL", "PORT"]
