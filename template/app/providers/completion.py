@@ -65,7 +65,8 @@ class Transcript:
 
     def add(self, chunk: Body) -> None:
         """Add a chunk. Raises `ProviderFailure` for what is none."""
-        if usage := usage_of(chunk.get("usage")):
+        told = chunk.get("usage")
+        if told and (usage := usage_of(told)):
             self.usage, self._told_apart = usage, not chunk.get("choices")
         try:
             self._add_choices(chunk)
