@@ -10,12 +10,12 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Connection, literal, select, text
+from sqlalchemy import Connection, func, insert, literal, select, text
 
 from app.db import postgres as database
 from app.db.engine import Query
 from app.db.postgres import PostgresDatabase, url_of
-from app.db.tables import policies
+from app.db.tables import accounts, policies
 from app.errors import DatabaseUnavailable, StartError
 from tests.backends import postgres
 from tests.fixtures.service import Start
@@ -120,6 +120,29 @@ async def test_statements_are_not_prepared(opened: PostgresDatabase) -> None:
         await opened.check()
     rows = await opened.fetch(text("SELECT * FROM pg_prepared_statements"))
     assert rows == []
+
+
+async def test_a_few_rows_are_found_by_an_index(opened: PostgresDatabase) -> None:
+    """The server takes a list of rows for a hundred, for which it would read all of this table."""
+    sums, names = accounts.c, ["user:1", "user:2"]
+    asked = opened.rows([sums.name])
+    query = Query(select(sums.name).where(sums.name == asked["name"]), [{"name": n} for n in names])
+    filling = insert(accounts).from_select(
+        ["name", "period", "spent_nano_usd", "reserved_nano_usd"],
+        select(
+            func.concat("user:", func.generate_series(1, 3000)), *map(literal, ("2026-11", 0, 0))
+        ),
+    )
+    scans = text("SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'accounts'")
+
+    def work(connection: Connection) -> tuple[list[str], int]:
+        connection.execute(filling)
+        connection.execute(text("ANALYZE app.accounts"))
+        before = connection.execute(scans).scalar_one()
+        (found,) = opened.read(connection, [query])
+        return [row.name for row in found], connection.execute(scans).scalar_one() - before
+
+    assert await opened.transact(work) == (names, 0)
 
 
 async def test_a_dead_server_is_told_and_comes_back(start: Start, tmp_path: Path) -> None:

@@ -9,11 +9,15 @@ from typing import Any
 
 from sqlalchemy import Engine, Executable
 
+# Before the names of what a query's rows become: SQLAlchemy keeps the columns' own to itself.
+GIVEN = "given_"
+
 
 class Prepared:
-    """The text of a statement, its fixed parameters, and the form of the rows that it returns.
+    """The text of a statement, and the form of the rows that it returns.
 
-    `order` names the parameters as they stand in a text that has no names for them.
+    `fixed` are the parameters that are always the same, `order` the names of these and of a row's
+    columns as they stand in a text that has no names for them.
     """
 
     def __init__(self, statement: Executable, engine: Engine) -> None:
@@ -26,8 +30,10 @@ class Prepared:
             render_schema_translate=schemas is not None,
         )
         self.text = str(compiled)
-        self.parameters: Mapping[str, Any] = compiled.params
-        self.order: Sequence[str] = compiled.positiontup or ()
+        self.fixed: Mapping[str, Any] = {
+            name: value for name, value in compiled.params.items() if not name.startswith(GIVEN)
+        }
+        self.order = [name.removeprefix(GIVEN) for name in compiled.positiontup or ()]
         columns = list(getattr(statement, "selected_columns", ()))
         form: Any = namedtuple
         self._row = form("Row", [column.key for column in columns], rename=True)

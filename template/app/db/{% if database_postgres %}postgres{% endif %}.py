@@ -15,12 +15,14 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Integer,
     String,
     Text,
     bindparam,
     cast,
     column,
     func,
+    select,
     text,
     true,
 )
@@ -28,6 +30,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from app.db.engine import Database, Query, Result, Work, require_waiting
+from app.db.prepared import GIVEN
 from app.db.tables import Json
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import Settings
@@ -85,9 +88,12 @@ class PostgresDatabase(Database):
         # One parameter for all rows, which the server takes apart.
         # Unbounded texts: what is too long is an error, where a cast would cut it.
         fields = [column(c.name, Text() if _is_text(c) else c.type) for c in columns]
-        given = cast(bindparam("rows", type_=Text), JSON)
-        rows = func.json_to_recordset(given).table_valued(*fields, name="given")
-        return dict(rows.render_derived(with_types=True).c.items())
+        given = cast(bindparam(f"{GIVEN}rows", type_=Text), JSON)
+        listed = func.json_to_recordset(given).table_valued(*fields, name="listed")
+        # How many there are, the server would not know, and would read whole tables for a few.
+        count = bindparam(f"{GIVEN}count", type_=Integer)
+        rows = select(listed.render_derived(with_types=True)).limit(count).subquery("given")
+        return dict(rows.c.items())
 
     @staticmethod
     def brief() -> ColumnElement[str]:
@@ -157,9 +163,9 @@ class PostgresDatabase(Database):
             raise self._fault(error) from error
 
     def _send(self, driver: Driver, query: Query) -> psycopg.Cursor[Any]:
-        prepared = self._prepared(query.statement)
-        rows = {} if query.rows is None else {"rows": to_json(query.rows).decode()}
-        return driver.execute(prepared.text, {**prepared.parameters, **rows})
+        prepared, rows = self._prepared(query.statement), query.rows or ()
+        given = {f"{GIVEN}rows": to_json(rows).decode(), f"{GIVEN}count": len(rows)}
+        return driver.execute(prepared.text, {**prepared.fixed, **given})
 
     async def transact_as(self, role: str, work: Work[Result]) -> Result:
         """As `transact`, acting as the database's `role` until the end of the transaction."""

@@ -27,7 +27,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.db.engine import Database, Query, Rows
-from app.db.prepared import Prepared
+from app.db.prepared import GIVEN, Prepared
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import ROOT, Settings
 
@@ -38,8 +38,6 @@ PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=4000", "foreign
 DURABLE = ("wal", 2)
 LOCK_PATIENCE_SECONDS = 10.0
 LOCK_INTERVAL_SECONDS = 0.2
-# Before the names of a row's columns, which SQLAlchemy keeps to itself where it writes them.
-GIVEN = "given_"
 # Times, which are all in UTC, as SQLAlchemy writes them.
 sqlite3.register_adapter(dt.datetime, lambda time: time.isoformat(" ", "microseconds")[:26])
 
@@ -139,11 +137,9 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _parameters(prepared: Prepared, rows: Rows | None) -> Iterator[list[Any]]:
     """What stands in a statement at each time that it is executed."""
-    fixed = {n: value for n, value in prepared.parameters.items() if not n.startswith(GIVEN)}
-    names = [name.removeprefix(GIVEN) for name in prepared.order]
     for row in [{}] if rows is None else rows:
-        values = {**fixed, **row} if fixed else row
-        yield [values[name] for name in names]
+        values = {**prepared.fixed, **row} if prepared.fixed else row
+        yield [values[name] for name in prepared.order]
 
 
 def _now() -> int:
