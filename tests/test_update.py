@@ -216,6 +216,7 @@ def nothing_changes(project: Path) -> Iterator[Path]:
     before = tree_of(project) | {f".git/{path}": x for path, x in tree_of(project / ".git").items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(scratch))
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # which would keep bytecode away
         yield scratch
     after = tree_of(project) | {f".git/{path}": x for path, x in tree_of(project / ".git").items()}
     assert {path for path in before | after if before.get(path) != after.get(path)} <= {

@@ -1,0 +1,130 @@
+"""Merge the template's old version, its new one and the project's last commit; bring that home."""
+
+import json
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.scratch import ANSWERS, COPIER, Scratch, Unmerged, UpdateError, git, run
+
+# How git's index names the sides of a merge: the template's old version, and its new one.
+OLD, NEW = "1", "3"
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What the update would make of the project.
+
+    `mine` and `result` are trees: the last commit, and that commit updated. `changes` are lines of
+    a letter and a path; `conflicts` maps a path to the reason and what to do.
+    """
+
+    version: str
+    mine: str
+    result: str
+    changes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    unmerged: Unmerged = field(default_factory=dict)
+    conflicts: dict[str, str] = field(default_factory=dict)
+
+
+def rehearse(scratch: Scratch, wanted: str | None, answers: Collection[str]) -> Merge:
+    """Merge the old version, the new one and the last commit, away from the project."""
+    rendered = render_new(scratch, wanted, answers)
+    version = answer_in(rendered, "_commit") or "the new version"
+    mine = git(scratch.project, "rev-parse", "HEAD:./")
+    old, new = scratch.store(scratch.render("old", "--vcs-ref=:current:")), scratch.store(rendered)
+    if old == new:
+        return Merge(version, mine, result=mine)
+    scratch.merge(old, mine, new)
+    scratch.git("checkout", new, "--", ANSWERS)
+    left_out = leave_out_deleted(scratch)
+    unmerged = scratch.unmerged()
+    conflicts = explain(scratch, unmerged, scratch.renames(old, new), version)
+    scratch.git("add", "--update")
+    result = scratch.git("write-tree")
+    changes = scratch.changes(mine, result)
+    return Merge(version, mine, result, changes, left_out, unmerged, conflicts)
+
+
+def render_new(scratch: Scratch, wanted: str | None, answers: Collection[str]) -> Path:
+    """Render the version asked for; raise UpdateError for an answer to no question of it.
+
+    Without a newer release it is the project's own: it may be later than the last release.
+    """
+    version = wanted or (None if has_newer(scratch.project) else ":current:")
+    reference = [f"--vcs-ref={version}"] if version else []
+    new = scratch.render("new", *reference, *(f"--data={answer}" for answer in answers))
+    for key in (answer.partition("=")[0] for answer in answers):
+        if answer_in(new, key) is None:
+            raise UpdateError(f"There is no question {key!r}: {ANSWERS} has their names.")
+    return new
+
+
+def has_newer(project: Path) -> bool:
+    """Tell whether the template has a later release than the project's version."""
+    answer = json.loads(run(*COPIER, "check-update", "--output-format=json", cwd=project))
+    return bool(answer["update_available"])
+
+
+def answer_in(folder: Path, key: str) -> str | None:
+    """Return the first line of an answer as Copier recorded it."""
+    recorded = (folder / ANSWERS).read_text(encoding="utf-8")
+    found = re.search(rf"^{re.escape(key)}:(.*)$", recorded, re.MULTILINE)
+    return found and found[1].strip().strip("'\"")
+
+
+def leave_out_deleted(scratch: Scratch) -> list[str]:
+    """Return the files that the user deleted and the new version changed: they stay deleted."""
+    paths = [path for path, sides in scratch.unmerged().items() if sides.keys() == {OLD, NEW}]
+    if paths:
+        scratch.git("rm", "--quiet", "--force", "--", *paths)
+    return paths
+
+
+def explain(
+    scratch: Scratch, unmerged: Unmerged, renames: dict[str, str], version: str
+) -> dict[str, str]:
+    return {
+        path: reason(scratch.worktree / path, sides, renames.get(path), version)
+        for path, sides in unmerged.items()
+    }
+
+
+def reason(file: Path, sides: Collection[str], renamed: str | None, version: str) -> str:
+    """Say what both sides did to a file, and what to do about it."""
+    if NEW not in sides and renamed:
+        return f"you edited it, {version} has {renamed} instead: move your edit there."
+    if NEW not in sides:
+        return f"you edited it, {version} deletes it: move what you need to a file of your own."
+    if file.is_file() and b"\0" in file.read_bytes():
+        return f"you and {version} changed this binary: choose one of the two."
+    if OLD not in sides:
+        return f"you and {version} both added it: rename yours, or make it the same."
+    return f"you and {version} changed the same lines: join the two."
+
+
+def apply(scratch: Scratch, merge: Merge) -> None:
+    """Bring the rehearsed result into the project, staged: git does all of it or nothing."""
+    top = Path(git(scratch.project, "rev-parse", "--show-toplevel"))
+    prefix = git(scratch.project, "rev-parse", "--show-prefix")
+    exact = ("-r", "--patch", "--binary", "--full-index", "--no-renames")
+    patch = scratch.raw("diff-tree", *exact, merge.mine, merge.result)
+    where = f"--directory={prefix}"
+    run("git", "apply", "--index", "--whitespace=nowarn", where, cwd=top, stdin=patch)
+    if merge.unmerged:
+        mark_unmerged(scratch, merge.unmerged, top, prefix)
+
+
+def mark_unmerged(scratch: Scratch, unmerged: Unmerged, top: Path, prefix: str) -> None:
+    """Make git hold files as merge conflicts: it refuses to commit until they are settled."""
+    lines = []
+    for path, sides in unmerged.items():
+        lines.append(f"0 {'0' * 40}\t{prefix}{path}")
+        for side, mode_and_blob in sides.items():
+            lines.append(f"{mode_and_blob} {side}\t{prefix}{path}")
+            content = scratch.raw("cat-file", "blob", mode_and_blob.split()[1])
+            git(top, "hash-object", "-w", "--stdin", stdin=content)
+    git(top, "update-index", "-z", "--index-info", stdin=os.fsencode("\0".join([*lines, ""])))

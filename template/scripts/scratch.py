@@ -1,0 +1,131 @@
+"""A scratch repository, where versions of a template are rendered and merged out of harm's way."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+ANSWERS = ".copier-answers.yml"
+# `-P` keeps the project's own modules from standing in for what Copier imports.
+COPIER = (sys.executable, "-P", "-m", "copier")
+# All of one but its last line, which has the reason.
+TRACEBACK = r"Traceback .*\n(?: .*\n)+"
+# What to do about complaints of Copier's that do not say it, by some words of each.
+ADVICE = {
+    "Not a YAML list": "Write a list as one: --data 'providers=[one, another]'",
+    "git-tracked templates": f"_src_path in {ANSWERS} has to be the template's address, such as "
+    "gh:owner/name, or an absolute path to its repository.",
+}
+
+# For each unmerged path, and each side that has it: "mode blob", as git's index knows it.
+Unmerged = dict[str, dict[str, str]]
+
+
+class UpdateError(Exception):
+    """Why nothing was changed, and what to do about it."""
+
+
+def run(
+    *command: str,
+    cwd: Path,
+    env: dict[str, str] | None = None,
+    stdin: bytes = b"",
+    allowed: Collection[int] = (0,),
+) -> bytes:
+    """Return what a command prints; raise UpdateError with its complaint if it fails."""
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, env=env, input=stdin, capture_output=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise UpdateError(f"Install {command[0]} and run this again.") from error
+    if done.returncode not in allowed:
+        complaint = re.sub(TRACEBACK, "", os.fsdecode(done.stderr or done.stdout)).strip()
+        advice = [advice for words, advice in ADVICE.items() if words in complaint]
+        told = f"Nothing was changed, as this failed: {complaint}"
+        raise UpdateError("\n".join([told, *advice]))
+    return done.stdout
+
+
+def git(cwd: Path, *arguments: str, stdin: bytes = b"") -> str:
+    """Return what git prints about the project, without the end of the line."""
+    return os.fsdecode(run("git", *arguments, cwd=cwd, stdin=stdin)).rstrip("\n")
+
+
+class Scratch:
+    """A repository outside the project that borrows its objects, so that no trace is left there.
+
+    The user's git settings stay outside too: no hook, signature or filter takes part.
+    """
+
+    def __init__(self, project: Path, folder: Path) -> None:
+        self.project = project
+        self.folder = folder
+        self.worktree = folder / "merge"
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+        self.env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        for role in ("AUTHOR", "COMMITTER"):
+            self.env |= {f"GIT_{role}_NAME": "update", f"GIT_{role}_EMAIL": "update@localhost"}
+        run("git", "init", "--quiet", str(self.worktree), cwd=folder, env=self.env)
+        objects = project / git(project, "rev-parse", "--git-path", "objects")
+        alternates = self.worktree / ".git/objects/info/alternates"
+        alternates.write_text(f"{objects}\n", encoding="utf-8")
+
+    def raw(self, *arguments: str, allowed: Collection[int] = (0,)) -> bytes:
+        """Return what git prints here, byte for byte: patches and blobs have no encoding."""
+        return run("git", *arguments, cwd=self.worktree, env=self.env, allowed=allowed)
+
+    def git(self, *arguments: str, allowed: Collection[int] = (0,)) -> str:
+        return os.fsdecode(self.raw(*arguments, allowed=allowed)).rstrip("\n")
+
+    def render(self, name: str, *options: str) -> Path:
+        """Render the template with the project's answers into a folder that no one has edited."""
+        target = self.folder / name
+        target.mkdir()
+        (target / ANSWERS).write_bytes((self.project / ANSWERS).read_bytes())
+        flags = ("--defaults", "--overwrite", "--quiet")
+        # From the project, as a relative path to the template is relative to it.
+        run(*COPIER, "recopy", *flags, *options, str(target), cwd=self.project)
+        return target
+
+    def store(self, rendered: Path) -> str:
+        """Return the tree of a rendered folder: all of it, whatever its `.gitignore` says."""
+        self.git("read-tree", "--empty")
+        self.git(f"--work-tree={rendered}", "add", "--all", "--force", str(rendered))
+        return self.git("write-tree")
+
+    def commit(self, tree: str, *parent: str) -> str:
+        return self.git("commit-tree", tree, "-m", "update", *(f"-p{commit}" for commit in parent))
+
+    def merge(self, old: str, mine: str, new: str) -> None:
+        """Merge three trees into the work tree and the index, conflicts included.
+
+        Renames are not followed: git would take one option's file for the other's, and move an
+        edit along. Its `ort` strategy followed them, told not to, up to git 2.49; later ones take
+        `recursive` for another name of `ort`.
+        """
+        base = self.commit(old)
+        self.git("branch", "template", self.commit(new, base))  # the name in conflict markers
+        self.git("checkout", "--quiet", "--detach", "--force", self.commit(mine, base))
+        flags = ("--quiet", "--no-commit", "--strategy=recursive", "--strategy-option=no-renames")
+        self.git("merge", *flags, "template", allowed=(0, 1))
+
+    def unmerged(self) -> Unmerged:
+        found: Unmerged = {}
+        for line in self.git("ls-files", "--unmerged", "-z").split("\0")[:-1]:
+            facts, path = line.split("\t", 1)
+            mode_and_blob, side = facts.rsplit(" ", 1)
+            found.setdefault(path, {})[side] = mode_and_blob
+        return found
+
+    def renames(self, old: str, new: str) -> dict[str, str]:
+        """Return where the template's files went from one version to the other."""
+        flags = ("-r", "-z", "-M", "--diff-filter=R", "--name-status")
+        words = self.git("diff-tree", *flags, old, new).split("\0")[:-1]
+        return dict(zip(words[1::3], words[2::3], strict=True))
+
+    def changes(self, mine: str, result: str) -> list[str]:
+        flags = ("-r", "--no-renames", "--name-status")
+        return self.git("-c", "core.quotePath=no", "diff-tree", *flags, mine, result).splitlines()
