@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from subprocess import SubprocessError
@@ -141,7 +142,7 @@ def _is_ready(port: int) -> bool:
 
 
 def _ask(port: int, credential: str) -> None:
-    """Ask the offline provider, and print the answer as it arrives and what it cost."""
+    """Ask the offline provider; print the answer as it arrives, then what it cost."""
     authorization = {"Authorization": f"Bearer {credential}"}
     body = {
         "model": "offline/echo",
@@ -157,14 +158,18 @@ def _ask(port: int, credential: str) -> None:
         for text in _deltas(response):
             print(text, end="", flush=True)
         headers = response.headers
-    with _request(
-        port, "GET", f"/v1/predictions/{headers['X-Prediction-ID']}", authorization
-    ) as response:
+    _tell_cost(port, authorization, headers)
+
+
+def _tell_cost(port: int, authorization: dict[str, str], answer: Message) -> None:
+    """Print what an answer with these headers cost, and what it left of the limits."""
+    path = f"/v1/predictions/{answer['X-Prediction-ID']}"
+    with _request(port, "GET", path, authorization) as response:
         cost = json.loads(response.read())["cost_nano_usd"]
     print(f"\n\nCost: {cost:,} nano-dollars (${cost / 1e9:.9f})")
     for kind in ("requests", "tokens"):
-        if limit := headers[f"x-ratelimit-limit-{kind}"]:
-            left = headers[f"x-ratelimit-remaining-{kind}"]
+        if limit := answer[f"x-ratelimit-limit-{kind}"]:
+            left = answer[f"x-ratelimit-remaining-{kind}"]
             print(f"Left of the limits: {left} of {limit} {kind} a minute")
 
 
