@@ -7,16 +7,16 @@ a webhook, it is posted there, again and again until the webhook has taken it.
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from app.background import repeat
 from app.db.engine import Database
 from app.db.tables import alerts, utc_now
-from app.errors import DatabaseUnavailable
 from app.guard.webhook import LONGEST_SECONDS, Webhook
 from app.policy import Policy
 from app.telemetry import metrics
@@ -41,7 +41,7 @@ class Alerts:
 
     async def run(self) -> None:
         """Look often. A slow webhook keeps nothing out of the log."""
-        await asyncio.gather(_often(self.tell), _often(self.post))
+        await asyncio.gather(repeat(self.tell, LOOK_SECONDS), repeat(self.post, LOOK_SECONDS))
 
     async def tell(self) -> None:
         """Log and count what nobody has told of."""
@@ -100,14 +100,6 @@ async def raise_alert(
 
     with suppress(IntegrityError):  # Somebody else raises it at the same moment.
         await database.transact(write)
-
-
-async def _often(look: Callable[[], Awaitable[None]]) -> None:
-    """While the database does not answer, there is no alert that is not told."""
-    while True:
-        with suppress(DatabaseUnavailable):
-            await look()
-        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _due() -> Any:

@@ -9,12 +9,12 @@ import asyncio
 import datetime as dt
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from pydantic_core import to_json
 from sqlalchemy import Row, Select, bindparam, exists, func, select
 
+from app.background import repeat
 from app.db.engine import Database
 from app.db.tables import attempts, moment, predictions, utc_now
 from app.errors import DatabaseUnavailable, OutcomeUnknown
@@ -68,15 +68,8 @@ class Sweeper:
         self._swept: dt.datetime | None = None
 
     async def run(self) -> None:
-        """While the database does not answer, nothing can be settled."""
-        while True:
-            try:
-                with suppress(DatabaseUnavailable):
-                    await self._ledger.pay()
-                    await self.sweep()
-            except Exception as error:  # One look that crashed must not be the last one.
-                log(logging.ERROR, "A look for what is overdue crashed", error=error)
-            await asyncio.sleep(LOOK_SECONDS)
+        """Look, until the service ends."""
+        await repeat(self._look, LOOK_SECONDS)
 
     async def sweep(self) -> None:
         """Settle or adopt what is overdue now, and end what was between two attempts."""
@@ -90,6 +83,10 @@ class Sweeper:
         await _each(rows, self._end)
         if len(rows) < MOST_AT_ONCE:
             self._swept = now
+
+    async def _look(self) -> None:
+        await self._ledger.pay()
+        await self.sweep()
 
     async def _now(self) -> dt.datetime:
         """The time by the database's clock, as leases are."""

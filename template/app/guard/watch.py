@@ -1,12 +1,12 @@
 """What one process must learn from the database while it runs: stops, and newer policy files."""
 
-import asyncio
 import math
 import time
 from contextlib import suppress
 
 from sqlalchemy import Connection, and_, insert, select, update
 
+from app.background import repeat
 from app.db.engine import Database
 from app.db.tables import policies, stops
 from app.errors import DatabaseUnavailable, LimiterUnavailable
@@ -59,15 +59,12 @@ class Watch:
 
     async def run(self) -> None:
         """Look, until the service ends."""
-        while True:
-            if not self._announced:
-                await self.announce()
-            with suppress(DatabaseUnavailable):
-                await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
+        await repeat(self.look, LOOK_SECONDS)
 
     async def look(self) -> None:
         """Look once. Raises `DatabaseUnavailable`."""
+        if not self._announced:
+            await self.announce()
         for row in await self._database.fetch(self._look):
             self._newest = row.version
             if row.target is not None:

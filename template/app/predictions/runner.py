@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
+from app.background import repeat
 from app.db.engine import Database
 from app.db.tables import predictions
-from app.errors import Conflict, DatabaseUnavailable, ServiceError
+from app.errors import Conflict, ServiceError
 from app.guard.generation import Generation
 from app.guard.pipeline import Guard
 from app.providers.base import Reply
@@ -53,12 +54,13 @@ class Runner:
             await asyncio.wait([task])
 
     async def run(self) -> None:
-        """Cancel what is erased through another process, until the service ends."""
-        while True:
-            with suppress(DatabaseUnavailable):
-                for row in await self._erased():
-                    await self.cancel(row.id)
-            await asyncio.sleep(LOOK_SECONDS)
+        """Look, until the service ends."""
+        await repeat(self.cancel_erased, LOOK_SECONDS)
+
+    async def cancel_erased(self) -> None:
+        """Cancel what was erased through another process."""
+        for row in await self._erased():
+            await self.cancel(row.id)
 
     async def close(self) -> None:
         """End those that nobody waits for."""
