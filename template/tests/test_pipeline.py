@@ -229,7 +229,10 @@ async def test_more_usage_than_the_bound_is_paid_in_full(
     assert (attempt.state, attempt.cost_nano_usd) == ("settled", 2 * 250 + 1_000_000 * 2000)
 
 
-@pytest.mark.parametrize("trouble", [None, ProviderFailure("no"), TimeoutError()], ids=repr)
+TROUBLES = [None, ProviderFailure("no"), TimeoutError(), ArithmeticError("a bug")]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=repr)
 async def test_the_deadline(scripted: Scripted, start: Start, trouble: Exception | None) -> None:
     service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
@@ -241,6 +244,7 @@ async def test_the_deadline(scripted: Scripted, start: Start, trouble: Exception
     assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
     assert (prediction.status, prediction.outcome) == ("failed", "timeout")
     assert scripted.cancelled == scripted.asked
+    assert ("ArithmeticError: a bug" in service.log) is isinstance(trouble, ArithmeticError)
 
 
 async def test_the_deadline_before_a_byte_left_costs_nothing(

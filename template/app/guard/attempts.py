@@ -1,6 +1,7 @@
 """Attempts: at which models they may be made, in which order, and what follows from their ends."""
 
 import asyncio
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -30,6 +31,7 @@ from app.providers.base import (
     ProviderFailure,
     check_parameters,
 )
+from app.telemetry.logging import log
 
 NO_ANSWER = ProviderFailure("no answer in time")
 
@@ -97,9 +99,7 @@ class Attempts:
         """Learn from an end, and end what may run on."""
         begun = error is not None and ending.usage is None and attempt.job.remote_id is not None
         if begun or ending.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
-            # The bound is paid already if this fails too.
-            with suppress(ProviderFailure, TimeoutError):
-                await attempt.provider.cancel(attempt.job)
+            await self._cancel(attempt)
         await self._cooldown.learnt(attempt.model, attempt.job.quota)
         entered = replace(attempt.entered, exchange=attempt.job.exchange)
         await self._tell(entered, ending, error)
@@ -115,6 +115,14 @@ class Attempts:
             return Plan(pause, [attempt.choice, *generation.rest])
         helps = remote_id is None and error.status not in REFUSED
         return Plan(0.0, generation.rest) if helps and generation.rest else None
+
+    async def _cancel(self, attempt: Attempt) -> None:
+        """The bound is paid already if this fails too; a crash in an adapter changes no end."""
+        try:
+            with suppress(ProviderFailure, TimeoutError):
+                await attempt.provider.cancel(attempt.job)
+        except Exception as error:
+            log(logging.ERROR, "Work could not be cancelled", attempt=attempt.id, error=error)
 
     async def _tell(self, entered: Pass, ending: Ending, error: BaseException | None) -> None:
         if error is None:
