@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import tomllib
+from collections import Counter
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -197,12 +198,20 @@ class Service:
     async def metric(self, name: str, **labels: str) -> float:
         """The value of a counter, zero before its first event."""
         token = self.settings.metrics_token.get_secret_value()
-        client = self.client(Authorization=f"Bearer {token}")
+        client = self.client(Authorization=f"Bearer {token}".strip())
         for family in text_string_to_metric_families((await client.get("/metrics")).text):
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():
                     return sample.value
         return 0.0
+
+    async def settled(self, model: str = "offline/echo") -> Counter[str]:
+        """What was counted as settled at a model: cost, and tokens by their direction."""
+        return Counter(
+            cost=int(await self.metric("cost_nano_usd_total", model=model)),
+            input=int(await self.metric("tokens_total", model=model, direction="input")),
+            output=int(await self.metric("tokens_total", model=model, direction="output")),
+        )
 
     async def is_settled(self) -> bool:
         """Whether the only generation has ended."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,18 @@ async def test_the_tokens_of_all_attempts_count_against_the_limits(
     left = 550 - 2 * most - sum(USAGE) - most
     # A minute brings 550 back.
     assert left <= int(answer.headers["x-ratelimit-remaining-tokens"]) < left + 80
+
+
+async def test_the_tokens_and_the_cost_of_all_attempts_are_counted(
+    service: Service, scripted: Scripted, client: httpx2.AsyncClient
+) -> None:
+    before = await service.settled(AGAIN)
+    plays(scripted, ProviderFailure("broken", status=500, usage=USAGE), FINE)
+    assert (await client.post(CHAT, json=chat(model=AGAIN))).status_code == 200
+    counted = await service.settled(AGAIN) - before
+    assert counted == Counter(
+        cost=2 * COST, input=2 * USAGE.input_tokens, output=2 * USAGE.output_tokens
+    )
 
 
 async def test_a_budget_may_run_out_between_attempts(

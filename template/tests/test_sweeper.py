@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -204,6 +205,31 @@ async def test_several_replicas_may_sweep_at_once(
     await asyncio.gather(*(sweeper_of(service, scripted).sweep() for _ in range(5)))
     assert (await service.books())[0] == "settled"
     await check_books(service)
+
+
+async def test_what_is_settled_is_counted_once(
+    service: Service, scripted: Scripted, ledger: Ledger, remote: Generation
+) -> None:
+    """Whoever settles it, and although its own process ends it as well."""
+    before = await service.settled()
+    await expire(service)
+    await asyncio.gather(*(sweeper_of(service, scripted).sweep() for _ in range(5)))
+    await end(ledger, remote, 2)
+    counted = await service.settled() - before
+    assert counted == Counter(cost=COST, input=USAGE.input_tokens, output=USAGE.output_tokens)
+
+
+@pytest.mark.parametrize(("units", "cost"), [(2, BOUND), (BOUND + 3, BOUND + 3)])
+async def test_a_correction_counts_what_it_adds(
+    service: Service, sweeper: Sweeper, ledger: Ledger, left: Generation, units: int, cost: int
+) -> None:
+    """A counter takes nothing back."""
+    before = await service.settled()
+    await expire(service)
+    await sweeper.sweep()
+    assert await service.settled() - before == Counter(cost=BOUND * UNIT)
+    await end(ledger, left, units)
+    assert await service.settled() - before == Counter(cost=cost * UNIT, output=units)
 
 
 async def test_a_late_settlement_corrects_an_uncertain_one_once(

@@ -9,6 +9,7 @@ from app.errors import GenerationStopped, ServiceError
 from app.guard.budget import Alert, Blocked, Sheet, accounts_of
 from app.guard.entries import Closing, Entry, Keeping, Opening, Values
 from app.policy import Cap
+from app.providers.base import Usage
 
 OPEN = ("reserved", "sent")
 # What it cost is known, if only that it was nothing.
@@ -45,6 +46,14 @@ class State(NamedTuple):
     stopped: frozenset[tuple[str, str]]
 
 
+class Settled(NamedTuple):
+    """What was settled at a model; `cost_nano_usd` is what a correction added if it is one."""
+
+    model: str
+    usage: Usage
+    cost_nano_usd: int
+
+
 class Turn:
     """Decides entries one after the other, and collects the rows to write."""
 
@@ -55,6 +64,7 @@ class Turn:
         self.sheet = sheet
         # By what each is about: of several that a statement is given for one, any could win.
         self.rows: dict[str, dict[Hashable, Values]] = defaultdict(dict)
+        self.settled: list[Settled] = []
         self.quarantined: list[Values] = []
         self._stopped = set(state.stopped)
         self._broken: list[Alert] = []
@@ -136,6 +146,7 @@ class Turn:
         else:
             return
         self.sheet.change(held.accounts, held.day, **change)
+        self.settled.append(Settled(held.model, entry.usage or Usage(), max(0, change["spent"])))
         self._spent[entry.caps, held.day] = None
         self.rows["close_attempt"][row["id"]] = {**row, "closed_at": self._state.now}
         self._held[row["id"]] = held._replace(state=row["state"], cost_nano_usd=cost)

@@ -39,12 +39,14 @@ class Keeping(NamedTuple):
 class Closing(NamedTuple):
     """Ends an attempt, and its prediction with the last one; either may be None.
 
-    `overdue` says that the attempt is closed only if its lease has run out.
+    `usage` is what the attempt used, as far as it is known; `overdue` says that it is closed only
+    if its lease has run out.
     """
 
     caps: tuple[Cap, ...]
     attempt: Values | None
     prediction: Values | None
+    usage: Usage | None = None
     overdue: bool = False
 
 
@@ -84,7 +86,8 @@ def closing(
         state, cost = attempt.settlement(ending)
         remote_id = attempt.job.remote_id
         row = {"id": attempt.id, "state": state, "cost_nano_usd": cost, "remote_id": remote_id}
-    return Closing(generation.caps, row, _ended(generation, ending, keep=keep) if last else None)
+    ended = _ended(generation, ending, keep=keep) if last else None
+    return Closing(generation.caps, row, ended, ending.usage)
 
 
 def abandoned(opened: Opening) -> Closing:

@@ -17,7 +17,7 @@ from app.batcher import Batcher
 from app.db.engine import Database
 from app.errors import DatabaseUnavailable, RateLimited
 from app.guard.budget import Blocked
-from app.guard.decisions import Result
+from app.guard.decisions import Result, Settled
 from app.guard.entries import (
     Closing,
     Entry,
@@ -32,6 +32,7 @@ from app.guard.generation import Attempt, Ending, Generation
 from app.guard.posting import Posting
 from app.policy import Policy
 from app.providers.base import Deadline
+from app.telemetry import metrics
 
 # A commit waits for the disk: a moment's company makes each one cheaper.
 GATHER_SECONDS = 0.002
@@ -140,17 +141,27 @@ class Ledger:
             self._waiting -= 1
 
     async def _write(self, entries: list[Entry]) -> Sequence[Exception | None]:
-        def work(connection: Connection) -> list[Result]:
+        def work(connection: Connection) -> tuple[list[Result], list[Settled]]:
             return self._posting.write(connection, entries)
 
         try:
-            results = await self._database.in_turn(lambda: self._database.transact(work), TURNS)
+            results, settled = await self._database.in_turn(
+                lambda: self._database.transact(work), TURNS
+            )
         except DBAPIError as error:
             if len(entries) == 1:
                 return [error]
             # One entry is at fault, and the others must not suffer for it.
             return [problem for entry in entries for problem in await self._write([entry])]
+        for each in settled:
+            _count(each)
         if any(isinstance(entry, Closing) for entry in entries):
             self._freed.set()
             self._freed = asyncio.Event()
         return results
+
+
+def _count(settled: Settled) -> None:
+    metrics.cost.labels(settled.model).inc(settled.cost_nano_usd)
+    metrics.tokens.labels(settled.model, "input").inc(settled.usage.input_tokens)
+    metrics.tokens.labels(settled.model, "output").inc(settled.usage.output_tokens)

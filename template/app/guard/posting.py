@@ -35,7 +35,7 @@ from app.db.tables import (
     utc_now,
 )
 from app.guard.budget import Key, Sheet, periods
-from app.guard.decisions import Held, Result, State, Turn
+from app.guard.decisions import Held, Result, Settled, State, Turn
 from app.guard.entries import Closing, Entry, Keeping, Values
 
 OPENED_PREDICTION = (
@@ -80,14 +80,16 @@ class Posting:
         self._percents = percents
         self._sql = _statements(type(database))
 
-    def write(self, connection: Connection, entries: Sequence[Entry]) -> list[Result]:
-        """What became of each entry: None, or why it was refused."""
+    def write(
+        self, connection: Connection, entries: Sequence[Entry]
+    ) -> tuple[list[Result], list[Settled]]:
+        """What became of each entry: None, or why it was refused. And what was settled by them."""
         state, held, sums = self._read(connection, entries)
         sheet = Sheet(sums, self._percents)
         turn = Turn(state, state.version == self._version, held, sheet)
         results = [turn.take(entry) for entry in entries]
         self._write(connection, turn)
-        return results
+        return results, turn.settled
 
     def _read(
         self, connection: Connection, entries: Sequence[Entry]

@@ -52,7 +52,6 @@ class Running:
         """Make an attempt's ending durable, and the generation's with the `last` one."""
         attempt = generation.current
         generation.count(ending)
-        metrics.cost.labels(attempt.model.id).inc(attempt.settlement(ending)[1])
         closed = self._ledger.close(generation, attempt, ending, last=last)
         if last:
             self._end(generation, ending)
@@ -104,8 +103,6 @@ class Running:
         model, usage = generation.model.id, ending.usage or Usage()
         metrics.generations.labels(model, ending.outcome.value).inc()
         metrics.generation_seconds.labels(model).observe(generation.latency_ms / 1000)
-        metrics.tokens.labels(model, "input").inc(usage.input_tokens)
-        metrics.tokens.labels(model, "output").inc(usage.output_tokens)
         note(
             outcome=ending.outcome.value,
             input_tokens=usage.input_tokens,

@@ -130,7 +130,7 @@ class Sweeper:
             "remote_id": row.remote_id,
         }
         ended = self._record(row, int(row.paid) + cost, usage, reply)
-        await self._ledger.settle(Closing(self._caps(row), attempt, ended, overdue=True))
+        await self._ledger.settle(Closing(self._caps(row), attempt, ended, usage, overdue=True))
 
     async def _end(self, row: Row[Any]) -> None:
         ended = self._record(row, int(row.paid), None, None)
