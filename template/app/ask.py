@@ -54,8 +54,11 @@ async def ask(
     try:
         async with aiohttp.ClientSession(base, headers=headers, timeout=TIMEOUT) as http:
             await _converse(http, question, model)
-    except (aiohttp.ClientError, ValueError) as error:  # also a name that no host can have
+    except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError, ValueError) as error:
+        # Also a name that no host can have.
         raise StartError(f"Nothing answers at {base}; start it with: make run") from error
+    except aiohttp.ClientError as error:
+        raise StartError(f"The answer of {base} broke off; its log may say why.") from error
 
 
 async def _asker(session: Session) -> Row[Any]:
@@ -72,13 +75,18 @@ async def _converse(http: aiohttp.ClientSession, question: str, model: str) -> N
     async with http.post("v1/chat/completions", json=body) as response:
         if not response.ok or "X-Prediction-ID" not in response.headers:
             raise StartError(await _refusal(response))
-        async for line in response.content:
-            _show_event(line.removeprefix(b"data:").strip())
+        try:
+            async for line in response.content:
+                _show_event(line.removeprefix(b"data:").strip())
+        finally:
+            print()
         headers = response.headers
     async with http.get(f"v1/predictions/{headers['X-Prediction-ID']}") as response:
+        if not response.ok:
+            raise StartError(f"What it cost cannot be read: {await _refusal(response)}")
         cost = (await response.json())["cost_nano_usd"] / NANO
     left = headers["x-ratelimit-remaining-requests"]
-    print(f"\nIt cost {cost:.9f} USD; {left} requests are left this minute.", file=sys.stderr)
+    print(f"It cost {cost:.9f} USD; {left} requests are left this minute.", file=sys.stderr)
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> str:

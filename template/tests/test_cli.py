@@ -14,6 +14,7 @@ from aiohttp.test_utils import RawTestServer
 from app import wiring
 from app.auth.users import Users
 from app.db.revisions import pending
+from app.errors import DatabaseUnavailable
 from app.settings import ROOT, Settings
 from tests.fixtures.service import Run
 from tests.ports import kept_port
@@ -229,6 +230,34 @@ async def test_ask_when_another_program_answers(run: Run, other: web.Response) -
         result = await run("ask", "one", "--url", url)
     assert result.exit_code == 1
     assert result.stderr == f"What answers at {url} is not this service.\n"
+
+
+async def test_ask_when_the_answer_breaks_off(run: Run) -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"X-Prediction-ID": "pred_1"})
+        await response.prepare(request)
+        await response.write(b'data: {"choices": [{"delta": {"content": "fi"}}]}\n\n')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async with RawTestServer(answer) as server:
+        url = str(server.make_url(""))
+        result = await run("ask", "one", "--url", url)
+    assert (result.exit_code, result.stdout) == (1, "fi\n")
+    assert result.stderr == f"The answer of {url}/ broke off; its log may say why.\n"
+
+
+async def test_ask_when_the_cost_cannot_be_read(
+    run: Run, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise DatabaseUnavailable("The database does not answer.")
+
+    monkeypatch.setattr(service.app.state.records, "get", fail)
+    result = await run("ask", "one", "--url", service.url)
+    assert (result.exit_code, result.stdout) == (1, "You said: one\n")
+    assert result.stderr == "What it cost cannot be read: The database does not answer.\n"
 
 
 async def test_ask_when_nothing_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
