@@ -45,9 +45,6 @@ def become() -> None:
 def _serve(settings: Settings) -> None:
     require_exact_limits(settings)
     _require_port(settings.port)
-    if settings.web_concurrency > 1:
-        # Where worker processes put their metrics, for any of them to tell all.
-        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="metrics-"))
     run = _supervise if settings.web_concurrency > 1 else uvicorn.run
     try:
         run(
@@ -69,9 +66,12 @@ def _serve(settings: Settings) -> None:
 
 def _supervise(app: str, **options: Any) -> None:
     """As `uvicorn.run` with several processes, which forgets that one of them could not start."""
-    config = uvicorn.Config(app, **options)
-    workers = Multiprocess(config, [config.bind_socket()])
-    workers.run()
+    with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
+        # Where worker processes put their metrics, for any of them to tell all.
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
+        config = uvicorn.Config(app, **options)
+        workers = Multiprocess(config, [config.bind_socket()])
+        workers.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
         sys.exit(STARTUP_FAILURE)
 

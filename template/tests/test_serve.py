@@ -63,15 +63,13 @@ async def _refusal(directory: Path, chosen: Environment, *words: str) -> str:
     return said
 
 
-async def test_it_migrates_serves_logs_and_stops(
-    tmp_path: Path, chosen: Environment, empty_database_url: str
-) -> None:
-    chosen = {**chosen, "DATABASE_URL": empty_database_url}
-    address = f"http://127.0.0.1:{chosen['PORT']}"
-    async with (
-        _process(tmp_path, chosen, "--migrate") as process,
-        httpx2.AsyncClient(base_url=address, trust_env=False) as client,
-    ):
+def _metrics(directory: Path) -> list[Path]:
+    """The folders that several processes share."""
+    return list(directory.glob("metrics-*"))
+
+
+async def _until_ready(address: str) -> None:
+    async with httpx2.AsyncClient(base_url=address, trust_env=False) as client:
 
         async def ready() -> bool:
             try:
@@ -80,6 +78,15 @@ async def test_it_migrates_serves_logs_and_stops(
                 return False
 
         await eventually(ready)
+
+
+async def test_it_migrates_serves_logs_and_stops(
+    tmp_path: Path, chosen: Environment, empty_database_url: str
+) -> None:
+    chosen = {**chosen, "DATABASE_URL": empty_database_url}
+    address = f"http://127.0.0.1:{chosen['PORT']}"
+    async with _process(tmp_path, chosen, "--migrate") as process:
+        await _until_ready(address)
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE_SECONDS):
             output, errors = await process.communicate()
@@ -156,6 +163,21 @@ async def test_a_broken_policy_file_with_several_processes(
     (policy_dir / "models.toml").write_text("[models", encoding="utf-8")
     said = await _refusal(tmp_path, {**chosen, "WEB_CONCURRENCY": "2"})
     assert "models.toml is not valid TOML" in said
+
+
+@pytest.mark.skipif(not wiring.MANY_PROCESSES, reason="here one process serves")
+async def test_several_processes_leave_no_metrics_behind(
+    tmp_path: Path, chosen: Environment
+) -> None:
+    several = {**chosen, "WEB_CONCURRENCY": "2", "TMPDIR": str(tmp_path)}
+    async with _process(tmp_path, several) as process:
+        await _until_ready(f"http://127.0.0.1:{chosen['PORT']}")
+        assert _metrics(tmp_path)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await process.communicate()
+    assert process.returncode == 0
+    assert not _metrics(tmp_path)
 
 
 async def test_a_dead_database(tmp_path: Path, chosen: Environment, dead_database_url: str) -> None:
