@@ -192,7 +192,7 @@ async def test_a_shorter_pause_shortens_nothing(shared: Shared) -> None:
     early, late = await here.enter(asked), await there.enter(asked)
     await here.failed(early, busy(30))
     await there.failed(late, busy(2))
-    await there.warned(asked, 3)
+    await there.learnt(asked, Quota(None, None, 3))
     newcomer = Cooldown(shared, shared.clock)
     assert await left(shared, newcomer, asked) == 30
 

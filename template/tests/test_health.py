@@ -10,6 +10,7 @@ from app.errors import LimiterUnavailable
 from app.guard.cooldown import Cooldown
 from app.guard.sweeper import Sweeper
 from app.policy import Policy
+from app.providers.base import Quota
 from app.settings import Settings
 from app.state.base import Admission, Demand
 from tests.fixtures.service import Start
@@ -84,9 +85,9 @@ async def test_not_ready_while_every_provider_is_left_alone(service: Service) ->
     policy: Policy = service.app.state.policy
     first, *others = policy.models.values()
     for model in others:
-        await cooldown.warned(model, 60)
+        await cooldown.learnt(model, Quota(None, None, 60))
     assert await _ask(service, "/readyz") == READY
-    await cooldown.warned(first, 60)
+    await cooldown.learnt(first, Quota(None, None, 60))
     assert await _ask(service, "/readyz") == NOT_READY
     assert await _ask(service, "/livez") == (200, {"status": "ok"})
 
@@ -113,7 +114,7 @@ async def test_in_production_the_offline_provider_makes_nothing_ready(service: S
     policy: Policy = service.app.state.policy
     others = [model for model in policy.models.values() if model.provider != "offline"]
     for model in others:
-        await cooldown.warned(model, 60)
+        await cooldown.learnt(model, Quota(None, None, 60))
     assert await _ask(service, "/readyz") == READY
     service.app.state.settings = service.settings.model_copy(update={"environment": "production"})
     assert await _ask(service, "/readyz") == (NOT_READY if others else READY)

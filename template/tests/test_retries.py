@@ -19,7 +19,7 @@ from app.guard.cooldown import Cooldown
 from app.guard.limits import Limits
 from app.guard.pipeline import Guard
 from app.policy import Policy
-from app.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Reply
+from app.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Quota, Reply
 from tests.books import add_plans, call_of, check_books, ledger_of, principal_of, usd
 from tests.fixtures.service import Start
 from tests.limits import Shared
@@ -484,7 +484,7 @@ async def open_circuit(service: Service, *names: str) -> None:
     cooldown: Cooldown = service.app.state.cooldown
     policy: Policy = service.app.state.policy
     for seconds, name in enumerate(names, 30):
-        await cooldown.warned(policy.model(name), seconds)
+        await cooldown.learnt(policy.model(name), Quota(None, None, seconds))
 
 
 async def stop(service: Service, *names: str) -> None:

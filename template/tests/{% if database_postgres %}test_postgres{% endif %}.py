@@ -1,8 +1,7 @@
-"""PostgreSQL: its address, its schema, roles for one transaction, and that it may go away."""
+"""PostgreSQL: its address, its schema, and that it may go away."""
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,27 +18,9 @@ from app.db.tables import accounts, policies
 from app.errors import DatabaseUnavailable, StartError
 from tests.backends import postgres
 from tests.fixtures.service import Start
-from tests.support import (
-    PATIENCE_SECONDS,
-    Service,
-    chat,
-    error_of,
-    eventually,
-    migrate,
-    unique,
-)
+from tests.support import PATIENCE_SECONDS, Service, chat, error_of, eventually, migrate
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture
-def role(postgres_server: str) -> Iterator[str]:
-    """A role that may do nothing; roles belong to the whole server."""
-    name = unique("role")
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
-        yield name
-        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 @pytest.mark.parametrize(
@@ -79,39 +60,6 @@ async def test_the_tables_are_away_from_the_schema_that_all_see(opened: Postgres
     assert {row.schemaname for row in rows} == {database.SCHEMA}
     tables = {row.tablename for row in rows}
     assert {"users", "predictions", "attempts", "alembic_version"} <= tables
-
-
-async def test_a_role_ends_with_its_transaction(opened: PostgresDatabase, role: str) -> None:
-    def who(connection: Any) -> str:
-        name: str = connection.execute(text("SELECT current_user")).scalar_one()
-        return name
-
-    own = await opened.transact(who)
-    calls = [opened.transact_as(role, who), opened.transact(who)] * 20
-    assert await asyncio.gather(*calls) == [role, own] * 20
-
-
-async def test_a_role_may_do_no_more_than_it_may(opened: PostgresDatabase, role: str) -> None:
-    def steal(connection: Any) -> None:
-        connection.execute(text("SELECT * FROM app.users"))
-
-    await opened.transact(steal)
-    with pytest.raises(Exception, match="database does not answer") as denied:
-        await opened.transact_as(role, steal)
-    assert "permission denied" in str(denied.value.__cause__)
-
-
-async def test_a_failed_transaction_leaves_no_role_behind(
-    opened: PostgresDatabase, role: str
-) -> None:
-    def fail(_: Any) -> None:
-        raise ArithmeticError
-
-    for _ in range(database.WRITERS + 1):
-        with pytest.raises(ArithmeticError):
-            await opened.transact_as(role, fail)
-    names = [await opened.fetch_one(text("SELECT current_user")) for _ in range(3)]
-    assert role not in {row[0] for row in names if row}
 
 
 async def test_statements_are_not_prepared(opened: PostgresDatabase) -> None:

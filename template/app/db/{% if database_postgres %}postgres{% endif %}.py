@@ -167,16 +167,6 @@ class PostgresDatabase(Database):
         given = {f"{GIVEN}rows": to_json(rows).decode(), f"{GIVEN}count": len(rows)}
         return driver.execute(prepared.text, {**prepared.fixed, **given})
 
-    async def transact_as(self, role: str, work: Work[Result]) -> Result:
-        """As `transact`, acting as the database's `role` until the end of the transaction."""
-
-        def assume(connection: Connection) -> Result:
-            local = text("SELECT set_config('role', :role, true)")
-            connection.execute(local, {"role": role})
-            return work(connection)
-
-        return await self.transact(assume)
-
 
 def _is_caused_by(error: DatabaseUnavailable, kind: type[psycopg.Error]) -> bool:
     cause = error.__cause__

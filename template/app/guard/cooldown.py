@@ -125,10 +125,6 @@ class Cooldown:
             with suppress(LimiterUnavailable):
                 await self._limiter.settle(Demand((), (entered.probe,)))
 
-    async def warned(self, model: Model, seconds: float) -> None:
-        """The provider will refuse calls for so long: open before it has to."""
-        await self._open(model, seconds, trip=False)
-
     async def learnt(self, model: Model, quota: Quota | None) -> None:
         """The provider told what is left of its limits: share it, and heed it."""
         if quota is None:
@@ -140,7 +136,8 @@ class Cooldown:
             seconds = max(QUOTA_SECONDS, quota.reset_seconds)
             with suppress(LimiterUnavailable):
                 await self._limiter.remember(_key("quota", model), value, seconds)
-        await self.warned(model, quota.reset_seconds)
+        # The provider will refuse calls for so long: open before it has to.
+        await self._open(model, quota.reset_seconds, trip=False)
 
     async def states(self, models: Iterable[Model]) -> list[Circuit]:
         """The circuits of `models`. Raises `LimiterUnavailable`."""

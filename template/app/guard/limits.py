@@ -22,7 +22,6 @@ class Grant:
     demand: Demand
     admission: Admission
     tokens: int
-    settled: bool = False
 
 
 class Limits:
@@ -69,21 +68,20 @@ class Limits:
     async def settle(self, grant: Grant, used_tokens: int | None) -> None:
         """Free the slot, and give back the tokens that were not used (None: all may be).
 
-        Never raises: without the limiter, the slot ends with its lease. Twice is as once.
+        Never raises: without the limiter, the slot ends with its lease.
         """
         unused = 0 if used_tokens is None else grant.tokens - used_tokens
         buckets = (b for b in grant.demand.buckets if b.kind == "tokens") if unused else ()
         given_back = tuple(bucket._replace(take=unused) for bucket in buckets)
-        await self._give_back(grant, Demand(given_back, grant.demand.slots))
+        await self._give_back(Demand(given_back, grant.demand.slots))
 
     async def withdraw(self, grant: Grant) -> None:
         """Give back everything: a refusal leaves nothing behind."""
-        await self._give_back(grant, grant.demand)
+        await self._give_back(grant.demand)
 
-    async def _give_back(self, grant: Grant, demand: Demand) -> None:
-        if grant.settled or not (demand.buckets or demand.slots):
+    async def _give_back(self, demand: Demand) -> None:
+        if not (demand.buckets or demand.slots):
             return
-        grant.settled = True
         try:
             await self._limiter.settle(demand)
         except LimiterUnavailable as error:
