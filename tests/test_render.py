@@ -267,3 +267,14 @@ def _is_used(name: str, texts: dict[str, str]) -> bool:
         rf"\b({re.escape(name)}|{MODULES.get(name, name.replace('-', '_'))})\b(?![^\n]*>=)"
     )
     return any(word.search(text) for text in texts.values())
+
+
+def test_an_install_writes_nothing_into_the_output_of_a_command(render: Render) -> None:
+    """`make app ARGS="users list --json"` is JSON, also where it installs first."""
+    project = render()
+    (project / ".venv").mkdir()
+    command = ["make", "--no-print-directory", f"PYTHON={sys.executable}", "UV=/bin/true"]
+    installed = subprocess.run(
+        [*command, ".venv/.installed"], cwd=project, capture_output=True, text=True, check=True
+    )
+    assert (installed.stdout, installed.stderr) == ("", "Installing into .venv\n")
