@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
+from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic_core import PydanticKnownError, to_json
 
 from app.auth.dependencies import authenticate
 from app.auth.principal import Principal, Scope
@@ -19,11 +19,20 @@ from app.guard.generation import Call, Generation
 from app.guard.idempotency import Idempotency, Work
 from app.policy import Kind
 
-PageSize = Annotated[int, Query(ge=1, le=100)]
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)
 NO_JSON = {"type": "json_invalid", "loc": ("body",), "msg": "no JSON"}
 LONGEST_KEY = 255
 Body = TypeVar("Body", bound=BaseModel)
+
+
+def _digits(given: str) -> str:
+    """`1_0` and `1.0` would be integers, too."""
+    if re.fullmatch("-?[0-9]+", given):
+        return given
+    raise PydanticKnownError("int_parsing")
+
+
+PageSize = Annotated[int, Query(ge=1, le=100), BeforeValidator(_digits)]
 
 
 class DirectRoute(APIRoute):

@@ -122,7 +122,7 @@ async def test_an_exact_page_has_no_successor(client: httpx2.AsyncClient) -> Non
     assert (await client.get("/v1/predictions?limit=1")).json()["next_cursor"] is None
 
 
-@pytest.mark.parametrize("limit", [0, 101, "many", ""])
+@pytest.mark.parametrize("limit", [0, -1, 101, "many", "", "1_0", "1.0", "%2B5", "%205"])
 async def test_page_size_is_bounded(client: httpx2.AsyncClient, limit: object) -> None:
     response = await client.get(f"/v1/predictions?limit={limit}")
     assert error_of(response) == (422, "invalid_request", "limit")
