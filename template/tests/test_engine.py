@@ -55,12 +55,15 @@ async def test_what_may_take_long_keeps_nothing_else_from_being_read(database_ur
         await database.close()
 
 
-def test_a_connection_that_was_broken_off_as_its_work_was_through_is_not_used_again() -> None:
-    use = Use()
-    with create_engine("sqlite://").connect() as connection:
+async def test_a_connection_that_was_broken_off_as_its_work_was_through_is_not_used_again(
+    service: Service,
+) -> None:
+    engine, use = create_engine(service.database._engine.url), Use()
+    with engine.connect() as connection:
         with use.of(connection):
             use.break_off(lambda _: None)
         assert connection.invalidated
+    engine.dispose()
 
 
 def plainly(database: Database, connection: Connection, row: dict[str, Any]) -> None:

@@ -125,8 +125,9 @@ async def test_a_lease_is_renewed_while_it_is_held(
         await _expect_renewal(database)
 
 
+@pytest.mark.parametrize("fault", [DatabaseUnavailable("It is gone."), ArithmeticError()], ids=repr)
 async def test_a_renewal_that_failed_is_tried_again_at_once(
-    chosen: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+    chosen: Settings, database: Database, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     """A database that was gone for longer than the lease: who serves must not serve without it."""
     take, failed = lease._take, asyncio.Event()
@@ -136,7 +137,7 @@ async def test_a_renewal_that_failed_is_tried_again_at_once(
             return await take(database, holder)
         failed.set()
         monkeypatch.setattr(lease, "RENEWAL_SECONDS", 3600)
-        raise DatabaseUnavailable("It is gone.")
+        raise fault
 
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
     async with alone(chosen, database):

@@ -79,8 +79,10 @@ async def _renew(database: Database, holder: str) -> None:
         await asyncio.sleep(pause)
         try:
             kept = await _take(database, holder)
-        except DatabaseUnavailable:
-            # Nothing is generated meanwhile; once it is back, the lease may have lapsed.
+        except Exception as error:
+            # Without a database nothing is generated; once it is back, the lease may have lapsed.
+            if not isinstance(error, DatabaseUnavailable):
+                log(logging.ERROR, "The renewal of the lease crashed", error=error)
             pause = INTERVAL_SECONDS
             continue
         pause = RENEWAL_SECONDS
