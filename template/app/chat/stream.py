@@ -38,6 +38,7 @@ class ChatStream(Response):
         super().__init__(headers={"Cache-Control": "no-cache", **generation.headers})
         del self.headers["content-length"]
         self._generation = generation
+        self._model = generation.model.id
         self._first = first
         self._chunks = chunks
         self._with_usage = with_usage
@@ -75,7 +76,7 @@ class ChatStream(Response):
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
     def _is_asked_for(self, chunk: Body) -> bool:
-        chunk["model"] = self._generation.model.id
+        chunk["model"] = self._model
         if not self._with_usage:
             chunk.pop("usage", None)
         return bool(chunk.get("choices")) or "usage" in chunk

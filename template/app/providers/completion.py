@@ -84,8 +84,11 @@ class Transcript:
     def _add_choices(self, chunk: Body) -> None:
         for part in chunk.get("choices") or ():
             index = part.get("index", 0)
-            empty = {"index": index, "message": {"role": "assistant"}, "finish_reason": None}
-            choice = self.choices.setdefault(index, empty)
+            choice = self.choices.get(index)
+            if choice is None:
+                message = {"role": "assistant"}
+                choice = {"index": index, "message": message, "finish_reason": None}
+                self.choices[index] = choice
             choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
             _merge(choice["message"], part.get("delta") or {})
 
