@@ -5,8 +5,9 @@ from fastapi import APIRouter, Request, Response
 from app.api import Asking, DirectRoute, answer, asking, takes
 from app.auth.dependencies import ERRORS
 from app.chat.schemas import ChatRequest
-from app.chat.stream import ChatStream, unless_left
+from app.chat.stream import ChatStream
 from app.guard.pipeline import Guard
+from app.stream import unless_left
 
 router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)
 

@@ -30,9 +30,6 @@ from app.sealing import Sealer
 from app.telemetry.context import note
 
 MOST_BYTES = 2**20
-EVENTS = "text/event-stream"
-# The last event of a stream that is complete.
-DONE = b"data: [DONE]\n\n"
 # The headers that are as true of a replay.
 REPLAYED = {"cache-control", "content-type", "location", "x-prediction-id", "x-served-model"}
 BROKE_OFF = "The first request with this Idempotency-Key broke off, and may have been carried out"
@@ -141,7 +138,7 @@ class _Kept(Response):
         if message.get("more_body"):
             return
         self._ended = True
-        if self._answer.media_type == EVENTS and not part.endswith(DONE):
+        if getattr(self._answer, "failed", False):  # A stream's last event was an error.
             await self._idempotency.forget(self._claim)
         else:
             await self._idempotency.keep(self._claim, self._answer, bytes(self._body))
