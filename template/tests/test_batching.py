@@ -257,6 +257,24 @@ async def test_shares_are_the_bill_to_the_last_nano_dollar(
             assert cost <= pricing.cost(model.price, bound)
 
 
+@given(
+    st.lists(st.text(min_size=1, max_size=9), min_size=2, max_size=12),
+    st.tuples(st.integers(0, 300), st.integers(0, 300), st.integers(0, 300)),
+)
+async def test_parts_of_the_input_are_parts_of_each_share(
+    texts: list[str], parts: tuple[int, int, int]
+) -> None:
+    _, cached, written = parts
+    usage = Usage(sum(parts), cached_input_tokens=cached, cache_write_tokens=written)
+    scripted = Scripted()
+    scripted.on_answer = replying(lambda output: output, usage)
+    answers = await ask(Coalescer(), scripted, *map(asked, texts))
+    used = [reply.usage for reply, _ in answers if reply.usage is not None]
+    assert [sum(column) for column in zip(*used, strict=True)] == list(usage)
+    for each in used:
+        assert each.cached_input_tokens + each.cache_write_tokens <= each.input_tokens
+
+
 async def test_seconds_of_compute_are_shared(provider: Scripted) -> None:
     by_time = {"input_usd_per_million_tokens": None, "usd_per_second": "0.00012", "max_seconds": 30}
     model = Model.model_validate(POLICY["offline/embedding"] | by_time)

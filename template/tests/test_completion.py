@@ -92,6 +92,34 @@ def test_usage() -> None:
     assert usage_of({"prompt_tokens": 0, "completion_tokens": 0}) == Usage(0, 0)
 
 
+@pytest.mark.parametrize(
+    ("told", "cached", "written"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 50}}, 30, 50),
+        ({"prompt_tokens_details": {"cached_tokens": 30, "audio_tokens": 1}}, 30, 0),
+        ({"input_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 50}}, 30, 50),
+        ({"prompt_cache_hit_tokens": 30, "prompt_cache_miss_tokens": 70}, 30, 0),
+        ({"cached_tokens": 30}, 30, 0),
+        ({"cache_read_input_tokens": 30, "cache_creation_input_tokens": 50}, 30, 50),
+        ({"prompt_tokens_details": {"cached_tokens": 30.0, "cache_creation_tokens": 50}}, 30, 50),
+        ({"prompt_tokens_details": {"cached_tokens": 10**30, "cache_write_tokens": 101}}, 100, 100),
+        ({"prompt_tokens_details": None, "input_tokens_details": []}, 0, 0),
+        ({"prompt_tokens_details": "many"}, 0, 0),
+        ({"prompt_tokens_details": {"cached_tokens": None, "cache_write_tokens": -1}}, 0, 0),
+        ({"prompt_tokens_details": {"cached_tokens": "30", "cache_write_tokens": True}}, 0, 0),
+        ({"prompt_tokens_details": {"cached_tokens": [30], "cache_write_tokens": {}}}, 0, 0),
+        ({"cached_tokens": float("inf"), "cache_write_tokens": float("nan")}, 0, 0),
+        ({"cached_tokens": 30.5, "cache_write_tokens": -2.0}, 0, 0),
+    ],
+    ids=repr,
+)
+def test_parts_of_the_input(told: Body, cached: int, written: int) -> None:
+    parts = {"cached_input_tokens": cached, "cache_write_tokens": written}
+    chat_usage = {"prompt_tokens": 100, "completion_tokens": 5, **told}
+    assert usage_of(chat_usage) == Usage(100, 5, **parts)
+    assert usage_of({"prompt_tokens": 100, **told}, EMBEDDING_COUNTS) == Usage(100, **parts)
+
+
 @given(st.text(), st.none() | st.text(), st.sampled_from(["stop", "length"]), st.data())
 def test_a_transcript_is_the_answer_in_one_piece(
     content: str, refusal: str | None, reason: str, data: st.DataObject

@@ -92,6 +92,11 @@ predictions = Table(
     Column("input_tokens", Integer, nullable=False, default=0),
     Column("output_tokens", Integer, nullable=False, default=0),
     Column("microseconds", BigInteger, nullable=False, default=0),
+    # Parts of the input; a version without them writes none.
+    Column("cached_input_tokens", Integer, nullable=False, server_default="0"),
+    Column("cache_write_tokens", Integer, nullable=False, server_default="0"),
+    # What is billed by the piece.
+    Column("outputs", Integer, nullable=False, server_default="0"),
     Column("cost_nano_usd", BigInteger, nullable=False, default=0),
     Column("latency_ms", Integer),
     Column("feedback", Json),

@@ -217,8 +217,8 @@ def _part(output: Body, vectors: list[Body], usage: Usage | None) -> Body:
     data = [{**vector, "index": index} for index, vector in enumerate(vectors)]
     part = {**output, "data": data}
     if usage is not None and "usage" in output:
-        tokens = {"prompt_tokens": usage.input_tokens, "total_tokens": sum(usage[:2])}
-        part["usage"] = tokens
+        total = usage.input_tokens + usage.output_tokens
+        part["usage"] = {"prompt_tokens": usage.input_tokens, "total_tokens": total}
     return part
 
 
@@ -229,13 +229,20 @@ def _shares(
     if usage is None:
         nothing = [None] * len(bounds)
         return nothing, nothing
-    parts = [
-        shares(whole, weights)
-        for whole, weights in zip(usage, zip(*bounds, strict=True), strict=True)
-    ]
     most = [pricing.cost(job.model.price, bound) for bound in bounds]
-    usages = [Usage(*each) for each in zip(*parts, strict=True)]
-    return usages, shares(pricing.cost(job.model.price, usage), most)
+    return _parts(usage, bounds), shares(pricing.cost(job.model.price, usage), most)
+
+
+def _parts(usage: Usage, bounds: Sequence[Usage]) -> list[Usage]:
+    """What each used of `usage`. The slices of each one's input fit into it, as in the whole."""
+    columns = zip(usage[:3], zip(*(bound[:3] for bound in bounds), strict=True), strict=True)
+    inputs, outputs, times = (shares(whole, weights) for whole, weights in columns)
+    written = shares(usage.cache_write_tokens, inputs)
+    unwritten = [whole - part for whole, part in zip(inputs, written, strict=True)]
+    cached = shares(usage.cached_input_tokens, unwritten)
+    made = shares(usage.outputs, [bound.outputs for bound in bounds])
+    each = zip(inputs, outputs, times, cached, written, made, strict=True)
+    return [Usage(*values) for values in each]
 
 
 def shares(whole: int, weights: Sequence[int]) -> list[int]:

@@ -51,7 +51,8 @@ KEPT_ATTEMPT = ("state", "remote_id", "lease_until")
 CLOSED_ATTEMPT = ("state", "cost_nano_usd", "remote_id", "closed_at")
 CLOSED_PREDICTION = (
     *("served_model", "provider", "status", "outcome", "output", "error", "input_tokens"),
-    *("output_tokens", "microseconds", "cost_nano_usd", "latency_ms", "finished_at"),
+    *("output_tokens", "microseconds", "cached_input_tokens", "cache_write_tokens", "outputs"),
+    *("cost_nano_usd", "latency_ms", "finished_at"),
 )
 SUMS = ("spent_nano_usd", "reserved_nano_usd")
 QUARANTINED = stops.c.kind == "quarantined"

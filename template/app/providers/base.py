@@ -45,11 +45,18 @@ class Outcome(StrEnum):
 
 
 class Usage(NamedTuple):
-    """What a call used, or the most that it can use."""
+    """What a call used, or the most that it can use.
+
+    Tokens read from the provider's cache and tokens written into it are parts of the input.
+    `outputs` counts what is billed by the piece, such as images.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     microseconds: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    outputs: int = 0
 
 
 def compute(seconds: Any) -> Usage | None:

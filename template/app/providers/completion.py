@@ -10,6 +10,11 @@ from app.providers.base import BadAnswer, Body, Outcome, Usage
 MOST_TOKENS = 2**31 - 1
 CHAT_COUNTS = ("prompt_tokens", "completion_tokens")
 EMBEDDING_COUNTS = ("prompt_tokens",)
+# Where servers tell which tokens of the input were read from a cache, and which written into it:
+# OpenAI (chats, then responses), and the names of DeepSeek, Moonshot and LiteLLM.
+DETAILS = ("prompt_tokens_details", "input_tokens_details")
+CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
+WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
 # What reading an answer of another form raises.
 FORM_ERRORS = (AttributeError, LookupError, TypeError)
 FINISHED = {"length": Outcome.TRUNCATED, "content_filter": Outcome.FILTERED}
@@ -21,7 +26,23 @@ def usage_of(usage: Any, counted: Sequence[str] = CHAT_COUNTS) -> Usage | None:
         told = Usage(*(int(usage[name]) for name in counted))
     except (KeyError, OverflowError, TypeError, ValueError):
         return None
-    return told if min(told) >= 0 and max(told) <= MOST_TOKENS else None
+    if min(told) < 0 or max(told) > MOST_TOKENS:
+        return None
+    places = [usage, *(usage[name] for name in DETAILS if isinstance(usage.get(name), dict))]
+    cached, written = (_part(places, names, told.input_tokens) for names in (CACHED, WRITTEN))
+    return told._replace(cached_input_tokens=cached, cache_write_tokens=written)
+
+
+def _part(places: Sequence[Body], names: Sequence[str], most: int) -> int:
+    """A part of the input, by whichever name it has; what is no count is ignored."""
+    return min(max(_count(place.get(name)) for place in places for name in names), most)
+
+
+def _count(value: Any) -> int:
+    """A number of tokens; 0 for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and value is not True and value > 0 else 0
 
 
 def outcome_of(output: Body, asked: Mapping[str, Any]) -> Outcome:
