@@ -37,6 +37,7 @@ from app.predictions import routes as predictions
 from app.predictions.records import Records
 from app.predictions.runner import Runner
 from app.providers.http import open_session
+from app.responses import routes as responses
 from app.sealing import Sealer
 from app.settings import Settings
 from app.signing import secret_keys, signer
@@ -47,6 +48,7 @@ from app.usage.report import Report
 
 ROUTERS = (
     chat.router,
+    responses.router,
     embeddings.router,
     predictions.router,
     models.router,

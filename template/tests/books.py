@@ -89,8 +89,9 @@ def generation_of(
 
 def attempt_of(generation: Generation, model: Model, bound: int) -> Attempt:
     """An attempt that was sent."""
-    job = Job(model, generation.call.body, generation.deadline, sent=True)
-    choice = Choice(model, Scripted(), Usage(output_tokens=bound))
+    body = generation.call.body
+    job = Job(model, body, generation.deadline, sent=True)
+    choice = Choice(model, Scripted(), Usage(output_tokens=bound), body)
     return Attempt(choice, job, Pass(model, 0.0))
 
 

@@ -47,6 +47,7 @@ class Scripted:
     least_seconds = 0
     parameters: Mapping[Kind, frozenset[str] | None] = {"chat": None}
     timed: frozenset[Kind] = frozenset()
+    responses = None
 
     def __init__(self) -> None:
         self.on_answer: Callable[[Job], Awaitable[Reply]] = say_fine

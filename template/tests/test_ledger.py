@@ -50,7 +50,7 @@ def generation_of(service: Service, user_id: str) -> Generation:
     grant = Grant(Demand(()), Admission(True, ()), tokens=0)
     caps = policy.caps(user_id, "many")
     generation = Generation(call, caps, grant, Deadline(60), new_id("pred"))
-    choice = Choice(model, Scripted(), pricing.bound(model, body))
+    choice = Choice(model, Scripted(), pricing.bound(model, body), body)
     job = Job(model, body, generation.deadline, sent=True)
     generation.attempt = Attempt(choice, job, Pass(model, 0.0))
     return generation

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -567,7 +568,9 @@ class Choices:
         parts = Cooldown(Shared()), self.limits, self.ledger, providers
         attempts = Attempts(self.policy, *parts, production=production)
         asked = {"messages": chat()["messages"], **body}
-        return [each.model.id for each in attempts.choices(self.policy.models[FIRST], asked)]
+        user = User("usr_1", "", "", {})
+        call = replace(call_of(principal_of(user)), body=asked)
+        return [each.model.id for each in attempts.choices(self.policy.models[FIRST], call)]
 
 
 @pytest.fixture

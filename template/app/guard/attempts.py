@@ -17,14 +17,13 @@ from app.errors import (
 )
 from app.guard import pricing
 from app.guard.cooldown import Cooldown, Pass
-from app.guard.generation import Attempt, Choice, Ending, Generation
+from app.guard.generation import Attempt, Call, Choice, Ending, Generation
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
 from app.guard.retry import Retries
 from app.policy import Model, Policy
 from app.providers.base import (
     REFUSED,
-    Body,
     Job,
     Outcome,
     Provider,
@@ -64,13 +63,13 @@ class Attempts:
         self._production = production
         self._retries = Retries()
 
-    def choices(self, model: Model, body: Body) -> list[Choice]:
-        """`model`, and those of its fallbacks that can serve `body` and cost no more.
+    def choices(self, model: Model, call: Call) -> list[Choice]:
+        """`model`, and those of its fallbacks that can serve `call` and cost no more.
 
         Raises `ProviderError`, `InvalidRequest` or `RequestTooLarge` for what `model` cannot do.
         """
-        first = self._choice(model, body)
-        return [first, *self._fallbacks(first, body)]
+        first = self._choice(model, call)
+        return [first, *self._fallbacks(first, call)]
 
     async def begin(self, generation: Generation, choices: Sequence[Choice]) -> None:
         """Open the first attempt."""
@@ -137,7 +136,7 @@ class Attempts:
     async def _open(self, generation: Generation, choice: Choice) -> Attempt:
         model, deadline, before = choice.model, generation.deadline, generation.attempt
         entered = await self._cooldown.enter(model, deadline.remaining)
-        attempt = Attempt(choice, Job(model, generation.call.body, deadline), entered)
+        attempt = Attempt(choice, Job(model, choice.body, deadline), entered)
         if before is not None:
             attempt.number = before.number + 1
             attempt.tries = before.tries + 1 if before.model is model else 1
@@ -152,20 +151,21 @@ class Attempts:
             attempt.job.deadline = deadline.within(model.max_seconds)
         return attempt
 
-    def _choice(self, model: Model, body: Body) -> Choice:
-        provider = self._providers[model.provider]
-        if missing := provider.missing():
+    def _choice(self, model: Model, call: Call) -> Choice:
+        offered = self._providers[model.provider]
+        if missing := offered.missing():
             raise ProviderError(f"{missing} is not set, so this model cannot answer.")
+        provider, body = call.format.fit(offered, call.body)
         check_parameters(provider, model, body)
-        return Choice(model, provider, pricing.bound(model, body))
+        return Choice(model, provider, call.format.bound(model, call.body), body)
 
-    def _fallbacks(self, first: Choice, body: Body) -> Iterator[Choice]:
+    def _fallbacks(self, first: Choice, call: Call) -> Iterator[Choice]:
         most = pricing.cost(first.model.price, first.bound)
         for name in first.model.fallbacks:
             model = self._policy.models[name]
             if self._production and model.provider == "offline":
                 continue
             with suppress(ServiceError):
-                choice = self._choice(model, body)
+                choice = self._choice(model, call)
                 if pricing.cost(model.price, choice.bound) <= most:
                     yield choice

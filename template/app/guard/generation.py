@@ -9,6 +9,7 @@ from app.auth.principal import Principal
 from app.errors import ServiceError
 from app.guard import pricing
 from app.guard.cooldown import Pass
+from app.guard.formats import COMPLETIONS, Format
 from app.guard.limits import Grant, headers
 from app.ids import new_id
 from app.policy import Cap, Kind, Model
@@ -20,7 +21,8 @@ class Call:
     """A generation that a client asks for.
 
     `body` is the request without `model` and what concerns transport, `given` what is recorded of
-    it where that differs; `seconds` bounds all the work for it.
+    it where that differs; `seconds` bounds all the work for it. `format` is that of `body` and of
+    the answer.
     """
 
     principal: Principal
@@ -32,6 +34,7 @@ class Call:
     idempotency_key: str | None = None
     keep_output: bool = True
     given: Body | None = None
+    format: Format = COMPLETIONS
 
 
 @dataclass(slots=True)
@@ -51,11 +54,15 @@ class Ending:
 
 
 class Choice(NamedTuple):
-    """A model that may be asked, its provider, and the most that the call can use there."""
+    """A model that may be asked, its provider, and the most that the call can use there.
+
+    `body` is what the provider is sent, as far as it is not the adapter's.
+    """
 
     model: Model
     provider: Provider
     bound: Usage
+    body: Body
 
     @property
     def tokens(self) -> int:

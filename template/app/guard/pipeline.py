@@ -25,7 +25,6 @@ from app.guard.running import Running
 from app.ids import new_id
 from app.policy import Policy
 from app.providers.base import Body, Chunks, Deadline, Outcome, Reply
-from app.providers.completion import Transcript, outcome_of
 from app.telemetry import metrics
 from app.telemetry.context import note
 
@@ -69,7 +68,7 @@ class Guard:
         call.principal.require(Scope.GENERATE)
         deadline, generation_id = Deadline(call.seconds), new_id("pred")
         model = self._policy.model(call.model, call.kind)
-        choices = self._attempts.choices(model, call.body)
+        choices = self._attempts.choices(model, call)
         bound = choices[0].bound
         lease_seconds = call.seconds + SLOT_MARGIN_SECONDS
         grant = await self._limits.admit(call.principal, bound, generation_id, lease_seconds)
@@ -119,7 +118,7 @@ class Guard:
     async def _chunks(self, generation: Generation) -> Chunks:
         """The provider's chunks; settles when they end, fail, or nobody takes them any more."""
         source, chunks = await self._first(generation, _start)
-        transcript = Transcript()
+        transcript = generation.call.format.transcript()
         try:
             async with aclosing(source):
                 while chunks:
@@ -132,7 +131,7 @@ class Guard:
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
             ending = ending_of(generation, error)
             ending.usage = transcript.last_usage or ending.usage
-            if transcript.choices:
+            if transcript.begun:
                 ending.output = transcript.output
             await self._running.close(generation, ending, error)
             _tell_client(generation, error, ending)
@@ -186,8 +185,9 @@ async def _start(generation: Generation) -> tuple[Chunks, list[Body]]:
 
 
 def _outcome(generation: Generation, reply: Reply) -> Outcome:
-    if generation.model.kind == "chat":
-        return outcome_of(reply.output, generation.call.body)
+    call = generation.call
+    if call.kind == "chat":
+        return call.format.outcome(reply.output, call.body)
     return Outcome.OK if reply.output else Outcome.EMPTY
 
 

@@ -53,7 +53,7 @@ def _chat_bound(model: Model, body: Mapping[str, Any]) -> Usage:
     _require_functions(body)
     tokens = model.overhead_tokens
     tokens += sum(_message_tokens(model, message) for message in body["messages"])
-    tokens += sum(_bytes(_json(body[name])) for name in SCHEMAS if body.get(name))
+    tokens += sum(text_bytes(_json(body[name])) for name in SCHEMAS if body.get(name))
     return Usage(tokens, output_limit(model, body) * int(body.get("n") or 1))
 
 
@@ -82,18 +82,18 @@ def output_limit(model: Model, body: Mapping[str, Any]) -> int:
 
 def _message_tokens(model: Model, message: Mapping[str, Any]) -> int:
     content = message.get("content")
-    tokens = SEPARATOR_TOKENS + _bytes(message["role"])
+    tokens = SEPARATOR_TOKENS + text_bytes(message["role"])
     if rest := {name: message[name] for name in message if name not in {"content", "role"}}:
-        tokens += _bytes(_json(rest))
+        tokens += text_bytes(_json(rest))
     if isinstance(content, str):
-        return tokens + _bytes(content)
+        return tokens + text_bytes(content)
     return tokens + sum(_part_tokens(model, part) for part in content or ())
 
 
 def _part_tokens(model: Model, part: Mapping[str, Any]) -> int:
     kind = part.get("type")
     if kind in TEXT_PARTS:
-        return _bytes(str(part.get(TEXT_PARTS[kind], "")))
+        return text_bytes(str(part.get(TEXT_PARTS[kind], "")))
     if kind == "image_url" and model.tokens_per_image is not None:
         return model.tokens_per_image
     raise InvalidRequest(
@@ -109,7 +109,7 @@ def _embedding_bound(model: Model, body: Mapping[str, Any]) -> Usage:
 def _input_sizes(given: str | list[Any]) -> Iterator[int]:
     """The bound of each input: a text, a list of token ids, or a list of either."""
     if isinstance(given, str):
-        yield _bytes(given)
+        yield text_bytes(given)
     elif given and isinstance(given[0], int):
         yield len(given)
     else:
@@ -117,7 +117,8 @@ def _input_sizes(given: str | list[Any]) -> Iterator[int]:
             yield from _input_sizes(item)
 
 
-def _bytes(text: str) -> int:
+def text_bytes(text: str) -> int:
+    """The most tokens that any tokenizer makes of `text`."""
     if text.isascii():
         return len(text)
     # Some tokenizers normalise, which can lengthen a text as well as shorten it.

@@ -232,6 +232,10 @@ class Provider(Protocol):
     parameters: Mapping[Kind, frozenset[str] | None]
     timed: frozenset[Kind]
 
+    @property
+    def responses(self) -> "Provider | None":
+        """What speaks `/v1/responses` of the same server; None says that it only speaks chats."""
+
     def missing(self) -> str | None:
         """The environment variable without which no call can succeed, if it is not set."""
 

@@ -95,6 +95,11 @@ class Transcript:
             raise BadAnswer("the stream has a chunk of no known form") from error
 
     @property
+    def begun(self) -> bool:
+        """Whether there is any output."""
+        return bool(self.choices)
+
+    @property
     def last_usage(self) -> Usage | None:
         """The usage of a stream that broke off, unless it is only what was used so far, which
         some tell with every chunk.

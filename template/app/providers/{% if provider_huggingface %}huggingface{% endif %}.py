@@ -29,6 +29,7 @@ class HuggingFaceProvider:
         "task": frozenset({"inputs", "parameters", "options"}),
     }
     timed: frozenset[Kind] = frozenset({"embedding", "task"})
+    responses = None
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
         base_url = base_url.rstrip("/").removesuffix("/v1")

@@ -25,6 +25,7 @@ class OpenAIProvider:
         "embedding": frozenset({"input", "dimensions", "encoding_format", "user"}),
     }
     timed: frozenset[Kind] = frozenset()
+    responses = None
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str) -> None:
         base_url = base_url.rstrip("/")

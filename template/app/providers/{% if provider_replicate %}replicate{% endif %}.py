@@ -42,6 +42,7 @@ class ReplicateProvider:
     # The input is the model's own: Replicate checks it against the model's schema.
     parameters: Mapping[Kind, frozenset[str] | None] = {"task": None}
     timed: frozenset[Kind] = frozenset({"task"})
+    responses = None
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
         base_url = base_url.rstrip("/").removesuffix("/v1")

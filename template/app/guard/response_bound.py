@@ -1,0 +1,79 @@
+"""The most that a request of `/v1/responses` can use."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+from app.errors import InvalidRequest, RequestTooLarge
+from app.guard.pricing import MILLION, SEPARATOR_TOKENS, text_bytes
+from app.policy import Model
+from app.providers.base import Usage
+
+# What a model reads beside the input.
+SCHEMAS = ("tools", "tool_choice", "text")
+
+
+def response_bound(model: Model, body: Mapping[str, Any]) -> Usage:
+    """The bound by the bytes of all that `body` holds, as of a chat.
+
+    Raises `RequestTooLarge` above the model's limits, `InvalidRequest` for what has no bound.
+    """
+    if model.usd_per_second is not None and model.max_seconds:
+        return Usage(microseconds=model.max_seconds * MILLION)
+    tokens = model.overhead_tokens + sum(_input_tokens(model, body))
+    if model.max_input_tokens is not None and tokens > model.max_input_tokens:
+        raise RequestTooLarge(
+            f"The input can be up to {tokens} tokens (its bytes count); "
+            f"this model takes {model.max_input_tokens} at most. Send less.",
+            param="input",
+        )
+    return Usage(tokens, _output_limit(model, body))
+
+
+def _output_limit(model: Model, body: Mapping[str, Any]) -> int:
+    most, name = model.max_output_tokens, "max_output_tokens"
+    asked = body.get(name) or most
+    if asked > most:
+        raise RequestTooLarge(f"{name}: this model writes {most} at most.", param=name)
+    return int(asked)
+
+
+def _input_tokens(model: Model, body: Mapping[str, Any]) -> Iterator[int]:
+    if body.get("instructions"):
+        yield SEPARATOR_TOKENS + text_bytes(body["instructions"])
+    for name in SCHEMAS:
+        if body.get(name):
+            yield _json_bytes(body[name])
+    given = body.get("input")
+    if isinstance(given, str):
+        yield SEPARATOR_TOKENS + len("user") + text_bytes(given)
+    for place, item in enumerate(given if isinstance(given, list) else ()):
+        yield from _item_tokens(model, item, f"input.{place}")
+
+
+def _item_tokens(model: Model, item: Mapping[str, Any], path: str) -> Iterator[int]:
+    """An item's texts by their bytes, all else by the bytes of its JSON."""
+    yield SEPARATOR_TOKENS
+    for name, value in item.items():
+        if name in {"content", "output"} and isinstance(value, list):
+            for number, part in enumerate(value):
+                yield _part_tokens(model, part, f"{path}.{name}.{number}")
+        elif isinstance(value, str):
+            yield text_bytes(value)
+        elif value is not None:
+            yield len(name) + _json_bytes(value)
+
+
+def _part_tokens(model: Model, part: Mapping[str, Any], path: str) -> int:
+    if part.get("type") != "input_image":
+        return _json_bytes(part)
+    if model.tokens_per_image is None:
+        raise InvalidRequest(
+            "This model takes no images here: their cost is not declared.", param=f"{path}.type"
+        )
+    return model.tokens_per_image
+
+
+def _json_bytes(value: Any) -> int:
+    return text_bytes(to_json(value).decode())

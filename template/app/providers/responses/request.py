@@ -1,0 +1,160 @@
+"""A request of `/v1/responses` as the chat that says the same.
+
+Servers that only speak chat completions, and the offline provider, get this.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from app.errors import InvalidRequest, UnsupportedParameter
+from app.providers.base import Body
+
+ROLES = {"developer": "system"}
+TEXTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
+# Passed on under its own name where the server takes it; without it, the answer is the same.
+OPTIONAL = ("user", "safety_identifier", "prompt_cache_key")
+LIMITS = ("max_completion_tokens", "max_tokens")
+LOGPROBS = "message.output_text.logprobs"
+
+
+def chat_body(request: Mapping[str, Any], taken: Collection[str]) -> Body:
+    """The body of a chat for a server that takes the parameters `taken`.
+
+    Raises `UnsupportedParameter` for what it does not take, and `InvalidRequest`.
+    """
+    body = {"messages": list(_messages(request))}
+    for name, value, given in _parameters(request, taken):
+        if name not in taken:
+            message = f"The parameter {given!r} is not supported for this model."
+            raise UnsupportedParameter(message, param=given)
+        body[name] = value
+    return body
+
+
+def _parameters(
+    request: Mapping[str, Any], taken: Collection[str]
+) -> Iterator[tuple[str, Any, str]]:
+    """Each parameter's name in a chat, its value, and where the client gave it."""
+    text, reasoning = request.get("text") or {}, request.get("reasoning") or {}
+    limit = next((name for name in LIMITS if name in taken), LIMITS[0])
+    tools, choice = _offered(request)
+    wants_logprobs = LOGPROBS in (request.get("include") or ()) or None
+    found = (
+        (limit, request.get("max_output_tokens"), "max_output_tokens"),
+        ("temperature", request.get("temperature"), "temperature"),
+        ("top_p", request.get("top_p"), "top_p"),
+        ("tools", tools, "tools"),
+        ("tool_choice", choice, "tool_choice"),
+        ("parallel_tool_calls", request.get("parallel_tool_calls"), "parallel_tool_calls"),
+        ("response_format", _response_format(text.get("format")), "text.format"),
+        ("verbosity", text.get("verbosity"), "text.verbosity"),
+        ("reasoning_effort", reasoning.get("effort"), "reasoning.effort"),
+        ("logprobs", bool(request.get("top_logprobs")) or wants_logprobs, "include"),
+        ("top_logprobs", request.get("top_logprobs"), "top_logprobs"),
+        *((name, request.get(name), name) for name in OPTIONAL if name in taken),
+    )
+    return (each for each in found if each[1] is not None and each[1] is not False)
+
+
+def _offered(request: Mapping[str, Any]) -> tuple[list[Body] | None, Any]:
+    """The functions that may be called, and which of them must be."""
+    tools, choice = request.get("tools") or [], request.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        names = {tool.get("name") for tool in choice.get("tools") or ()}
+        tools = [tool for tool in tools if tool.get("name") in names]
+        choice = choice.get("mode")
+    elif isinstance(choice, dict):
+        choice = {"type": "function", "function": {"name": choice.get("name")}}
+    return [_function(tool) for tool in tools] or None, choice if tools else None
+
+
+def _function(tool: Mapping[str, Any]) -> Body:
+    names = ("name", "description", "parameters", "strict")
+    given = {name: tool[name] for name in names if tool.get(name) is not None}
+    return {"type": "function", "function": given}
+
+
+def _response_format(form: Mapping[str, Any] | None) -> Body | None:
+    if form is None or form.get("type") == "text":
+        return None
+    if form.get("type") == "json_object":
+        return {"type": "json_object"}
+    names = ("name", "description", "schema", "strict")
+    schema = {name: form[name] for name in names if form.get(name) is not None}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _messages(request: Mapping[str, Any]) -> Iterator[Body]:
+    if request.get("instructions"):
+        yield {"role": "system", "content": request["instructions"]}
+    given = request.get("input")
+    if isinstance(given, str):
+        yield {"role": "user", "content": given}
+    else:
+        yield from _turns(given or [])
+
+
+def _turns(items: Sequence[Body]) -> Iterator[Body]:
+    """The messages of items: what an assistant said and called at once is one message."""
+    turn: Body = {}
+    for place, item in enumerate(items):
+        kind = item.get("type") or "message"
+        if kind == "function_call":
+            turn.setdefault("role", "assistant")
+            turn.setdefault("content", None)
+            turn.setdefault("tool_calls", []).append(_call(item))
+            continue
+        if kind == "reasoning":
+            continue
+        if turn:
+            yield turn
+            turn = {}
+        message = _message(item) if kind == "message" else _result(item, place)
+        if message["role"] == "assistant":
+            turn = message
+        else:
+            yield message
+    if turn:
+        yield turn
+
+
+def _call(item: Mapping[str, Any]) -> Body:
+    function = {"name": item["name"], "arguments": item["arguments"]}
+    return {"id": item["call_id"], "type": "function", "function": function}
+
+
+def _result(item: Mapping[str, Any], place: int) -> Body:
+    """What a function gave. A chat takes text only here."""
+    output = item["output"]
+    for number, part in enumerate(output if isinstance(output, list) else ()):
+        if part["type"] not in TEXTS:
+            raise InvalidRequest(
+                f"This model takes text alone as the output of a function, not {part['type']!r}.",
+                param=f"input.{place}.output.{number}.type",
+            )
+    return {"role": "tool", "tool_call_id": item["call_id"], "content": _joined(output, "\n")}
+
+
+def _message(item: Mapping[str, Any]) -> Body:
+    role, content = ROLES.get(item["role"], item["role"]), item["content"]
+    if role == "user" and not isinstance(content, str) and len(content) > 1:
+        return {"role": role, "content": [_part(part) for part in content]}
+    if not isinstance(content, str) and any(part["type"] not in TEXTS for part in content):
+        return {"role": role, "content": [_part(part) for part in content]}
+    # Of all but a user, some servers take nothing but one text.
+    return {"role": role, "content": _joined(content, "" if role == "assistant" else "\n")}
+
+
+def _joined(content: str | Sequence[Body], separator: str) -> str:
+    if isinstance(content, str):
+        return content
+    return separator.join(part[TEXTS[part["type"]]] for part in content)
+
+
+def _part(part: Mapping[str, Any]) -> Body:
+    if part["type"] != "input_image":
+        return {"type": "text", "text": part[TEXTS[part["type"]]]}
+    image = {"url": part["image_url"]}
+    if part.get("detail"):
+        image["detail"] = part["detail"]
+    return {"type": "image_url", "image_url": image}

@@ -1,0 +1,55 @@
+"""A provider that only speaks chat completions, as one of responses."""
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+
+from app.policy import Kind
+from app.providers.base import BadAnswer, Body, Chunks, Job, Provider, Reply
+from app.providers.completion import FORM_ERRORS
+from app.providers.responses.writing import ResponseWriter
+
+
+class Translated:
+    """Answers one `request` of `/v1/responses` by the chat that says the same."""
+
+    def __init__(self, provider: Provider, request: Mapping[str, Any]) -> None:
+        self.name = provider.name
+        self.least_seconds = provider.least_seconds
+        self.parameters: Mapping[Kind, frozenset[str] | None] = provider.parameters
+        self.timed = provider.timed
+        self.responses = None
+        self._provider = provider
+        self._request = request
+
+    def missing(self) -> str | None:
+        return self._provider.missing()
+
+    async def answer(self, job: Job) -> Reply:
+        reply = await self._provider.answer(job)
+        try:
+            return Reply(_whole(self._request, reply.output), reply.usage)
+        except FORM_ERRORS as error:
+            raise BadAnswer("the answer is no chat completion") from error
+
+    async def stream(self, job: Job) -> Chunks:
+        writer = ResponseWriter(self._request)
+        async with aclosing(self._provider.stream(job)) as source:
+            async for chunks in source:
+                if events := [event for chunk in chunks for event in writer.add(chunk)]:
+                    yield events
+        if last := writer.end():
+            yield last
+
+    async def cancel(self, job: Job) -> None:
+        await self._provider.cancel(job)
+
+    async def find(self, job: Job) -> Reply | None:
+        return await self._provider.find(job)
+
+
+def _whole(request: Mapping[str, Any], output: Body) -> Body:
+    writer = ResponseWriter(request)
+    writer.add(output)
+    writer.end()
+    return writer.response

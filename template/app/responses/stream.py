@@ -1,0 +1,39 @@
+"""The response that streams the events of `/v1/responses`."""
+
+from pydantic_core import to_json
+
+from app.errors import ServiceError
+from app.guard.generation import Generation
+from app.providers.base import Body, Chunks
+from app.stream import EventStream
+
+FAILED = "response.failed"
+
+
+class ResponseStream(EventStream):
+    """Sends the events of a response.
+
+    A stream that fails ends with the event `error`, unless `response.failed` said it.
+    """
+
+    def __init__(self, generation: Generation, first: list[Body], rest: Chunks) -> None:
+        super().__init__(generation, first, rest)
+        self._last: Body = {}
+
+    def event(self, document: Body) -> bytes:
+        self._last = document
+        if "response" in document:
+            document["response"]["model"] = self._model
+        return _event(document)
+
+    def failure(self, error: ServiceError) -> bytes:
+        if self._last.get("type") == FAILED:
+            return b""
+        told = error.body()["error"]
+        number = self._last.get("sequence_number", -1) + 1
+        # OpenAI's types have the fields on the outside; its clients raise on those in `error`.
+        return _event({**told, "type": "error", "sequence_number": number, "error": told})
+
+
+def _event(document: Body) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (document["type"].encode(), to_json(document))
