@@ -101,6 +101,10 @@ class RequestTooLarge(ServiceError):
     status, code = 422, "request_too_large"
 
 
+class ContextLengthExceeded(ServiceError):
+    status, code = 422, "context_length_exceeded"
+
+
 class IdempotencyMismatch(ServiceError):
     status, code = 422, "idempotency_mismatch"
 
@@ -111,6 +115,15 @@ class RateLimited(ServiceError):
 
 class ProviderError(ServiceError):
     status, code = 502, "provider_error"
+
+
+class ProviderQuotaExceeded(ServiceError):
+    """The operator's account has no credit, quota or valid credential: waiting does not help."""
+
+    status, code = 503, "provider_quota_exceeded"
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"}, **details)
 
 
 class ProviderCoolingDown(ServiceError):

@@ -1,5 +1,6 @@
 """Sends every error in one shape: the service's own, and what Starlette and FastAPI raise."""
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -8,7 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from app.errors import ServiceError, error_body, log_cause
+from app.errors import IdempotencyMismatch, ServiceError, error_body, log_cause
 
 # What Starlette and FastAPI raise themselves, in the service's words.
 FRAMEWORK_ERRORS = {
@@ -18,6 +19,8 @@ FRAMEWORK_ERRORS = {
     408: (408, "invalid_request", "The body took too long to arrive; send it again."),
     413: (413, "body_too_large", "The body is over MAX_BODY_BYTES; send less."),
 }
+# OpenAI's clients expect 400 where its API finds a request wrong.
+OPENAI_ROUTES = re.compile(r"/v1/(?:chat/completions|responses|embeddings|models)(?:/|$)")
 
 
 def install(app: FastAPI) -> None:
@@ -27,12 +30,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _framework_error)
 
 
-async def _service_error(_: Request, error: Any) -> JSONResponse:
+async def _service_error(request: Request, error: Any) -> JSONResponse:
     log_cause(error)
-    return JSONResponse(error.body(), error.status, error.headers)
+    status = _status(request, error.status, error.code)
+    return JSONResponse(error.body(), status, error.headers)
 
 
-async def _validation_error(_: Request, error: Any) -> JSONResponse:
+async def _validation_error(request: Request, error: Any) -> JSONResponse:
     """Names the first wrong field and what is wrong with it, never the input itself."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"][1:])
@@ -41,14 +45,21 @@ async def _validation_error(_: Request, error: Any) -> JSONResponse:
         code, message = "unsupported_parameter", f"The parameter {path!r} is not supported."
     elif first["type"] == "json_invalid" or not path:
         path, message = "", "The body must be a JSON object (Content-Type: application/json)."
-    return JSONResponse(error_body(422, code, message, path or None), 422)
+    return JSONResponse(error_body(422, code, message, path or None), _status(request, 422))
 
 
 async def _framework_error(request: Request, error: Any) -> JSONResponse:
     default = (error.status_code, "invalid_request", str(error.detail))
     status, code, message = FRAMEWORK_ERRORS.get(error.status_code, default)
+    status = _status(request, status)
     headers = {"Allow": _methods(request)} if status == 405 else error.headers
     return JSONResponse(error_body(status, code, message, None), status, headers)
+
+
+def _status(request: Request, status: int, code: str = "") -> int:
+    """400 in place of 422 on OpenAI's routes; the code of a mismatch is not OpenAI's."""
+    is_wrong = status == 422 and code != IdempotencyMismatch.code
+    return 400 if is_wrong and OPENAI_ROUTES.match(request.scope["path"]) else status
 
 
 def _methods(request: Request) -> str:

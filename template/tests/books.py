@@ -90,7 +90,8 @@ def generation_of(
 def attempt_of(generation: Generation, model: Model, bound: int) -> Attempt:
     """An attempt that was sent."""
     body = generation.call.body
-    job = Job(model, body, generation.deadline, sent=True)
+    job = Job(model, body, generation.deadline)
+    job.sent = True
     choice = Choice(model, Scripted(), Usage(output_tokens=bound), body)
     return Attempt(choice, job, Pass(model, 0.0))
 

@@ -134,7 +134,7 @@ async def test_parts_carry_nothing_that_is_not_counted(
 ) -> None:
     body = {"model": "offline/echo", "messages": [{"role": "user", "content": [TEXT, part]}]}
     response = await client.post("/v1/chat/completions", json=body)
-    assert error_of(response) == (422, code, f"messages.0.content.parts.1.{param}")
+    assert error_of(response) == (400, code, f"messages.0.content.parts.1.{param}")
     assert await service.rows_count() == 0
 
 
@@ -163,7 +163,7 @@ async def test_unsupported_parameters_are_named(
     service: Service, client: httpx2.AsyncClient, name: str, value: Any
 ) -> None:
     response = await client.post("/v1/chat/completions", json=chat(**{name: value}))
-    assert error_of(response) == (422, "unsupported_parameter", name)
+    assert error_of(response) == (400, "unsupported_parameter", name)
     assert await service.rows_count() == 0
 
 
@@ -171,7 +171,7 @@ async def test_parameters_that_only_other_providers_take_are_named(
     client: httpx2.AsyncClient,
 ) -> None:
     response = await client.post("/v1/chat/completions", json=chat(n=2))
-    assert error_of(response) == (422, "unsupported_parameter", "n")
+    assert error_of(response) == (400, "unsupported_parameter", "n")
     # The same without a value is no parameter.
     assert (await client.post("/v1/chat/completions", json=chat(n=None))).status_code == 200
 
@@ -190,7 +190,7 @@ async def test_a_request_over_the_bounds_of_its_model_is_refused(
     service: Service, client: httpx2.AsyncClient, body: dict[str, object], param: str
 ) -> None:
     response = await client.post("/v1/chat/completions", json=body)
-    assert error_of(response) == (422, "request_too_large", param)
+    assert error_of(response) == (400, "request_too_large", param)
     assert await service.rows_count() == 0
 
 
@@ -199,7 +199,7 @@ async def test_two_largest_outputs_are_refused_as_a_provider_may_heed_either(
 ) -> None:
     body = chat(max_completion_tokens=1, max_tokens=2)
     response = await client.post("/v1/chat/completions", json=body)
-    assert error_of(response) == (422, "invalid_request", "max_tokens")
+    assert error_of(response) == (400, "invalid_request", "max_tokens")
     assert await service.rows_count() == 0
 
 
@@ -209,4 +209,4 @@ async def test_images_are_refused_where_their_cost_is_not_declared(
     part = _image(detail="low")
     body = {"model": "offline/echo", "messages": [{"role": "user", "content": [part]}]}
     response = await client.post("/v1/chat/completions", json=body)
-    assert error_of(response) == (422, "invalid_request", "messages")
+    assert error_of(response) == (400, "invalid_request", "messages")

@@ -91,7 +91,7 @@ async def test_refusals(
     code: str,
     param: str,
 ) -> None:
-    assert error_of(await embed(client, given, **rest)) == (422, code, param)
+    assert error_of(await embed(client, given, **rest)) == (400, code, param)
     assert await service.rows_count() == 0
 
 
@@ -128,7 +128,7 @@ async def test_a_call_for_many_requests_that_fails_is_one_failure(
 )
 async def test_what_is_no_input(client: httpx2.AsyncClient, given: Any) -> None:
     status, code, _ = error_of(await embed(client, given))
-    assert (status, code) == (422, "invalid_request")
+    assert (status, code) == (400, "invalid_request")
 
 
 async def test_a_chat_model_does_not_embed(client: httpx2.AsyncClient) -> None:

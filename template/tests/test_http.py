@@ -7,6 +7,7 @@ import pytest
 
 from app.policy import Model
 from app.providers.base import Deadline, Job, ProviderFailure
+from app.providers.error_answers import ErrorTable
 from app.providers.http import Http, open_session
 from tests.ports import kept_port
 from tests.support import POLICY
@@ -18,7 +19,7 @@ async def fail(port: int) -> tuple[Job, ProviderFailure]:
     job = Job(Model.model_validate(POLICY["offline/echo"]), {}, Deadline(60))
     async with open_session() as session:
         with pytest.raises(ProviderFailure) as failed:
-            await Http(session, url, "").json(job, "POST", url, {})
+            await Http(session, url, "", ErrorTable({}, (), {})).json(job, "POST", url, {})
     return job, failed.value
 
 

@@ -226,9 +226,9 @@ async def test_a_refusal_by_the_limits_leaves_the_key_free(service: Service) -> 
 @pytest.mark.parametrize(
     ("way", "wrong", "error"),
     [
-        ("chat", {"n": 2}, (422, "unsupported_parameter", "n")),
+        ("chat", {"n": 2}, (400, "unsupported_parameter", "n")),
         ("chat", chat(model="offline/none"), (404, "model_not_found", "model")),
-        ("chat", chat(max_tokens=65), (422, "request_too_large", "max_tokens")),
+        ("chat", chat(max_tokens=65), (400, "request_too_large", "max_tokens")),
         ("prediction", {"input": {}}, (422, "invalid_request", "input.messages")),
         ("prediction", {"model": "none"}, (404, "model_not_found", "model")),
     ],

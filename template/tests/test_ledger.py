@@ -51,7 +51,8 @@ def generation_of(service: Service, user_id: str) -> Generation:
     caps = policy.caps(user_id, "many")
     generation = Generation(call, caps, grant, Deadline(60), new_id("pred"))
     choice = Choice(model, Scripted(), pricing.bound(model, body), body)
-    job = Job(model, body, generation.deadline, sent=True)
+    job = Job(model, body, generation.deadline)
+    job.sent = True
     generation.attempt = Attempt(choice, job, Pass(model, 0.0))
     return generation
 

@@ -72,7 +72,7 @@ async def test_every_parameter_that_the_adapter_does_not_pass_on_is_named(
     service: Service, client: httpx2.AsyncClient, name: str
 ) -> None:
     response = await client.post(PATH, json={**chat(), name: VALUES.get(name, 1)})
-    assert error_of(response) == (422, "unsupported_parameter", name)
+    assert error_of(response) == (400, "unsupported_parameter", name)
     assert await service.rows_count() == 0
 
 
@@ -95,7 +95,7 @@ async def test_a_kind_that_the_provider_does_not_offer(
     _, client = scripted_client
     body = {"model": "offline/embedding", "input": "one"}
     response = await client.post("/v1/embeddings", json=body)
-    assert error_of(response) == (422, "invalid_request", "model")
+    assert error_of(response) == (400, "invalid_request", "model")
 
 
 async def test_the_attempt_is_durable_before_the_provider_is_asked(
@@ -129,7 +129,7 @@ async def test_the_attempt_is_durable_before_the_provider_is_asked(
         ({"sent": True, "usage": Usage()}, 502, "provider_error", "settled", 0),
         (
             {"sent": True, "status": 400, "billed": False, "param": "stop"},
-            422,
+            400,
             "invalid_request",
             "released",
             0,

@@ -205,7 +205,7 @@ async def test_a_request_may_be_as_large_as_its_model_takes_and_no_larger(start:
     assert response.status_code == 200
     assert (await service.attempt()).bound_nano_usd == 2000 * 250 + 64 * 2000
     response = await client.post("/v1/chat/completions", json=chat("x" * (fits + 1)))
-    assert error_of(response) == (422, "request_too_large", "messages")
+    assert error_of(response) == (400, "request_too_large", "messages")
     assert "2001" in response.json()["error"]["message"]
 
 

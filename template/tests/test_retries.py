@@ -158,7 +158,7 @@ async def test_an_outage_is_multiplied_by_little(
 @pytest.mark.parametrize(
     ("failure", "status"),
     [
-        (ProviderFailure("refused", status=400, billed=False), 422),
+        (ProviderFailure("refused", status=400, billed=False), 400),
         (ProviderFailure("no key", status=401, billed=False), 502),
         (BadAnswer("nonsense"), 502),
     ],
@@ -477,7 +477,7 @@ async def test_what_is_wrong_with_the_request_is_wrong_everywhere(
     client: httpx2.AsyncClient, scripted: Scripted
 ) -> None:
     plays(scripted, ProviderFailure("refused", status=422, billed=False), FINE)
-    assert (await client.post(CHAT, json=chat(model=FIRST))).status_code == 422
+    assert (await client.post(CHAT, json=chat(model=FIRST))).status_code == 400
     assert len(scripted.asked) == 1
 
 

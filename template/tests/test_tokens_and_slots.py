@@ -186,7 +186,7 @@ async def test_what_the_ledger_refuses_was_never_taken(
 async def test_what_can_never_pass_is_told_at_once(service: Service, stream: bool) -> None:
     client = service.client(await service.create_user("thrifty"))
     response = await client.post(CHAT, json=chat("x" * 500, stream=stream))
-    assert error_of(response)[:2] == (422, "request_too_large")
+    assert error_of(response)[:2] == (400, "request_too_large")
     assert "550 tokens a minute" in response.json()["error"]["message"]
     assert await service.rows_count() == 0
     assert (await client.post(CHAT, json=chat())).headers[

@@ -42,7 +42,7 @@ async def test_parameters_that_the_router_does_not_take_are_named(
 ) -> None:
     body = {**chat(model="huggingface/chat"), name: 5 if "max" in name else "low"}
     response = await client.post("/v1/chat/completions", json=body)
-    assert error_of(response) == (422, "unsupported_parameter", name)
+    assert error_of(response) == (400, "unsupported_parameter", name)
 
 
 async def test_embeddings(service: Service, client: httpx2.AsyncClient) -> None:
@@ -72,7 +72,7 @@ async def test_what_its_embeddings_cannot_do_is_refused(
     service: Service, client: httpx2.AsyncClient, change: dict[str, Any], param: str
 ) -> None:
     response = await client.post("/v1/embeddings", json=EMBEDDING | change)
-    assert (response.status_code, error_of(response)[2]) == (422, param)
+    assert (response.status_code, error_of(response)[2]) == (400, param)
     assert service.simulator.calls == []
 
 
@@ -90,7 +90,7 @@ async def test_tasks_take_any_input(service: Service, client: httpx2.AsyncClient
 async def test_a_webhook_in_a_task_is_refused(client: httpx2.AsyncClient) -> None:
     given = {"inputs": "one", "webhook": "http://localhost"}
     response = await client.post("/v1/predictions", json=TASK | {"input": given})
-    assert (response.status_code, error_of(response)[1]) == (422, "unsupported_parameter")
+    assert (response.status_code, error_of(response)[1]) == (400, "unsupported_parameter")
 
 
 async def test_pictures_come_as_data_urls(client: httpx2.AsyncClient) -> None:
@@ -105,7 +105,7 @@ async def test_pictures_come_as_data_urls(client: httpx2.AsyncClient) -> None:
         (Fault(kind="rate_limited"), (503, "provider_cooling_down", None), "released"),
         (Fault(kind="overloaded"), (503, "provider_cooling_down", None), "uncertain"),
         (Fault(kind="bad_request"), (422, "invalid_request", None), "released"),
-        (Fault(kind="unauthorized"), (502, "provider_error", None), "released"),
+        (Fault(kind="unauthorized"), (503, "provider_quota_exceeded", None), "released"),
         (Fault(kind="error"), (502, "provider_error", None), "uncertain"),
         (Fault(kind="redirect"), (502, "provider_error", None), "uncertain"),
         (Fault(kind="drop"), (502, "provider_error", None), "uncertain"),

@@ -19,6 +19,7 @@ OUTPUT = ["You", " said:", " one", " two"]
 COST, BOUND = 1_500_000 * 1.5, 1_500_000 * 60
 FAILED = (502, "provider_error", None)
 BUSY = (503, "provider_cooling_down", None)
+NO_ACCOUNT = (503, "provider_quota_exceeded", None)
 WRONG = (422, "invalid_request", None)
 
 
@@ -90,9 +91,9 @@ async def test_it_cancels_itself_when_its_time_is_up(
     [
         (Fault(kind="rate_limited"), BUSY, "released"),
         (Fault(kind="overloaded"), BUSY, "uncertain"),
-        (Fault(kind="quota"), FAILED, "released"),
+        (Fault(kind="quota"), NO_ACCOUNT, "released"),
         (Fault(kind="bad_request"), WRONG, "released"),
-        (Fault(kind="unauthorized"), FAILED, "released"),
+        (Fault(kind="unauthorized"), NO_ACCOUNT, "released"),
         (Fault(kind="error"), FAILED, "uncertain"),
         (Fault(kind="redirect"), FAILED, "uncertain"),
         (Fault(kind="drop"), FAILED, "uncertain"),

@@ -23,7 +23,8 @@ from tests.support import (
 CHAT = "/v1/chat/completions"
 COOLING = (503, "provider_cooling_down", None)
 FAILED = (502, "provider_error", None)
-REFUSED = (422, "invalid_request", None)
+NO_ACCOUNT = (503, "provider_quota_exceeded", None)
+REFUSED = (400, "invalid_request", None)
 LATE = (504, "deadline_exceeded", None)
 
 
@@ -39,13 +40,11 @@ def model(request: pytest.FixtureRequest) -> str:
     ("fault", "error", "state"),
     [
         (Fault(kind="rate_limited"), COOLING, "released"),
-        (Fault(kind="overloaded"), COOLING, "uncertain"),
         (Fault(kind="bad_request"), REFUSED, "released"),
         (Fault(kind="error", status=422), REFUSED, "released"),
-        (Fault(kind="unauthorized"), FAILED, "released"),
-        (Fault(kind="error", status=403), FAILED, "released"),
+        (Fault(kind="unauthorized"), NO_ACCOUNT, "released"),
+        (Fault(kind="error", status=403), NO_ACCOUNT, "released"),
         (Fault(kind="error", status=404), FAILED, "released"),
-        (Fault(kind="error", status=500), FAILED, "uncertain"),
         (Fault(kind="error", status=529), FAILED, "uncertain"),
         (Fault(kind="drop"), FAILED, "uncertain"),
         (Fault(kind="redirect"), FAILED, "uncertain"),
@@ -76,8 +75,8 @@ async def test_failures(
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(kind="unauthorized"), "refused the operator's credential"),
-        (Fault(kind="error", status=404), "does not know"),
+        (Fault(kind="unauthorized"), "its credential is not valid"),
+        (Fault(kind="error", status=404), "does not serve"),
         (Fault(kind="redirect"), "moved to another address"),
         (Fault(kind="error", status=500), "Try again"),
     ],

@@ -132,7 +132,7 @@ async def test_tools_that_the_provider_runs_are_refused(
     service: Service, client: httpx2.AsyncClient, model: str, name: str, value: Any
 ) -> None:
     response = await client.post(PATH, json=ask(model, **{"tools": [FUNCTION], name: value}))
-    assert error_of(response) == (422, "unsupported_parameter", name)
+    assert error_of(response) == (400, "unsupported_parameter", name)
     assert await service.rows_count() == 0
     # A function is the client's own to run.
     body = ask(model, tools=[FUNCTION], tool_choice=FUNCTION)
@@ -192,7 +192,7 @@ async def test_an_error_is_read_in_part(start: Start, model: str) -> None:
         service = await start(**{VARIABLES[model.partition("/")[0]]: url})
         client = service.client(await service.create_user())
         response = await client.post(PATH, json=ask(model))
-    assert error_of(response) == (422, "invalid_request", None)
+    assert error_of(response) == (400, "invalid_request", None)
     assert (await service.attempt()).cost_nano_usd == 0
 
 
@@ -208,7 +208,7 @@ async def test_a_parameter_that_a_provider_names_is_a_short_word(
         service = await start(**{VARIABLES[model.partition("/")[0]]: url})
         client = service.client(await service.create_user())
         response = await client.post(PATH, json=ask(model))
-    assert error_of(response) == (422, "invalid_request", param)
+    assert error_of(response) == (400, "invalid_request", param)
 
 
 @pytest.mark.parametrize("count", ["-1", "1e400", "NaN", '"many"', "null", "1e30"])

@@ -25,7 +25,7 @@ class ErrorBody(BaseModel):
 # Declared on every route, so that the API's description says what may come back.
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody}
-    for status in (401, 402, 403, 404, 409, 413, 422, 429, 502, 503, 504)
+    for status in (400, 401, 402, 403, 404, 409, 413, 422, 429, 502, 503, 504)
 }
 
 

@@ -23,7 +23,7 @@ from app.guard.limits import Limits
 from app.guard.retry import Retries
 from app.policy import Model, Policy
 from app.providers.base import (
-    REFUSED,
+    Blame,
     Job,
     Outcome,
     Provider,
@@ -112,7 +112,7 @@ class Attempts:
         pause = self._retries.pause(attempt.model, attempt.tries, error, deadline, remote_id)
         if pause is not None:
             return Plan(pause, [attempt.choice, *generation.rest])
-        helps = remote_id is None and error.status not in REFUSED
+        helps = remote_id is None and error.blame is not Blame.CALLER
         return Plan(0.0, generation.rest) if helps and generation.rest else None
 
     async def _cancel(self, attempt: Attempt) -> None:

@@ -15,8 +15,8 @@ from pydantic_core import to_json
 
 from app.guard import pricing
 from app.providers.base import (
-    REFUSED,
     BadAnswer,
+    Blame,
     Body,
     Exchange,
     Job,
@@ -123,7 +123,7 @@ class Coalescer:
                 return
             answers = [error] * len(batch)
         for member, answer in zip(batch, answers, strict=True):
-            member.job.sent, member.job.quota = job.sent, job.quota
+            member.job.quota = job.quota
             _give(member.answer, answer)
 
     def _ended(self, lane: Lane, provider: Provider, call: asyncio.Task[None]) -> None:
@@ -150,7 +150,9 @@ def _give(future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
 
 
 def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, ProviderFailure) and error.billed is False and error.status in REFUSED
+    if not isinstance(error, ProviderFailure):
+        return False
+    return error.billed is False and error.blame is Blame.CALLER
 
 
 def _inputs(body: Body) -> list[Any]:
@@ -189,7 +191,6 @@ def _joined(batch: Sequence[Member]) -> Job:
     deadline = max((member.job.deadline for member in batch), key=lambda each: each.remaining)
     joined = Job(first.model, {**first.body, "input": inputs}, deadline)
     for member in batch:
-        member.job.sent = True  # Until it is known, for those who leave before.
         member.job.exchange = joined.exchange
     return joined
 

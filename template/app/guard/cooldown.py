@@ -107,9 +107,9 @@ class Cooldown:
     async def failed(self, entered: Pass, failure: ProviderFailure) -> None:
         """The call failed; what is not the provider's fault changes nothing."""
         known, now = self._of(entered.model), self._clock()
-        told = (failure.retry_after or 0.0) if failure.status in BUSY else 0.0
         if not counts(failure):
             return await self.left(entered)
+        told = (failure.retry_after or 0.0) if failure.status in BUSY else 0.0
         if entered.probe is None and entered.at <= known.tripped_at:
             # It began before the circuit opened, and says no more than others did.
             return await self._open(entered.model, told, trip=False)

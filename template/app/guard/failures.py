@@ -1,19 +1,27 @@
 """What a failure means: for the record, for the bill, and for the client."""
 
 import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any
 
 from app.errors import (
+    ContextLengthExceeded,
     DeadlineExceeded,
     InvalidRequest,
     ProviderCoolingDown,
     ProviderError,
+    ProviderQuotaExceeded,
     ServiceError,
 )
 from app.guard.generation import Ending, Generation
 from app.policy import Model
-from app.providers.base import BUSY, REFUSED, Deadline, Outcome, ProviderFailure
+from app.providers.base import BUSY, Blame, Deadline, Outcome, ProviderFailure
+from app.providers.error_answers import CONTEXT_LENGTH
 
 DEFAULT_PAUSE_SECONDS = 5.0
+# One limit under its different names: an adapter sends the name that its server takes.
+OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 def ending_of(generation: Generation, error: BaseException) -> Ending:
@@ -25,7 +33,7 @@ def ending_of(generation: Generation, error: BaseException) -> Ending:
         return Ending("cancelled", Outcome.CANCELLED, error=whole.cut_by)
     if isinstance(error, ProviderFailure):
         failed.usage, failed.billed = error.usage, error.billed is not False
-        failed.error = explain(error, generation.model)
+        failed.error = explain(error, generation.model, generation.call.body)
     elif isinstance(error, ServiceError):
         failed.error = error
     elif isinstance(error, TimeoutError) or deadline.passed:
@@ -35,25 +43,55 @@ def ending_of(generation: Generation, error: BaseException) -> Ending:
     return failed
 
 
-def explain(failure: ProviderFailure, model: Model) -> ServiceError:
-    """The error for the client. The provider's own words may hold content; they stay here."""
+def explain(
+    failure: ProviderFailure, model: Model, body: Mapping[str, Any] | None = None
+) -> ServiceError:
+    """The error for a client that sent `body`. The provider's own words may hold content: they go
+    to the operator alone.
+    """
+    provider = model.provider
+    if failure.blame is Blame.CALLER:
+        return _refused(failure, provider, body or {})
+    if failure.blame is Blame.ACCOUNT:
+        return ProviderQuotaExceeded(
+            f"The operator's account at {provider} has no credit or quota left, or its credential "
+            "is not valid. Trying again does not help; tell the operator."
+        )
+    if failure.blame is Blame.OPERATOR:
+        return ProviderError(_misconfigured(failure.status, model))
     if failure.status in BUSY:
         return ProviderCoolingDown(
-            f"{model.provider} is busy; try again later.",
+            f"{provider} is busy; try again later.",
             retry_after=failure.retry_after or DEFAULT_PAUSE_SECONDS,
         )
-    if failure.status in REFUSED:
-        at = f" at {failure.param!r}" if failure.param else ""
-        return InvalidRequest(
-            f"{model.provider} refused the request{at}; check its parameters.", param=failure.param
+    return ProviderError(f"{provider} failed: {failure}. Try again.")
+
+
+def _misconfigured(status: int | None, model: Model) -> str:
+    """What the operator has to mend."""
+    if status is not None and 300 <= status < 400:
+        return f"{model.provider} moved to another address; tell the operator."
+    return (
+        f"{model.provider} does not serve {model.id} as models.toml declares it; tell the operator."
+    )
+
+
+def _refused(failure: ProviderFailure, provider: str, body: Mapping[str, Any]) -> ServiceError:
+    param = parameter_of(failure.param, body)
+    if failure.code == CONTEXT_LENGTH:
+        return ContextLengthExceeded(
+            "The request is longer than the model's context; send less.", param=param
         )
-    if failure.status in {401, 403}:
-        return ProviderError(f"{model.provider} refused the operator's credential.")
-    if failure.status == 404:
-        return ProviderError(f"{model.provider} does not know {model.id}; tell the operator.")
-    if failure.status is not None and failure.status < 400:
-        return ProviderError(f"{model.provider} moved to another address; tell the operator.")
-    return ProviderError(f"{model.provider} failed: {failure}. Try again.")
+    at = f" at {param!r}" if param else ""
+    return InvalidRequest(f"{provider} refused the request{at}; check its parameters.", param=param)
+
+
+def parameter_of(told: str | None, body: Mapping[str, Any]) -> str | None:
+    """The parameter that a provider named, as the client's body calls it; None if it has none."""
+    name = re.split(r"[.\[]", told, maxsplit=1)[0] if told else ""
+    if name in OUTPUT_LIMITS:
+        return next((limit for limit in OUTPUT_LIMITS if limit in body), None)
+    return told if name in body else None
 
 
 def too_late(deadline: Deadline) -> ServiceError:

@@ -131,6 +131,7 @@ class Guard:
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
             ending = ending_of(generation, error)
             ending.usage = transcript.last_usage or ending.usage
+            ending.billed = True  # It had begun to answer.
             if transcript.begun:
                 ending.output = transcript.output
             await self._running.close(generation, ending, error)

@@ -102,7 +102,7 @@ class Sweeper:
         provider, model = self._providers.get(row.provider), self._policy.models.get(row.model)
         if row.remote_id is None or provider is None or model is None:
             return await self._close(row, None, None)
-        job = Job(model, {}, Deadline(FIND_SECONDS), sent=True, remote_id=row.remote_id)
+        job = Job(model, {}, Deadline(FIND_SECONDS), remote_id=row.remote_id)
         try:
             async with job.deadline.scope():
                 reply = await provider.find(job)

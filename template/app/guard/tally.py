@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from app.providers.base import BadAnswer, Exchange, ProviderFailure
+from app.providers.base import BadAnswer, Blame, Exchange, ProviderFailure
 
 # Failures in a row, or half of so many calls within so many seconds.
 IN_A_ROW, ENOUGH_CALLS, WINDOW_SECONDS = 5, 20, 30
@@ -53,6 +53,8 @@ class Known:
 
 def counts(failure: ProviderFailure) -> bool:
     """Whether a failure is the provider's: no connection, no answer in time, or too much to do."""
+    if failure.blame is not Blame.PROVIDER:
+        return False
     if failure.status is None:
         return not isinstance(failure, BadAnswer)
     return failure.status >= 500 or failure.status in {408, 429}

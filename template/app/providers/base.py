@@ -22,10 +22,8 @@ Chunks = AsyncGenerator[list[Body], None]
 TIMER_SECONDS = 0.005
 # A provider that says when it wants to be asked again, or that it is asked too often.
 BUSY = frozenset({429, 503})
-# A request that the provider finds wrong is the client's to mend.
-REFUSED = frozenset({400, 413, 422})
 # Whatever was wrong may be over soon. Everything else would fail in the same way again.
-PASSING = frozenset({408, 409, 429})
+PASSING = frozenset({408, 409, 425, 429})
 # No call takes longer (a hundred days); a provider that says so tells nonsense.
 MOST_MICROSECONDS = 10**13
 
@@ -42,6 +40,26 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     PROVIDER_ERROR = "provider_error"
+
+
+class Blame(StrEnum):
+    """Who can mend a failure."""
+
+    CALLER = "caller"  # The request is wrong.
+    OPERATOR = "operator"  # The model's entry or the provider's address is wrong.
+    ACCOUNT = "account"  # The operator's account there has no valid credential, credit or quota.
+    PROVIDER = "provider"  # It is busy, broken or not to be reached.
+
+
+def blame_of(status: int | None) -> Blame:
+    """Who is to blame for a status that an adapter's table does not list."""
+    if status in {400, 413, 422}:
+        return Blame.CALLER
+    if status in {401, 402, 403}:
+        return Blame.ACCOUNT
+    if status is None or status >= 500 or status in {408, 409, 425, 429}:
+        return Blame.PROVIDER
+    return Blame.OPERATOR
 
 
 class Usage(NamedTuple):
@@ -159,14 +177,15 @@ class Exchange:
     """A call as the provider sees it: one for all requests that were joined in it."""
 
     counted = False
+    # Turns true when the first byte may have left.
+    sent = False
 
 
 @dataclass(slots=True)
 class Job:
     """One attempt at a provider: what is sent, and what is learnt on the way.
 
-    `deadline` is this attempt's: compute ends when no more is paid for. `sent` turns true when the
-    first byte may have left. `remote_id` is the provider's id of work that runs on without us;
+    `deadline` is this attempt's: compute ends when no more is paid for. `remote_id` is the provider's id of work that runs on without us;
     `keep` makes it durable, so that the work is found again after a crash. `quota` is None where
     the provider tells nothing of its limits.
     """
@@ -174,11 +193,19 @@ class Job:
     model: Model
     body: Body
     deadline: Deadline
-    sent: bool = False
     remote_id: str | None = None
     quota: Quota | None = None
     keep: Callable[[], Awaitable[None]] | None = None
     exchange: Exchange = field(default_factory=Exchange)
+
+    @property
+    def sent(self) -> bool:
+        """Whether the first byte may have left."""
+        return self.exchange.sent
+
+    @sent.setter
+    def sent(self, value: bool) -> None:
+        self.exchange.sent = value
 
 
 class ProviderFailure(Exception):
@@ -186,8 +213,9 @@ class ProviderFailure(Exception):
 
     `status` is the provider's HTTP status; None says that there was no answer, or no whole one.
     `retry_after` is in seconds. `billed` is False when the provider's terms say that it does not
-    bill this, None when unknown. `param` is a parameter that the provider refused; `usage` is
-    what it counted all the same.
+    bill this, None when unknown. `param` is a parameter that the provider refused, `code` its code
+    for the error, `reason` its own words, which may hold content; `usage` is what it counted all
+    the same. `should_retry` is False when the provider asks not to try again.
     """
 
     def __init__(
@@ -199,6 +227,10 @@ class ProviderFailure(Exception):
         billed: bool | None = None,
         param: str | None = None,
         usage: Usage | None = None,
+        blame: Blame | None = None,
+        code: str | None = None,
+        reason: str | None = None,
+        should_retry: bool = True,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -206,6 +238,10 @@ class ProviderFailure(Exception):
         self.billed = billed
         self.param = param
         self.usage = usage
+        self.blame = blame or blame_of(status)
+        self.code = code
+        self.reason = reason
+        self.should_retry = should_retry
 
 
 class BadAnswer(ProviderFailure):
@@ -214,6 +250,8 @@ class BadAnswer(ProviderFailure):
 
 def may_pass(failure: ProviderFailure) -> bool:
     """Whether the same request may succeed later: the provider was busy, or not to be reached."""
+    if failure.blame is not Blame.PROVIDER or not failure.should_retry:
+        return False
     if failure.status is None:
         return not isinstance(failure, BadAnswer)
     return failure.status >= 500 or failure.status in PASSING

@@ -6,35 +6,38 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 from pydantic_core import from_json, to_json
 
-from app.providers.base import BadAnswer, Job, ProviderFailure, Quota
+from app.providers.base import BadAnswer, Blame, Job, ProviderFailure, Quota
+from app.providers.error_answers import MAX_REASON_CHARS, ErrorTable, read_error, seconds
 
 CONNECT_SECONDS = 5
 CONNECTIONS = 1000
 # The longest answer that there can be: vectors of a few thousand texts, as decimal numbers.
 ANSWER_BYTES = 128 * 1024 * 1024
 ERROR_BYTES = 64 * 1024
-# A client's error is answered before any work is done, so nothing is billed for it.
-NOT_BILLED = frozenset({400, 401, 402, 403, 404, 405, 409, 413, 415, 422, 429})
 
 QUOTAS = ("requests", "tokens")
 MOST_DIGITS = 15
-LONGEST_NAME = 100
 # A duration as OpenAI writes it: 20ms, 1s, 6m0s.
 DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 Hint = Callable[[Mapping[str, Any]], float | None]
 
 
 def open_session() -> aiohttp.ClientSession:
     """The session. Deadlines are the guard's, so that there is no other time-out but to connect."""
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(_note_sent)
     return aiohttp.ClientSession(
+        trace_configs=[trace],
         connector=aiohttp.TCPConnector(limit=CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -53,6 +56,7 @@ class Http:
         session: aiohttp.ClientSession,
         base_url: str,
         token: str,
+        errors: ErrorTable,
         hint: Hint = lambda _: None,
     ) -> None:
         self._session = session
@@ -60,6 +64,7 @@ class Http:
         self._headers = {"Content-Type": "application/json"}
         if token:  # Servers of one's own may need none.
             self._headers["Authorization"] = f"Bearer {token}"
+        self._errors = errors
         self._hint = hint
 
     @asynccontextmanager
@@ -73,47 +78,91 @@ class Http:
             raise BadAnswer("the provider points to another host")
         headers = {**self._headers, **headers}
         body = None if json is None else to_json(json)
-        job.sent = True
         try:
             async with self._session.request(
-                method, url, data=body, headers=headers, allow_redirects=False
+                method,
+                url,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                trace_request_ctx=job,
             ) as response:
                 job.quota = quota(response.headers)
                 if response.status >= 300:
                     raise await self._failure(response, job.quota)
                 yield response
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            job.sent = False
             raise ProviderFailure("no connection", billed=False) from error
         except (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError) as error:
-            raise ProviderFailure(f"connection lost ({type(error).__name__})") from error
+            raise _lost(job, error) from error
+        except ValueError as error:
+            if job.sent:
+                raise
+            raise _unbuilt(error) from error
 
     async def json(self, job: Job, method: str, url: str, json: Any = None, **headers: str) -> Any:
         """The JSON document of an answer."""
         async with self.request(job, method, url, json, **headers) as response:
             return decode(await read(response))
 
+    def failure_of(
+        self, document: Any, status: int | None = None, headers: Mapping[str, str] = NO_HEADERS
+    ) -> ProviderFailure:
+        """The failure that an error body tells of, under an error status or in place of an
+        answer: then the body's own status counts, where it states one.
+        """
+        answer = read_error(document)
+        status = status or answer.status
+        case = self._errors.case(status, answer)
+        details = document if isinstance(document, dict) else {}
+        pause = retry_after(headers) or answer.retry_after or self._hint(details)
+        return ProviderFailure(
+            f"status {status}" if status else "the answer is an error",
+            status=status,
+            retry_after=pause,
+            billed=case.billed,
+            param=answer.param,
+            blame=case.blame,
+            code=answer.code,
+            reason=answer.reason,
+            should_retry=headers.get("x-should-retry") != "false",
+        )
+
     async def _failure(
         self, response: aiohttp.ClientResponse, left: Quota | None
     ) -> ProviderFailure:
-        """What an error answer says: status, when to come back, which parameter is wrong."""
+        """What an error answer says."""
+        body = await _beginning(response, ERROR_BYTES)
         try:
-            details = from_json(await _beginning(response, ERROR_BYTES))
+            document = from_json(body)
         except ValueError:
-            details = None
-        details = details if isinstance(details, dict) else {}
-        error = details.get("error")
-        fields = error if isinstance(error, dict) else {}
-        return ProviderFailure(
-            f"status {response.status}",
-            status=response.status,
-            retry_after=retry_after(response.headers)
-            or self._hint(details)
-            or (left and left.reset_seconds)
-            or None,
-            billed=False if response.status in NOT_BILLED else None,
-            param=_name(fields.get("param")),
-        )
+            document = _plain_text(body)
+        failure = self.failure_of(document, response.status, response.headers)
+        failure.retry_after = failure.retry_after or (left and left.reset_seconds) or None
+        return failure
+
+
+async def _note_sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
+    """The head of a request was handed to the connection: from here on, it may be billed."""
+    context.trace_request_ctx.sent = True
+
+
+def _lost(job: Job, error: Exception) -> ProviderFailure:
+    """A connection that broke; nothing is billed where nothing had left."""
+    billed = None if job.sent else False
+    return ProviderFailure(f"connection lost ({type(error).__name__})", billed=billed)
+
+
+def _unbuilt(error: Exception) -> ProviderFailure:
+    """A request that could not be built, as a header or the address holds what none can carry."""
+    message = f"the request could not be built ({type(error).__name__})"
+    return ProviderFailure(message, blame=Blame.OPERATOR, billed=False)
+
+
+def _plain_text(body: bytes) -> str | None:
+    """A short text without markup, such as `Not Found`."""
+    text = body[:MAX_REASON_CHARS].decode("utf-8", "replace")
+    return None if "<" in text else text
 
 
 async def read(response: aiohttp.ClientResponse) -> bytes:
@@ -147,13 +196,17 @@ def decode(raw: bytes) -> Any:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `Retry-After` asks to wait, given in seconds or as a date (RFC 9110)."""
+    """The pause in seconds that the headers ask for: `retry-after-ms`, which OpenAI sends, then
+    `Retry-After` in seconds, also in fractions, or as a date (RFC 9110, section 10.2.3).
+    """
+    if milliseconds := seconds(headers.get("retry-after-ms")):
+        return milliseconds / 1000
     value = headers.get("Retry-After", "")
-    if value.isdecimal():
-        return float(value[:9])
+    if pause := seconds(value):
+        return pause
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -172,11 +225,6 @@ def duration(text: str) -> float | None:
     if not text or DURATION.sub("", text):
         return None
     return sum(float(number) * UNITS[unit] for number, unit in DURATION.findall(text))
-
-
-def _name(told: Any) -> str | None:
-    """A parameter's name; what a provider says instead may be of any form, or hold content."""
-    return told if isinstance(told, str) and len(told) <= LONGEST_NAME else None
 
 
 def _count(text: str) -> int | None:

@@ -9,11 +9,13 @@ import aiohttp
 from app.errors import InvalidRequest
 from app.policy import Kind
 from app.providers.base import BadAnswer, Body, Chunks, Job, Reply, Usage, compute
+from app.providers.error_answers import ErrorTable
 from app.providers.http import Http, decode, read
 from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat
 from app.settings import Settings
 
 OWN_ADDRESS = "https://router.huggingface.co"
+ERRORS = ErrorTable(codes={}, texts=(), statuses={})
 TASKS = "hf-inference/models"
 LONGEST_LOADING_SECONDS = 24 * 60 * 60
 
@@ -33,7 +35,7 @@ class HuggingFaceProvider:
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
         base_url = base_url.rstrip("/").removesuffix("/v1")
-        self._http = Http(session, base_url, token, loading_seconds)
+        self._http = Http(session, base_url, token, ERRORS, loading_seconds)
         self._missing = "HF_TOKEN" if base_url == OWN_ADDRESS and not token else None
 
     def missing(self) -> str | None:

@@ -5,13 +5,36 @@ from collections.abc import Mapping
 import aiohttp
 
 from app.policy import Kind
-from app.providers.base import BadAnswer, Body, Chunks, Job, Reply
+from app.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply
 from app.providers.completion import EMBEDDING_COUNTS, usage_of
+from app.providers.error_answers import CONTEXT_LENGTH, ErrorCase, ErrorTable
 from app.providers.http import Http
 from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat
 from app.settings import Settings
 
 OWN_ADDRESS = "https://api.openai.com/v1"
+# OpenAI bills tokens of answers. Its error answers are refusals before any work, or say that there
+# is none (https://platform.openai.com/docs/guides/error-codes). 502, 504 and 408 without a body of
+# its own come from something in between: the work may go on unseen, so that they stay uncertain.
+ERRORS = ErrorTable(
+    codes={
+        "account_deactivated": ErrorCase(Blame.ACCOUNT),
+        "billing_hard_limit_reached": ErrorCase(Blame.ACCOUNT),
+        "billing_not_active": ErrorCase(Blame.ACCOUNT),
+        "insufficient_quota": ErrorCase(Blame.ACCOUNT),
+        "invalid_api_key": ErrorCase(Blame.ACCOUNT),
+        CONTEXT_LENGTH: ErrorCase(Blame.CALLER),
+        "DeploymentNotFound": ErrorCase(Blame.OPERATOR),
+        "model_not_found": ErrorCase(Blame.OPERATOR),
+        "unsupported_country_region_territory": ErrorCase(Blame.OPERATOR),
+    },
+    texts=(),
+    statuses={
+        408: ErrorCase(Blame.PROVIDER),
+        500: ErrorCase(Blame.PROVIDER),
+        503: ErrorCase(Blame.PROVIDER),
+    },
+)
 
 
 class OpenAIProvider:
@@ -29,7 +52,7 @@ class OpenAIProvider:
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str) -> None:
         base_url = base_url.rstrip("/")
-        self._http = Http(session, base_url, api_key)
+        self._http = Http(session, base_url, api_key, ERRORS)
         self._missing = "OPENAI_API_KEY" if base_url == OWN_ADDRESS and not api_key else None
 
     def missing(self) -> str | None:

@@ -19,9 +19,11 @@ from app.providers.base import (
     compute,
     may_pass,
 )
+from app.providers.error_answers import ErrorTable
 from app.providers.http import Http
 from app.settings import Settings
 
+ERRORS = ErrorTable(codes={}, texts=(), statuses={})
 OWN_ADDRESS = "https://api.replicate.com"
 # Replicate holds a request open for a minute at most, and cancels after five seconds at least.
 LONGEST_WAIT_SECONDS = 60
@@ -46,7 +48,7 @@ class ReplicateProvider:
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
         base_url = base_url.rstrip("/").removesuffix("/v1")
-        self._http = Http(session, base_url, token, throttled_seconds)
+        self._http = Http(session, base_url, token, ERRORS, throttled_seconds)
         self._missing = "REPLICATE_API_TOKEN" if base_url == OWN_ADDRESS and not token else None
 
     def missing(self) -> str | None:
