@@ -24,6 +24,7 @@ from app.guard.alerts import Alerts
 from app.guard.attempts import Attempts
 from app.guard.claims import Claims
 from app.guard.cooldown import Cooldown
+from app.guard.failure_report import FailureReport
 from app.guard.idempotency import Idempotency
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
@@ -43,6 +44,7 @@ from app.settings import Settings
 from app.signing import secret_keys, signer
 from app.telemetry.logging import configure, log
 from app.telemetry.middleware import RequestMiddleware
+from app.telemetry.redaction import make_redactor
 from app.usage import routes as usage
 from app.usage.report import Report
 
@@ -118,7 +120,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         attempts = Attempts(
             rules, cooldown, limits, ledger, providers, production=chosen.production
         )
-        running = Running(limits, ledger, attempts, log_content=chosen.log_content)
+        report = FailureReport(make_redactor(chosen.secret_values()))
+        running = Running(limits, ledger, attempts, report, log_content=chosen.log_content)
         stack.push_async_callback(running.drain)
         guard = Guard(rules, limits, attempts, running)
         watch = Watch(database, limiter, running, rules.version)

@@ -9,7 +9,7 @@ import pytest
 
 from app.policy import Kind
 from app.providers import offline
-from app.providers.base import Body, Chunks, Job, Reply, Usage
+from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage
 from app.settings import Settings
 
 # What `chat()` of `tests.support` can cost with the model offline/echo of the tests: the bytes of
@@ -30,6 +30,16 @@ async def hang(job: Job) -> NoReturn:
     job.sent = True
     await asyncio.Event().wait()
     raise AssertionError("nobody sets this event")
+
+
+def fail_with(*, sent: bool, **details: Any) -> Callable[[Job], Awaitable[Reply]]:
+    """Make a provider that fails before or after the first byte left."""
+
+    async def answer(job: Job) -> Reply:
+        job.sent = sent
+        raise ProviderFailure("words of the provider", **details)
+
+    return answer
 
 
 async def stream_fine(job: Job) -> Chunks:

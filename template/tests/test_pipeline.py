@@ -13,10 +13,11 @@ from app.errors import GenerationStopped
 from app.providers.base import Deadline, Job, ProviderFailure, Reply, Usage
 from app.providers.offline import OfflineProvider
 from tests.fixtures.service import Start
-from tests.scripted import BOUND, COST, Scripted, completion, hang
+from tests.scripted import fail_with, BOUND, COST, Scripted, completion, hang
 from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, write_policy
 
 PATH = "/v1/chat/completions"
+NO_ACCOUNT = (503, "provider_quota_exceeded")
 ADAPTED: frozenset[str] = OfflineProvider.parameters["chat"] or frozenset()
 # A valid value for each parameter of a chat that takes no number.
 VALUES: dict[str, Any] = {
@@ -55,16 +56,6 @@ async def scripted_client(scripted: Scripted, start: Start) -> tuple[Service, ht
     """The service with a scripted provider, and somebody who asks it."""
     service = await start(request_deadline_seconds=30)
     return service, service.client(await service.create_user())
-
-
-def fail_with(*, sent: bool, **details: Any) -> Any:
-    """Make a provider that fails before or after the first byte left."""
-
-    async def answer(job: Job) -> Reply:
-        job.sent = sent
-        raise ProviderFailure("words of the provider", **details)
-
-    return answer
 
 
 @pytest.mark.parametrize("name", sorted(set(ChatInput.model_fields) - ADAPTED))
@@ -124,11 +115,11 @@ async def test_the_attempt_is_durable_before_the_provider_is_asked(
         ({"sent": True}, 502, "provider_error", "uncertain", BOUND),
         ({"sent": True, "status": 500}, 502, "provider_error", "uncertain", BOUND),
         ({"sent": True, "status": 404, "billed": False}, 502, "provider_error", "released", 0),
-        ({"sent": True, "status": 403, "billed": False}, 502, "provider_error", "released", 0),
+        ({"sent": True, "status": 403, "billed": False}, *NO_ACCOUNT, "released", 0),
         ({"sent": True, "usage": Usage(2, 5)}, 502, "provider_error", "settled", COST),
         ({"sent": True, "usage": Usage()}, 502, "provider_error", "settled", 0),
         (
-            {"sent": True, "status": 400, "billed": False, "param": "stop"},
+            {"sent": True, "status": 400, "billed": False, "param": "temperature"},
             400,
             "invalid_request",
             "released",
@@ -147,7 +138,7 @@ async def test_failures(
 ) -> None:
     service, client = scripted_client
     scripted.on_answer = fail_with(**details)
-    response = await client.post(PATH, json=chat())
+    response = await client.post(PATH, json=chat(temperature=1))
     assert error_of(response) == (status, code, details.get("param"))
     attempt, prediction = await service.attempt(), await service.prediction()
     assert (attempt.state, attempt.cost_nano_usd) == (state, cost)

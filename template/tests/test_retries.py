@@ -159,7 +159,7 @@ async def test_an_outage_is_multiplied_by_little(
     ("failure", "status"),
     [
         (ProviderFailure("refused", status=400, billed=False), 400),
-        (ProviderFailure("no key", status=401, billed=False), 502),
+        (ProviderFailure("no key", status=401, billed=False), 503),
         (BadAnswer("nonsense"), 502),
     ],
     ids=str,

@@ -154,14 +154,14 @@ async def test_an_unknown_model_is_a_not_found_error(client: AsyncOpenAI, stream
         await client.models.retrieve("openai/none")
 
 
-async def test_a_wrong_request_is_an_unprocessable_entity_error(client: AsyncOpenAI) -> None:
-    with pytest.raises(openai.UnprocessableEntityError) as unsupported:
+async def test_a_wrong_request_is_a_bad_request_error(client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as unsupported:
         await client.chat.completions.create(
             model="openai/chat", messages=MESSAGES, service_tier="priority"
         )
     assert unsupported.value.code == "unsupported_parameter"
     assert unsupported.value.param == "service_tier"
-    with pytest.raises(openai.UnprocessableEntityError) as invalid:
+    with pytest.raises(openai.BadRequestError) as invalid:
         await client.embeddings.create(model="openai/embedding", input="")
     assert (invalid.value.code, invalid.value.type) == ("invalid_request", "invalid_request_error")
 

@@ -73,6 +73,24 @@ async def test_failures(
 
 
 @pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault(kind="overloaded"), "provider_cooling_down"),
+        (Fault(kind="error", status=500), "provider_error"),
+    ],
+    ids=describe,
+)
+async def test_an_error_of_the_server_itself_is_billed_as_its_adapter_says(
+    service: Service, client: httpx2.AsyncClient, model: str, fault: Fault, code: str
+) -> None:
+    """OpenAI bills no error answer; what Hugging Face bills of one is not known."""
+    service.simulator.inject(fault)
+    assert error_of(await client.post(CHAT, json=chat(model=model)))[1] == code
+    state = "released" if model.startswith("openai/") else "uncertain"
+    assert await service.books() == (state, "provider_error")
+
+
+@pytest.mark.parametrize(
     ("fault", "words"),
     [
         (Fault(kind="unauthorized"), "its credential is not valid"),

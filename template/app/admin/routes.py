@@ -17,11 +17,13 @@ from app.admin.schemas import (
     UserChange,
     UserPrediction,
 )
+from app.admin.attempts import attempts_of
 from app.admin.stops import SERVICE, Stops
 from app.api import PageSize
 from app.auth.dependencies import ERRORS
 from app.auth.principal import Role
 from app.auth.users import USER_ID, Users
+from app.db.engine import Database
 from app.db.pages import Pages
 from app.db.tables import audit, predictions, users
 from app.errors import Conflict, InvalidRequest
@@ -78,13 +80,16 @@ async def list_predictions(
     cursor: str | None = None,
     user_id: UserId | None = None,
 ) -> Page[UserPrediction]:
-    """Everybody's records, newest first; those that were erased without their content."""
+    """Everybody's records with their attempts, newest first; erased ones without content."""
     pages: Pages = request.app.state.pages
     query: Select[Any] = select(predictions)
     if user_id is not None:
         query = query.where(predictions.c.user_id == user_id)
     rows, next_cursor = await pages.read(query, predictions, limit, cursor)
-    return Page(data=[UserPrediction.of(row) for row in rows], next_cursor=next_cursor)
+    database: Database = request.app.state.database
+    made = await attempts_of(database, [row.id for row in rows])
+    data = [UserPrediction.of(row, attempts=made[row.id]) for row in rows]
+    return Page(data=data, next_cursor=next_cursor)
 
 
 @router.get("/providers", dependencies=READING)

@@ -66,8 +66,20 @@ class User(Me):
     disabled_at: Time | None
 
 
+class Attempt(Record):
+    """A call of a provider. `reason` is what the provider said of a failure, under its status."""
+
+    number: int
+    model: str
+    state: Literal["reserved", "sent", "settled", "released", "uncertain"]
+    cost_nano_usd: int
+    provider_status: int | None
+    reason: str | None
+
+
 class UserPrediction(Prediction):
     user_id: str
+    attempts: list[Attempt]
 
 
 class AuditEntry(Record):

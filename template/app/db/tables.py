@@ -131,6 +131,9 @@ attempts = Table(
     Column("opened_at", UtcDateTime, nullable=False),
     Column("lease_until", UtcDateTime, nullable=False),
     Column("closed_at", UtcDateTime),
+    # What the provider answered to an attempt that failed, in its own words without the caller's.
+    Column("provider_status", Integer),
+    Column("reason", String(500)),
     # Whose budgets it counts against, beside its owner's and the service's.
     Column("plan", String(100)),
     Column("key_id", String(40)),

@@ -128,6 +128,8 @@ class Turn:
         held = self._held.get(row["id"]) if row else None
         if entry.overdue and (not held or held.state not in OPEN or held.lease_until > now):
             return
+        if entry.alert:
+            self._broken.append(entry.alert)
         if row and held:
             self._settle(entry, row, held)
         if entry.prediction:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
+from app.guard.budget import Alert
 from app.guard.generation import Attempt, Ending, Generation
 from app.policy import Cap
 from app.providers.base import Deadline, Usage
@@ -40,7 +41,7 @@ class Closing(NamedTuple):
     """Ends an attempt, and its prediction with the last one; either may be None.
 
     `usage` is what the attempt used, as far as it is known; `overdue` says that it is closed only
-    if its lease has run out.
+    if its lease has run out; `alert` is what the owner must hear of.
     """
 
     caps: tuple[Cap, ...]
@@ -48,6 +49,7 @@ class Closing(NamedTuple):
     prediction: Values | None
     usage: Usage | None = None
     overdue: bool = False
+    alert: Alert | None = None
 
 
 Entry = Opening | Keeping | Closing
@@ -85,9 +87,16 @@ def closing(
     if attempt is not None:
         state, cost = attempt.settlement(ending)
         remote_id = attempt.job.remote_id
-        row = {"id": attempt.id, "state": state, "cost_nano_usd": cost, "remote_id": remote_id}
+        row = {
+            "id": attempt.id,
+            "state": state,
+            "cost_nano_usd": cost,
+            "remote_id": remote_id,
+            "provider_status": ending.provider_status,
+            "reason": ending.reason,
+        }
     ended = _ended(generation, ending, keep=keep) if last else None
-    return Closing(generation.caps, row, ended, ending.usage)
+    return Closing(generation.caps, row, ended, ending.usage, alert=ending.alert)
 
 
 def abandoned(opened: Opening) -> Closing:
@@ -110,6 +119,8 @@ def abandoned(opened: Opening) -> Closing:
         "state": "released",
         "cost_nano_usd": 0,
         "remote_id": None,
+        "provider_status": None,
+        "reason": None,
     }
     return Closing(opened.caps, row, prediction)
 

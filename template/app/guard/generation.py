@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from app.auth.principal import Principal
 from app.errors import ServiceError
 from app.guard import pricing
+from app.guard.budget import Alert
 from app.guard.cooldown import Pass
 from app.guard.formats import COMPLETIONS, Format
 from app.guard.limits import Grant, headers
@@ -41,7 +42,8 @@ class Call:
 class Ending:
     """How an attempt ended. `usage` is None when unknown; `billed` false when it cost nothing.
 
-    `cost` is its share of a call that it was part of.
+    `cost` is its share of a call that it was part of. `provider_status`, `reason` and
+    `alert` are what the operator learns of a failure.
     """
 
     status: str
@@ -51,6 +53,9 @@ class Ending:
     error: ServiceError | None = None
     billed: bool = True
     cost: int | None = None
+    provider_status: int | None = None
+    reason: str | None = None
+    alert: Alert | None = None
 
 
 class Choice(NamedTuple):

@@ -48,7 +48,9 @@ OPENED_ATTEMPT = (
     *("cost_nano_usd", "price", "plan", "key_id", "day", "opened_at", "lease_until"),
 )
 KEPT_ATTEMPT = ("state", "remote_id", "lease_until")
-CLOSED_ATTEMPT = ("state", "cost_nano_usd", "remote_id", "closed_at")
+CLOSED_ATTEMPT = (
+    *("state", "cost_nano_usd", "remote_id", "provider_status", "reason", "closed_at"),
+)
 CLOSED_PREDICTION = (
     *("served_model", "provider", "status", "outcome", "output", "error", "input_tokens"),
     *("output_tokens", "microseconds", "cached_input_tokens", "cache_write_tokens", "outputs"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.guard.attempts import Attempts
 from app.guard.decisions import stopped
+from app.guard.failure_report import FailureReport
 from app.guard.generation import Ending, Generation
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
@@ -21,11 +22,18 @@ class Running:
     """
 
     def __init__(
-        self, limits: Limits, ledger: Ledger, attempts: Attempts, *, log_content: bool
+        self,
+        limits: Limits,
+        ledger: Ledger,
+        attempts: Attempts,
+        report: FailureReport,
+        *,
+        log_content: bool,
     ) -> None:
         self._limits = limits
         self._ledger = ledger
         self._attempts = attempts
+        self._report = report
         self._log_content = log_content
         self._generations: dict[str, Generation] = {}
         self._endings: set[asyncio.Task[None]] = set()
@@ -52,6 +60,7 @@ class Running:
         """Make an attempt's ending durable, and the generation's with the `last` one."""
         attempt = generation.current
         generation.count(ending)
+        self._report.add(generation, ending, error)
         closed = self._ledger.close(generation, attempt, ending, last=last)
         if last:
             self._end(generation, ending)
@@ -104,6 +113,7 @@ class Running:
         metrics.generations.labels(model, ending.outcome.value).inc()
         metrics.generation_seconds.labels(model).observe(generation.latency_ms / 1000)
         note(
+            served_model=model,
             outcome=ending.outcome.value,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,

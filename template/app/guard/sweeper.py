@@ -128,6 +128,8 @@ class Sweeper:
             "state": "uncertain" if usage is None else "settled",
             "cost_nano_usd": cost,
             "remote_id": row.remote_id,
+            "provider_status": row.provider_status,
+            "reason": row.reason,
         }
         ended = self._record(row, int(row.paid) + cost, usage, reply)
         await self._ledger.settle(Closing(self._caps(row), attempt, ended, usage, overdue=True))

@@ -43,7 +43,7 @@ class Prediction(BaseModel):
     finished_at: Time | None
 
     @classmethod
-    def of(cls, row: Row[Any]) -> Self:
-        values = row._asdict()
+    def of(cls, row: Row[Any], **more: Any) -> Self:
+        values = row._asdict() | more
         usage = {**values, "seconds": row.microseconds / 1e6}
         return cls.model_validate({**values, "usage": usage})

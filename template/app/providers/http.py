@@ -144,7 +144,9 @@ class Http:
 
 async def _note_sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
     """The head of a request was handed to the connection: from here on, it may be billed."""
-    context.trace_request_ctx.sent = True
+    job = context.trace_request_ctx
+    if isinstance(job, Job):  # What is no generation, as a webhook's post, is not billed.
+        job.sent = True
 
 
 def _lost(job: Job, error: Exception) -> ProviderFailure:

@@ -16,6 +16,7 @@ SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 requests = Counter("http_requests", "Requests answered", ["method", "route", "status"])
 request_seconds = Histogram("http_request_seconds", "Time to answer", ["route"], buckets=SECONDS)
+attempts = Counter("attempts", "Calls of providers, by how they ended", ["model", "result"])
 generations = Counter("generations", "Generations ended", ["model", "outcome"])
 generation_seconds = Histogram(
     "generation_seconds", "Time from admission to the end", ["model"], buckets=SECONDS
