@@ -13,7 +13,7 @@ from app.errors import GenerationStopped
 from app.providers.base import Deadline, Job, ProviderFailure, Reply, Usage
 from app.providers.offline import OfflineProvider
 from tests.fixtures.service import Start
-from tests.scripted import fail_with, BOUND, COST, Scripted, completion, hang
+from tests.scripted import BOUND, COST, Scripted, completion, fail_with, hang
 from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, write_policy
 
 PATH = "/v1/chat/completions"

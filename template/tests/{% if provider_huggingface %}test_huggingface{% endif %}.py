@@ -35,6 +35,7 @@ async def test_chat_goes_to_the_router(service: Service, client: httpx2.AsyncCli
     }
     assert (await service.attempt()).cost_nano_usd == 2 * 50 + 4 * 80
 
+
 WRONG = (422, "invalid_request", None)
 
 

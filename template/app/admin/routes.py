@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy import Select, select
 
 from app.admin.access import Administrator, reads_everything
+from app.admin.attempts import attempts_of
 from app.admin.schemas import (
     AuditEntry,
     ProviderState,
@@ -17,7 +18,6 @@ from app.admin.schemas import (
     UserChange,
     UserPrediction,
 )
-from app.admin.attempts import attempts_of
 from app.admin.stops import SERVICE, Stops
 from app.api import PageSize
 from app.auth.dependencies import ERRORS

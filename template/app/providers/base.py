@@ -185,9 +185,9 @@ class Exchange:
 class Job:
     """One attempt at a provider: what is sent, and what is learnt on the way.
 
-    `deadline` is this attempt's: compute ends when no more is paid for. `remote_id` is the provider's id of work that runs on without us;
-    `keep` makes it durable, so that the work is found again after a crash. `quota` is None where
-    the provider tells nothing of its limits.
+    `deadline` is this attempt's: compute ends when no more is paid for. `remote_id` is the
+    provider's id of work that runs on without us; `keep` makes it durable, so that the work is
+    found again after a crash. `quota` is None where the provider tells nothing of its limits.
     """
 
     model: Model
