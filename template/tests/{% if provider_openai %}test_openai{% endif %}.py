@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from aiohttp import web
 
 from app.guard.batching import Coalescer
 from app.guard.pricing import bound, cost
@@ -20,6 +21,7 @@ from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator
 from tests.support import POLICY, Service, chat, error_of, said, sse
+from tests.upstream import answering
 
 CHAT = "/v1/chat/completions"
 MODEL = "openai/chat"
@@ -343,3 +345,28 @@ async def test_joined_embeddings_are_one_call_whose_bill_is_shared(
     }
     assert sum(share or 0 for _, share in answers) == cost(model.price, Usage(6))
     assert all(job.sent and job.quota for job in jobs)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "insufficient_quota", "code": "insufficient_quota"},
+        {"code": "billing_hard_limit_reached", "type": "invalid_request_error"},
+    ],
+    ids=lambda fields: fields["code"],
+)
+async def test_a_quota_that_is_used_up_is_asked_once(start: Start, fields: dict[str, str]) -> None:
+    calls: list[web.Request] = []
+
+    def refuse(request: web.Request) -> dict[str, Any]:
+        calls.append(request)
+        return {"error": {"message": "made up: no credit left", **fields}}
+
+    async with answering(refuse, status=429) as url:
+        service = await start(openai_base_url=url)
+        client = service.client(await service.create_user())
+        response = await client.post(CHAT, json=chat(model="openai/vision"))
+    assert error_of(response) == (503, "provider_quota_exceeded", None)
+    assert (response.headers["x-should-retry"], len(calls)) == ("false", 1)
+    assert "Retry-After" not in response.headers
+    assert await service.books() == ("released", "provider_error")

@@ -3,11 +3,13 @@
 "released" costs nothing, "uncertain" is paid at the bound, "settled" at what was used.
 """
 
+import aiohttp
 import httpx2
 import pytest
 
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
+from tests.simulator.wiring import FORMATS
 from tests.support import (
     POLICY,
     SOON_SECONDS,
@@ -19,8 +21,10 @@ from tests.support import (
     said,
     sse,
 )
+from tests.upstream import answering
 
 CHAT = "/v1/chat/completions"
+VARIABLES = {each.name: each.variable.lower() for each in FORMATS}
 COOLING = (503, "provider_cooling_down", None)
 FAILED = (502, "provider_error", None)
 NO_ACCOUNT = (503, "provider_quota_exceeded", None)
@@ -273,3 +277,66 @@ async def test_the_answer_names_the_public_model(
     assert bodies[-1]["usage"]["prompt_tokens"] == 2
     assert service.simulator.calls[0].body is not None
     assert service.simulator.calls[0].body["model"] == POLICY[model]["name"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("x"),
+        KeyError("x"),
+        MemoryError(),
+        OSError("x"),
+        RecursionError("x"),
+        RuntimeError("Session is closed"),
+        TypeError("x"),
+        UnicodeEncodeError("ascii", "ü", 0, 1, "x"),
+        ValueError("Forbidden control character detected in headers."),
+        aiohttp.ClientError("x"),
+        aiohttp.InvalidURL("x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("target", ["aiohttp.ClientRequest.__init__", "app.providers.http.to_json"])
+async def test_a_request_that_cannot_be_built_costs_nothing(
+    service: Service,
+    client: httpx2.AsyncClient,
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    stream: bool,
+    target: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(target, fail)
+    response = await client.post(CHAT, json=chat(model=model, stream=stream))
+    assert response.status_code in {500, 502}
+    assert (await service.books())[0] == "released"
+    assert (await client.get("/v1/usage")).json()["day"]["spent_nano_usd"] == 0
+    assert service.simulator.calls == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "pause"),
+    [
+        ({"Retry-After": "2.5"}, 3),
+        ({"retry-after-ms": "2500"}, 3),
+        ({"retry-after-ms": "2500", "Retry-After": "60"}, 3),
+        ({"Retry-After": "-1"}, None),
+        ({"Retry-After": "NaN", "retry-after-ms": "inf"}, None),
+    ],
+    ids=str,
+)
+async def test_a_pause_has_several_forms(
+    start: Start, model: str, headers: dict[str, str], pause: int | None
+) -> None:
+    document = {"error": {"message": "slow down"}}
+    async with answering(lambda _: document, status=429, headers=headers) as url:
+        service = await start(**{VARIABLES[model.partition("/")[0]]: url})
+        client = service.client(await service.create_user())
+        response = await client.post(CHAT, json=chat(model=model))
+    assert error_of(response) == COOLING
+    advised = int(response.headers["Retry-After"])
+    assert advised == pause if pause else 1 <= advised <= 30
