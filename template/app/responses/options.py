@@ -6,6 +6,23 @@ from typing import Any
 from app.errors import InvalidRequest, UnsupportedParameter
 
 LONGEST_NAME = 100
+# What an answer can hold beside itself. What hosted tools would add is asked for in vain.
+INCLUDED = frozenset(
+    {
+        "message.input_image.image_url",
+        "message.output_text.logprobs",
+        "reasoning.encrypted_content",
+    }
+)
+IN_VAIN = frozenset(
+    {
+        "code_interpreter_call.outputs",
+        "computer_call_output.output.image_url",
+        "file_search_call.results",
+        "web_search_call.action.sources",
+        "web_search_call.results",
+    }
+)
 MODES = ("none", "auto", "required")
 FORMATS = ("text", "json_object", "json_schema")
 FUNCTIONS_ALONE = (
@@ -45,6 +62,14 @@ def _check_function(tool: Any, path: str) -> None:
     if not isinstance(tool.get("name"), str):
         place = f"{path}.name" if "name" in tool else path
         raise InvalidRequest(f"{path}.name: must be a text.", param=place)
+
+
+def check_include(include: Sequence[str]) -> None:
+    """Raise `UnsupportedParameter` for what an answer cannot hold."""
+    for place, name in enumerate(include):
+        if name not in INCLUDED | IN_VAIN:
+            message = f"include.{place}: OpenAI has none of this name."
+            raise UnsupportedParameter(message, param=f"include.{place}")
 
 
 def check_format(form: Mapping[str, Any]) -> None:

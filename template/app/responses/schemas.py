@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 
 from app.errors import UnsupportedParameter
 from app.responses.items import check_input
-from app.responses.options import check_format, check_tools
+from app.responses.options import check_format, check_include, check_tools
 from app.responses.parameters import REFUSED
 from app.schemas import RequestBody
 
@@ -72,6 +72,7 @@ class ResponseRequest(RequestBody):
             _refuse(name, value)
         check_input(self.input)
         check_tools(self.tools or [], self.tool_choice)
+        check_include(self.include or [])
         if self.text and self.text.format:
             check_format(self.text.format)
         exclude = TRANSPORT | set(self.model_extra or ())

@@ -38,22 +38,24 @@ def _parameters(
     text, reasoning = request.get("text") or {}, request.get("reasoning") or {}
     limit = next((name for name in LIMITS if name in taken), LIMITS[0])
     tools, choice = _offered(request)
-    wants_logprobs = LOGPROBS in (request.get("include") or ()) or None
+    in_parallel = request.get("parallel_tool_calls") if tools else None
+    most_likely = request.get("top_logprobs") or None
+    wants_logprobs = most_likely or LOGPROBS in (request.get("include") or ())
     found = (
         (limit, request.get("max_output_tokens"), "max_output_tokens"),
         ("temperature", request.get("temperature"), "temperature"),
         ("top_p", request.get("top_p"), "top_p"),
         ("tools", tools, "tools"),
         ("tool_choice", choice, "tool_choice"),
-        ("parallel_tool_calls", request.get("parallel_tool_calls"), "parallel_tool_calls"),
+        ("parallel_tool_calls", in_parallel, "parallel_tool_calls"),
         ("response_format", _response_format(text.get("format")), "text.format"),
         ("verbosity", text.get("verbosity"), "text.verbosity"),
         ("reasoning_effort", reasoning.get("effort"), "reasoning.effort"),
-        ("logprobs", bool(request.get("top_logprobs")) or wants_logprobs, "include"),
-        ("top_logprobs", request.get("top_logprobs"), "top_logprobs"),
+        ("logprobs", True if wants_logprobs else None, "include"),
+        ("top_logprobs", most_likely, "top_logprobs"),
         *((name, request.get(name), name) for name in OPTIONAL if name in taken),
     )
-    return (each for each in found if each[1] is not None and each[1] is not False)
+    return (each for each in found if each[1] is not None)
 
 
 def _offered(request: Mapping[str, Any]) -> tuple[list[Body] | None, Any]:
