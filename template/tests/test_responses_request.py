@@ -32,7 +32,7 @@ RESULT = {"type": "function_call_output", "call_id": "c1", "output": "sunny"}
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": True}
 
 
-def text(kind: str, words: str) -> dict[str, Any]:
+def text(kind: str, words: Any) -> dict[str, Any]:
     return {"type": kind, "text": words}
 
 

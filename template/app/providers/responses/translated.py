@@ -1,13 +1,30 @@
 """A provider that only speaks chat completions, as one of responses."""
 
-from collections.abc import Mapping
-from contextlib import aclosing
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from app.policy import Kind
-from app.providers.base import BadAnswer, Body, Chunks, Job, Provider, Reply
+from app.providers.base import (
+    BadAnswer,
+    Body,
+    Chunks,
+    Job,
+    Provider,
+    ProviderFailure,
+    Reply,
+)
 from app.providers.completion import FORM_ERRORS
 from app.providers.responses.writing import ResponseWriter
+
+# Where a request has what a chat has under another name.
+PLACES = {
+    "messages": "input",
+    "reasoning_effort": "reasoning",
+    "response_format": "text",
+    "verbosity": "text",
+}
 
 
 class Translated:
@@ -26,7 +43,8 @@ class Translated:
         return self._provider.missing()
 
     async def answer(self, job: Job) -> Reply:
-        reply = await self._provider.answer(job)
+        with _in_its_words():
+            reply = await self._provider.answer(job)
         try:
             return Reply(_whole(self._request, reply.output), reply.usage)
         except FORM_ERRORS as error:
@@ -35,9 +53,10 @@ class Translated:
     async def stream(self, job: Job) -> Chunks:
         writer = ResponseWriter(self._request)
         async with aclosing(self._provider.stream(job)) as source:
-            async for chunks in source:
-                if events := [event for chunk in chunks for event in writer.add(chunk)]:
-                    yield events
+            with _in_its_words():
+                async for chunks in source:
+                    if events := [event for chunk in chunks for event in writer.add(chunk)]:
+                        yield events
         if last := writer.end():
             yield last
 
@@ -46,6 +65,17 @@ class Translated:
 
     async def find(self, job: Job) -> Reply | None:
         return await self._provider.find(job)
+
+
+@contextmanager
+def _in_its_words() -> Iterator[None]:
+    """Let a failure name the parameter that the client gave."""
+    try:
+        yield
+    except ProviderFailure as failure:
+        name = re.split(r"[.\[]", failure.param or "", maxsplit=1)[0]
+        failure.param = PLACES.get(name, failure.param)
+        raise
 
 
 def _whole(request: Mapping[str, Any], output: Body) -> Body:
