@@ -148,12 +148,15 @@ async def test_content_of_unknown_cost_is_refused(
     assert service.simulator.calls == []
 
 
-@pytest.mark.parametrize(("text", "outcome"), [("{}", "invalid_schema"), ("one", "invalid_schema")])
-async def test_json_that_was_asked_for_and_did_not_come(
-    service: Service, client: httpx2.AsyncClient, text: str, outcome: str
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("faults", "outcome"), [([], "ok"), ([Fault(kind="prose")], "invalid_schema")]
+)
+async def test_json_that_was_asked_for(
+    service: Service, client: httpx2.AsyncClient, faults: list[Fault], outcome: str, stream: bool
 ) -> None:
-    """The simulator's answer is prose."""
-    body = chat(text, model=MODEL, response_format={"type": "json_object"})
+    service.simulator.inject(*faults)
+    body = chat("one", model=MODEL, response_format={"type": "json_object"}, stream=stream)
     await client.post(CHAT, json=body)
     assert await service.books() == ("settled", outcome)
 

@@ -11,6 +11,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types import embedding_create_params
 from openai.types.chat import ChatCompletionMessageParam, completion_create_params
 
+from tests.simulator.chat_format import CONTEXT_TOKENS
 from tests.simulator.faults import Fault
 from tests.simulator.openai import CHAT_PARAMETERS, EMBEDDING_PARAMETERS
 from tests.simulator.server import Simulator
@@ -320,3 +321,117 @@ async def test_usage_can_exceed_what_was_asked_for(
     assert completion.usage.completion_tokens == 107
     embeddings = await client.embeddings.create(model="small", input="one")
     assert embeddings.usage.total_tokens == 8
+
+
+WEATHER: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "unit": {"$ref": "#/$defs/unit"},
+        "days": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "hours": {"type": "array", "items": {"type": ["number", "null"]}},
+        "detailed": {"type": "boolean"},
+        "source": {"const": "sky"},
+    },
+    "$defs": {"unit": {"enum": ["C", "F"]}},
+}
+FILLED = '{"city":"Oslo","unit":"C","days":1,"hours":[0.5],"detailed":true,"source":"sky"}'
+TOOLS: Any = [
+    {"type": "function", "function": {"name": name, "parameters": WEATHER}}
+    for name in ("weather", "climate")
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "choice", "names"),
+    [
+        ("the weather of Oslo", "auto", ["weather"]),
+        ("the climate and the weather of Oslo", "auto", ["weather", "climate"]),
+        ("nothing of Oslo", "auto", []),
+        ("nothing of Oslo", "required", ["weather"]),
+        ("the weather of Oslo", "none", []),
+        ("Oslo", {"type": "function", "function": {"name": "climate"}}, ["climate"]),
+    ],
+)
+async def test_tools_are_called_by_their_names(
+    client: AsyncOpenAI, text: str, choice: Any, names: list[str]
+) -> None:
+    messages: Any = [{"role": "user", "content": text}]
+    asked: Any = {"model": MODEL, "messages": messages, "tools": TOOLS, "tool_choice": choice}
+    whole = (await client.chat.completions.create(**asked)).choices[0]
+    async with client.chat.completions.stream(**asked) as stream:
+        streamed = (await stream.get_final_completion()).choices[0]
+    for answer in (whole, streamed):
+        calls: list[Any] = [*(answer.message.tool_calls or [])]
+        assert [call.function.name for call in calls] == names
+        assert {call.function.arguments for call in calls} <= {FILLED}
+        assert answer.finish_reason == ("tool_calls" if names else "stop")
+        assert bool(answer.message.content) is not bool(names)
+
+
+async def test_a_tools_result_is_answered(client: AsyncOpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "the weather of Oslo"}]
+    asked: Any = {"model": MODEL, "tools": TOOLS}
+    first = await client.chat.completions.create(messages=messages, **asked)
+    (call,) = first.choices[0].message.tool_calls or []
+    messages += [first.choices[0].message]
+    messages += [{"role": "tool", "tool_call_id": call.id, "content": "weather: rain"}]
+    last = await client.chat.completions.create(messages=messages, **asked)
+    assert last.choices[0].message.content == "You said: weather: rain"
+
+
+async def test_schemas_are_filled_in(client: AsyncOpenAI) -> None:
+    schema = {"name": "weather", "schema": WEATHER}
+    form: Any = {"type": "json_schema", "json_schema": schema}
+    messages: Any = [{"role": "user", "content": "the weather of Oslo"}]
+    completion = await client.chat.completions.create(
+        model=MODEL, messages=messages, response_format=form
+    )
+    assert completion.choices[0].message.content == FILLED
+
+
+async def test_json_is_written(simulator: Simulator, client: AsyncOpenAI) -> None:
+    asked: Any = {"model": MODEL, "messages": MESSAGES, "response_format": {"type": "json_object"}}
+    completion = await client.chat.completions.create(**asked)
+    assert completion.choices[0].message.content == '{"said":"one two three"}'
+    simulator.inject(Fault(kind="prose"))
+    completion = await client.chat.completions.create(**asked)
+    assert completion.choices[0].message.content == "You said: one two three"
+
+
+async def test_messages_may_have_the_fields_of_other_servers(
+    simulator: Simulator, client: AsyncOpenAI
+) -> None:
+    simulator.inject(Fault(kind="extra_fields", times=2))
+    completion = await client.chat.completions.create(model=MODEL, messages=MESSAGES)
+    message = completion.choices[0].message.to_dict()
+    stream = await client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
+    opening = (await anext(stream)).choices[0].delta.to_dict()
+    assert message.pop("content") == "You said: one two three"
+    assert message.pop("tool_calls") == []
+    assert opening.pop("content") == ""
+    assert message == opening
+    assert message.keys() > {"annotations", "audio", "function_call", "reasoning_content"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [("reasoning_content", "I see.", "unknown_parameter"), ("tool_calls", [], "empty_array")],
+)
+async def test_messages_of_another_form_are_refused(
+    client: AsyncOpenAI, field: str, value: object, code: str
+) -> None:
+    messages: Any = [*MESSAGES, {"role": "assistant", "content": "one", field: value}]
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.chat.completions.create(model=MODEL, messages=messages)
+    assert (caught.value.code, caught.value.param) == (code, f"messages[2].{field}")
+
+
+async def test_no_model_reads_more_than_its_context(
+    simulator: Simulator, client: AsyncOpenAI
+) -> None:
+    messages: Any = [{"role": "user", "content": "a " * (CONTEXT_TOKENS + 1)}]
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.chat.completions.create(model=MODEL, messages=messages)
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
+    assert simulator.calls[0].billed is None

@@ -40,6 +40,8 @@ Kind = Literal[
     "no_usage",  # nothing says what it cost
     "full_usage",  # it cost all it could: a token for each byte, the longest output; or `seconds`
     "excess_usage",  # it cost `excess` more than the request allowed
+    "prose",  # text where JSON was asked for
+    "extra_fields",  # its messages have every field that some server adds
     "used_up",  # its headers say that nothing is left of a limit for `seconds`
     # Predictions: what becomes of remote work.
     "failed",

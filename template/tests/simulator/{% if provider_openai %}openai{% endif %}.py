@@ -20,6 +20,9 @@ stream_options temperature tool_choice tools top_logprobs top_p user verbosity
 web_search_options
 """
 CHAT_PARAMETERS = frozenset(_CHAT.split())
+MESSAGE_FIELDS = frozenset(
+    {"role", "content", "name", "refusal", "audio", "function_call", "tool_calls", "tool_call_id"}
+)
 EMBEDDING_FAULTS: frozenset[Kind] = ANYWHERE | {"no_usage", "excess_usage", "used_up"}
 EMBEDDING_PARAMETERS = frozenset({"input", "model", "dimensions", "encoding_format", "user"})
 
@@ -112,7 +115,19 @@ def _chat(exchange: Exchange) -> Reply:
     if "max_tokens" in exchange.body and "max_completion_tokens" in exchange.body:
         message = "Setting 'max_tokens' and 'max_completion_tokens' is not supported."
         raise RefusedError(Refusal(400, message, code="invalid_parameter_combination"))
+    for place, message in enumerate(exchange.body.get("messages") or ()):
+        _check_message(f"messages[{place}]", message)
     return replace(complete(exchange, CHAT_PARAMETERS), headers=_headers(exchange))
+
+
+def _check_message(path: str, message: dict[str, Any]) -> None:
+    """Refuse a field that OpenAI's messages do not have, and a list of no calls."""
+    for name in message.keys() - MESSAGE_FIELDS:
+        text = f"Unknown parameter: '{path}.{name}'."
+        raise RefusedError(Refusal(400, text, "unknown_parameter", param=f"{path}.{name}"))
+    if message.get("tool_calls") == []:
+        text = f"Invalid '{path}.tool_calls': empty array."
+        raise RefusedError(Refusal(400, text, "empty_array", param=f"{path}.tool_calls"))
 
 
 def _embeddings(exchange: Exchange) -> Reply:

@@ -5,13 +5,16 @@ from typing import Any
 
 from tests.simulator.content import count_tokens, say
 from tests.simulator.exchange import Exchange, Reply, encode
-from tests.simulator.faults import ANYWHERE, STREAMING, Kind
+from tests.simulator.faults import ANYWHERE, STREAMING, Kind, Refusal, RefusedError
+from tests.simulator.schemas import called, filled, pieces
 
-CHAT_FAULTS: frozenset[Kind] = (
-    ANYWHERE
-    | STREAMING
-    | {"empty", "refusal", "truncated", "filtered", "no_usage", "full_usage", "excess_usage"}
+_CONTENTS: frozenset[Kind] = frozenset(
+    {"empty", "refusal", "truncated", "filtered", "prose", "extra_fields"}
 )
+_USAGES: frozenset[Kind] = frozenset({"no_usage", "full_usage", "excess_usage"})
+CHAT_FAULTS = ANYWHERE | STREAMING | _CONTENTS | _USAGES
+# The words that every model reads and writes at most, in one request.
+CONTEXT_TOKENS = 20_000
 
 # What OpenAI says that an image of low detail costs.
 _TOKENS_PER_IMAGE = 85
@@ -20,6 +23,15 @@ _AROUND_A_MESSAGE = 8
 _CREATED = 1_760_000_000
 _REFUSAL = ("I'm", " sorry,", " but", " I", " can't", " help", " with", " that.")
 _DONE = b"data: [DONE]\n\n"
+# What servers add to a message: OpenAI, vLLM, DeepSeek and OpenRouter.
+_EXTRA_FIELDS = {
+    "annotations": [],
+    "audio": None,
+    "function_call": None,
+    "reasoning": "I repeat it.",
+    "reasoning_content": "I repeat it.",
+    "reasoning_details": [{"type": "reasoning.text", "text": "I repeat it.", "index": 0}],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,8 @@ class _Generation:
     """Over all choices."""
     field: str = "content"
     """The field of the message that carries the pieces: content or refusal."""
+    calls: tuple[dict[str, str], ...] = ()
+    """The name and the arguments of each function that is called instead."""
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -66,26 +80,70 @@ def complete(exchange: Exchange, parameters: frozenset[str]) -> Reply:
 
 
 def _generate(exchange: Exchange) -> _Generation:
-    """Repeat the last message, within the request's limit and as the fault asks."""
-    messages = exchange.body["messages"]
-    pieces, reason, field = say(_text(messages[-1])), "stop", "content"
+    """Call a tool, fill in a schema or repeat the last message, and then as the fault asks."""
+    messages, choices = exchange.body["messages"], exchange.body.get("n") or 1
+    asked = _asked(messages)
+    if calls := _calls(exchange.body):
+        count = sum(len(pieces(call["arguments"])) for call in calls) * choices
+        return _Generation((), "tool_calls", asked, count, calls=calls)
+    said, reason, field = _said(exchange), "stop", "content"
     limit = _limit(exchange.body)
     if exchange.plays("refusal"):
-        pieces, field = _REFUSAL, "refusal"
+        said, field = _REFUSAL, "refusal"
     elif exchange.plays("empty"):
-        pieces = ()
+        said = ()
     elif exchange.plays("truncated", "filtered"):
-        pieces = pieces[: len(pieces) // 2]
+        said = said[: len(said) // 2]
         reason = "length" if exchange.plays("truncated") else "content_filter"
-    if limit is not None and len(pieces) > limit:
-        pieces, reason = pieces[:limit], "length"
-    count = len(pieces) * (exchange.body.get("n") or 1)
+    if limit is not None and len(said) > limit:
+        said, reason = said[:limit], "length"
+    count = len(said) * choices
     if exchange.fault is not None and exchange.plays("excess_usage"):
         count = max(count, limit or 0) + exchange.fault.excess
-    asked = sum(map(_count, messages))
     if exchange.plays("full_usage"):
-        asked, count = sum(map(_size, messages)), (limit or 0) * (exchange.body.get("n") or 1)
-    return _Generation(pieces, reason, asked, count, field)
+        asked, count = sum(map(_size, messages)), (limit or 0) * choices
+    return _Generation(said, reason, asked, count, field)
+
+
+def _asked(messages: list[dict[str, Any]]) -> int:
+    """Count the input, and refuse what no model can read."""
+    asked = sum(map(_count, messages))
+    if asked > CONTEXT_TOKENS:
+        message = f"This model's maximum context length is {CONTEXT_TOKENS} tokens. "
+        message += f"However, your messages resulted in {asked} tokens."
+        raise RefusedError(Refusal(400, message, "context_length_exceeded", param="messages"))
+    return asked
+
+
+def _calls(body: dict[str, Any]) -> tuple[dict[str, str], ...]:
+    """Make the calls that answer a user; a tool's result is answered in words."""
+    last = body["messages"][-1]
+    functions = [tool["function"] for tool in body.get("tools") or () if "function" in tool]
+    choice = body.get("tool_choice")
+    choice = choice["function"]["name"] if isinstance(choice, dict) else choice
+    if last.get("role") == "tool" and choice in (None, "auto"):
+        return ()
+    prompt = _text(last)
+    return tuple(
+        {
+            "name": function["name"],
+            "arguments": filled(function.get("parameters") or {"type": "object"}, prompt),
+        }
+        for function in called(functions, choice, prompt)
+    )
+
+
+def _said(exchange: Exchange) -> tuple[str, ...]:
+    """Fill in the schema that was asked for, or repeat the last message."""
+    prompt = _text(exchange.body["messages"][-1])
+    form = {} if exchange.plays("prose") else exchange.body.get("response_format") or {}
+    match form.get("type"):
+        case "json_schema":
+            return pieces(filled(form["json_schema"].get("schema") or {}, prompt))
+        case "json_object":
+            return pieces(encode({"said": prompt}).decode())
+        case _:
+            return say(prompt)
 
 
 def _limit(body: dict[str, Any]) -> int | None:
@@ -126,8 +184,15 @@ def _envelope(exchange: Exchange, kind: str) -> dict[str, Any]:
 
 
 def _whole(exchange: Exchange, generation: _Generation) -> bytes:
-    message = {"role": "assistant", "content": None, "refusal": None}
-    message[generation.field] = "".join(generation.pieces)
+    message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
+    if generation.calls:
+        message["tool_calls"] = [
+            _call(exchange, place, function) for place, function in enumerate(generation.calls)
+        ]
+    else:
+        message[generation.field] = "".join(generation.pieces)
+    if exchange.plays("extra_fields"):
+        message = {"tool_calls": [], **_EXTRA_FIELDS, **message}
     answer = _envelope(exchange, "chat.completion")
     answer["choices"] = [
         {
@@ -154,7 +219,7 @@ def _stream(exchange: Exchange, generation: _Generation) -> tuple[bytes, ...]:
     tail = b',"usage":null}\n\n' if with_usage else b"}\n\n"
     events = [
         head + b"[" + _choice(index, delta, reason) + b"]" + tail
-        for delta, reason in _deltas(generation)
+        for delta, reason in _deltas(exchange, generation)
         for index in range(exchange.body.get("n") or 1)
     ]
     if exchange.fault is not None and exchange.plays("stream_error"):
@@ -164,13 +229,32 @@ def _stream(exchange: Exchange, generation: _Generation) -> tuple[bytes, ...]:
     return (*events, _DONE)
 
 
-def _deltas(generation: _Generation) -> list[tuple[dict[str, Any], str | None]]:
+def _deltas(exchange: Exchange, generation: _Generation) -> list[tuple[dict[str, Any], str | None]]:
     """Give what each event of one choice adds, and the reason with which the last ends it."""
     opening: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
-    if generation.field == "refusal":
+    if generation.field == "refusal" or generation.calls:
         opening["content"] = None
-    pieces = [({generation.field: piece}, None) for piece in generation.pieces]
-    return [(opening, None), *pieces, ({}, generation.finish_reason)]
+    if exchange.plays("extra_fields"):
+        opening |= _EXTRA_FIELDS
+    added: list[dict[str, Any]] = [{generation.field: piece} for piece in generation.pieces]
+    for place, function in enumerate(generation.calls):
+        start = _call(exchange, place, {**function, "arguments": ""})
+        added.append({"tool_calls": [{"index": place, **start}]})
+        added += [
+            {"tool_calls": [{"index": place, "function": {"arguments": piece}}]}
+            for piece in pieces(function["arguments"])
+        ]
+    ending: dict[str, Any] = {}
+    return [
+        (opening, None),
+        *((delta, None) for delta in added),
+        (ending, generation.finish_reason),
+    ]
+
+
+def _call(exchange: Exchange, place: int, function: dict[str, str]) -> dict[str, Any]:
+    number = f"call_{exchange.number:08d}_{place}"
+    return {"id": number, "type": "function", "function": function}
 
 
 def _choice(index: int, delta: dict[str, Any], reason: str | None) -> bytes:
