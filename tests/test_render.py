@@ -101,6 +101,7 @@ def chosen(combination: Combination) -> set[str]:
     many = "database_postgres" in flags and "limiter_memory" not in flags
     flags |= {"many_processes"} if many or "database_shared" in flags else {"single_process"}
     flags |= {"replicate_alone"} if combination.providers == ("replicate",) else set()
+    flags |= set() if "provider_openai" in flags else {"servers_refused"}
     flags |= {"wire_openai"} if flags & {"provider_openai", "provider_huggingface"} else set()
     return flags | {"always"}
 

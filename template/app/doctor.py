@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from itertools import combinations
 from typing import NamedTuple
 
-from pydantic import SecretStr
 from sqlalchemy import select
 
 from app import wiring
@@ -15,7 +14,7 @@ from app.db.engine import Database
 from app.db.revisions import pending
 from app.db.tables import users
 from app.errors import ServiceError, StartError
-from app.parts import open_policy, open_providers
+from app.parts import open_parts
 from app.policy import load as load_policy
 from app.providers.http import open_session
 from app.serve import require_exact_limits
@@ -50,12 +49,8 @@ def examine(*, production: bool = False) -> list[Finding]:
 
 
 def _separate_keys(settings: Settings) -> Finding:
-    keys = [
-        (name.upper(), value.get_secret_value())
-        for name, value in settings
-        if isinstance(value, SecretStr) and value.get_secret_value()
-    ]
-    same = [f"{one} and {other}" for (one, x), (other, y) in combinations(keys, 2) if x == y]
+    secrets = settings.secrets().items()
+    same = [f"{one} and {other}" for (one, x), (other, y) in combinations(secrets, 2) if x == y]
     advice = f"{', '.join(same)} are the same; make one for each"
     return Finding("separate keys", "problem", advice) if same else Finding("separate keys")
 
@@ -100,9 +95,8 @@ async def _examine(settings: Settings) -> list[Finding]:
 
 async def _policy(settings: Settings) -> list[Finding]:
     async with open_session() as session:
-        providers = open_providers(settings, session)
         try:
-            rules = open_policy(settings, providers)
+            rules, providers = open_parts(settings, session)
         except StartError as error:
             return [Finding("policy", "problem", str(error))]
     findings = [Finding("policy")]

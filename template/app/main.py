@@ -33,7 +33,7 @@ from app.guard.running import Running
 from app.guard.sweeper import Sweeper
 from app.guard.watch import Watch
 from app.guard.webhook import Webhook, signing_key
-from app.parts import open_policy, open_providers
+from app.parts import open_parts
 from app.predictions import routes as predictions
 from app.predictions.records import Records
 from app.predictions.runner import Runner
@@ -106,8 +106,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = wiring.database.open_database(chosen)
         stack.push_async_callback(database.close)
         session = await stack.enter_async_context(open_session())
-        providers = open_providers(chosen, session)
-        rules = open_policy(chosen, providers)
+        rules, providers = open_parts(chosen, session)
         try:
             await stack.enter_async_context(wiring.alone(chosen, database))
         except DatabaseUnavailable as error:

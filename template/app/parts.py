@@ -11,32 +11,41 @@ from app.providers.base import Provider
 from app.settings import Settings
 
 
-def open_providers(chosen: Settings, session: aiohttp.ClientSession) -> dict[str, Provider]:
-    """The chosen providers and the offline one, by name."""
-    opened: list[Provider] = [part.open_provider(chosen, session) for part in wiring.PROVIDERS]
-    return {provider.name: provider for provider in opened}
-
-
-def open_policy(chosen: Settings, providers: Mapping[str, Provider]) -> Policy:
-    """The policy files. Raises `StartError` when they are wrong or, in production, when a
-    provider that they use has no credential.
+def open_parts(
+    chosen: Settings, session: aiohttp.ClientSession
+) -> tuple[Policy, dict[str, Provider]]:
+    """The policy files, and by name the providers that they may use: the chosen ones, the offline
+    one and the servers of `models.toml`. Raises `StartError` as `check` does.
     """
     rules = policy.load(chosen.policy_dir)
+    opened: list[Provider] = [part.open_provider(chosen, session) for part in wiring.PROVIDERS]
+    providers = {provider.name: provider for provider in opened}
+    providers |= wiring.open_servers(chosen, session, rules.servers, providers.keys())
+    check(rules, providers, production=chosen.production)
+    return rules, providers
+
+
+def check(rules: Policy, providers: Mapping[str, Provider], *, production: bool) -> None:
+    """Raise `StartError` when the policy files do not fit the providers or, in production, when a
+    provider that they use has no credential.
+    """
     used = {model.provider for model in rules.models.values()}
     if unknown := used - set(providers):
         raise StartError(
             f"models.toml: {', '.join(sorted(unknown))} is no provider of this service; "
             f"it has {', '.join(sorted(providers))}"
         )
+    if unused := sorted(set(rules.servers) - used):
+        names = ", ".join(f"servers.{name}" for name in unused)
+        raise StartError(f"models.toml, {names}: no model has it as its provider; remove it")
     if problems := [*_wrong_prices(rules, providers), *_too_short(rules, providers)]:
         raise StartError("\n".join(problems))
     missing = [name for key in sorted(used) if (name := providers[key].missing())]
-    if missing and chosen.production:
+    if missing and production:
         raise StartError(
             f"{', '.join(missing)}: not set, but models.toml offers models that need it. "
             "Set it, or remove those models."
         )
-    return rules
 
 
 def _wrong_prices(rules: Policy, providers: Mapping[str, Provider]) -> Iterator[str]:

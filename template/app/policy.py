@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -139,11 +139,15 @@ class Cap(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """Both files, by public model name and by plan name."""
+    """Both files, by public model name and by plan name.
+
+    `servers` are those that `models.toml` declares, as it does: their adapter checks them.
+    """
 
     models: dict[str, Model]
     plans: dict[str, Plan]
     service: Service
+    servers: dict[str, Any]
 
     @property
     def version(self) -> str:
@@ -152,6 +156,7 @@ class Policy(NamedTuple):
             {name: model.model_dump(exclude=NOT_DECISIVE) for name, model in self.models.items()},
             {name: plan.model_dump() for name, plan in self.plans.items()},
             self.service.model_dump(),
+            self.servers,
         ]
         return hashlib.sha256(to_json(parts)).hexdigest()
 
@@ -192,7 +197,7 @@ def load(directory: Path) -> Policy:
     named = {name: model.model_copy(update={"id": name}) for name, model in models.models.items()}
     if problems := list(_wrong_fallbacks(named)):
         raise StartError("\n".join(problems))
-    return Policy(named, plans.plans, plans.service)
+    return Policy(named, plans.plans, plans.service, models.servers)
 
 
 class ModelsFile(BaseModel):
@@ -201,6 +206,7 @@ class ModelsFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     models: dict[str, Model]
+    servers: dict[str, Any] = {}
 
 
 class PlansFile(BaseModel):
@@ -222,13 +228,18 @@ def _checked(path: Path, form: type[File], problems: list[str]) -> File | None:
     except OSError:
         problems.append(f"{path.name} cannot be read; it belongs into {path.parent}")
     except ValidationError as error:
-        problems += [
-            f"{path.name}, {_place(e).removeprefix(f'{path.stem}.')}: {_sentence(e)}"
-            for e in error.errors(include_url=False, include_input=False)
-        ]
+        problems += problems_of(path, error)
     except ValueError as error:
         problems.append(f"{path.name} is not valid TOML: {error}")
     return None
+
+
+def problems_of(path: Path, error: ValidationError) -> list[str]:
+    """A line for each thing that is wrong in a policy file."""
+    return [
+        f"{path.name}, {_place(e).removeprefix(f'{path.stem}.')}: {_sentence(e)}"
+        for e in error.errors(include_url=False, include_input=False)
+    ]
 
 
 def _wrong_fallbacks(models: Mapping[str, Model]) -> Iterator[str]:

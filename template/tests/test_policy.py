@@ -8,7 +8,7 @@ import pytest
 from app import policy
 from app.errors import StartError
 from app.main import create_app, lifespan
-from app.parts import open_policy, open_providers
+from app.parts import check, open_parts
 from app.policy import Kind, Policy
 from app.providers.http import open_session
 from app.providers.offline import OfflineProvider
@@ -68,7 +68,7 @@ def test_prices_are_exact(tmp_path: Path) -> None:
 async def test_the_projects_own_files_are_right() -> None:
     settings = Settings(_env_file=None, policy_dir=ROOT)
     async with open_session() as session:
-        rules = open_policy(settings, open_providers(settings, session))
+        rules, _ = open_parts(settings, session)
     assert rules.models
     assert rules.plans["free"].requests_per_minute > 0
     assert "offline/echo" in rules.models
@@ -195,10 +195,9 @@ def test_the_version_stays_when_prices_were_checked(tmp_path: Path) -> None:
 
 
 def test_an_unknown_provider_is_named(tmp_path: Path) -> None:
-    _load(tmp_path, _model(provider='"acme"'))
-    settings = Settings(_env_file=None, policy_dir=tmp_path)
+    rules = _load(tmp_path, _model(provider='"acme"'))
     with pytest.raises(StartError, match="acme is no provider of this service; it has offline"):
-        open_policy(settings, {"offline": OfflineProvider()})
+        check(rules, {"offline": OfflineProvider()}, production=False)
 
 
 class TimedProvider(OfflineProvider):
@@ -218,20 +217,18 @@ class TimedProvider(OfflineProvider):
 def test_a_price_of_what_the_provider_does_not_tell_is_named(
     tmp_path: Path, provider: type[OfflineProvider], kind: Kind, price: dict[str, str], told: str
 ) -> None:
-    _load(tmp_path, _model(kind=f'"{kind}"', **price))
-    settings = Settings(_env_file=None, policy_dir=tmp_path)
+    rules = _load(tmp_path, _model(kind=f'"{kind}"', **price))
     with pytest.raises(StartError, match=f"mine: offline tells {told}, of a model of kind {kind};"):
-        open_policy(settings, {"offline": provider()})
+        check(rules, {"offline": provider()}, production=False)
 
 
 def test_a_time_that_the_provider_cannot_keep_to_is_named(tmp_path: Path) -> None:
-    _load(tmp_path, _model(**{**PER_SECOND, "max_seconds": "4"}))
-    settings, scripted = Settings(_env_file=None, policy_dir=tmp_path), Scripted()
+    rules, scripted = _load(tmp_path, _model(**{**PER_SECOND, "max_seconds": "4"})), Scripted()
     scripted.timed, scripted.least_seconds = frozenset({"chat"}), 4
-    assert open_policy(settings, {"offline": scripted}).models["mine"].max_seconds == 4
+    check(rules, {"offline": scripted}, production=False)
     scripted.least_seconds = 5
     with pytest.raises(StartError, match="mine: max_seconds must be 5 at least, as offline ends"):
-        open_policy(settings, {"offline": scripted})
+        check(rules, {"offline": scripted}, production=False)
 
 
 @pytest.mark.usefixtures("restored_logging")

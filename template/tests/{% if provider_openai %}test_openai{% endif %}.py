@@ -16,7 +16,8 @@ from app.guard.pricing import bound, cost
 from app.policy import Model
 from app.providers.base import Deadline, Job, ProviderFailure, Quota, Usage
 from app.providers.http import open_session
-from app.providers.openai import OpenAIProvider
+from app.providers.openai import OpenAIProvider, open_provider
+from app.settings import Settings
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator
@@ -42,7 +43,7 @@ async def test_the_largest_output_is_always_sent(
     assert await sent(service) == {
         "model": "gpt-5-mini",
         "messages": [{"role": "user", "content": "one two"}],
-        "max_completion_tokens": 64,
+        "max_tokens": 64,
     }
 
 
@@ -77,7 +78,6 @@ async def test_the_cost_is_the_usage_at_the_price(
         ("frequency_penalty", 0.5),
         ("logit_bias", {"1": 2.0}),
         ("logprobs", True),
-        ("max_completion_tokens", 7),
         ("max_tokens", 7),
         ("n", 2),
         ("parallel_tool_calls", False),
@@ -228,6 +228,27 @@ async def test_openai_itself_needs_a_key(start: Start) -> None:
     assert error_of(response) == (502, "provider_error", None)
     assert "OPENAI_API_KEY" in response.json()["error"]["message"]
     assert await service.rows_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("base_url", "name"),
+    [
+        ("https://api.openai.com/v1", "max_completion_tokens"),
+        ("https://API.openai.com/v1/", "max_completion_tokens"),
+        ("https://eu.api.openai.com/v1", "max_completion_tokens"),
+        ("https://myapi.openai.com.example/v1", "max_tokens"),
+        ("https://notapi.openai.com/v1", "max_tokens"),
+        ("http://127.0.0.1:11434/v1", "max_tokens"),
+    ],
+)
+async def test_openai_itself_is_told_the_largest_output_by_its_new_name(
+    base_url: str, name: str
+) -> None:
+    async with open_session() as session:
+        settings = Settings(_env_file=None, openai_base_url=base_url, openai_api_key="key")
+        provider = open_provider(settings, session)
+    assert provider.output_limit == name
+    assert provider.speaks_responses == (name == "max_completion_tokens")
 
 
 async def test_a_server_of_ones_own_needs_none(start: Start) -> None:

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from app.errors import InvalidRequest, RequestTooLarge, UnsupportedParameter
 from app.policy import Model, Price
-from app.providers.base import Usage
+from app.providers.base import MAXIMA, Usage
 
 MILLION = 1_000_000
 TEXT_PARTS = {"text": "text", "refusal": "refusal"}
@@ -19,8 +19,6 @@ TEXT_PARTS = {"text": "text", "refusal": "refusal"}
 SEPARATOR_TOKENS = 8
 # What a model reads beside the messages.
 SCHEMAS = ("tools", "tool_choice", "response_format", "functions")
-# The names of the largest output: the old one and the new one.
-MAXIMA = ("max_tokens", "max_completion_tokens")
 
 
 def cost(price: Price, usage: Usage) -> int:

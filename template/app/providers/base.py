@@ -19,6 +19,8 @@ from app.policy import Kind, Model
 Body = dict[str, Any]
 Chunks = AsyncGenerator[list[Body], None]
 """The chunks of a chat in OpenAI's format, together as they arrived."""
+# The names of the largest output of a chat: the old one and the new one.
+MAXIMA = ("max_tokens", "max_completion_tokens")
 TIMER_SECONDS = 0.005
 # A provider that says when it wants to be asked again, or that it is asked too often.
 BUSY = frozenset({429, 503})

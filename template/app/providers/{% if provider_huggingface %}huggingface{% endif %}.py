@@ -8,10 +8,10 @@ import aiohttp
 
 from app.errors import InvalidRequest
 from app.policy import Kind
-from app.providers.base import BadAnswer, Body, Chunks, Job, Reply, Usage, compute
+from app.providers.base import BadAnswer, Chunks, Job, Reply, Usage, compute
 from app.providers.error_answers import ErrorTable
 from app.providers.http import Http, decode, read
-from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat
+from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat, with_output_limit
 from app.settings import Settings
 
 OWN_ADDRESS = "https://router.huggingface.co"
@@ -43,13 +43,13 @@ class HuggingFaceProvider:
 
     async def answer(self, job: Job) -> Reply:
         if job.model.kind == "chat":
-            return await chat(self._http, job, self._chat_url, _chat_body(job))
+            return await chat(self._http, job, self._chat_url, with_output_limit(job, "max_tokens"))
         if job.model.kind == "embedding":
             return await self._embed(job)
         return await self._run(job)
 
     def stream(self, job: Job) -> Chunks:
-        return stream_chat(self._http, job, self._chat_url, _chat_body(job))
+        return stream_chat(self._http, job, self._chat_url, with_output_limit(job, "max_tokens"))
 
     async def cancel(self, job: Job) -> None:
         """Closing the connection, which the guard does, is all that can be done."""
@@ -105,13 +105,6 @@ def _are_vectors(vectors: Any, count: int) -> bool:
         and len(vectors) == count
         and all(isinstance(v, list) and v and isinstance(v[0], float | int) for v in vectors)
     )
-
-
-def _chat_body(job: Job) -> Body:
-    """The request with its largest output, always sent, so that the bound holds."""
-    body = {**job.body, "model": job.model.name}
-    body["max_tokens"] = body.get("max_tokens") or job.model.max_output_tokens
-    return body
 
 
 def open_provider(settings: Settings, session: aiohttp.ClientSession) -> HuggingFaceProvider:

@@ -1,6 +1,7 @@
 """OpenAI, and any server that speaks its API (`OPENAI_BASE_URL`)."""
 
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -9,10 +10,10 @@ from app.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply
 from app.providers.completion import EMBEDDING_COUNTS, usage_of
 from app.providers.error_answers import CONTEXT_LENGTH, ErrorCase, ErrorTable
 from app.providers.http import Http
-from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat
+from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat, with_output_limit
 from app.settings import Settings
 
-OWN_ADDRESS = "https://api.openai.com/v1"
+OWN_HOST = "api.openai.com"
 # OpenAI bills tokens of answers. Its error answers are refusals before any work, or say that there
 # is none (https://platform.openai.com/docs/guides/error-codes). 502, 504 and 408 without a body of
 # its own come from something in between: the work may go on unseen, so that they stay uncertain.
@@ -40,20 +41,30 @@ ERRORS = ErrorTable(
 class OpenAIProvider:
     """Chats, streams and embeddings."""
 
-    name = "openai"
     least_seconds = 0
     parameters: Mapping[Kind, frozenset[str] | None] = {
-        "chat": CHAT_PARAMETERS
-        | {"max_completion_tokens", "parallel_tool_calls", "reasoning_effort", "user", "verbosity"},
+        "chat": CHAT_PARAMETERS | {"parallel_tool_calls", "reasoning_effort", "user", "verbosity"},
         "embedding": frozenset({"input", "dimensions", "encoding_format", "user"}),
     }
     timed: frozenset[Kind] = frozenset()
     responses = None
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str) -> None:
-        base_url = base_url.rstrip("/")
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        api_key: str,
+        *,
+        name: str = "openai",
+        key_variable: str | None = None,
+        output_limit: str = "max_tokens",
+        speaks_responses: bool = False,
+    ) -> None:
+        self.name = name
+        self.output_limit = output_limit
+        self.speaks_responses = speaks_responses
         self._http = Http(session, base_url, api_key, ERRORS)
-        self._missing = "OPENAI_API_KEY" if base_url == OWN_ADDRESS and not api_key else None
+        self._missing = None if api_key else key_variable
 
     def missing(self) -> str | None:
         return self._missing
@@ -61,10 +72,10 @@ class OpenAIProvider:
     async def answer(self, job: Job) -> Reply:
         if job.model.kind == "embedding":
             return await self._embed(job)
-        return await chat(self._http, job, self._url("chat/completions"), _chat_body(job))
+        return await chat(self._http, job, self._url("chat/completions"), self._chat_body(job))
 
     def stream(self, job: Job) -> Chunks:
-        return stream_chat(self._http, job, self._url("chat/completions"), _chat_body(job))
+        return stream_chat(self._http, job, self._url("chat/completions"), self._chat_body(job))
 
     async def cancel(self, job: Job) -> None:
         """Closing the connection, which the guard does, ends a stream and its bill."""
@@ -82,16 +93,24 @@ class OpenAIProvider:
     def _url(self, path: str) -> str:
         return f"{self._http.base_url}/{path}"
 
+    def _chat_body(self, job: Job) -> Body:
+        return with_output_limit(job, self.output_limit)
 
-def _chat_body(job: Job) -> Body:
-    """The request with its largest output, always sent, so that the bound holds."""
-    body = {**job.body, "model": job.model.name}
-    if not (body.get("max_tokens") or body.get("max_completion_tokens")):
-        body["max_completion_tokens"] = job.model.max_output_tokens
-    return body
+
+def is_own(base_url: str) -> bool:
+    """Whether OpenAI itself answers at an address, in any of its regions."""
+    host = urlsplit(base_url).hostname or ""
+    return host == OWN_HOST or host.endswith(f".{OWN_HOST}")
 
 
 def open_provider(settings: Settings, session: aiohttp.ClientSession) -> OpenAIProvider:
+    base_url, key = settings.openai_base_url, settings.openai_api_key.get_secret_value()
+    own = is_own(base_url)
     return OpenAIProvider(
-        session, settings.openai_base_url, settings.openai_api_key.get_secret_value()
+        session,
+        base_url,
+        key,
+        key_variable="OPENAI_API_KEY" if own else None,
+        output_limit="max_completion_tokens" if own else "max_tokens",
+        speaks_responses=own,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from app.providers.base import BadAnswer, Body, Chunks, Job, ProviderFailure, Reply
+from app.providers.base import MAXIMA, BadAnswer, Body, Chunks, Job, ProviderFailure, Reply
 from app.providers.completion import usage_of
 from app.providers.http import Http, check_length, decode
 
@@ -11,6 +11,7 @@ CHAT_PARAMETERS = frozenset(
         "frequency_penalty",
         "logit_bias",
         "logprobs",
+        "max_completion_tokens",
         "max_tokens",
         "messages",
         "n",
@@ -26,6 +27,14 @@ CHAT_PARAMETERS = frozenset(
     }
 )
 LINE_BYTES = 8 * 1024 * 1024
+
+
+def with_output_limit(job: Job, name: str) -> Body:
+    """The request with its largest output under `name`, always sent, so that the bound holds."""
+    body = {**job.body, "model": job.model.name}
+    asked = [body.pop(maximum, None) for maximum in MAXIMA]
+    body[name] = next(filter(None, asked), job.model.max_output_tokens)
+    return body
 
 
 async def chat(http: Http, job: Job, url: str, body: Body) -> Reply:
