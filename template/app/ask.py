@@ -16,7 +16,8 @@ from app.command import Session
 from app.db.audit import COMMAND_LINE
 from app.db.tables import utc_now
 from app.errors import NotFound, StartError
-from app.policy import NANO, load
+from app.policy import load
+from app.prices import NANO
 from app.settings import is_address
 
 ASKER = "ask@cli.invalid"

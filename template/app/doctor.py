@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from itertools import combinations
+from itertools import chain, combinations
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -19,6 +19,7 @@ from app.policy import load as load_policy
 from app.providers.http import open_session
 from app.serve import require_exact_limits
 from app.settings import Settings, load
+from app.usage.parts import LAST_DAYS, undeclared
 
 
 class Finding(NamedTuple):
@@ -90,7 +91,8 @@ async def _examine(settings: Settings) -> list[Finding]:
         ]
         if settings.production:
             checks.append(await _check("durability", durable))
-        return [*checks, *await _attention(settings, database)]
+        noticed = await _attention(settings, database), await _undeclared(settings, database)
+        return [*checks, *chain(*noticed)]
 
 
 async def _policy(settings: Settings) -> list[Finding]:
@@ -138,6 +140,23 @@ async def _attention(settings: Settings, database: Database) -> list[Finding]:
         )
         findings.append(Finding(f"plan {plan}", "warning", advice))
     return findings
+
+
+async def _undeclared(settings: Settings, database: Database) -> list[Finding]:
+    """The parts of the usage that no line of `models.toml` bills."""
+    try:
+        found = await undeclared(database, load_policy(settings.policy_dir).models)
+    except (ServiceError, StartError):
+        return []  # Told already.
+    return [
+        Finding(
+            f"{each.part} of {each.model}",
+            "warning",
+            f"its provider told {each.tokens} in the last {LAST_DAYS} days, and it has no "
+            f"{each.line}: they are billed {each.billed}; add the provider's price",
+        )
+        for each in found
+    ]
 
 
 async def _check(name: str, work: Callable[[], Awaitable[None]], advice: str = "") -> Finding:

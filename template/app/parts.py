@@ -51,7 +51,13 @@ def check(rules: Policy, providers: Mapping[str, Provider], *, production: bool)
 def _wrong_prices(rules: Policy, providers: Mapping[str, Provider]) -> Iterator[str]:
     """A model needs the price of what its provider tells: with another, all would be free."""
     for model in rules.models.values():
-        is_timed = model.kind in providers[model.provider].timed
+        provider = providers[model.provider]
+        if model.usd_per_output is not None:
+            if model.kind not in provider.counted:
+                told = f"no number of outputs, of a model of kind {model.kind}"
+                yield f"models.toml, {model.id}: {model.provider} tells {told}"
+            continue
+        is_timed = model.kind in provider.timed
         if is_timed != (model.usd_per_second is not None):
             told = "seconds, not tokens" if is_timed else "tokens, not seconds"
             price = "usd_per_second" if is_timed else "prices per million tokens"

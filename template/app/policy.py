@@ -23,40 +23,37 @@ from pydantic import (
 from pydantic_core import ErrorDetails, to_json
 
 from app.errors import ModelNotFound, StartError
+from app.prices import DeclaredLines, DeclaredTier, Price, Usd, nano, require_tiers
 
-NANO = 1_000_000_000
 PRICES_ARE_OLD_AFTER = dt.timedelta(days=90)
 # What of a model changes neither what is refused nor what is billed.
 NOT_DECISIVE = {"prices_checked", "base_delay_seconds"}
+PER_TOKEN = ("input_usd_per_million_tokens", "output_usd_per_million_tokens")
 Kind = Literal["chat", "embedding", "task"]
-Usd = Annotated[Decimal, Field(ge=0, max_digits=20, decimal_places=9)]
 Budgets = tuple[int | None, int | None]
 """What may be spent in a day and in a month, in nano-dollars; None is no cap."""
 
 
-class Price(NamedTuple):
-    """A model's price in integers: nano-dollars per million tokens, and per second of compute."""
+class Model(DeclaredLines):
+    """A model that the service offers, as `models.toml` declares it.
 
-    input: int
-    output: int
-    second: int
-
-
-class Model(BaseModel):
-    """A model that the service offers, as `models.toml` declares it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    `max_input_tokens` is for a request, of embeddings for each text; `max_request_tokens` for all
+    texts of a request. `outputs_parameter` is what a request calls the number of its outputs.
+    """
 
     id: str = ""
     provider: str
     name: str = Field(min_length=1)
     kind: Kind
-    input_usd_per_million_tokens: Usd | None = None
-    output_usd_per_million_tokens: Usd | None = None
+    tiers: tuple[DeclaredTier, ...] = ()
     usd_per_second: Usd | None = None
     max_seconds: PositiveInt | None = None
+    usd_per_output: Usd | None = None
+    max_outputs: PositiveInt | None = None
+    outputs_parameter: str | None = Field(None, min_length=1)
     max_output_tokens: PositiveInt = 1
     max_input_tokens: PositiveInt | None = None
+    max_request_tokens: PositiveInt | None = None
     overhead_tokens: int = Field(16, ge=0)
     tokens_per_image: PositiveInt | None = None
     fallbacks: tuple[str, ...] = ()
@@ -66,24 +63,49 @@ class Model(BaseModel):
 
     @model_validator(mode="after")
     def _has_a_price(self) -> Self:
-        needed = {"input_usd_per_million_tokens", "max_input_tokens"}
-        if self.kind == "chat":
-            needed |= {"output_usd_per_million_tokens", "max_output_tokens"}
-        if self.usd_per_second is not None:
-            needed = {"max_seconds"}
-        if missing := sorted(needed - self.model_fields_set):
+        if missing := sorted(self._needed - self.model_fields_set):
             raise ValueError(f"what it can cost is unknown; add {' and '.join(missing)}")
-        per_token = self.input_usd_per_million_tokens, self.output_usd_per_million_tokens
-        if self.usd_per_second is not None and per_token != (None, None):
-            raise ValueError("it is billed by tokens or by usd_per_second, not by both")
+        lines = (getattr(self, name) for name in DeclaredLines.model_fields)
+        by_tokens = bool(self.tiers) or any(line is not None for line in lines)
+        ways = by_tokens, self.usd_per_second is not None, self.usd_per_output is not None
+        if sum(ways) > 1:
+            raise ValueError(
+                "it is billed by tokens or by usd_per_second or by usd_per_output, by one of them"
+            )
+        tier_lines = [name for name in PER_TOKEN if name in self._needed]
+        require_tiers(self.tiers, tier_lines)
         return self
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Self:
+        """A limit that is never looked at bounds nothing."""
+        counts = self.max_outputs is not None or self.outputs_parameter is not None
+        if counts and self.usd_per_output is None:
+            raise ValueError("max_outputs and outputs_parameter need usd_per_output")
+        if self.usd_per_output is not None and self.kind != "task":
+            raise ValueError("usd_per_output is for models of kind task")
+        if self.max_request_tokens is not None and self.kind != "embedding":
+            raise ValueError("max_request_tokens is for models of kind embedding")
+        return self
+
+    @property
+    def _needed(self) -> set[str]:
+        """What must be declared, so that the most that a call can cost is known."""
+        if self.usd_per_output is not None:
+            return {"max_outputs"}
+        if self.usd_per_second is not None:
+            return {"max_seconds"}
+        chat = {"output_usd_per_million_tokens", "max_output_tokens"}
+        needed = {"input_usd_per_million_tokens", "max_input_tokens"}
+        return needed | chat if self.kind == "chat" else needed
 
     @cached_property
     def price(self) -> Price:
         return Price(
-            int((self.input_usd_per_million_tokens or 0) * NANO),
-            int((self.output_usd_per_million_tokens or 0) * NANO),
-            int((self.usd_per_second or 0) * NANO),
+            **self.lines(),
+            second=nano(self.usd_per_second) or 0,
+            per_output=nano(self.usd_per_output) or 0,
+            tiers=tuple(tier.tier for tier in self.tiers),
         )
 
     @property
@@ -180,11 +202,6 @@ class Policy(NamedTuple):
             message = f"The model is not offered here; there is {', '.join(suited) or 'none'}."
             raise ModelNotFound(message, param="model")
         return model
-
-
-def nano(usd: Decimal | None) -> int | None:
-    """Dollars in nano-dollars; None stays None."""
-    return None if usd is None else int(usd * NANO)
 
 
 def load(directory: Path) -> Policy:

@@ -31,6 +31,7 @@ provider = "{provider}"
 name = "drill"
 kind = "chat"
 input_usd_per_million_tokens = {input}
+cache_write_usd_per_million_tokens = {input}
 output_usd_per_million_tokens = {output}
 max_output_tokens = 28
 max_input_tokens = 2000

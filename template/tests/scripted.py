@@ -57,6 +57,7 @@ class Scripted:
     least_seconds = 0
     parameters: Mapping[Kind, frozenset[str] | None] = {"chat": None}
     timed: frozenset[Kind] = frozenset()
+    counted: frozenset[Kind] = frozenset()
     responses = None
 
     def __init__(self) -> None:

@@ -46,6 +46,7 @@ async def test_the_lines_are_the_sums_of_the_callers_rows(
         "requests": 3,
         "input_tokens": sum(row.input_tokens for row in rows[:3]),
         "output_tokens": sum(row.output_tokens for row in rows[:3]),
+        **dict.fromkeys(("cached_input_tokens", "cache_write_tokens", "outputs"), 0),
         "cost_nano_usd": sum(row.cost_nano_usd for row in rows[:3]),
     }
     assert (embeddings["model"], embeddings["requests"]) == ("offline/embedding", 1)

@@ -72,6 +72,7 @@ async def test_all_users_share_a_line_of_a_model(
         "requests": 2,
         "input_tokens": sum(row.input_tokens for row in rows),
         "output_tokens": sum(row.output_tokens for row in rows),
+        **dict.fromkeys(("cached_input_tokens", "cache_write_tokens", "outputs"), 0),
         "cost_nano_usd": sum(row.cost_nano_usd for row in rows),
     }
     assert line["cost_nano_usd"] > 0

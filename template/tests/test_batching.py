@@ -254,7 +254,7 @@ async def test_shares_are_the_bill_to_the_last_nano_dollar(
     assert told == [each.input_tokens for each in used]
     if tokens <= sum(bound.input_tokens for _, bound in requests):
         for cost, (_, bound) in zip(costs, requests, strict=True):
-            assert cost <= pricing.cost(model.price, bound)
+            assert cost <= pricing.max_cost(model.price, bound)
 
 
 @given(
@@ -276,7 +276,8 @@ async def test_parts_of_the_input_are_parts_of_each_share(
 
 
 async def test_seconds_of_compute_are_shared(provider: Scripted) -> None:
-    by_time = {"input_usd_per_million_tokens": None, "usd_per_second": "0.00012", "max_seconds": 30}
+    lines = ("input_usd_per_million_tokens", "cache_write_usd_per_million_tokens")
+    by_time = {**dict.fromkeys(lines), "usd_per_second": "0.00012", "max_seconds": 30}
     model = Model.model_validate(POLICY["offline/embedding"] | by_time)
     provider.on_answer = replying(lambda output: output, Usage(microseconds=1_000_001))
     answers = await ask(Coalescer(), provider, asked("one", model), asked("two", model))

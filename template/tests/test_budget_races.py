@@ -46,6 +46,7 @@ provider = "offline"
 name = "again"
 kind = "chat"
 input_usd_per_million_tokens = 0.25
+cache_write_usd_per_million_tokens = 0.25
 output_usd_per_million_tokens = 2.00
 max_output_tokens = 64
 max_input_tokens = 2000

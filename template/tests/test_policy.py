@@ -10,6 +10,7 @@ from app.errors import StartError
 from app.main import create_app, lifespan
 from app.parts import check, open_parts
 from app.policy import Kind, Policy
+from app.prices import Price, Tier
 from app.providers.http import open_session
 from app.providers.offline import OfflineProvider
 from app.settings import Settings
@@ -32,6 +33,14 @@ PER_SECOND = {
     "usd_per_second": "0.1",
     "max_seconds": "60",
 }
+PER_OUTPUT = {
+    "kind": '"task"',
+    "input_usd_per_million_tokens": "",
+    "output_usd_per_million_tokens": "",
+    "usd_per_output": "0.003",
+    "max_outputs": "4",
+}
+LINE = "input_usd_per_million_tokens = 1, output_usd_per_million_tokens = 1"
 PLANS = "[plans.free]\nrequests_per_minute = 20\n"
 
 
@@ -57,7 +66,39 @@ def _problems(directory: Path, models: str | None = None, plans: str | None = PL
 def test_a_model_as_it_is_declared(tmp_path: Path) -> None:
     model = _load(tmp_path).model("mine")
     assert (model.id, model.provider, model.name, model.kind) == ("mine", "offline", "echo", "chat")
-    assert model.price == (250_000_000, 2_000_000_000, 0)
+    assert model.price == Price(250_000_000, 2_000_000_000)
+
+
+def test_a_price_list_as_it_is_declared(tmp_path: Path) -> None:
+    lines = {
+        "cached_input_usd_per_million_tokens": "0.10",
+        "cache_write_usd_per_million_tokens": "2.50",
+    }
+    tiers = """\
+[[models."mine".tiers]]
+above_input_tokens = 272_000
+input_usd_per_million_tokens = 4
+output_usd_per_million_tokens = 15
+cached_input_usd_per_million_tokens = 0.20
+[[models."mine".tiers]]
+above_input_tokens = 500_000
+input_usd_per_million_tokens = 5
+output_usd_per_million_tokens = 20
+"""
+    assert _load(tmp_path, _model(**lines) + tiers).model("mine").price == Price(
+        250_000_000,
+        2_000_000_000,
+        cached_input=100_000_000,
+        cache_write=2_500_000_000,
+        tiers=(
+            Tier(272_000, 4_000_000_000, 15_000_000_000, 200_000_000),
+            Tier(500_000, 5_000_000_000, 20_000_000_000),
+        ),
+    )
+
+
+def test_a_price_per_output_as_it_is_declared(tmp_path: Path) -> None:
+    assert _load(tmp_path, _model(**PER_OUTPUT)).model("mine").price == Price(per_output=3_000_000)
 
 
 def test_prices_are_exact(tmp_path: Path) -> None:
@@ -83,6 +124,37 @@ async def test_the_projects_own_files_are_right() -> None:
         ({"max_output_tokens": ""}, "add max_output_tokens"),
         ({"usd_per_second": "0.1"}, "add max_seconds"),
         ({"usd_per_second": "0.1", "max_seconds": "60"}, "by tokens or by usd_per_second"),
+        ({**PER_SECOND, "cached_input_usd_per_million_tokens": "0"}, "by tokens or by usd_per_"),
+        ({**PER_SECOND, "cache_write_usd_per_million_tokens": "1"}, "by tokens or by usd_per_"),
+        ({**PER_SECOND, "tiers": f"[{{above_input_tokens = 1, {LINE}}}]"}, "by tokens or by usd_"),
+        ({**PER_OUTPUT, "usd_per_second": "0.1", "max_seconds": "60"}, "or by usd_per_output"),
+        ({**PER_OUTPUT, "input_usd_per_million_tokens": "1"}, "or by usd_per_output"),
+        ({**PER_OUTPUT, "max_outputs": ""}, "add max_outputs"),
+        ({**PER_OUTPUT, "max_outputs": "0"}, "max_outputs: "),
+        ({**PER_OUTPUT, "kind": '"chat"'}, "usd_per_output is for models of kind task"),
+        ({"max_outputs": "4"}, "max_outputs and outputs_parameter need usd_per_output"),
+        ({"outputs_parameter": '"n"'}, "max_outputs and outputs_parameter need usd_per_output"),
+        ({"max_request_tokens": "9"}, "max_request_tokens is for models of kind embedding"),
+        ({"cache_write_usd_per_million_tokens": "-1"}, "cache_write_usd_per_million_tokens: "),
+        ({"tiers": f"[{{{LINE}}}]"}, "tiers.0.above_input_tokens: Field required"),
+        ({"tiers": f"[{{above_input_tokens = 0, {LINE}}}]"}, "tiers.0.above_input_tokens: "),
+        ({"tiers": f"[{{above_input_tokens = 1, {LINE}, second = 1}}]"}, "second: Extra inputs"),
+        (
+            {"tiers": "[{above_input_tokens = 1, output_usd_per_million_tokens = 1}]"},
+            "what a tier costs is unknown; add input_usd_per_million_tokens",
+        ),
+        (
+            {"tiers": "[{above_input_tokens = 1, input_usd_per_million_tokens = 1}]"},
+            "what a tier costs is unknown; add output_usd_per_million_tokens",
+        ),
+        (
+            {"tiers": f"[{{above_input_tokens = 2, {LINE}}}, {{above_input_tokens = 1, {LINE}}}]"},
+            "each above_input_tokens must be greater than the one before",
+        ),
+        (
+            {"tiers": f"[{{above_input_tokens = 2, {LINE}}}, {{above_input_tokens = 2, {LINE}}}]"},
+            "each above_input_tokens must be greater than the one before",
+        ),
         ({"kind": '"task"', "input_usd_per_million_tokens": ""}, "input_usd_per_million_tokens"),
         ({"prices_checked": ""}, "prices_checked: Field required"),
         ({"provider": ""}, "provider: Field required"),
@@ -167,6 +239,12 @@ def test_budgets_are_caps_in_nano_dollars(tmp_path: Path) -> None:
     ("changes", "plans"),
     [
         ({"output_usd_per_million_tokens": "3"}, ""),
+        ({"cached_input_usd_per_million_tokens": "0.1"}, ""),
+        ({"cache_write_usd_per_million_tokens": "0.1"}, ""),
+        ({"tiers": f"[{{above_input_tokens = 1, {LINE}}}]"}, ""),
+        ({**PER_OUTPUT, "max_outputs": "5"}, ""),
+        ({**PER_OUTPUT, "outputs_parameter": '"n"'}, ""),
+        ({"kind": '"embedding"', "max_request_tokens": "5"}, ""),
         ({"overhead_tokens": "17"}, ""),
         ({"max_input_tokens": "2001"}, ""),
         ({"max_output_tokens": "65"}, ""),
@@ -220,6 +298,15 @@ def test_a_price_of_what_the_provider_does_not_tell_is_named(
     rules = _load(tmp_path, _model(kind=f'"{kind}"', **price))
     with pytest.raises(StartError, match=f"mine: offline tells {told}, of a model of kind {kind};"):
         check(rules, {"offline": provider()}, production=False)
+
+
+def test_a_price_per_output_needs_a_provider_that_counts_them(tmp_path: Path) -> None:
+    _load(tmp_path, _model(**PER_OUTPUT))
+    settings, scripted = Settings(_env_file=None, policy_dir=tmp_path), Scripted()
+    with pytest.raises(StartError, match="mine: offline tells no number of outputs, of a model"):
+        open_policy(settings, {"offline": scripted})
+    scripted.counted = frozenset({"task"})
+    assert open_policy(settings, {"offline": scripted}).models["mine"].max_outputs == 4
 
 
 def test_a_time_that_the_provider_cannot_keep_to_is_named(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ provider = "offline"
 name = "{name.rpartition("/")[2]}"
 kind = "chat"
 input_usd_per_million_tokens = 0.25
+cache_write_usd_per_million_tokens = 0.25
 output_usd_per_million_tokens = {output}
 max_output_tokens = 64
 max_input_tokens = 2000

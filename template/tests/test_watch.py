@@ -30,6 +30,7 @@ provider = "offline"
 name = "other"
 kind = "chat"
 input_usd_per_million_tokens = 1
+cache_write_usd_per_million_tokens = 1
 output_usd_per_million_tokens = 1
 max_output_tokens = 64
 max_input_tokens = 2000

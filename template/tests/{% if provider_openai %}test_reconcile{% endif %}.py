@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from app.admin.reconcile import Reconciliation
 from app.db.tables import alerts, attempts, utc_now
-from app.policy import NANO
+from app.prices import NANO
 from tests.fixtures.service import Run
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator

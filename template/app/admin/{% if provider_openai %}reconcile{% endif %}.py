@@ -16,7 +16,7 @@ from app.db.tables import attempts, utc_now
 from app.errors import StartError
 from app.guard.alerts import raise_alert
 from app.ids import earliest_id
-from app.policy import NANO
+from app.prices import NANO
 from app.providers.http import open_session
 from app.usage.report import LONGEST_SECONDS
 

@@ -15,7 +15,6 @@ from app.errors import (
     RateLimited,
     ServiceError,
 )
-from app.guard import pricing
 from app.guard.cooldown import Cooldown, Pass
 from app.guard.generation import Attempt, Call, Choice, Ending, Generation
 from app.guard.ledger import Ledger
@@ -146,9 +145,10 @@ class Attempts:
         except (Exception, asyncio.CancelledError):
             await self._cooldown.left(entered)
             raise
-        if model.usd_per_second is not None and model.max_seconds is not None:
+        if model.usd_per_second is not None or model.usd_per_output is not None:
             attempt.job.keep = partial(self._ledger.keep, generation, attempt)
-            attempt.job.deadline = deadline.within(model.max_seconds)
+            if model.max_seconds is not None:
+                attempt.job.deadline = deadline.within(model.max_seconds)
         return attempt
 
     def _choice(self, model: Model, call: Call) -> Choice:
@@ -160,12 +160,12 @@ class Attempts:
         return Choice(model, provider, call.format.bound(model, call.body), body)
 
     def _fallbacks(self, first: Choice, call: Call) -> Iterator[Choice]:
-        most = pricing.cost(first.model.price, first.bound)
+        most = first.max_cost
         for name in first.model.fallbacks:
             model = self._policy.models[name]
             if self._production and model.provider == "offline":
                 continue
             with suppress(ServiceError):
                 choice = self._choice(model, call)
-                if pricing.cost(model.price, choice.bound) <= most:
+                if choice.max_cost <= most:
                     yield choice

@@ -178,10 +178,15 @@ def _batches(waiting: Sequence[Member]) -> Iterator[list[Member]]:
 
 
 def _fits(batch: Sequence[Member]) -> bool:
-    most = batch[0].job.model.max_input_tokens
+    """Whether a provider takes these at once, and at no higher tier of prices than alone."""
+    model = batch[0].job.model
+    most = model.max_request_tokens or model.max_input_tokens
     tokens = sum(member.bound.input_tokens for member in batch)
     inputs = sum(len(member.inputs) for member in batch)
-    return inputs <= MOST_INPUTS and (most is None or tokens <= most)
+    if inputs > MOST_INPUTS or (most is not None and tokens > most):
+        return False
+    joined, alone = Usage(tokens), (pricing.max_cost(model.price, each.bound) for each in batch)
+    return not model.tiers or pricing.max_cost(model.price, joined) <= sum(alone)
 
 
 def _joined(batch: Sequence[Member]) -> Job:
@@ -230,7 +235,7 @@ def _shares(
     if usage is None:
         nothing = [None] * len(bounds)
         return nothing, nothing
-    most = [pricing.cost(job.model.price, bound) for bound in bounds]
+    most = [pricing.max_cost(job.model.price, bound) for bound in bounds]
     return _parts(usage, bounds), shares(pricing.cost(job.model.price, usage), most)
 
 

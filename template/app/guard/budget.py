@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from app.auth.principal import Principal
 from app.errors import BudgetExceeded, RequestTooLarge
-from app.policy import NANO, Cap, Policy
+from app.policy import Cap, Policy
+from app.prices import NANO
 
 Key = tuple[str, str]
 """The name of an account, and a period."""

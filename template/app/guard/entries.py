@@ -69,7 +69,7 @@ def opening(generation: Generation, attempt: Attempt, *, keep_content: bool) -> 
         "state": "reserved",
         "bound_nano_usd": attempt.bound_nano_usd,
         "cost_nano_usd": 0,
-        "price": _json(model.price._asdict()),
+        "price": _json(model.price.document()),
         "plan": principal.plan,
         "key_id": principal.key_id,
     }

@@ -70,6 +70,11 @@ class Choice(NamedTuple):
     body: Body
 
     @property
+    def max_cost(self) -> int:
+        """The most that it can cost, in nano-dollars."""
+        return pricing.max_cost(self.model.price, self.bound)
+
+    @property
     def tokens(self) -> int:
         """The most that it can use, which counts against the limits."""
         return self.bound.input_tokens + self.bound.output_tokens
@@ -100,7 +105,7 @@ class Attempt:
     @property
     def bound_nano_usd(self) -> int:
         """What it reserves."""
-        return pricing.cost(self.model.price, self.choice.bound)
+        return self.choice.max_cost
 
     def settlement(self, ending: Ending) -> tuple[str, int]:
         """Its last state, and its cost in nano-dollars.

@@ -162,6 +162,13 @@ class Ledger:
 
 
 def _count(settled: Settled) -> None:
+    used = settled.usage
     metrics.cost.labels(settled.model).inc(settled.cost_nano_usd)
-    metrics.tokens.labels(settled.model, "input").inc(settled.usage.input_tokens)
-    metrics.tokens.labels(settled.model, "output").inc(settled.usage.output_tokens)
+    metrics.tokens.labels(settled.model, "input").inc(used.input_tokens)
+    metrics.tokens.labels(settled.model, "output").inc(used.output_tokens)
+    if used.cached_input_tokens:
+        metrics.tokens.labels(settled.model, "cached_input").inc(used.cached_input_tokens)
+    if used.cache_write_tokens:
+        metrics.tokens.labels(settled.model, "cache_write").inc(used.cache_write_tokens)
+    if used.outputs:
+        metrics.outputs.labels(settled.model).inc(used.outputs)

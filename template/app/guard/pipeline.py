@@ -20,7 +20,6 @@ from app.guard.budget import caps_of, require_room
 from app.guard.failures import ending_of, too_late
 from app.guard.generation import Call, Ending, Generation
 from app.guard.limits import Limits
-from app.guard.pricing import cost
 from app.guard.running import Running
 from app.ids import new_id
 from app.policy import Policy
@@ -74,7 +73,7 @@ class Guard:
         grant = await self._limits.admit(call.principal, bound, generation_id, lease_seconds)
         try:
             caps = caps_of(self._policy, call.principal)
-            require_room(caps, cost(model.price, bound))
+            require_room(caps, choices[0].max_cost)
             generation = Generation(call, caps, grant, deadline, generation_id)
             await self._attempts.begin(generation, choices)
         except (Exception, asyncio.CancelledError) as error:

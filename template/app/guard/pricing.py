@@ -3,6 +3,7 @@
 Money is an integer number of nano-dollars, rounded up.
 """
 
+import math
 import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,21 +11,77 @@ from typing import Any
 from pydantic_core import to_json
 
 from app.errors import InvalidRequest, RequestTooLarge, UnsupportedParameter
-from app.policy import Model, Price
+from app.policy import Model
+from app.prices import Lines, Price
 from app.providers.base import MAXIMA, Usage
 
 MILLION = 1_000_000
+# Of a nano-dollar: 1.25 times a price is five of these.
+SHARES = 4
 TEXT_PARTS = {"text": "text", "refusal": "refusal"}
 # What stands around a message and its role: the templates in use write three to five tokens.
 SEPARATOR_TOKENS = 8
 # What a model reads beside the messages.
 SCHEMAS = ("tools", "tool_choice", "response_format", "functions")
+# What models call the number of outputs that are asked for, unless `outputs_parameter` says so.
+OUTPUT_COUNTS = (
+    *("num_outputs", "number_of_outputs", "num_images", "number_of_images", "max_images"),
+    *("num_images_per_prompt", "num_samples", "batch_size", "batch_count", "n", "num_videos"),
+)
 
 
 def cost(price: Price, usage: Usage) -> int:
-    """The cost of `usage` in nano-dollars: tokens at their price per million, plus seconds."""
-    tokens = usage.input_tokens * price.input + usage.output_tokens * price.output
-    return _ceil(tokens, MILLION) + _ceil(usage.microseconds * price.second, MILLION)
+    """The cost of `usage` in nano-dollars: each part at its own line, the sum rounded up once.
+
+    The whole input decides which tier counts for the whole request.
+    """
+    lines: Lines = price
+    for tier in price.tiers:
+        if usage.input_tokens > tier.above:
+            lines = tier
+    amount = _input_cost(lines, usage) + SHARES * usage.output_tokens * lines.output
+    return _whole(amount, price, usage)
+
+
+def max_cost(price: Price, most: Usage) -> int:
+    """The most that a call can cost which uses `most` at most: at the dearest line and tier."""
+    ends = [tier.above for tier in price.tiers if tier.above < most.input_tokens]
+    lists: list[Lines] = [price, *price.tiers]
+    dearest = max(
+        tokens * max(_rates(lines)) + SHARES * most.output_tokens * lines.output
+        for lines, tokens in zip(lists, [*ends, most.input_tokens], strict=False)
+    )
+    return _whole(dearest, price, most)
+
+
+def _whole(tokens: int, price: Price, usage: Usage) -> int:
+    """Nano-dollars of tokens, which are in shares of a millionth, seconds and outputs."""
+    seconds = usage.microseconds * price.second
+    outputs = MILLION * usage.outputs * price.per_output
+    return -(-(tokens + SHARES * (seconds + outputs)) // (SHARES * MILLION))
+
+
+def _input_cost(lines: Lines, usage: Usage) -> int:
+    """What the input costs, in shares. Parts beyond the input are cut, the cheapest first."""
+    plain, cached, written = _rates(lines)
+    left, total = usage.input_tokens, 0
+    parts = (cached, usage.cached_input_tokens), (written, usage.cache_write_tokens)
+    for rate, tokens in sorted(parts, reverse=True):
+        part = min(tokens, left)
+        left, total = left - part, total + part * rate
+    return total + left * plain
+
+
+def _rates(lines: Lines) -> tuple[int, int, int]:
+    """The price of a token that is new, cached or written into the cache, in shares.
+
+    A line that is missing: cached input counts as input, a write as 1.25 times input, OpenAI's
+    rate from GPT-5.6 on (https://developers.openai.com/api/docs/guides/prompt-caching).
+    """
+    plain = SHARES * lines.input
+    cached = plain if lines.cached_input is None else SHARES * lines.cached_input
+    written = 5 * lines.input if lines.cache_write is None else SHARES * lines.cache_write
+    return plain, cached, written
 
 
 def bound(model: Model, body: Mapping[str, Any]) -> Usage:
@@ -35,16 +92,38 @@ def bound(model: Model, body: Mapping[str, Any]) -> Usage:
     Raises `RequestTooLarge` above the model's limits, `InvalidRequest` or `UnsupportedParameter`
     for what has no bound.
     """
+    if model.usd_per_output is not None and model.max_outputs:
+        return Usage(outputs=_outputs(model, model.max_outputs, body))
     if model.usd_per_second is not None and model.max_seconds:
         return Usage(microseconds=model.max_seconds * MILLION)
-    most = {"chat": _chat_bound, "embedding": _embedding_bound}[model.kind](model, body)
-    if model.max_input_tokens is not None and most.input_tokens > model.max_input_tokens:
+    return {"chat": _chat_bound, "embedding": _embedding_bound}[model.kind](model, body)
+
+
+def _require_room(what: str, tokens: int, most: int | None, param: str) -> None:
+    """Raise `RequestTooLarge` for an input above a limit of the model."""
+    if most is not None and tokens > most:
         raise RequestTooLarge(
-            f"The input can be up to {most.input_tokens} tokens (its bytes count); "
-            f"this model takes {model.max_input_tokens} at most. Send less.",
-            param="messages" if model.kind == "chat" else "input",
+            f"{what} can be up to {tokens} tokens (its bytes count); "
+            f"this model takes {most} at most. Send less.",
+            param=param,
         )
-    return most
+
+
+def _outputs(model: Model, most: int, body: Mapping[str, Any]) -> int:
+    """How many outputs a request can make: as many as it asks for, else all that it may.
+
+    Where it has several of the names, each may multiply the others.
+    """
+    names = (model.outputs_parameter,) if model.outputs_parameter else OUTPUT_COUNTS
+    asked = {name: body[name] for name in names if body.get(name) is not None}
+    for name, count in asked.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            message = f"{name}: give a whole number from 1 to {most}."
+            raise InvalidRequest(message, param=f"input.{name}")
+    if asked and math.prod(asked.values()) > most:
+        message = f"{' and '.join(asked)}: this model makes {most} at most for one request."
+        raise RequestTooLarge(message, param=f"input.{next(iter(asked))}")
+    return math.prod(asked.values()) if asked else most
 
 
 def _chat_bound(model: Model, body: Mapping[str, Any]) -> Usage:
@@ -52,6 +131,7 @@ def _chat_bound(model: Model, body: Mapping[str, Any]) -> Usage:
     tokens = model.overhead_tokens
     tokens += sum(_message_tokens(model, message) for message in body["messages"])
     tokens += sum(text_bytes(_json(body[name])) for name in SCHEMAS if body.get(name))
+    _require_room("The input", tokens, model.max_input_tokens, "messages")
     return Usage(tokens, output_limit(model, body) * int(body.get("n") or 1))
 
 
@@ -101,7 +181,10 @@ def _part_tokens(model: Model, part: Mapping[str, Any]) -> int:
 
 
 def _embedding_bound(model: Model, body: Mapping[str, Any]) -> Usage:
-    return Usage(sum(model.overhead_tokens + size for size in _input_sizes(body["input"])))
+    sizes = list(_input_sizes(body["input"]))
+    _require_room("A text of the input", max(sizes, default=0), model.max_input_tokens, "input")
+    _require_room("The input", sum(sizes), model.max_request_tokens, "input")
+    return Usage(sum(model.overhead_tokens + size for size in sizes))
 
 
 def _input_sizes(given: str | list[Any]) -> Iterator[int]:
@@ -125,7 +208,3 @@ def text_bytes(text: str) -> int:
 
 def _json(value: Any) -> str:
     return to_json(value).decode()
-
-
-def _ceil(amount: int, unit: int) -> int:
-    return -(-amount // unit)

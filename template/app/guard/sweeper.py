@@ -22,7 +22,8 @@ from app.guard import pricing
 from app.guard.decisions import OPEN
 from app.guard.entries import LEASE_MARGIN, Closing
 from app.guard.ledger import Ledger
-from app.policy import Cap, Policy, Price
+from app.policy import Cap, Policy
+from app.prices import Price
 from app.providers.base import (
     Deadline,
     Job,
@@ -122,7 +123,7 @@ class Sweeper:
         return await self._close(row, usage, None)
 
     async def _close(self, row: Row[Any], usage: Usage | None, reply: Reply | None) -> None:
-        cost = row.bound_nano_usd if usage is None else pricing.cost(Price(**row.price), usage)
+        cost = row.bound_nano_usd if usage is None else pricing.cost(Price.of(row.price), usage)
         attempt = {
             "id": row.id,
             "state": "uncertain" if usage is None else "settled",

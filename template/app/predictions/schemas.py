@@ -21,6 +21,9 @@ class Feedback(RequestBody):
 class PredictionUsage(BaseModel):
     input_tokens: int
     output_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    outputs: int
     seconds: float
 
 

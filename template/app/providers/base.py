@@ -263,14 +263,16 @@ class Provider(Protocol):
     """A provider.
 
     `parameters` lists, per kind of model, all that is passed on; None passes everything. `timed`
-    are the kinds of which it tells seconds of compute; of all others, and of chats, tokens. Compute
-    of less than `least_seconds` cannot be bounded there.
+    are the kinds of which it tells seconds of compute; of all others, and of chats, tokens. Of the
+    kinds `counted` it tells outputs, for models that are billed by them. Compute of less than
+    `least_seconds` cannot be bounded there.
     """
 
     name: str
     least_seconds: int
     parameters: Mapping[Kind, frozenset[str] | None]
     timed: frozenset[Kind]
+    counted: frozenset[Kind]
 
     @property
     def responses(self) -> "Provider | None":

@@ -28,6 +28,7 @@ class OfflineProvider:
         "embedding": frozenset({"input", "dimensions", "encoding_format"}),
     }
     timed: frozenset[Kind] = frozenset()
+    counted: frozenset[Kind] = frozenset()
     responses = None
 
     def missing(self) -> None:

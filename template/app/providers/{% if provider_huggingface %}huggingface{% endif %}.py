@@ -31,6 +31,7 @@ class HuggingFaceProvider:
         "task": frozenset({"inputs", "parameters", "options"}),
     }
     timed: frozenset[Kind] = frozenset({"embedding", "task"})
+    counted: frozenset[Kind] = frozenset()
     responses = None
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:

@@ -47,6 +47,7 @@ class OpenAIProvider:
         "embedding": frozenset({"input", "dimensions", "encoding_format", "user"}),
     }
     timed: frozenset[Kind] = frozenset()
+    counted: frozenset[Kind] = frozenset()
     responses = None
 
     def __init__(

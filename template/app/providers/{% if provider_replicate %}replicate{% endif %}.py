@@ -16,9 +16,11 @@ from app.providers.base import (
     Job,
     ProviderFailure,
     Reply,
+    Usage,
     compute,
     may_pass,
 )
+from app.providers.completion import MOST_TOKENS
 from app.providers.error_answers import ErrorTable
 from app.providers.http import Http
 from app.settings import Settings
@@ -37,13 +39,14 @@ THROTTLED = re.compile(r"resets in ~?(\d{1,6})s")
 
 
 class ReplicateProvider:
-    """Any model with any input, billed by seconds of compute."""
+    """Any model with any input, billed by seconds of compute or by outputs."""
 
     name = "replicate"
     least_seconds = SHORTEST_RUN_SECONDS
     # The input is the model's own: Replicate checks it against the model's schema.
     parameters: Mapping[Kind, frozenset[str] | None] = {"task": None}
     timed: frozenset[Kind] = frozenset({"task"})
+    counted: frozenset[Kind] = frozenset({"task"})
     responses = None
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
@@ -58,7 +61,7 @@ class ReplicateProvider:
         prediction = await self._create(job)
         if job.keep and prediction.get("status") in RUNNING:
             await job.keep()
-        return _reply(await self._end(job, prediction))
+        return _reply(job, await self._end(job, prediction))
 
     def stream(self, job: Job) -> Chunks:
         """Its models are tasks, and tasks are not streamed."""
@@ -76,7 +79,7 @@ class ReplicateProvider:
         """Of what a process that died had begun."""
         url = f"{self._http.base_url}/v1/predictions/{job.remote_id}"
         prediction = _checked(job, await self._http.json(job, "GET", url))
-        return None if prediction.get("status") in RUNNING else _reply(prediction)
+        return None if prediction.get("status") in RUNNING else _reply(job, prediction)
 
     async def _create(self, job: Job) -> Body:
         seconds = job.deadline.remaining
@@ -128,13 +131,26 @@ def _checked(job: Job, answer: Any) -> Body:
     return prediction
 
 
-def _reply(prediction: Body) -> Reply:
-    metrics = prediction.get("metrics")
-    usage = compute(metrics.get("predict_time")) if isinstance(metrics, dict) else None
-    if prediction.get("status") != "succeeded":
-        status = prediction.get("status")
+def _reply(job: Job, prediction: Body) -> Reply:
+    output, status = prediction.get("output"), prediction.get("status")
+    usage = _usage(job, prediction)
+    if status != "succeeded":
         raise BadAnswer(f"the prediction ended as {status!r}", usage=usage)
-    return Reply(prediction.get("output"), usage)
+    return Reply(output, usage)
+
+
+def _usage(job: Job, prediction: Body) -> Usage | None:
+    """Seconds of compute; of a model that is billed by outputs, how many there are."""
+    metrics, output = prediction.get("metrics"), prediction.get("output")
+    used = compute(metrics.get("predict_time")) if isinstance(metrics, dict) else None
+    if job.model.usd_per_output is None:
+        return used
+    if prediction.get("status") != "succeeded":
+        return None
+    told = metrics.get("image_count") if isinstance(metrics, dict) else None
+    if not isinstance(told, int) or not 0 <= told <= MOST_TOKENS:
+        told = len(output) if isinstance(output, list) else int(output is not None)
+    return (used or Usage())._replace(outputs=told)
 
 
 def throttled_seconds(details: Mapping[str, Any]) -> float | None:

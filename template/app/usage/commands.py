@@ -13,7 +13,7 @@ from app.db.tables import users
 from app.guard.budget import usd
 from app.policy import load
 from app.usage.report import GroupBy, Report, days_of
-from app.usage.schemas import Period, UsageReport
+from app.usage.schemas import Period, UsageLine, UsageReport
 
 
 async def usage(
@@ -52,10 +52,17 @@ def _text(report: UsageReport, emails: Mapping[str, str]) -> str:
     for line in report.data:
         user = line.user_id and emails.get(line.user_id, line.user_id)
         of = user or line.model or line.outcome or "running"
-        tokens = f"{line.input_tokens} + {line.output_tokens} tokens"
         cost = usd(line.cost_nano_usd)
-        lines.append(f"{line.date}  {of}  {line.requests} requests  {tokens}  {cost}")
+        lines.append(f"{line.date}  {of}  {line.requests} requests  {_used(line)}  {cost}")
     return "\n".join(lines)
+
+
+def _used(line: UsageLine) -> str:
+    """What it used; of the parts of the input and of outputs only what there is."""
+    parts = {"cached": line.cached_input_tokens, "written": line.cache_write_tokens}
+    told = ", ".join(f"{count} {name}" for name, count in parts.items() if count)
+    tokens = f"{line.input_tokens}{f' ({told})' if told else ''} + {line.output_tokens} tokens"
+    return f"{tokens}  {line.outputs} outputs" if line.outputs else tokens
 
 
 def _spent(name: str, period: Period) -> str:

@@ -19,6 +19,10 @@ COLUMNS = {
     "model": predictions.c.model,
     "outcome": predictions.c.outcome,
 }
+SUMMED = (
+    *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "outputs"),
+    "cost_nano_usd",
+)
 SERVICE = "service"
 # A month of a busy service takes longer to add up than a request to be recorded.
 LONGEST_SECONDS = 20.0
@@ -87,9 +91,7 @@ class Report:
                 columns.day.label("date"),
                 group,
                 func.count().label("requests"),
-                func.sum(columns.input_tokens).label("input_tokens"),
-                func.sum(columns.output_tokens).label("output_tokens"),
-                func.sum(columns.cost_nano_usd).label("cost_nano_usd"),
+                *(func.sum(columns[name]).label(name) for name in SUMMED),
             )
             .where(_made_in(days), *conditions)
             .group_by(columns.day, group)

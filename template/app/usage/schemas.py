@@ -24,7 +24,10 @@ class Period(BaseModel):
 
 
 class UsageLine(BaseModel):
-    """A day's sums by one of user, model and outcome; the outcome of what runs is null."""
+    """A day's sums by one of user, model and outcome; the outcome of what runs is null.
+
+    Cached and written tokens are parts of `input_tokens`; `outputs` are billed by the piece.
+    """
 
     date: str
     user_id: str | None = None
@@ -33,6 +36,9 @@ class UsageLine(BaseModel):
     requests: int
     input_tokens: int
     output_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    outputs: int
     cost_nano_usd: int
 
 

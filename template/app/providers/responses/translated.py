@@ -35,6 +35,7 @@ class Translated:
         self.least_seconds = provider.least_seconds
         self.parameters: Mapping[Kind, frozenset[str] | None] = provider.parameters
         self.timed = provider.timed
+        self.counted = provider.counted
         self.responses = None
         self._provider = provider
         self._request = request
