@@ -2,30 +2,23 @@
 
 import copy
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai import AsyncOpenAI, omit
-from openai.lib.streaming.responses._responses import ResponseStreamState
-from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import BaseModel
+from openai import AsyncOpenAI
+from openai.types.responses import Response
 
 from app.providers.responses.writing import ResponseWriter
+from tests.openai_types import check, check_events
 from tests.simulator.faults import Fault
 from tests.support import Service, User
 from tests.test_openai_client import official
 
 SAID = "You said: one two"
 CHATS = pytest.mark.parametrize("model", ["offline/echo", "openai/chat"])
-TYPES: dict[str, type[BaseModel]] = {
-    get_args(cls.model_fields["type"].annotation)[0]: cls
-    for cls in get_args(get_args(ResponseStreamEvent)[0])
-}
-# What OpenAI's API answers as well, though its types do not say so.
-UNTYPED = {"store", "error"}
 
 
 @pytest.fixture
@@ -123,11 +116,7 @@ def test_events_are_those_of_the_official_types(
     writer = ResponseWriter({"input": "one", "tools": [{"type": "function", "name": "f"}]})
     events = [event for chunk in chunks(deltas, reason, usage) for event in writer.add(chunk)]
     events = copy.deepcopy(events + writer.end())
-    state: ResponseStreamState[Any] = ResponseStreamState(input_tools=omit, text_format=omit)
-    for number, event in enumerate(events):
-        assert event["sequence_number"] == number
-        parsed = check(TYPES[event["type"]], event)
-        state.handle_event(parsed)  # type: ignore[arg-type] # one of its types
+    check_events(events)
     final = events[-1]["response"]
     assert final["status"] == (
         "incomplete" if reason in {"length", "content_filter"} else "completed"
@@ -163,21 +152,3 @@ def written(response: dict[str, Any]) -> list[str]:
         texts += [item["arguments"]] if "arguments" in item else []
         texts += [part.get("text", part.get("refusal")) for part in item.get("content", ())]
     return texts
-
-
-def check(cls: type[BaseModel], document: Any) -> BaseModel:
-    """`document` in the official type, after a look that it has no field which that has not."""
-    model = cls.model_validate(document, strict=True)
-    assert not set(unknown(model)) - UNTYPED
-    return model
-
-
-def unknown(value: Any) -> Iterator[str]:
-    """The fields that an official type does not have."""
-    if isinstance(value, list):
-        for item in value:
-            yield from unknown(item)
-    if isinstance(value, BaseModel):
-        yield from value.model_extra or ()
-        for name in type(value).model_fields:
-            yield from unknown(getattr(value, name))

@@ -41,7 +41,7 @@ def _output_limit(model: Model, body: Mapping[str, Any]) -> int:
 
 def _input_tokens(model: Model, body: Mapping[str, Any]) -> Iterator[int]:
     if body.get("instructions"):
-        yield SEPARATOR_TOKENS + text_bytes(body["instructions"])
+        yield SEPARATOR_TOKENS + len("developer") + text_bytes(body["instructions"])
     for name in SCHEMAS:
         if body.get(name):
             yield _json_bytes(body[name])

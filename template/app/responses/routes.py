@@ -28,8 +28,9 @@ async def _respond(asked: Asking, body: ResponseRequest) -> Response:
     guard: Guard = asked.request.app.state.guard
     call = asked.call("chat", body.model, body.body())
     call.format = RESPONSES
+    own = {"metadata": body.metadata or {}, "store": False}
     if body.stream:
         begun = await unless_left(asked.request.receive, guard.stream(call))
-        return ResponseStream(*begun)
+        return ResponseStream(*begun, own)
     generation, reply = await guard.generate(call)
-    return answer(generation, reply.output)
+    return answer(generation, {**reply.output, **own})

@@ -13,17 +13,19 @@ FAILED = "response.failed"
 class ResponseStream(EventStream):
     """Sends the events of a response.
 
-    A stream that fails ends with the event `error`, unless `response.failed` said it.
+    `own` is what the service says of a response in place of the provider. A stream that fails ends
+    with the event `error`, unless `response.failed` said it.
     """
 
-    def __init__(self, generation: Generation, first: list[Body], rest: Chunks) -> None:
+    def __init__(self, generation: Generation, first: list[Body], rest: Chunks, own: Body) -> None:
         super().__init__(generation, first, rest)
+        self._own = {**own, "model": self._model}
         self._last: Body = {}
 
     def event(self, document: Body) -> bytes:
         self._last = document
         if "response" in document:
-            document["response"]["model"] = self._model
+            document["response"] |= self._own
         return _event(document)
 
     def failure(self, error: ServiceError) -> bytes:

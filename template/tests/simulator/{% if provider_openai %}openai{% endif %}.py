@@ -1,4 +1,4 @@
-"""OpenAI's API: chat completions, embeddings, the list of models, and what they cost."""
+"""OpenAI's API: chat completions, responses, embeddings, the list of models, and what they cost."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +9,7 @@ from tests.simulator.content import count_tokens
 from tests.simulator.exchange import Exchange, Reply, Route, encode
 from tests.simulator.faults import ANYWHERE, Kind, Refusal, RefusedError
 from tests.simulator.openai_costs import Costs
+from tests.simulator.openai_responses import RESPONSE_FAULTS, respond
 from tests.simulator.vectors import DIMENSIONS, embed, to_base64
 
 _CHAT = """
@@ -45,6 +46,7 @@ class OpenAI:
         """List the routes."""
         return (
             Route("POST", "/chat/completions", self._costs.of(_chat), CHAT_FAULTS | {"used_up"}),
+            Route("POST", "/responses", self._costs.of(respond), RESPONSE_FAULTS),
             Route("POST", "/embeddings", self._costs.of(_embeddings), EMBEDDING_FAULTS),
             Route("GET", "/models", _models),
             Route("GET", "/organization/costs", self._costs.answer),

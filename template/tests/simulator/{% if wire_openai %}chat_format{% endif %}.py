@@ -35,7 +35,7 @@ _EXTRA_FIELDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Generation:
+class Generation:
     """What the model says, before the wire format: the same for each of the `n` choices."""
 
     pieces: tuple[str, ...]
@@ -72,20 +72,20 @@ def complete(exchange: Exchange, parameters: frozenset[str]) -> Reply:
     """Answer a chat; `parameters` are the ones that the provider knows."""
     exchange.allow(parameters)
     exchange.require("model", "messages")
-    generation = _generate(exchange)
+    generation = generate(exchange)
     if exchange.body.get("stream"):
         chunks = _stream(exchange, generation)
         return Reply(chunks=chunks, content_type="text/event-stream", billed=generation.billed)
     return Reply(_whole(exchange, generation), billed=generation.billed)
 
 
-def _generate(exchange: Exchange) -> _Generation:
+def generate(exchange: Exchange) -> Generation:
     """Call a tool, fill in a schema or repeat the last message, and then as the fault asks."""
     messages, choices = exchange.body["messages"], exchange.body.get("n") or 1
     asked = _asked(messages)
     if calls := _calls(exchange.body):
         count = sum(len(pieces(call["arguments"])) for call in calls) * choices
-        return _Generation((), "tool_calls", asked, count, calls=calls)
+        return Generation((), "tool_calls", asked, count, calls=calls)
     said, reason, field = _said(exchange), "stop", "content"
     limit = _limit(exchange.body)
     if exchange.plays("refusal"):
@@ -102,7 +102,7 @@ def _generate(exchange: Exchange) -> _Generation:
         count = max(count, limit or 0) + exchange.fault.excess
     if exchange.plays("full_usage"):
         asked, count = sum(map(_size, messages)), (limit or 0) * choices
-    return _Generation(said, reason, asked, count, field)
+    return Generation(said, reason, asked, count, field)
 
 
 def _asked(messages: list[dict[str, Any]]) -> int:
@@ -183,7 +183,7 @@ def _envelope(exchange: Exchange, kind: str) -> dict[str, Any]:
     }
 
 
-def _whole(exchange: Exchange, generation: _Generation) -> bytes:
+def _whole(exchange: Exchange, generation: Generation) -> bytes:
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
     if generation.calls:
         message["tool_calls"] = [
@@ -208,7 +208,7 @@ def _whole(exchange: Exchange, generation: _Generation) -> bytes:
     return encode(answer)
 
 
-def _stream(exchange: Exchange, generation: _Generation) -> tuple[bytes, ...]:
+def _stream(exchange: Exchange, generation: Generation) -> tuple[bytes, ...]:
     """Make the events: a role, the pieces, a reason, and the usage if it was asked for.
 
     Only the choices differ between events, so the rest of them is encoded once.
@@ -229,7 +229,7 @@ def _stream(exchange: Exchange, generation: _Generation) -> tuple[bytes, ...]:
     return (*events, _DONE)
 
 
-def _deltas(exchange: Exchange, generation: _Generation) -> list[tuple[dict[str, Any], str | None]]:
+def _deltas(exchange: Exchange, generation: Generation) -> list[tuple[dict[str, Any], str | None]]:
     """Give what each event of one choice adds, and the reason with which the last ends it."""
     opening: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
     if generation.field == "refusal" or generation.calls:
