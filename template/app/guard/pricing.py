@@ -99,7 +99,7 @@ def bound(model: Model, body: Mapping[str, Any]) -> Usage:
     return {"chat": _chat_bound, "embedding": _embedding_bound}[model.kind](model, body)
 
 
-def _require_room(what: str, tokens: int, most: int | None, param: str) -> None:
+def require_room(what: str, tokens: int, most: int | None, param: str) -> None:
     """Raise `RequestTooLarge` for an input above a limit of the model."""
     if most is not None and tokens > most:
         raise RequestTooLarge(
@@ -131,7 +131,7 @@ def _chat_bound(model: Model, body: Mapping[str, Any]) -> Usage:
     tokens = model.overhead_tokens
     tokens += sum(_message_tokens(model, message) for message in body["messages"])
     tokens += sum(text_bytes(_json(body[name])) for name in SCHEMAS if body.get(name))
-    _require_room("The input", tokens, model.max_input_tokens, "messages")
+    require_room("The input", tokens, model.max_input_tokens, "messages")
     return Usage(tokens, output_limit(model, body) * int(body.get("n") or 1))
 
 
@@ -182,8 +182,8 @@ def _part_tokens(model: Model, part: Mapping[str, Any]) -> int:
 
 def _embedding_bound(model: Model, body: Mapping[str, Any]) -> Usage:
     sizes = list(_input_sizes(body["input"]))
-    _require_room("A text of the input", max(sizes, default=0), model.max_input_tokens, "input")
-    _require_room("The input", sum(sizes), model.max_request_tokens, "input")
+    require_room("A text of the input", max(sizes, default=0), model.max_input_tokens, "input")
+    require_room("The input", sum(sizes), model.max_request_tokens, "input")
     return Usage(sum(model.overhead_tokens + size for size in sizes))
 
 

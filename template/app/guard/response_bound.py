@@ -6,7 +6,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from app.errors import InvalidRequest, RequestTooLarge
-from app.guard.pricing import MILLION, SEPARATOR_TOKENS, text_bytes
+from app.guard.pricing import SEPARATOR_TOKENS, bound, require_room, text_bytes
 from app.policy import Model
 from app.providers.base import Usage
 
@@ -19,15 +19,10 @@ def response_bound(model: Model, body: Mapping[str, Any]) -> Usage:
 
     Raises `RequestTooLarge` above the model's limits, `InvalidRequest` for what has no bound.
     """
-    if model.usd_per_second is not None and model.max_seconds:
-        return Usage(microseconds=model.max_seconds * MILLION)
+    if model.usd_per_second is not None or model.usd_per_output is not None:
+        return bound(model, body)
     tokens = model.overhead_tokens + sum(_input_tokens(model, body))
-    if model.max_input_tokens is not None and tokens > model.max_input_tokens:
-        raise RequestTooLarge(
-            f"The input can be up to {tokens} tokens (its bytes count); "
-            f"this model takes {model.max_input_tokens} at most. Send less.",
-            param="input",
-        )
+    require_room("The input", tokens, model.max_input_tokens, "input")
     return Usage(tokens, _output_limit(model, body))
 
 

@@ -36,6 +36,7 @@ class Translated:
         self.parameters: Mapping[Kind, frozenset[str] | None] = provider.parameters
         self.timed = provider.timed
         self.counted = provider.counted
+        self.counted = provider.counted
         self.responses = None
         self._provider = provider
         self._request = request
