@@ -9,7 +9,7 @@ from fastapi import Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ValidationError
-from pydantic_core import PydanticKnownError, to_json
+from pydantic_core import PydanticKnownError, from_json, to_json
 
 from app.auth.dependencies import authenticate
 from app.auth.principal import Principal, Scope
@@ -61,10 +61,11 @@ class Asking:
         """
         if not JSON_TYPE.match(self.request.headers.get("content-type", "")):
             raise RequestValidationError([NO_JSON])
+        raw = await self.request.body()
         try:
-            return schema.model_validate_json(await self.request.body())
+            return schema.model_validate_json(raw)
         except ValidationError as error:
-            raise wrong_body(error) from error
+            raise wrong_body(error, _decoded(raw)) from error
 
     def call(
         self, kind: Kind, model: str, body: dict[str, Any], seconds: float | None = None
@@ -126,10 +127,19 @@ def takes(schema: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def wrong_body(error: ValidationError, *path: str) -> RequestValidationError:
+def wrong_body(error: ValidationError, body: Any, *path: str) -> RequestValidationError:
     """`error` as FastAPI tells of a body that is wrong at `path`."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return RequestValidationError([{**e, "loc": ("body", *path, *e["loc"])} for e in found])
+    errors = [{**e, "loc": ("body", *path, *e["loc"])} for e in found]
+    return RequestValidationError(errors, body=body)
+
+
+def _decoded(raw: bytes) -> Any:
+    """The body in which an error has its place; None for what is no JSON."""
+    try:
+        return from_json(raw)
+    except ValueError:
+        return None
 
 
 def answer(generation: Generation, content: Any) -> Response:

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from app.errors import IdempotencyMismatch, ServiceError, error_body, log_cause
+from app.paths import place_of
 
 # What Starlette and FastAPI raise themselves, in the service's words.
 FRAMEWORK_ERRORS = {
@@ -38,8 +39,7 @@ async def _service_error(request: Request, error: Any) -> JSONResponse:
 
 async def _validation_error(request: Request, error: Any) -> JSONResponse:
     """Names the first wrong field and what is wrong with it, never the input itself."""
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"][1:])
+    path, first = place_of(error.errors(), error.body)
     code, message = "invalid_request", f"{path}: {first['msg']}."
     if first["type"] == "extra_forbidden":
         code, message = "unsupported_parameter", f"The parameter {path!r} is not supported."

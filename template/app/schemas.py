@@ -1,6 +1,7 @@
 """What bodies of requests and answers share."""
 
 import datetime as dt
+from collections.abc import Collection
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import (
@@ -23,6 +24,15 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=NO
 Entry = TypeVar("Entry")
 
 
+def _whole(given: Any) -> Any:
+    """A client of a language without integers writes 50 as 50.0."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""A number without a fraction, however it is written."""
+
+
 def _moment(given: Any) -> Any:
     """A number, also as text, could be seconds or milliseconds."""
     try:
@@ -43,6 +53,14 @@ class RequestBody(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    def given(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """The fields that have a value, as they were given; null is as if absent."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if value is not None and name not in without
+        }
 
 
 class Page(BaseModel, Generic[Entry]):

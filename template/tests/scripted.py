@@ -10,6 +10,7 @@ import pytest
 from app.policy import Kind
 from app.providers import offline
 from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage
+from app.providers.parameters import Table
 from app.settings import Settings
 
 # What `chat()` of `tests.support` can cost with the model offline/echo of the tests: the bytes of
@@ -55,7 +56,7 @@ class Scripted:
 
     name = "offline"
     least_seconds = 0
-    parameters: Mapping[Kind, frozenset[str] | None] = {"chat": None}
+    parameters: Mapping[Kind, Table | None] = {"chat": None}
     timed: frozenset[Kind] = frozenset()
     counted: frozenset[Kind] = frozenset()
     responses = None

@@ -16,7 +16,7 @@ TEXT = {"type": "text", "text": "one"}
 REFUSAL = {"type": "refusal", "refusal": "no"}
 
 
-def _image(**rest: str) -> dict[str, Any]:
+def _image(**rest: object) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": URL, **rest}}
 
 
@@ -116,16 +116,21 @@ async def test_content_in_parts(client: httpx2.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("part", "code", "param"),
     [
-        ({**TEXT, "input_audio": {"data": "x"}}, "unsupported_parameter", "text.input_audio"),
-        ({**REFUSAL, "text": "x"}, "unsupported_parameter", "refusal.text"),
-        ({**_image(), "text": "x"}, "unsupported_parameter", "image_url.text"),
-        (_image(file_id="x"), "unsupported_parameter", "image_url.image_url.file_id"),
-        (_image(detail="x"), "invalid_request", "image_url.image_url.detail"),
-        ({"type": "image_url", "image_url": URL}, "invalid_request", "image_url.image_url"),
-        ({**TEXT, "text": ["x"]}, "invalid_request", "text.text"),
-        ({"type": "text"}, "invalid_request", "text.text"),
-        ({"type": ["text"]}, "invalid_request", "other.type"),
-        ("x", "invalid_request", "other"),
+        (_image(file_id="x"), "unsupported_parameter", ".image_url.file_id"),
+        (_image(detail="x"), "invalid_request", ".image_url.detail"),
+        (_image(detail=["x"]), "invalid_request", ".image_url.detail"),
+        ({"type": "image_url", "image_url": {"url": 1}}, "invalid_request", ".image_url.url"),
+        ({"type": "image_url", "image_url": URL}, "invalid_request", ".image_url"),
+        ({"type": "image_url", "image_url": None}, "invalid_request", ".image_url"),
+        ({**TEXT, "text": ["x"]}, "invalid_request", ".text"),
+        ({**REFUSAL, "refusal": None}, "invalid_request", ".refusal"),
+        ({"type": "text"}, "invalid_request", ".text"),
+        ({"type": ["text"]}, "invalid_request", ".type"),
+        ({"text": "one"}, "invalid_request", ".type"),
+        ({"type": "input_audio", "input_audio": {"data": "x"}}, "invalid_request", ""),
+        ({"type": "file", "file": {"file_id": "x"}}, "invalid_request", ""),
+        (_image(), "invalid_request", ""),
+        ("x", "invalid_request", ""),
     ],
     ids=str,
 )
@@ -134,7 +139,7 @@ async def test_parts_carry_nothing_that_is_not_counted(
 ) -> None:
     body = {"model": "offline/echo", "messages": [{"role": "user", "content": [TEXT, part]}]}
     response = await client.post("/v1/chat/completions", json=body)
-    assert error_of(response) == (400, code, f"messages.0.content.parts.1.{param}")
+    assert error_of(response) == (400, code, f"messages.0.content.1{param}")
     assert await service.rows_count() == 0
 
 
@@ -167,13 +172,16 @@ async def test_unsupported_parameters_are_named(
     assert await service.rows_count() == 0
 
 
-async def test_parameters_that_only_other_providers_take_are_named(
-    client: httpx2.AsyncClient,
-) -> None:
-    response = await client.post("/v1/chat/completions", json=chat(n=2))
-    assert error_of(response) == (400, "unsupported_parameter", "n")
-    # The same without a value is no parameter.
-    assert (await client.post("/v1/chat/completions", json=chat(n=None))).status_code == 200
+@pytest.mark.parametrize("stream", [False, True])
+async def test_several_choices(service: Service, client: httpx2.AsyncClient, stream: bool) -> None:
+    body = chat(n=2, stream=stream)
+    response = await client.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200
+    row = await service.prediction()
+    assert [choice["message"]["content"] for choice in row.output["choices"]] == [
+        "You said: one two"
+    ] * 2
+    assert (row.input_tokens, row.output_tokens) == (INPUT, 2 * OUTPUT)
 
 
 @pytest.mark.parametrize(
@@ -203,10 +211,18 @@ async def test_two_largest_outputs_are_refused_as_a_provider_may_heed_either(
     assert await service.rows_count() == 0
 
 
+async def test_the_same_largest_output_may_be_given_under_both_names(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    body = chat(max_completion_tokens=2, max_tokens=2)
+    assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    assert (await service.prediction()).outcome == "truncated"
+
+
 async def test_images_are_refused_where_their_cost_is_not_declared(
     client: httpx2.AsyncClient,
 ) -> None:
     part = _image(detail="low")
     body = {"model": "offline/echo", "messages": [{"role": "user", "content": [part]}]}
     response = await client.post("/v1/chat/completions", json=body)
-    assert error_of(response) == (400, "invalid_request", "messages")
+    assert error_of(response) == (400, "invalid_request", "messages.0.content.0")

@@ -226,7 +226,7 @@ async def test_a_refusal_by_the_limits_leaves_the_key_free(service: Service) -> 
 @pytest.mark.parametrize(
     ("way", "wrong", "error"),
     [
-        ("chat", {"n": 2}, (400, "unsupported_parameter", "n")),
+        ("chat", {"store": True}, (400, "unsupported_parameter", "store")),
         ("chat", chat(model="offline/none"), (404, "model_not_found", "model")),
         ("chat", chat(max_tokens=65), (400, "request_too_large", "max_tokens")),
         ("prediction", {"input": {}}, (422, "invalid_request", "input.messages")),

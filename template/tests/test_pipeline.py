@@ -7,31 +7,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.chat.schemas import ChatInput
 from app.db.tables import attempts
 from app.errors import GenerationStopped
 from app.providers.base import Deadline, Job, ProviderFailure, Reply, Usage
-from app.providers.offline import OfflineProvider
 from tests.fixtures.service import Start
 from tests.scripted import BOUND, COST, Scripted, completion, fail_with, hang
 from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, write_policy
 
 PATH = "/v1/chat/completions"
 NO_ACCOUNT = (503, "provider_quota_exceeded")
-ADAPTED: frozenset[str] = OfflineProvider.parameters["chat"] or frozenset()
-# A valid value for each parameter of a chat that takes no number.
-VALUES: dict[str, Any] = {
-    "logit_bias": {},
-    "logprobs": True,
-    "parallel_tool_calls": True,
-    "reasoning_effort": "low",
-    "response_format": {"type": "text"},
-    "stop": "x",
-    "tool_choice": "auto",
-    "tools": [{}],
-    "user": "zoë",
-    "verbosity": "low",
-}
 LATER = {"Prefer": "respond-async"}
 # A chat that is billed by time.
 BY_THE_SECOND = """
@@ -58,13 +42,6 @@ async def scripted_client(scripted: Scripted, start: Start) -> tuple[Service, ht
     return service, service.client(await service.create_user())
 
 
-@pytest.mark.parametrize("name", sorted(set(ChatInput.model_fields) - ADAPTED))
-async def test_every_parameter_that_the_adapter_does_not_pass_on_is_named(
-    service: Service, client: httpx2.AsyncClient, name: str
-) -> None:
-    response = await client.post(PATH, json={**chat(), name: VALUES.get(name, 1)})
-    assert error_of(response) == (400, "unsupported_parameter", name)
-    assert await service.rows_count() == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])

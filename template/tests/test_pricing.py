@@ -144,7 +144,7 @@ def test_images_cost_what_is_declared() -> None:
 def test_content_without_a_declared_cost_is_refused(part: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match="not declared") as refused:
         bound_of({"role": "user", "content": [part]})
-    assert refused.value.param == "messages"
+    assert refused.value.param == "messages.0.content.0"
 
 
 def test_only_images_are_declared_by_the_cost_of_images() -> None:

@@ -21,6 +21,7 @@ from app.guard.limits import Limits
 from app.guard.pipeline import Guard
 from app.policy import Policy
 from app.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Quota, Reply
+from app.providers.parameters import BOUNDED, DROPPED
 from tests.books import add_plans, call_of, check_books, ledger_of, principal_of, usd
 from tests.fixtures.service import Start
 from tests.limits import Shared
@@ -585,9 +586,10 @@ async def test_in_production_the_offline_provider_stands_in_for_none(choices: Ch
 
 
 async def test_a_fallback_that_does_not_know_a_parameter_is_none(choices: Choices) -> None:
-    choices.offline.parameters = {"chat": frozenset({"messages"})}
+    choices.offline.parameters = {"chat": {"messages": BOUNDED, "user": DROPPED}}
     assert choices.names() == [FIRST, SECOND, THIRD]
     assert choices.names(seed=1) == [FIRST, SECOND]
+    assert choices.names(user="zoë") == [FIRST, SECOND, THIRD]
 
 
 async def test_a_fallback_without_its_key_is_none(choices: Choices) -> None:

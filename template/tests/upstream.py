@@ -1,5 +1,6 @@
 """A provider that answers what a test makes up: the simulator speaks the wire formats well."""
 
+import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ async def answering(
 
     async def handle(request: web.Request) -> web.Response:
         given = answer(request)
+        if inspect.isawaitable(given):
+            given = await given
         body = given if isinstance(given, bytes) else json.dumps(given).encode()
         return web.Response(
             body=body, status=status, headers=headers, content_type="application/json"

@@ -91,7 +91,11 @@ async def test_the_cost_is_the_usage_at_the_price(
         ("tools", [TOOL]),
         ("top_logprobs", 2),
         ("top_p", 0.5),
-        ("user", "somebody"),
+        ("prompt_cache_key", "one"),
+        ("prompt_cache_options", {"mode": "explicit", "ttl": "30m"}),
+        ("prompt_cache_retention", "in_memory"),
+        ("function_call", "auto"),
+        ("functions", [TOOL["function"]]),
         ("verbosity", "low"),
     ],
 )
@@ -144,7 +148,7 @@ async def test_content_of_unknown_cost_is_refused(
 ) -> None:
     messages = [{"role": "user", "content": [{"type": kind, "file": {"file_id": "file-1"}}]}]
     response = await client.post(CHAT, json={"model": "openai/vision", "messages": messages})
-    assert error_of(response) == (400, "invalid_request", "messages")
+    assert error_of(response) == (400, "invalid_request", "messages.0.content.0")
     assert service.simulator.calls == []
 
 

@@ -24,7 +24,8 @@ async def _complete(asked: Asking, body: ChatRequest) -> Response:
     guard: Guard = asked.request.app.state.guard
     call = asked.call("chat", body.model, body.body())
     if body.stream:
-        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        options = body.stream_options
+        with_usage = bool(options and options.include_usage)
         begun = await unless_left(asked.request.receive, guard.stream(call))
         return ChatStream(*begun, with_usage=with_usage)
     generation, reply = await guard.generate(call)

@@ -1,104 +1,73 @@
 """The body of a chat completion, in OpenAI's format."""
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import Field
 
-from app.schemas import RequestBody
+from app.chat.messages import Messages
+from app.schemas import RequestBody, Whole
 
-MOST_MESSAGES = 2048
-PART_TYPES = frozenset({"text", "refusal", "image_url"})
-
-
-class TextPart(RequestBody):
-    type: Literal["text"]
-    text: str
-
-
-class RefusalPart(RequestBody):
-    type: Literal["refusal"]
-    refusal: str
-
-
-class ImageUrl(RequestBody):
-    url: str
-    detail: Literal["auto", "low", "high"] | None = None
-
-
-class ImagePart(RequestBody):
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-class OtherPart(BaseModel):
-    """Content of another type: the guard refuses it, as its cost is not declared."""
-
-    type: str
-
-
-def _type_of(part: Any) -> str:
-    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
-    return kind if isinstance(kind, str) and kind in PART_TYPES else "other"
-
-
-def _form_of(content: Any) -> str:
-    return "text" if isinstance(content, str) else "parts"
-
-
-# Told apart by hand, so that an error names the field that is wrong and not every form.
-Part = Annotated[
-    Annotated[TextPart, Tag("text")]
-    | Annotated[RefusalPart, Tag("refusal")]
-    | Annotated[ImagePart, Tag("image_url")]
-    | Annotated[OtherPart, Tag("other")],
-    Discriminator(_type_of),
-]
-Content = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[Part], Tag("parts")], Discriminator(_form_of)
-]
-
-
-class Message(RequestBody):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content | None = None
-    name: str | None = None
-    refusal: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
+TRANSPORT = frozenset({"model", "stream", "stream_options"})
+# What says how tools are called, where there are none.
+TOOL_OPTIONS = ("tool_choice", "parallel_tool_calls")
 
 
 class StreamOptions(RequestBody):
-    include_usage: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class ChatInput(RequestBody):
-    """Everything but the model and the transport. Each provider's table says what it passes on."""
+    """Everything but the model and the transport, by the names of OpenAI's request type.
 
-    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
+    Each provider's table says what becomes of a parameter.
+    """
+
+    messages: Messages
+    audio: Any = None
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    function_call: str | dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
     logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
-    max_completion_tokens: int | None = Field(None, ge=1)
-    max_tokens: int | None = Field(None, ge=1)
-    n: int | None = Field(None, ge=1, le=16)
+    max_completion_tokens: Whole | None = Field(None, ge=1)
+    max_tokens: Whole | None = Field(None, ge=1)
+    metadata: dict[str, Any] | None = None
+    modalities: list[str] | None = None
+    moderation: Any = None
+    n: Whole | None = Field(None, ge=1, le=16)
     parallel_tool_calls: bool | None = None
+    prediction: Any = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
     reasoning_effort: str | None = None
     response_format: dict[str, Any] | None = None
-    seed: int | None = None
+    safety_identifier: str | None = None
+    seed: Whole | None = None
+    service_tier: str | None = None
     stop: str | list[str] | None = None
+    store: bool | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     tool_choice: str | dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: Whole | None = Field(None, ge=0, le=20)
     top_p: float | None = Field(None, ge=0, le=1)
     user: str | None = None
     verbosity: str | None = None
+    web_search_options: Any = None
 
     def body(self) -> dict[str, Any]:
         """What was given, for the provider."""
-        transport = {"model", "stream", "stream_options"}
-        return self.model_dump(exclude_unset=True, exclude_none=True, exclude=transport)
+        given = self.given(TRANSPORT)
+        if not given.get("tools", True):
+            _forget_tools(given)
+        if not given.get("functions", True):
+            del given["functions"]
+        if given.get("max_tokens") == given.get("max_completion_tokens"):
+            given.pop("max_tokens", None)
+        return given
 
 
 class ChatRequest(ChatInput):
@@ -107,3 +76,11 @@ class ChatRequest(ChatInput):
     model: str
     stream: bool | None = False
     stream_options: StreamOptions | None = None
+
+
+def _forget_tools(given: dict[str, Any]) -> None:
+    """An empty list of tools is none; OpenAI refuses it, and options of tools without tools."""
+    del given["tools"]
+    for name in TOOL_OPTIONS:
+        if given.get(name) in ("none", "auto", True, False):
+            del given[name]

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.schemas import RequestBody
+from app.schemas import RequestBody, Whole
 
 TokenIds = Annotated[list[int], Field(min_length=1)]
 
@@ -13,13 +13,13 @@ class EmbeddingInput(RequestBody):
     """Everything but the model: texts, or token ids."""
 
     input: str | list[str] | list[int] | list[TokenIds] = Field(min_length=1)
-    dimensions: int | None = Field(None, ge=1, le=4096)
+    dimensions: Whole | None = Field(None, ge=1, le=4096)
     encoding_format: Literal["float", "base64"] | None = None
     user: str | None = None
 
     def body(self) -> dict[str, Any]:
         """What was given, for the provider."""
-        return self.model_dump(exclude_unset=True, exclude_none=True, exclude={"model"})
+        return self.given({"model"})
 
 
 class EmbeddingRequest(EmbeddingInput):

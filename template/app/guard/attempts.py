@@ -27,7 +27,7 @@ from app.providers.base import (
     Outcome,
     Provider,
     ProviderFailure,
-    check_parameters,
+    request_body,
 )
 from app.telemetry.logging import log
 
@@ -156,8 +156,8 @@ class Attempts:
         if missing := offered.missing():
             raise ProviderError(f"{missing} is not set, so this model cannot answer.")
         provider, body = call.format.fit(offered, call.body)
-        check_parameters(provider, model, body)
-        return Choice(model, provider, call.format.bound(model, call.body), body)
+        sent = request_body(provider, model, body)
+        return Choice(model, provider, call.format.bound(model, call.body), sent)
 
     def _fallbacks(self, first: Choice, call: Call) -> Iterator[Choice]:
         most = first.max_cost

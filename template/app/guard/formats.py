@@ -50,7 +50,7 @@ def _as_responses(provider: Provider, body: Body) -> tuple[Provider, Body]:
     """The server's own `/v1/responses`, or its chats."""
     if provider.responses is not None:
         return provider.responses, body
-    taken = provider.parameters.get("chat") or frozenset()
+    taken = provider.parameters.get("chat") or {}
     return Translated(provider, body), chat_body(body, taken)
 
 

@@ -18,11 +18,16 @@ from app.providers.base import MAXIMA, Usage
 MILLION = 1_000_000
 # Of a nano-dollar: 1.25 times a price is five of these.
 SHARES = 4
-TEXT_PARTS = {"text": "text", "refusal": "refusal"}
+# The parts that are texts, each in the field of its name.
+TEXT_PARTS = ("text", "refusal")
+LONGEST_NAME = 100
 # What stands around a message and its role: the templates in use write three to five tokens.
 SEPARATOR_TOKENS = 8
 # What a model reads beside the messages.
-SCHEMAS = ("tools", "tool_choice", "response_format", "functions")
+SCHEMAS = ("tools", "tool_choice", "response_format", "functions", "function_call")
+# Tools that the client runs; what the provider runs itself is billed apart.
+TOOL_TYPES = ("function", "custom")
+CHOICE_TYPES = (*TOOL_TYPES, "allowed_tools")
 # What models call the number of outputs that are asked for, unless `outputs_parameter` says so.
 OUTPUT_COUNTS = (
     *("num_outputs", "number_of_outputs", "num_images", "number_of_images", "max_images"),
@@ -129,7 +134,9 @@ def _outputs(model: Model, most: int, body: Mapping[str, Any]) -> int:
 def _chat_bound(model: Model, body: Mapping[str, Any]) -> Usage:
     _require_functions(body)
     tokens = model.overhead_tokens
-    tokens += sum(_message_tokens(model, message) for message in body["messages"])
+    tokens += sum(
+        _message_tokens(model, message, place) for place, message in enumerate(body["messages"])
+    )
     tokens += sum(text_bytes(_json(body[name])) for name in SCHEMAS if body.get(name))
     require_room("The input", tokens, model.max_input_tokens, "messages")
     return Usage(tokens, output_limit(model, body) * int(body.get("n") or 1))
@@ -139,9 +146,10 @@ def _require_functions(body: Mapping[str, Any]) -> None:
     """Refuse the tools that a provider runs itself: what they cost is not declared."""
     choice = body.get("tool_choice")
     chosen = [choice] if isinstance(choice, dict) else []
-    for name, tools in (("tools", body.get("tools") or []), ("tool_choice", chosen)):
-        if any(tool.get("type") != "function" for tool in tools):
-            message = f"{name}: only tools of type 'function' are offered."
+    given = ("tools", body.get("tools") or [], TOOL_TYPES), ("tool_choice", chosen, CHOICE_TYPES)
+    for name, tools, types in given:
+        if any(tool.get("type") not in types for tool in tools):
+            message = f"{name}: only tools of the types {', '.join(types)} are offered."
             raise UnsupportedParameter(message, param=name)
 
 
@@ -158,26 +166,53 @@ def output_limit(model: Model, body: Mapping[str, Any]) -> int:
     return min(asked.values(), default=most)
 
 
-def _message_tokens(model: Model, message: Mapping[str, Any]) -> int:
-    content = message.get("content")
-    tokens = SEPARATOR_TOKENS + text_bytes(message["role"])
-    if rest := {name: message[name] for name in message if name not in {"content", "role"}}:
-        tokens += text_bytes(_json(rest))
+def _message_tokens(model: Model, message: Mapping[str, Any], place: int) -> int:
+    """The bound of a message: each field counts, whether it is sent or not."""
+    content = message.get("content", "")
+    tokens = SEPARATOR_TOKENS + text_bytes(message["role"]) + _rest_tokens(message, "role", "content")
     if isinstance(content, str):
         return tokens + text_bytes(content)
-    return tokens + sum(_part_tokens(model, part) for part in content or ())
-
-
-def _part_tokens(model: Model, part: Mapping[str, Any]) -> int:
-    kind = part.get("type")
-    if kind in TEXT_PARTS:
-        return text_bytes(str(part.get(TEXT_PARTS[kind], "")))
-    if kind == "image_url" and model.tokens_per_image is not None:
-        return model.tokens_per_image
-    raise InvalidRequest(
-        f"This model takes no content of type {kind!r} here: its cost is not declared.",
-        param="messages",
+    if message["role"] == "assistant":
+        return tokens + _answer_tokens(content)
+    return tokens + sum(
+        _part_tokens(model, part, place, index) for index, part in enumerate(content)
     )
+
+
+def _answer_tokens(content: Any) -> int:
+    """The bound of what a model answered, in any form; the adapters send only its text."""
+    if not isinstance(content, list):
+        return text_bytes(_json(content))
+    texts = ((part, _text_tokens(part)) for part in content)
+    return sum(text_bytes(_json(part)) if tokens is None else tokens for part, tokens in texts)
+
+
+def _part_tokens(model: Model, part: Mapping[str, Any], *path: int) -> int:
+    if (tokens := _text_tokens(part)) is not None:
+        return tokens
+    kind = part.get("type")
+    if kind == "image_url" and model.tokens_per_image is not None:
+        return model.tokens_per_image + _rest_tokens(part, "type", "image_url")
+    message, index = path
+    raise InvalidRequest(
+        f"This model takes no content of type {str(kind)[:LONGEST_NAME]!r} here: its cost is not "
+        "declared.",
+        param=f"messages.{message}.content.{index}",
+    )
+
+
+def _text_tokens(part: Any) -> int | None:
+    """The bound of a part that is a text, None for another."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind not in TEXT_PARTS or not isinstance(text := part.get(kind), str):
+        return None
+    return text_bytes(text) + (_rest_tokens(part, "type", kind) if len(part) > 2 else 0)
+
+
+def _rest_tokens(holder: Mapping[str, Any], *counted: str) -> int:
+    """The bound of the fields that are not `counted`."""
+    rest = {name: holder[name] for name in holder if name not in counted}
+    return text_bytes(_json(rest)) if rest else 0
 
 
 def _embedding_bound(model: Model, body: Mapping[str, Any]) -> Usage:

@@ -145,4 +145,4 @@ def _body_of(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:
     try:
         return (ChatInput if kind == "chat" else EmbeddingInput).model_validate(given).body()
     except ValidationError as error:
-        raise wrong_body(error, "input") from error
+        raise wrong_body(error, {"input": given}, "input") from error

@@ -13,8 +13,9 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
-from app.errors import InvalidRequest, ServiceError, UnsupportedParameter
+from app.errors import InvalidRequest, ServiceError
 from app.policy import Kind, Model
+from app.providers.parameters import Table, parameters_sent
 
 Body = dict[str, Any]
 Chunks = AsyncGenerator[list[Body], None]
@@ -262,15 +263,15 @@ def may_pass(failure: ProviderFailure) -> bool:
 class Provider(Protocol):
     """A provider.
 
-    `parameters` lists, per kind of model, all that is passed on; None passes everything. `timed`
-    are the kinds of which it tells seconds of compute; of all others, and of chats, tokens. Of the
+    `parameters` has, per kind of model, the table of verdicts; None passes everything. `timed` are
+    the kinds of which it tells seconds of compute; of all others, and of chats, tokens. Of the
     kinds `counted` it tells outputs, for models that are billed by them. Compute of less than
     `least_seconds` cannot be bounded there.
     """
 
     name: str
     least_seconds: int
-    parameters: Mapping[Kind, frozenset[str] | None]
+    parameters: Mapping[Kind, Table | None]
     timed: frozenset[Kind]
     counted: frozenset[Kind]
 
@@ -297,12 +298,12 @@ class Provider(Protocol):
         """
 
 
-def check_parameters(provider: Provider, model: Model, body: Mapping[str, Any]) -> None:
-    """Raise `UnsupportedParameter` for the first parameter that the adapter does not pass on."""
+def request_body(provider: Provider, model: Model, body: Body) -> Body:
+    """What of `body` the adapter sends.
+
+    Raises `InvalidRequest` for a kind of model that it does not offer, `UnsupportedParameter` for
+    the first parameter that it refuses.
+    """
     if model.kind not in provider.parameters:
         raise InvalidRequest(f"{provider.name} offers no {model.kind} models.", param="model")
-    passed_on = provider.parameters[model.kind]
-    for name in body:
-        if passed_on is not None and name not in passed_on:
-            message = f"The parameter {name!r} is not supported for this model."
-            raise UnsupportedParameter(message, param=name)
+    return parameters_sent(provider.parameters[model.kind], body)

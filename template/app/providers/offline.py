@@ -12,9 +12,17 @@ import aiohttp
 from app.policy import Kind
 from app.providers.base import Body, Chunks, Job, Reply
 from app.providers.completion import EMBEDDING_COUNTS, usage_of
+from app.providers.parameters import CHAT, DROPPED, EMBEDDING, Table, Verdict
 from app.settings import Settings
 
 DIMENSIONS = 64
+# It takes what OpenAI takes, so that any client can be tried with it. Of that it heeds these: it
+# never calls a tool, and answers with an echo whatever format is asked for.
+HEEDED = frozenset({"messages", "max_tokens", "max_completion_tokens", "n"})
+ECHO: Table = {
+    name: rule if name in HEEDED or rule.verdict is Verdict.REFUSED else DROPPED
+    for name, rule in CHAT.items()
+}
 TOKEN = re.compile(r"\s*(?:\w{1,8}|[^\w\s])|\s+")
 
 
@@ -23,10 +31,7 @@ class OfflineProvider:
 
     name = "offline"
     least_seconds = 0
-    parameters: Mapping[Kind, frozenset[str] | None] = {
-        "chat": frozenset({"messages", "max_tokens", "max_completion_tokens", "temperature"}),
-        "embedding": frozenset({"input", "dimensions", "encoding_format"}),
-    }
+    parameters: Mapping[Kind, Table | None] = {"chat": ECHO, "embedding": EMBEDDING}
     timed: frozenset[Kind] = frozenset()
     counted: frozenset[Kind] = frozenset()
     responses = None
@@ -39,9 +44,10 @@ class OfflineProvider:
             return _embed(job.body)
         tokens, reason = _reply(job)
         message = {"role": "assistant", "content": "".join(tokens), "refusal": None}
-        choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": None}
-        usage = _usage(job.body["messages"], tokens)
-        output = {**_frame(job), "object": "chat.completion", "choices": [choice], "usage": usage}
+        choice = {"message": message, "finish_reason": reason, "logprobs": None}
+        choices = [{"index": index, **choice} for index in range(_count(job))]
+        usage = _usage(job, tokens)
+        output = {**_frame(job), "object": "chat.completion", "choices": choices, "usage": usage}
         return Reply(output, usage_of(usage))
 
     async def stream(self, job: Job) -> Chunks:
@@ -49,10 +55,9 @@ class OfflineProvider:
         frame = {**_frame(job), "object": "chat.completion.chunk"}
         for token in tokens:
             delta = {"role": "assistant", "content": token}
-            yield [{**frame, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}]
-        end = {"index": 0, "delta": {}, "finish_reason": reason}
-        usage = _usage(job.body["messages"], tokens)
-        yield [{**frame, "choices": [end]}, {**frame, "choices": [], "usage": usage}]
+            yield [{**frame, "choices": _parts(job, delta, None)}]
+        ends = {**frame, "choices": _parts(job, {}, reason)}
+        yield [ends, {**frame, "choices": [], "usage": _usage(job, tokens)}]
 
     async def cancel(self, job: Job) -> None:
         """Nothing runs on."""
@@ -73,19 +78,38 @@ def _reply(job: Job) -> tuple[list[str], str]:
     return tokens[:most], "length" if len(tokens) > most else "stop"
 
 
+def _count(job: Job) -> int:
+    """How many choices are asked for."""
+    count: int = job.body.get("n") or 1
+    return count
+
+
+def _parts(job: Job, delta: Body, reason: str | None) -> list[Body]:
+    """The same piece of each choice."""
+    return [
+        {"index": index, "delta": delta, "finish_reason": reason} for index in range(_count(job))
+    ]
+
+
 def _tokens(text: str) -> list[str]:
     return TOKEN.findall(text)
 
 
 def _text(message: Body) -> str:
-    content = message.get("content") or ""
-    return content if isinstance(content, str) else " ".join(p.get("text", "") for p in content)
+    """What a message says; an assistant's content may be of any form."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return " ".join(text for text in texts if isinstance(text, str))
 
 
-def _usage(messages: list[Body], answer: list[str]) -> dict[str, int]:
-    asked = sum(len(_tokens(_text(message))) for message in messages)
-    total = asked + len(answer)
-    return {"prompt_tokens": asked, "completion_tokens": len(answer), "total_tokens": total}
+def _usage(job: Job, answer: list[str]) -> dict[str, int]:
+    asked = sum(len(_tokens(_text(message))) for message in job.body["messages"])
+    written = len(answer) * _count(job)
+    total = asked + written
+    return {"prompt_tokens": asked, "completion_tokens": written, "total_tokens": total}
 
 
 def _embed(body: Body) -> Reply:

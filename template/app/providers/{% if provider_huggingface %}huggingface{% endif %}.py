@@ -8,16 +8,39 @@ import aiohttp
 
 from app.errors import InvalidRequest
 from app.policy import Kind
-from app.providers.base import BadAnswer, Chunks, Job, Reply, Usage, compute
+from app.providers.base import BadAnswer, Body, Chunks, Job, Reply, Usage, compute
 from app.providers.error_answers import ErrorTable
 from app.providers.http import Http, decode, read
-from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat, with_output_limit
+from app.providers.messages import messages_sent
+from app.providers.openai_wire import chat, stream_chat, with_output_limit
+from app.providers.parameters import (
+    CHAT,
+    DROPPED,
+    EMBEDDING,
+    PASSED,
+    Table,
+    only,
+    refused,
+)
 from app.settings import Settings
 
 OWN_ADDRESS = "https://router.huggingface.co"
 ERRORS = ErrorTable(codes={}, texts=(), statuses={})
 TASKS = "hf-inference/models"
 LONGEST_LOADING_SECONDS = 24 * 60 * 60
+NOT_TAKEN = "Hugging Face does not take it"
+# The router knows the parameters of `ChatCompletionInput` in huggingface_hub.
+ROUTER_CHAT: Table = {
+    **CHAT,
+    "function_call": refused(f"{NOT_TAKEN}; send tool_choice"),
+    "functions": refused(f"{NOT_TAKEN}; send tools"),
+    "parallel_tool_calls": only(True, reason=NOT_TAKEN),
+    "prompt_cache_key": DROPPED,
+    "prompt_cache_options": DROPPED,
+    "prompt_cache_retention": DROPPED,
+    "reasoning_effort": refused(NOT_TAKEN),
+    "verbosity": refused(NOT_TAKEN),
+}
 
 
 class HuggingFaceProvider:
@@ -25,10 +48,10 @@ class HuggingFaceProvider:
 
     name = "huggingface"
     least_seconds = 0
-    parameters: Mapping[Kind, frozenset[str] | None] = {
-        "chat": CHAT_PARAMETERS,
-        "embedding": frozenset({"input", "encoding_format"}),
-        "task": frozenset({"inputs", "parameters", "options"}),
+    parameters: Mapping[Kind, Table | None] = {
+        "chat": ROUTER_CHAT,
+        "embedding": {**EMBEDDING, "dimensions": refused(NOT_TAKEN)},
+        "task": {"inputs": PASSED, "parameters": PASSED, "options": PASSED},
     }
     timed: frozenset[Kind] = frozenset({"embedding", "task"})
     counted: frozenset[Kind] = frozenset()
@@ -44,13 +67,13 @@ class HuggingFaceProvider:
 
     async def answer(self, job: Job) -> Reply:
         if job.model.kind == "chat":
-            return await chat(self._http, job, self._chat_url, with_output_limit(job, "max_tokens"))
+            return await chat(self._http, job, self._chat_url, _chat_body(job))
         if job.model.kind == "embedding":
             return await self._embed(job)
         return await self._run(job)
 
     def stream(self, job: Job) -> Chunks:
-        return stream_chat(self._http, job, self._chat_url, with_output_limit(job, "max_tokens"))
+        return stream_chat(self._http, job, self._chat_url, _chat_body(job))
 
     async def cancel(self, job: Job) -> None:
         """Closing the connection, which the guard does, is all that can be done."""
@@ -106,6 +129,11 @@ def _are_vectors(vectors: Any, count: int) -> bool:
         and len(vectors) == count
         and all(isinstance(v, list) and v and isinstance(v[0], float | int) for v in vectors)
     )
+
+
+def _chat_body(job: Job) -> Body:
+    body = with_output_limit(job, "max_tokens")
+    return {**body, "messages": messages_sent(body["messages"])}
 
 
 def open_provider(settings: Settings, session: aiohttp.ClientSession) -> HuggingFaceProvider:

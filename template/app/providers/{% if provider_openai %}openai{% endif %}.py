@@ -10,7 +10,9 @@ from app.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply
 from app.providers.completion import EMBEDDING_COUNTS, usage_of
 from app.providers.error_answers import CONTEXT_LENGTH, ErrorCase, ErrorTable
 from app.providers.http import Http
-from app.providers.openai_wire import CHAT_PARAMETERS, chat, stream_chat, with_output_limit
+from app.providers.messages import OWN, messages_sent, needed_back
+from app.providers.openai_wire import chat, stream_chat, with_output_limit
+from app.providers.parameters import CHAT, EMBEDDING, Table
 from app.settings import Settings
 
 OWN_HOST = "api.openai.com"
@@ -42,10 +44,7 @@ class OpenAIProvider:
     """Chats, streams and embeddings."""
 
     least_seconds = 0
-    parameters: Mapping[Kind, frozenset[str] | None] = {
-        "chat": CHAT_PARAMETERS | {"parallel_tool_calls", "reasoning_effort", "user", "verbosity"},
-        "embedding": frozenset({"input", "dimensions", "encoding_format", "user"}),
-    }
+    parameters: Mapping[Kind, Table | None] = {"chat": CHAT, "embedding": EMBEDDING}
     timed: frozenset[Kind] = frozenset()
     counted: frozenset[Kind] = frozenset()
     responses = None
@@ -65,6 +64,7 @@ class OpenAIProvider:
         self.output_limit = output_limit
         self.speaks_responses = speaks_responses
         self._http = Http(session, base_url, api_key, ERRORS)
+        self._is_own = is_own(base_url)
         self._missing = None if api_key else key_variable
 
     def missing(self) -> str | None:
@@ -95,7 +95,16 @@ class OpenAIProvider:
         return f"{self._http.base_url}/{path}"
 
     def _chat_body(self, job: Job) -> Body:
-        return with_output_limit(job, self.output_limit)
+        body = with_output_limit(job, self.output_limit)
+        if self._is_own:
+            # A project can have another tier, with other prices, as its default.
+            body["service_tier"] = "default"
+        body["messages"] = messages_sent(body["messages"], self._more(job.model.name))
+        return body
+
+    def _more(self, model: str) -> frozenset[str]:
+        """The fields of an assistant's message that this server reads beside the format's."""
+        return OWN if self._is_own else needed_back(self.name, self._http.base_url, model)
 
 
 def is_own(base_url: str) -> bool:

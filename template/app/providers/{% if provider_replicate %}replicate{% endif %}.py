@@ -23,6 +23,7 @@ from app.providers.base import (
 from app.providers.completion import MOST_TOKENS
 from app.providers.error_answers import ErrorTable
 from app.providers.http import Http
+from app.providers.parameters import Table
 from app.settings import Settings
 
 ERRORS = ErrorTable(codes={}, texts=(), statuses={})
@@ -44,7 +45,7 @@ class ReplicateProvider:
     name = "replicate"
     least_seconds = SHORTEST_RUN_SECONDS
     # The input is the model's own: Replicate checks it against the model's schema.
-    parameters: Mapping[Kind, frozenset[str] | None] = {"task": None}
+    parameters: Mapping[Kind, Table | None] = {"task": None}
     timed: frozenset[Kind] = frozenset({"task"})
     counted: frozenset[Kind] = frozenset({"task"})
     responses = None

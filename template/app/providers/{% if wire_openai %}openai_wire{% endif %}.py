@@ -6,26 +6,6 @@ from app.providers.base import MAXIMA, BadAnswer, Body, Chunks, Job, ProviderFai
 from app.providers.completion import usage_of
 from app.providers.http import Http, check_length, decode
 
-CHAT_PARAMETERS = frozenset(
-    {
-        "frequency_penalty",
-        "logit_bias",
-        "logprobs",
-        "max_completion_tokens",
-        "max_tokens",
-        "messages",
-        "n",
-        "presence_penalty",
-        "response_format",
-        "seed",
-        "stop",
-        "temperature",
-        "tool_choice",
-        "tools",
-        "top_logprobs",
-        "top_p",
-    }
-)
 LINE_BYTES = 8 * 1024 * 1024
 
 

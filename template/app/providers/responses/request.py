@@ -3,11 +3,12 @@
 Servers that only speak chat completions, and the offline provider, get this.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from app.errors import InvalidRequest, UnsupportedParameter
 from app.providers.base import Body
+from app.providers.parameters import Table, takes
 
 ROLES = {"developer": "system"}
 TEXTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
@@ -17,14 +18,14 @@ LIMITS = ("max_completion_tokens", "max_tokens")
 LOGPROBS = "message.output_text.logprobs"
 
 
-def chat_body(request: Mapping[str, Any], taken: Collection[str]) -> Body:
+def chat_body(request: Mapping[str, Any], taken: Table) -> Body:
     """The body of a chat for a server that takes the parameters `taken`.
 
     Raises `UnsupportedParameter` for what it does not take, and `InvalidRequest`.
     """
     body = {"messages": list(_messages(request))}
     for name, value, given in _parameters(request, taken):
-        if name not in taken:
+        if not takes(taken, name, value):
             message = f"The parameter {given!r} is not supported for this model."
             raise UnsupportedParameter(message, param=given)
         body[name] = value
@@ -32,7 +33,7 @@ def chat_body(request: Mapping[str, Any], taken: Collection[str]) -> Body:
 
 
 def _parameters(
-    request: Mapping[str, Any], taken: Collection[str]
+    request: Mapping[str, Any], taken: Table
 ) -> Iterator[tuple[str, Any, str]]:
     """Each parameter's name in a chat, its value, and where the client gave it."""
     text, reasoning = request.get("text") or {}, request.get("reasoning") or {}

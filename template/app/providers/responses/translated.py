@@ -16,6 +16,7 @@ from app.providers.base import (
     Reply,
 )
 from app.providers.completion import FORM_ERRORS
+from app.providers.parameters import Table
 from app.providers.responses.writing import ResponseWriter
 
 # Where a request has what a chat has under another name.
@@ -33,7 +34,7 @@ class Translated:
     def __init__(self, provider: Provider, request: Mapping[str, Any]) -> None:
         self.name = provider.name
         self.least_seconds = provider.least_seconds
-        self.parameters: Mapping[Kind, frozenset[str] | None] = provider.parameters
+        self.parameters: Mapping[Kind, Table | None] = provider.parameters
         self.timed = provider.timed
         self.counted = provider.counted
         self.counted = provider.counted
