@@ -72,8 +72,10 @@ def check_message(message: dict[str, Any]) -> None:
         assert part["type"] in PARTS
     assert calls is None or calls
     for call in calls or ():
-        assert call.keys() <= {"id", "type", "function", "custom"}
-        assert isinstance(call.get("function", {}).get("arguments", ""), str)
+        assert call.keys() <= {"id", "type", call["type"]}
+        assert isinstance(call[call["type"]]["name"], str)
+    for function in [call["function"] for call in calls or () if call["type"] == "function"]:
+        assert isinstance(function["arguments"], str)
 
 
 @given(st.lists(answers, max_size=4), st.sampled_from([OWN, frozenset[str]()]))

@@ -169,7 +169,8 @@ def output_limit(model: Model, body: Mapping[str, Any]) -> int:
 def _message_tokens(model: Model, message: Mapping[str, Any], place: int) -> int:
     """The bound of a message: each field counts, whether it is sent or not."""
     content = message.get("content", "")
-    tokens = SEPARATOR_TOKENS + text_bytes(message["role"]) + _rest_tokens(message, "role", "content")
+    tokens = SEPARATOR_TOKENS + text_bytes(message["role"])
+    tokens += _rest_tokens(message, "role", "content")
     if isinstance(content, str):
         return tokens + text_bytes(content)
     if message["role"] == "assistant":

@@ -4,9 +4,9 @@ Clients send an assistant's message back as they got it, with fields that OpenAI
 some servers refuse such fields, and some need them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from pydantic_core import to_json
@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from app.providers.base import Body
 from app.providers.parameters import is_usual_cache
 
-# The fields of a message by its role, and of a tool call, in OpenAI's format.
+# The fields of a message in OpenAI's format, by its role, and of an assistant's calls.
 PLAIN = frozenset({"role", "content"})
 FIELDS = {
     "developer": PLAIN | {"name"},
@@ -24,8 +24,6 @@ FIELDS = {
     "user": PLAIN | {"name"},
 }
 CALLS = frozenset({"tool_calls", "function_call"})
-CALL_FIELDS = frozenset({"id", "type"})
-CALL_TYPES = ("function", "custom")
 # The parts that are texts, each in the field of its name.
 TEXT_PARTS = ("text", "refusal")
 BREAKPOINT = "prompt_cache_breakpoint"
@@ -102,11 +100,10 @@ def _answer_sent(message: Body, more: frozenset[str]) -> Body:
         del sent["refusal"]
     if isinstance(name := message.get("name"), str):
         sent["name"] = name
-    calls = message.get("tool_calls")
-    if isinstance(calls, list) and (calls := [_call_sent(call, more) for call in _bodies(calls)]):
+    if calls := list(_calls_sent(message.get("tool_calls"), more)):
         sent["tool_calls"] = calls
-    if isinstance(call := message.get("function_call"), dict):
-        sent["function_call"] = _with_arguments(call)
+    if _is_called(function := message.get("function_call")):
+        sent["function_call"] = _with_arguments(function)
     content = _content_sent(message.get("content"), more)
     if content is None and not sent.keys() & CALLS:
         # OpenAI asks for content where nothing is called.
@@ -134,24 +131,27 @@ def _said(part: Any, more: frozenset[str]) -> Body | None:
     return given if is_needed else None
 
 
-def _call_sent(call: Body, more: frozenset[str]) -> Body:
-    sent = {name: call[name] for name in CALL_FIELDS | more if call.get(name) is not None}
-    for kind in CALL_TYPES:
-        if isinstance(call.get(kind), dict):
-            sent |= {"type": kind, kind: _with_arguments(call[kind])}
-    return sent
+def _calls_sent(calls: Any, more: frozenset[str]) -> Iterator[Body]:
+    """The calls of tools that have a name."""
+    for call in calls if isinstance(calls, list) else ():
+        given = call if isinstance(call, dict) else {}
+        kept = {name: given[name] for name in {"id"} | more if given.get(name) is not None}
+        if _is_called(function := given.get("function")):
+            yield {**kept, "type": "function", "function": _with_arguments(function)}
+        elif _is_called(custom := given.get("custom")):
+            yield {**kept, "type": "custom", "custom": custom}
+
+
+def _is_called(tool: Any) -> TypeGuard[Body]:
+    return isinstance(tool, dict) and isinstance(tool.get("name"), str)
 
 
 def _with_arguments(function: Body) -> Body:
     """A function's call, whose arguments are JSON in a text; some servers answer the object."""
-    given = function.get("arguments", "")
+    given = function.get("arguments")
     if isinstance(given, str):
         return function
     return {**function, "arguments": "{}" if given is None else to_json(given).decode()}
-
-
-def _bodies(values: list[Any]) -> list[Body]:
-    return [value for value in values if isinstance(value, dict)]
 
 
 def _without_nulls(body: Body) -> Body:

@@ -32,9 +32,7 @@ def chat_body(request: Mapping[str, Any], taken: Table) -> Body:
     return body
 
 
-def _parameters(
-    request: Mapping[str, Any], taken: Table
-) -> Iterator[tuple[str, Any, str]]:
+def _parameters(request: Mapping[str, Any], taken: Table) -> Iterator[tuple[str, Any, str]]:
     """Each parameter's name in a chat, its value, and where the client gave it."""
     text, reasoning = request.get("text") or {}, request.get("reasoning") or {}
     limit = next((name for name in LIMITS if name in taken), LIMITS[0])
