@@ -42,8 +42,6 @@ async def scripted_client(scripted: Scripted, start: Start) -> tuple[Service, ht
     return service, service.client(await service.create_user())
 
 
-
-
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_provider_without_its_key_is_not_called(
     scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient], stream: bool

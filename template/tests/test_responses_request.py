@@ -6,26 +6,11 @@ import httpx2
 import pytest
 
 from app.errors import InvalidRequest, UnsupportedParameter
+from app.providers.parameters import BOUNDED, CHAT
 from app.providers.responses.request import chat_body
 from tests.support import Service, error_of
 from tests.test_responses import PATH, ask
 
-EVERYTHING = frozenset(
-    {
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "response_format",
-        "verbosity",
-        "reasoning_effort",
-        "logprobs",
-        "top_logprobs",
-        "user",
-    }
-)
 IMAGE = {"type": "input_image", "image_url": "https://example.com/x.png", "detail": "low"}
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 RESULT = {"type": "function_call_output", "call_id": "c1", "output": "sunny"}
@@ -142,11 +127,11 @@ def message(role: str, content: Any, **rest: Any) -> dict[str, Any]:
     ids=lambda value: None,
 )
 def test_input_becomes_messages(given: Any, messages: Any) -> None:
-    assert chat_body({"input": given}, EVERYTHING) == {"messages": messages}
+    assert chat_body({"input": given}, CHAT) == {"messages": messages}
 
 
 def test_instructions_come_first() -> None:
-    body = chat_body({"input": "one", "instructions": "be kind"}, EVERYTHING)
+    body = chat_body({"input": "one", "instructions": "be kind"}, CHAT)
     assert body["messages"] == [message("system", "be kind"), message("user", "one")]
 
 
@@ -201,27 +186,27 @@ SCHEMA = {"name": "answer", "schema": {"type": "object"}, "strict": True}
         ({"include": ["message.output_text.logprobs"]}, {"logprobs": True}),
         ({"include": ["reasoning.encrypted_content"]}, {}),
         ({"truncation": "auto", "metadata": {"a": "b"}}, {}),
-        ({"user": "u", "safety_identifier": "s"}, {"user": "u"}),
+        ({"user": "u", "safety_identifier": "s"}, {"user": "u", "safety_identifier": "s"}),
     ],
     ids=str,
 )
 def test_parameters_become_those_of_a_chat(given: Any, chat: Any) -> None:
-    body = chat_body({"input": "one", **given}, EVERYTHING)
+    body = chat_body({"input": "one", **given}, CHAT)
     del body["messages"]
     assert body == chat
 
 
 def test_a_parameter_that_the_server_does_not_take_is_named_as_it_was_given() -> None:
     with pytest.raises(UnsupportedParameter) as caught:
-        chat_body({"input": "one", "text": {"verbosity": "low"}}, frozenset({"max_tokens"}))
+        chat_body({"input": "one", "text": {"verbosity": "low"}}, {"max_tokens": BOUNDED})
     assert caught.value.param == "text.verbosity"
-    body = chat_body({"input": "one", "max_output_tokens": 5}, frozenset({"max_tokens"}))
+    body = chat_body({"input": "one", "max_output_tokens": 5}, {"max_tokens": BOUNDED})
     assert body["max_tokens"] == 5
 
 
 def test_a_function_gives_text_where_it_is_translated() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        chat_body({"input": [CALL, {**RESULT, "output": [IMAGE]}]}, EVERYTHING)
+        chat_body({"input": [CALL, {**RESULT, "output": [IMAGE]}]}, CHAT)
     assert caught.value.param == "input.1.output.0.type"
 
 
