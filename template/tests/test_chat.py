@@ -89,7 +89,8 @@ async def test_a_generation_is_recorded_with_its_cost(
     assert (attempt.prediction_id, attempt.state) == (prediction.id, "settled")
     assert attempt.cost_nano_usd == prediction.cost_nano_usd == COST
     assert attempt.bound_nano_usd > COST
-    assert attempt.price == {"input": 250_000_000, "output": 2_000_000_000, "second": 0}
+    whole = {"input": 250_000_000, "output": 2_000_000_000, "second": 0, "cache_write": 250_000_000}
+    assert attempt.price == whole
     assert attempt.lease_until > attempt.closed_at >= attempt.opened_at
 
 
