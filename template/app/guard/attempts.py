@@ -27,6 +27,7 @@ from app.providers.base import (
     Outcome,
     Provider,
     ProviderFailure,
+    Usage,
     request_body,
 )
 from app.telemetry.logging import log
@@ -93,14 +94,19 @@ class Attempts:
         assert refused is not None, "something to choose from"
         raise refused
 
-    async def leave(self, attempt: Attempt, ending: Ending, error: BaseException | None) -> None:
-        """Learn from an end, and end what may run on."""
+    async def leave(
+        self, attempt: Attempt, ending: Ending, error: BaseException | None
+    ) -> Usage | None:
+        """Learn from an end, and end what may run on: what that used, where it is known now."""
         begun = error is not None and ending.usage is None and attempt.job.remote_id is not None
         if begun or ending.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
-            await self._cancel(attempt)
+            used = await self._cancel(attempt)
+        else:
+            used = None
         await self._cooldown.learnt(attempt.model, attempt.job.quota)
         entered = replace(attempt.entered, exchange=attempt.job.exchange)
         await self._tell(entered, ending, error)
+        return used
 
     def again(self, generation: Generation, error: BaseException) -> Plan | None:
         """What to try after `error`, where that can help: the same, or the next choice."""
@@ -114,13 +120,14 @@ class Attempts:
         helps = remote_id is None and error.blame is not Blame.CALLER
         return Plan(0.0, generation.rest) if helps and generation.rest else None
 
-    async def _cancel(self, attempt: Attempt) -> None:
+    async def _cancel(self, attempt: Attempt) -> Usage | None:
         """The bound is paid already if this fails too; a crash in an adapter changes no end."""
         try:
             with suppress(ProviderFailure, TimeoutError):
-                await attempt.provider.cancel(attempt.job)
+                return await attempt.provider.cancel(attempt.job)
         except Exception as error:
             log(logging.ERROR, "Work could not be cancelled", attempt=attempt.id, error=error)
+        return None
 
     async def _tell(self, entered: Pass, ending: Ending, error: BaseException | None) -> None:
         if error is None:

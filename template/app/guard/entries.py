@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
+from app.guard import pricing
 from app.guard.budget import Alert
 from app.guard.generation import Attempt, Ending, Generation
 from app.policy import Cap
@@ -97,6 +98,19 @@ def closing(
         }
     ended = _ended(generation, ending, keep=keep) if last else None
     return Closing(generation.caps, row, ended, ending.usage, alert=ending.alert)
+
+
+def correction(generation: Generation, attempt: Attempt, ending: Ending, used: Usage) -> Closing:
+    """The entry that corrects an attempt that was paid at its bound, once its usage is known."""
+    row = {
+        "id": attempt.id,
+        "state": "settled",
+        "cost_nano_usd": pricing.cost(attempt.model.price, used),
+        "remote_id": attempt.job.remote_id,
+        "provider_status": ending.provider_status,
+        "reason": ending.reason,
+    }
+    return Closing(generation.caps, row, None, used)
 
 
 def abandoned(opened: Opening) -> Closing:

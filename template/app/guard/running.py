@@ -6,6 +6,7 @@ from typing import Any
 
 from app.guard.attempts import Attempts
 from app.guard.decisions import stopped
+from app.guard.entries import correction
 from app.guard.failure_report import FailureReport
 from app.guard.generation import Ending, Generation
 from app.guard.ledger import Ledger
@@ -88,8 +89,11 @@ class Running:
         last: bool,
     ) -> None:
         """Learn from an attempt's end beside the ledger's write, so that it takes no time."""
+        attempt = generation.current
         try:
-            await self._attempts.leave(generation.current, ending, error)
+            used = await self._attempts.leave(attempt, ending, error)
+            if used is not None and attempt.settlement(ending)[0] == "uncertain":
+                closed = self._ledger.settle(correction(generation, attempt, ending, used))
         finally:
             await (self._release(generation, closed) if last else closed)
 

@@ -22,7 +22,7 @@ from app.guard import pricing
 from app.guard.decisions import OPEN
 from app.guard.entries import LEASE_MARGIN, Closing
 from app.guard.ledger import Ledger
-from app.policy import Cap, Policy
+from app.policy import Cap, Model, Policy
 from app.prices import Price
 from app.providers.base import (
     Deadline,
@@ -73,12 +73,16 @@ class Sweeper:
         await repeat(self._look, LOOK_SECONDS)
 
     async def sweep(self) -> None:
-        """Settle or adopt what is overdue now, and end what was between two attempts."""
+        """Settle or adopt what is overdue now, look again at remote work that was paid at its
+        bound, and end what was between two attempts.
+        """
         now = await self._now()
         if self._swept is None:
             self._swept = await self._last_life(now) - LOOK_BACK
         rows = await self._database.fetch(_OVERDUE, {"now": now})
         await _each(rows, self._settle)
+        rows = await self._database.fetch(_UNCERTAIN, {"since": self._swept, "now": now})
+        await _each(rows, self._correct)
         between = {"since": self._swept - OVERLAP, "now": now}
         rows = await self._database.fetch(_FORGOTTEN, between, seconds=LOOK_PATIENCE_SECONDS)
         await _each(rows, self._end)
@@ -103,10 +107,8 @@ class Sweeper:
         provider, model = self._providers.get(row.provider), self._policy.models.get(row.model)
         if row.remote_id is None or provider is None or model is None:
             return await self._close(row, None, None)
-        job = Job(model, {}, Deadline(FIND_SECONDS), remote_id=row.remote_id)
         try:
-            async with job.deadline.scope():
-                reply = await provider.find(job)
+            reply = await _find(provider, model, row.remote_id)
         except Exception as error:  # A crash in an adapter must not keep the rest open.
             log(logging.WARNING, "Work was not found at its provider", attempt=row.id, error=error)
             return await self._not_found(row, error)
@@ -122,17 +124,23 @@ class Sweeper:
             return await self._ledger.renew(row.id, row.remote_id, LEASE_MARGIN)
         return await self._close(row, usage, None)
 
+    async def _correct(self, row: Row[Any]) -> None:
+        """Once the provider tells what work took that was paid at its bound, as it was cancelled."""
+        provider, model = self._providers.get(row.provider), self._policy.models.get(row.model)
+        if provider is None or model is None:
+            return
+        try:
+            reply = await _find(provider, model, row.remote_id)
+            usage = reply.usage if reply else None
+        except ProviderFailure as failure:
+            usage = failure.usage
+        if usage is not None:
+            corrected = _ended_attempt(row, usage)
+            await self._ledger.settle(Closing(self._caps(row), corrected, None, usage))
+
     async def _close(self, row: Row[Any], usage: Usage | None, reply: Reply | None) -> None:
-        cost = row.bound_nano_usd if usage is None else pricing.cost(Price.of(row.price), usage)
-        attempt = {
-            "id": row.id,
-            "state": "uncertain" if usage is None else "settled",
-            "cost_nano_usd": cost,
-            "remote_id": row.remote_id,
-            "provider_status": row.provider_status,
-            "reason": row.reason,
-        }
-        ended = self._record(row, int(row.paid) + cost, usage, reply)
+        attempt = _ended_attempt(row, usage)
+        ended = self._record(row, int(row.paid) + attempt["cost_nano_usd"], usage, reply)
         await self._ledger.settle(Closing(self._caps(row), attempt, ended, usage, overdue=True))
 
     async def _end(self, row: Row[Any]) -> None:
@@ -169,6 +177,26 @@ class Sweeper:
         return self._policy.caps(row.user_id, row.plan) if known else ()
 
 
+async def _find(provider: Provider, model: Model, remote_id: str) -> Reply | None:
+    """The answer of remote work, None while it runs. Raises what `find` raises, `TimeoutError`."""
+    job = Job(model, {}, Deadline(FIND_SECONDS), remote_id=remote_id)
+    async with job.deadline.scope():
+        return await provider.find(job)
+
+
+def _ended_attempt(row: Row[Any], usage: Usage | None) -> dict[str, Any]:
+    """An attempt at its cost, or at its bound where its usage is not known."""
+    cost = row.bound_nano_usd if usage is None else pricing.cost(Price.of(row.price), usage)
+    return {
+        "id": row.id,
+        "state": "uncertain" if usage is None else "settled",
+        "cost_nano_usd": cost,
+        "remote_id": row.remote_id,
+        "provider_status": row.provider_status,
+        "reason": row.reason,
+    }
+
+
 async def _each(rows: Sequence[Row[Any]], work: Callable[[Row[Any]], Awaitable[None]]) -> None:
     """Do `work` with each attempt; one with which it fails must not keep the others from it."""
     ended = await asyncio.gather(*map(work, rows), return_exceptions=True)
@@ -190,6 +218,15 @@ def _overdue() -> Select[Any]:
     """Open attempts whose lease has run out at `now`."""
     late = attempts.c.lease_until <= bindparam("now")
     return _with_paid().where(attempts.c.state.in_(OPEN), late).limit(MOST_AT_ONCE)
+
+
+def _uncertain() -> Select[Any]:
+    """Attempts at remote work that were paid at their bound, and whose time was up since `since`:
+    one look at each, as the provider then knows what became of it.
+    """
+    late = attempts.c.lease_until.between(bindparam("since"), bindparam("now"))
+    is_remote = attempts.c.remote_id.is_not(None)
+    return select(attempts).where(attempts.c.state == "uncertain", late, is_remote)
 
 
 def _forgotten() -> Select[Any]:
@@ -223,4 +260,4 @@ def _latest() -> Select[Any]:
     return select(*each)
 
 
-_OVERDUE, _FORGOTTEN, _LATEST = _overdue(), _forgotten(), _latest()
+_OVERDUE, _UNCERTAIN, _FORGOTTEN, _LATEST = _overdue(), _uncertain(), _forgotten(), _latest()

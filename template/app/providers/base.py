@@ -288,8 +288,11 @@ class Provider(Protocol):
     def stream(self, job: Job) -> Chunks:
         """A chat as it is written. Raises `ProviderFailure`, also in the middle."""
 
-    async def cancel(self, job: Job) -> None:
-        """End work that runs on at the provider, where that stops its bill."""
+    async def cancel(self, job: Job) -> Usage | None:
+        """End work that runs on at the provider, where that stops its bill.
+
+        What it used, if that is known then. Raises `ProviderFailure`.
+        """
 
     async def find(self, job: Job) -> Reply | None:
         """The answer of work that has a `remote_id`, None while it runs.

@@ -1,15 +1,17 @@
 """Hugging Face: chats through its router, embeddings and any task's model."""
 
 import base64
+import math
+import re
+import struct
 from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 
-from app.errors import InvalidRequest
 from app.policy import Kind
-from app.providers.base import BadAnswer, Body, Chunks, Job, Reply, Usage, compute
-from app.providers.error_answers import ErrorTable
+from app.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply, Usage, compute
+from app.providers.error_answers import ErrorCase, ErrorTable
 from app.providers.http import Http, decode, read
 from app.providers.messages import messages_sent
 from app.providers.openai_wire import chat, stream_chat, with_output_limit
@@ -25,8 +27,29 @@ from app.providers.parameters import (
 from app.settings import Settings
 
 OWN_ADDRESS = "https://router.huggingface.co"
-ERRORS = ErrorTable(codes={}, texts=(), statuses={})
+# Whose fault an error is stands in its text: the router answers 400 for what the operator declared
+# wrongly, too. Not billed are refusals, and a model that is still being loaded, as billing is for
+# compute (https://huggingface.co/docs/inference-providers/pricing). 424 is a generation that broke
+# off: its compute may be billed. Of other errors under 5xx nothing is known.
+ERRORS = ErrorTable(
+    codes={"model_not_supported": ErrorCase(Blame.OPERATOR)},
+    texts=(
+        (
+            re.compile(
+                r"not supported by (?:any )?(?:enabled )?provider|no enabled provider|deprecated"
+                r"|invalid state|endpoint is (?:paused|scaled)|is paused|gated|access to model",
+                re.IGNORECASE,
+            ),
+            ErrorCase(Blame.OPERATOR),
+        ),
+    ),
+    statuses={
+        424: ErrorCase(Blame.PROVIDER, None),
+        503: ErrorCase(Blame.PROVIDER),
+    },
+)
 TASKS = "hf-inference/models"
+IN_MILLISECONDS = "x-compute-tokens"
 LONGEST_LOADING_SECONDS = 24 * 60 * 60
 NOT_TAKEN = "Hugging Face does not take it"
 # The router knows the parameters of `ChatCompletionInput` in huggingface_hub.
@@ -86,17 +109,19 @@ class HuggingFaceProvider:
         return f"{self._http.base_url}/v1/chat/completions"
 
     async def _embed(self, job: Job) -> Reply:
-        if job.body.get("encoding_format") == "base64":
-            raise InvalidRequest("This model answers floats only.", param="encoding_format")
         texts = job.body["input"]
         texts = [texts] if isinstance(texts, str) else texts
         url = f"{self._http.base_url}/{TASKS}/{job.model.name}/pipeline/feature-extraction"
         async with self._http.request(job, "POST", url, {"inputs": texts}) as response:
-            vectors = decode(await read(response))
             usage = compute_of(response)
-        if not _are_vectors(vectors, len(texts)):
-            raise BadAnswer("the answer has no embeddings")
-        data = [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors)]
+            vectors = vectors_of(decode(await read(response)), len(texts))
+        if vectors is None:
+            raise BadAnswer("the answer has no embeddings", usage=usage)
+        encode = _base64 if job.body.get("encoding_format") == "base64" else list
+        data = [
+            {"object": "embedding", "index": index, "embedding": encode(vector)}
+            for index, vector in enumerate(vectors)
+        ]
         output = {"object": "list", "model": job.model.name, "data": data}
         return Reply({**output, "usage": {"prompt_tokens": 0, "total_tokens": 0}}, usage)
 
@@ -119,16 +144,49 @@ def loading_seconds(details: Mapping[str, Any]) -> float | None:
 
 
 def compute_of(response: aiohttp.ClientResponse) -> Usage | None:
-    """The seconds of compute that the answer's header `x-compute-time` states."""
-    return compute(response.headers.get("x-compute-time"))
+    """The compute that the header `x-compute-time` states: in whole milliseconds by
+    text-embeddings-inference, which alone counts `x-compute-tokens`, else in seconds.
+    """
+    told = response.headers.get("x-compute-time")
+    if IN_MILLISECONDS in response.headers:
+        milliseconds = compute(told)
+        return milliseconds and compute(milliseconds.microseconds / 1e9)
+    return compute(told)
 
 
-def _are_vectors(vectors: Any, count: int) -> bool:
-    return (
-        isinstance(vectors, list)
-        and len(vectors) == count
-        and all(isinstance(v, list) and v and isinstance(v[0], float | int) for v in vectors)
-    )
+def vectors_of(answer: Any, count: int) -> list[list[float]] | None:
+    """One vector for each of `count` texts, in the forms that servers send: a list of vectors, a
+    flat vector for one text, each vector in a list of its own, or OpenAI's. None for all others.
+    """
+    vectors = answer
+    if isinstance(vectors, dict):
+        vectors = vectors.get("embeddings", vectors.get("data"))
+    if not isinstance(vectors, list):
+        return None
+    if count == 1 and _is_vector(vectors):
+        return [vectors]
+    vectors = [_unpacked(vector) for vector in vectors]
+    return vectors if len(vectors) == count and all(map(_is_vector, vectors)) else None
+
+
+def _unpacked(vector: Any) -> Any:
+    if isinstance(vector, dict):
+        return vector.get("embedding")
+    is_alone = isinstance(vector, list) and len(vector) == 1 and isinstance(vector[0], list)
+    return vector[0] if is_alone else vector
+
+
+def _is_vector(vector: Any) -> bool:
+    return isinstance(vector, list) and bool(vector) and all(map(_is_number, vector))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | int) and math.isfinite(value)
+
+
+def _base64(vector: list[float]) -> str:
+    """A vector as OpenAI encodes it: 32-bit floats, little-endian."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def _chat_body(job: Job) -> Body:

@@ -11,6 +11,7 @@ import aiohttp
 from app.policy import Kind
 from app.providers.base import (
     BadAnswer,
+    Blame,
     Body,
     Chunks,
     Job,
@@ -21,12 +22,24 @@ from app.providers.base import (
     may_pass,
 )
 from app.providers.completion import MOST_TOKENS
-from app.providers.error_answers import ErrorTable
+from app.providers.error_answers import ErrorCase, ErrorTable
 from app.providers.http import Http
 from app.providers.parameters import Table
 from app.settings import Settings
 
-ERRORS = ErrorTable(codes={}, texts=(), statuses={})
+# A version or model that the operator declared wrongly is told apart from a wrong input by its text.
+# Refusals create no prediction, and predictions alone are billed
+# (https://replicate.com/docs/topics/billing); what a 5xx answer left behind is not known.
+ERRORS = ErrorTable(
+    codes={},
+    texts=(
+        (
+            re.compile(r"version.*(?:does not exist|not permitted)", re.IGNORECASE),
+            ErrorCase(Blame.OPERATOR),
+        ),
+    ),
+    statuses={},
+)
 OWN_ADDRESS = "https://api.replicate.com"
 # Replicate holds a request open for a minute at most, and cancels after five seconds at least.
 LONGEST_WAIT_SECONDS = 60
@@ -36,7 +49,12 @@ LONGEST_PAUSE_SECONDS = 4.0
 CANCEL_SECONDS = 5.0
 REMOTE_ID = re.compile(r"[\w-]{1,200}", re.ASCII)
 RUNNING = {"starting", "processing"}
-THROTTLED = re.compile(r"resets in ~?(\d{1,6})s")
+# Replicate's own text, and that of Django REST framework, which it is built with.
+THROTTLED = re.compile(
+    r"resets in ~?(\d{1,6}(?:\.\d{1,6})?) ?s|available in (\d{1,6}(?:\.\d{1,6})?) second"
+)
+# Ended before it ran: nothing is billed for it.
+NEVER_RAN = frozenset({"aborted", "canceled", "failed"})
 
 
 class ReplicateProvider:
@@ -68,18 +86,18 @@ class ReplicateProvider:
         """Its models are tasks, and tasks are not streamed."""
         raise BadAnswer("tasks have no stream", billed=False)
 
-    async def cancel(self, job: Job) -> None:
-        """Cancel what still runs, which ends its bill."""
+    async def cancel(self, job: Job) -> Usage | None:
+        """Cancel what still runs, which ends its bill; what it used, if it has ended by then."""
         if job.remote_id is None:
-            return
+            return None
         url = f"{self._http.base_url}/v1/predictions/{job.remote_id}/cancel"
         async with asyncio.timeout(CANCEL_SECONDS):
-            await self._http.json(job, "POST", url)
+            prediction = _checked(job, await self._http.json(job, "POST", url))
+        return None if prediction.get("status") in RUNNING else _usage(job, prediction)
 
     async def find(self, job: Job) -> Reply | None:
         """Of what a process that died had begun."""
-        url = f"{self._http.base_url}/v1/predictions/{job.remote_id}"
-        prediction = _checked(job, await self._http.json(job, "GET", url))
+        prediction = await self._poll(job)
         return None if prediction.get("status") in RUNNING else _reply(job, prediction)
 
     async def _create(self, job: Job) -> Body:
@@ -99,18 +117,17 @@ class ReplicateProvider:
             await asyncio.sleep(max(pause, told))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             try:
-                prediction, told = await self._poll(job, prediction), 0.0
+                prediction, told = await self._poll(job), 0.0
             except ProviderFailure as failure:
                 if not may_pass(failure):
                     raise
                 told = failure.retry_after or 0.0
         return prediction
 
-    async def _poll(self, job: Job, prediction: Body) -> Body:
-        urls = prediction.get("urls")
-        url = urls.get("get") if isinstance(urls, dict) else None
-        own = f"{self._http.base_url}/v1/predictions/{job.remote_id}"
-        return _checked(job, await self._http.json(job, "GET", str(url or own)))
+    async def _poll(self, job: Job) -> Body:
+        """By its id at our own address: `urls` may name one that only the provider reaches."""
+        url = f"{self._http.base_url}/v1/predictions/{job.remote_id}"
+        return _checked(job, await self._http.json(job, "GET", url))
 
 
 def _target(name: str, given: Body) -> tuple[str, Body]:
@@ -133,31 +150,40 @@ def _checked(job: Job, answer: Any) -> Body:
 
 
 def _reply(job: Job, prediction: Body) -> Reply:
-    output, status = prediction.get("output"), prediction.get("status")
-    usage = _usage(job, prediction)
+    usage, status = _usage(job, prediction), prediction.get("status")
     if status != "succeeded":
-        raise BadAnswer(f"the prediction ended as {status!r}", usage=usage)
-    return Reply(output, usage)
+        reason = prediction.get("error")
+        raise BadAnswer(
+            f"the prediction ended as {status!r}",
+            usage=usage,
+            reason=reason if isinstance(reason, str) else None,
+        )
+    return Reply(prediction.get("output"), usage)
 
 
 def _usage(job: Job, prediction: Body) -> Usage | None:
-    """Seconds of compute; of a model that is billed by outputs, how many there are."""
-    metrics, output = prediction.get("metrics"), prediction.get("output")
+    """What an ended prediction used: nothing if it never started; seconds of compute; of a model
+    that is billed by outputs, how many there are. None if unknown.
+    """
+    status, metrics = prediction.get("status"), prediction.get("metrics")
+    if status in NEVER_RAN and not prediction.get("started_at", True):
+        return Usage()
     used = compute(metrics.get("predict_time")) if isinstance(metrics, dict) else None
     if job.model.usd_per_output is None:
         return used
-    if prediction.get("status") != "succeeded":
+    if status != "succeeded":
         return None
     told = metrics.get("image_count") if isinstance(metrics, dict) else None
     if not isinstance(told, int) or not 0 <= told <= MOST_TOKENS:
+        output = prediction.get("output")
         told = len(output) if isinstance(output, list) else int(output is not None)
     return (used or Usage())._replace(outputs=told)
 
 
 def throttled_seconds(details: Mapping[str, Any]) -> float | None:
-    """The pause that the text "Your rate limit resets in ~30s." asks for."""
+    """The pause in seconds that a throttled answer asks for in its text."""
     found = THROTTLED.search(str(details.get("detail", "")))
-    return float(found[1]) if found else None
+    return float(found[1] or found[2]) if found else None
 
 
 def open_provider(settings: Settings, session: aiohttp.ClientSession) -> ReplicateProvider:
