@@ -125,15 +125,15 @@ class Sweeper:
         return await self._close(row, usage, None)
 
     async def _correct(self, row: Row[Any]) -> None:
-        """Once the provider tells what work took that was paid at its bound, as it was cancelled."""
+        """Correct remote work that was paid at its bound, once the provider tells what it took."""
         provider, model = self._providers.get(row.provider), self._policy.models.get(row.model)
         if provider is None or model is None:
             return
         try:
             reply = await _find(provider, model, row.remote_id)
             usage = reply.usage if reply else None
-        except ProviderFailure as failure:
-            usage = failure.usage
+        except (ProviderFailure, TimeoutError) as error:
+            usage = error.usage if isinstance(error, ProviderFailure) else None
         if usage is not None:
             corrected = _ended_attempt(row, usage)
             await self._ledger.settle(Closing(self._caps(row), corrected, None, usage))

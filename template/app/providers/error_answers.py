@@ -134,8 +134,10 @@ def seconds(value: Any) -> float | None:
 def _messages(document: Mapping[str, Any], error: Any) -> list[Any]:
     if not isinstance(error, dict):
         return [error, document.get("message")]
-    names = ("message", "detail", "title", "msg")
-    return [error.get(name) for name in names]
+    title, detail = error.get("title"), error.get("detail")
+    if isinstance(title, str) and isinstance(detail, str):
+        return [f"{title}: {detail}"]
+    return [error.get("message"), detail, title, error.get("msg")]
 
 
 def _text(told: Any) -> str | None:

@@ -26,6 +26,7 @@ QUOTAS = ("requests", "tokens")
 MOST_DIGITS = 15
 # A duration as OpenAI writes it: 20ms, 1s, 6m0s.
 DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
+RATE_LIMIT = re.compile(r";\s*r=0\s*;\s*t=(\d{1,6})\b")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -199,7 +200,8 @@ def decode(raw: bytes) -> Any:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """The pause in seconds that the headers ask for: `retry-after-ms`, which OpenAI sends, then
-    `Retry-After` in seconds, also in fractions, or as a date (RFC 9110, section 10.2.3).
+    `Retry-After` in seconds, also in fractions, or as a date (RFC 9110, section 10.2.3), then
+    `RateLimit: "api";r=0;t=55`, which Hugging Face sends.
     """
     if milliseconds := seconds(headers.get("retry-after-ms")):
         return milliseconds / 1000
@@ -209,7 +211,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):
-        return None
+        found = RATE_LIMIT.search(headers.get("RateLimit", ""))
+        return float(found[1]) if found else None
 
 
 def quota(headers: Mapping[str, str]) -> Quota | None:

@@ -27,14 +27,14 @@ from app.providers.http import Http
 from app.providers.parameters import Table
 from app.settings import Settings
 
-# A version or model that the operator declared wrongly is told apart from a wrong input by its text.
+# The text tells a version that the operator declared wrongly from a wrong input.
 # Refusals create no prediction, and predictions alone are billed
 # (https://replicate.com/docs/topics/billing); what a 5xx answer left behind is not known.
 ERRORS = ErrorTable(
     codes={},
     texts=(
         (
-            re.compile(r"version.*(?:does not exist|not permitted)", re.IGNORECASE),
+            re.compile(r"invalid version or not permitted|version does not exist", re.IGNORECASE),
             ErrorCase(Blame.OPERATOR),
         ),
     ),
