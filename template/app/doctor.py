@@ -16,6 +16,7 @@ from app.db.tables import users
 from app.errors import ServiceError, StartError
 from app.parts import open_parts
 from app.policy import load as load_policy
+from app.providers.base import misbilled
 from app.providers.http import open_session
 from app.serve import require_exact_limits
 from app.settings import Settings, load
@@ -110,6 +111,8 @@ async def _policy(settings: Settings) -> list[Finding]:
             advice = f"{missing} is not set; its models cannot answer"
             findings.append(Finding(f"key of {name}", "warning", advice))
     for model in rules.models.values():
+        if wrong := misbilled(providers[model.provider], model):
+            findings.append(Finding(f"price of {model.id}", "problem", wrong))
         if model.prices_are_old:
             advice = f"checked on {model.prices_checked}; compare it with the provider's list"
             findings.append(Finding(f"price of {model.id}", "warning", advice))

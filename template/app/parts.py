@@ -7,7 +7,7 @@ import aiohttp
 from app import policy, wiring
 from app.errors import StartError
 from app.policy import Policy
-from app.providers.base import Provider
+from app.providers.base import Provider, misbilled
 from app.settings import Settings
 
 
@@ -40,6 +40,10 @@ def check(rules: Policy, providers: Mapping[str, Provider], *, production: bool)
         raise StartError(f"models.toml, {names}: no model has it as its provider; remove it")
     if problems := [*_wrong_prices(rules, providers), *_too_short(rules, providers)]:
         raise StartError("\n".join(problems))
+    models = rules.models.values()
+    wrong = [text for each in models if (text := misbilled(providers[each.provider], each))]
+    if wrong and production:
+        raise StartError("\n".join(wrong))
     missing = [name for key in sorted(used) if (name := providers[key].missing())]
     if missing and production:
         raise StartError(

@@ -59,6 +59,7 @@ class Scripted:
     parameters: Mapping[Kind, Table | None] = {"chat": None}
     timed: frozenset[Kind] = frozenset()
     counted: frozenset[Kind] = frozenset()
+    official_owners: frozenset[str] = frozenset()
     responses = None
 
     def __init__(self) -> None:

@@ -1,14 +1,19 @@
 """Replicate as it answers: what never started, what a cancel tells, pauses, who is to blame."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from aiohttp import web
 
-from app.providers.replicate import throttled_seconds
+from app import policy
+from app.errors import StartError
+from app.parts import check
+from app.providers.http import open_session
+from app.providers.replicate import ReplicateProvider, throttled_seconds
 from tests.fixtures.service import Start
-from tests.support import SOON_SECONDS, Service, error_of, eventually
+from tests.support import SOON_SECONDS, Service, error_of, eventually, write_policy
 from tests.upstream import answering
 
 BODY = {"model": "replicate/version", "input": {"prompt": "one"}}
@@ -89,6 +94,55 @@ async def test_the_answer_of_a_cancel_corrects_the_ledger(
     attempt = await service.attempt()
     assert (attempt.state, attempt.cost_nano_usd) == (state, cost)
     assert (await service.prediction()).cost_nano_usd == cost
+
+
+BY_THE_SECOND = """
+[models."replicate/pictures"]
+provider = "replicate"
+name = "black-forest-labs/pictures"
+kind = "task"
+usd_per_second = 0.0015
+max_seconds = 60
+prices_checked = 2026-11-01
+"""
+BY_THE_OUTPUT = BY_THE_SECOND.replace(
+    "usd_per_second = 0.0015", "usd_per_output = 0.003\nmax_outputs = 8"
+)
+PICTURES = {"model": "replicate/pictures", "input": {"prompt": "one", "num_outputs": 4}}
+
+
+async def test_an_official_model_is_not_billed_by_the_second(
+    start: Start, policy_dir: Path
+) -> None:
+    write_policy(policy_dir, BY_THE_SECOND)
+    async with answering(lambda _: prediction("succeeded")) as url:
+        service = await start(replicate_base_url=url)
+        client = service.client(await service.create_user())
+        response = await client.post("/v1/predictions", json=PICTURES)
+    assert error_of(response)[:2] == FAILED
+    assert await service.rows_count() == 0
+
+
+async def test_production_does_not_start_with_such_a_price(policy_dir: Path) -> None:
+    (policy_dir / "models.toml").write_text(BY_THE_SECOND, encoding="utf-8")
+    rules = policy.load(policy_dir)
+    async with open_session() as session:
+        providers = {"replicate": ReplicateProvider(session, "http://127.0.0.1:1", "made-up")}
+        check(rules, providers, production=False)
+        with pytest.raises(StartError, match="bills black-forest-labs/pictures by the output"):
+            check(rules, providers, production=True)
+
+
+async def test_outputs_are_billed_as_they_are_counted(start: Start, policy_dir: Path) -> None:
+    write_policy(policy_dir, BY_THE_OUTPUT)
+    metrics = {"predict_time": 0.5, "image_count": 4}
+    done = prediction("succeeded", output=["x"] * 4, started_at=STARTED, metrics=metrics)
+    async with answering(lambda _: done) as url:
+        service = await start(replicate_base_url=url)
+        client = service.client(await service.create_user())
+        assert (await client.post("/v1/predictions", json=PICTURES)).status_code == 201
+    attempt = await service.attempt()
+    assert attempt.cost_nano_usd == attempt.bound_nano_usd == 4 * 3_000_000
 
 
 @pytest.mark.parametrize("host", ["https://api.replicate.com", "http://127.0.0.1:1"])

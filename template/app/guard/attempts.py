@@ -28,6 +28,7 @@ from app.providers.base import (
     Provider,
     ProviderFailure,
     Usage,
+    misbilled,
     request_body,
 )
 from app.telemetry.logging import log
@@ -162,6 +163,8 @@ class Attempts:
         offered = self._providers[model.provider]
         if missing := offered.missing():
             raise ProviderError(f"{missing} is not set, so this model cannot answer.")
+        if misbilled(offered, model):
+            raise ProviderError("The operator declared another price than the bill's; tell them.")
         provider, body = call.format.fit(offered, call.body)
         sent = request_body(provider, model, body)
         return Choice(model, provider, call.format.bound(model, call.body), sent)

@@ -265,8 +265,9 @@ class Provider(Protocol):
 
     `parameters` has, per kind of model, the table of verdicts; None passes everything. `timed` are
     the kinds of which it tells seconds of compute; of all others, and of chats, tokens. Of the
-    kinds `counted` it tells outputs, for models that are billed by them. Compute of less than
-    `least_seconds` cannot be bounded there.
+    kinds `counted` it tells outputs, for models that are billed by them, as all models of
+    `official_owners` are that are named without a version. Compute of less than `least_seconds`
+    cannot be bounded there.
     """
 
     name: str
@@ -274,6 +275,7 @@ class Provider(Protocol):
     parameters: Mapping[Kind, Table | None]
     timed: frozenset[Kind]
     counted: frozenset[Kind]
+    official_owners: frozenset[str]
 
     @property
     def responses(self) -> "Provider | None":
@@ -310,3 +312,15 @@ def request_body(provider: Provider, model: Model, body: Body) -> Body:
     if model.kind not in provider.parameters:
         raise InvalidRequest(f"{provider.name} offers no {model.kind} models.", param="model")
     return parameters_sent(provider.parameters[model.kind], body)
+
+
+def misbilled(provider: Provider, model: Model) -> str | None:
+    """What is wrong where a model has a price per second that its provider bills by the output."""
+    owner, has_owner, name = model.name.partition("/")
+    is_official = bool(has_owner) and ":" not in name and owner in provider.official_owners
+    if model.usd_per_second is None or not is_official:
+        return None
+    return (
+        f"models.toml, {model.id}: {provider.name} bills {model.name} by the output, not by the "
+        "second; give usd_per_output and max_outputs"
+    )

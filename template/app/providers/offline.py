@@ -34,6 +34,7 @@ class OfflineProvider:
     parameters: Mapping[Kind, Table | None] = {"chat": ECHO, "embedding": EMBEDDING}
     timed: frozenset[Kind] = frozenset()
     counted: frozenset[Kind] = frozenset()
+    official_owners: frozenset[str] = frozenset()
     responses = None
 
     def missing(self) -> None:

@@ -78,6 +78,7 @@ class HuggingFaceProvider:
     }
     timed: frozenset[Kind] = frozenset({"embedding", "task"})
     counted: frozenset[Kind] = frozenset()
+    official_owners: frozenset[str] = frozenset()
     responses = None
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:

@@ -47,6 +47,7 @@ class OpenAIProvider:
     parameters: Mapping[Kind, Table | None] = {"chat": CHAT, "embedding": EMBEDDING}
     timed: frozenset[Kind] = frozenset()
     counted: frozenset[Kind] = frozenset()
+    official_owners: frozenset[str] = frozenset()
     responses = None
 
     def __init__(

@@ -47,6 +47,32 @@ SHORTEST_RUN_SECONDS = 5
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 4.0
 CANCEL_SECONDS = 5.0
+# Whose models without a version are official ones, billed by the output
+# (https://replicate.com/collections/official).
+OFFICIAL_OWNERS = frozenset(
+    {
+        "anthropic",
+        "black-forest-labs",
+        "bytedance",
+        "deepseek-ai",
+        "google",
+        "ideogram-ai",
+        "kwaivgi",
+        "leonardoai",
+        "luma",
+        "meta",
+        "minimax",
+        "openai",
+        "pixverse",
+        "prunaai",
+        "qwen",
+        "recraft-ai",
+        "runwayml",
+        "stability-ai",
+        "wan-video",
+        "xai",
+    }
+)
 REMOTE_ID = re.compile(r"[\w-]{1,200}", re.ASCII)
 RUNNING = {"starting", "processing"}
 # Replicate's own text, and that of Django REST framework, which it is built with.
@@ -66,6 +92,7 @@ class ReplicateProvider:
     parameters: Mapping[Kind, Table | None] = {"task": None}
     timed: frozenset[Kind] = frozenset({"task"})
     counted: frozenset[Kind] = frozenset({"task"})
+    official_owners = OFFICIAL_OWNERS
     responses = None
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:

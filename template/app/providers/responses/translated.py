@@ -37,7 +37,7 @@ class Translated:
         self.parameters: Mapping[Kind, Table | None] = provider.parameters
         self.timed = provider.timed
         self.counted = provider.counted
-        self.counted = provider.counted
+        self.official_owners = provider.official_owners
         self.responses = None
         self._provider = provider
         self._request = request
