@@ -191,6 +191,8 @@ class Job:
     `deadline` is this attempt's: compute ends when no more is paid for. `remote_id` is the
     provider's id of work that runs on without us; `keep` makes it durable, so that the work is
     found again after a crash. `quota` is None where the provider tells nothing of its limits.
+    `output_limits` are the names by which the server was told the largest output: it took the last
+    one, and refused those before.
     """
 
     model: Model
@@ -200,6 +202,7 @@ class Job:
     quota: Quota | None = None
     keep: Callable[[], Awaitable[None]] | None = None
     exchange: Exchange = field(default_factory=Exchange)
+    output_limits: tuple[str, ...] = ()
 
     @property
     def sent(self) -> bool:

@@ -146,7 +146,7 @@ def _text(told: Any) -> str | None:
         told = "; ".join(filter(None, map(_text, told[:10])))
     if isinstance(told, dict):
         place = ".".join(str(step) for step in told.get("loc") or ())
-        message = told.get("msg") or told.get("message")
+        message = _text(told.get("msg") or told.get("message") or told.get("detail"))
         told = f"{place}: {message}" if place and message else message
     if not isinstance(told, str) or not told.strip():
         return None

@@ -9,9 +9,9 @@ from app.policy import Kind
 from app.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply
 from app.providers.completion import EMBEDDING_COUNTS, usage_of
 from app.providers.error_answers import CONTEXT_LENGTH, ErrorCase, ErrorTable
-from app.providers.http import Http
 from app.providers.messages import OWN, messages_sent, needed_back
 from app.providers.openai_wire import chat, stream_chat, with_output_limit
+from app.providers.output_limit import LimitedHttp
 from app.providers.parameters import CHAT, EMBEDDING, Table
 from app.settings import Settings
 
@@ -62,9 +62,8 @@ class OpenAIProvider:
         speaks_responses: bool = False,
     ) -> None:
         self.name = name
-        self.output_limit = output_limit
         self.speaks_responses = speaks_responses
-        self._http = Http(session, base_url, api_key, ERRORS)
+        self.http = LimitedHttp(session, base_url, api_key, ERRORS, output_limit)
         self._is_own = is_own(base_url)
         self._missing = None if api_key else key_variable
 
@@ -74,10 +73,10 @@ class OpenAIProvider:
     async def answer(self, job: Job) -> Reply:
         if job.model.kind == "embedding":
             return await self._embed(job)
-        return await chat(self._http, job, self._url("chat/completions"), self._chat_body(job))
+        return await chat(self.http, job, self._url("chat/completions"), self._chat_body(job))
 
     def stream(self, job: Job) -> Chunks:
-        return stream_chat(self._http, job, self._url("chat/completions"), self._chat_body(job))
+        return stream_chat(self.http, job, self._url("chat/completions"), self._chat_body(job))
 
     async def cancel(self, job: Job) -> None:
         """Closing the connection, which the guard does, ends a stream and its bill."""
@@ -87,16 +86,16 @@ class OpenAIProvider:
 
     async def _embed(self, job: Job) -> Reply:
         body = {**job.body, "model": job.model.name}
-        output = await self._http.json(job, "POST", self._url("embeddings"), body)
+        output = await self.http.json(job, "POST", self._url("embeddings"), body)
         if not isinstance(output, dict) or not isinstance(output.get("data"), list):
             raise BadAnswer("the answer has no embeddings")
         return Reply(output, usage_of(output.get("usage"), EMBEDDING_COUNTS))
 
     def _url(self, path: str) -> str:
-        return f"{self._http.base_url}/{path}"
+        return f"{self.http.base_url}/{path}"
 
     def _chat_body(self, job: Job) -> Body:
-        body = with_output_limit(job, self.output_limit)
+        body = with_output_limit(job, self.http.output_limit(job.model.name))
         if self._is_own:
             # A project can have another tier, with other prices, as its default.
             body["service_tier"] = "default"
@@ -105,7 +104,7 @@ class OpenAIProvider:
 
     def _more(self, model: str) -> frozenset[str]:
         """The fields of an assistant's message that this server reads beside the format's."""
-        return OWN if self._is_own else needed_back(self.name, self._http.base_url, model)
+        return OWN if self._is_own else needed_back(self.name, self.http.base_url, model)
 
 
 def is_own(base_url: str) -> bool:

@@ -12,6 +12,7 @@ LINE_BYTES = 8 * 1024 * 1024
 def with_output_limit(job: Job, name: str) -> Body:
     """The request with its largest output under `name`, always sent, so that the bound holds."""
     body = {**job.body, "model": job.model.name}
+    job.output_limits = (name,)
     asked = [body.pop(maximum, None) for maximum in MAXIMA]
     body[name] = next(filter(None, asked), job.model.max_output_tokens)
     return body

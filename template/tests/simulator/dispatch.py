@@ -56,7 +56,8 @@ class Dispatcher:
         fault = None
         try:
             call.body = _parse(content, request.content_type)
-            _check_credentials(call)
+            if wire_format.needs_key:
+                _check_credentials(call)
             fault = self._take_fault(route, call)
             reply = self._answer(route, request, call, fault)
         except RefusedError as refused:

@@ -81,6 +81,8 @@ class WireFormat(Protocol):
     """The path under which it is mounted."""
     variable: str
     """The environment variable that gives a service its base URL."""
+    needs_key: bool
+    """Whether a request needs a credential."""
 
     def routes(self) -> Sequence[Route]:
         """List the routes; the first that matches answers."""

@@ -1,5 +1,6 @@
 """The simulator itself: the chosen wire formats on a port, with what a test needs to steer them."""
 
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -7,6 +8,7 @@ from aiohttp import web
 
 from tests.simulator import control
 from tests.simulator.dispatch import Dispatcher
+from tests.simulator.exchange import WireFormat
 from tests.simulator.faults import Fault, FaultQueue
 from tests.simulator.journal import Call, Journal
 from tests.simulator.wiring import FORMATS
@@ -18,9 +20,9 @@ _MAX_BODY_BYTES = 64 * 2**20
 class Simulator:
     """The providers' stand-in on a port of 127.0.0.1, as an asynchronous context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, formats: Sequence[Callable[[], WireFormat]] = FORMATS) -> None:
         self.journal = Journal()
-        self._formats = [wire_format() for wire_format in FORMATS]
+        self._formats = [wire_format() for wire_format in formats]
         self._faults = FaultQueue()
         self._dispatcher = Dispatcher(self.journal, self._faults)
         self._runner: web.AppRunner | None = None

@@ -32,6 +32,7 @@ class HuggingFace:
     name = "huggingface"
     base = "/huggingface"
     variable = "HF_BASE_URL"
+    needs_key = True
 
     def routes(self) -> Sequence[Route]:
         """List the routes; a model's name has slashes, so the longer path stands first."""

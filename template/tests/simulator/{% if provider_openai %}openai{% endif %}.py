@@ -38,6 +38,7 @@ class OpenAI:
     name = "openai"
     base = "/openai/v1"
     variable = "OPENAI_BASE_URL"
+    needs_key = True
 
     def __init__(self) -> None:
         self._costs = Costs()

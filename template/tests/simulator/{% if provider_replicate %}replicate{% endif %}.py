@@ -140,6 +140,7 @@ class Replicate:
     name = "replicate"
     base = "/replicate"
     variable = "REPLICATE_BASE_URL"
+    needs_key = True
 
     def __init__(self) -> None:
         self._predictions: dict[str, _Prediction] = {}
