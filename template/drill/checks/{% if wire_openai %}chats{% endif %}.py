@@ -1,6 +1,7 @@
 """What only chats have: tokens to be limited, and streams to be left."""
 
 import asyncio
+import json
 
 from drill.promises import promise
 from drill.scene import Scene, eventually, tally
@@ -41,3 +42,27 @@ async def disconnect(scene: Scene) -> str:
     (attempt,), (call,) = await scene.attempts(user), await scene.simulator.calls()
     cost = "its bound" if attempt.cost_nano_usd == work.BOUND else f"{attempt.cost_nano_usd}"
     return f"{attempt.state} at {cost}; the call at the provider was {call.outcome}"
+
+
+@promise(
+    "A client that sends back the messages that it was given, as they came, is answered",
+    "3 turns: ok, ok, ok; each message came with annotations, reasoning_content",
+)
+async def conversation(scene: Scene) -> str:
+    user = await scene.create_user("roomy")
+    await scene.simulator.queue("extra_fields")
+    messages, codes = [{"role": "user", "content": work.PROMPT}], []
+    for _ in range(3):
+        answer = await scene.ask(user, messages=messages)
+        codes.append(answer.code)
+        if answer.code == "ok":
+            messages += [_message(answer.body), {"role": "user", "content": work.PROMPT}]
+    given = [message for message in messages if message["role"] == "assistant"]
+    wanted = ("annotations", "reasoning_content")
+    fields = [name for name in wanted if all(name in message for message in given)]
+    return f"{len(codes)} turns: {', '.join(codes)}; each message came with {', '.join(fields)}"
+
+
+def _message(body: bytes) -> dict[str, str]:
+    message: dict[str, str] = json.loads(body)["choices"][0]["message"]
+    return message
