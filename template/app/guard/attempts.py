@@ -164,7 +164,10 @@ class Attempts:
         if missing := offered.missing():
             raise ProviderError(f"{missing} is not set, so this model cannot answer.")
         if misbilled(offered, model):
-            raise ProviderError("The operator declared another price than the bill's; tell them.")
+            raise ProviderError(
+                f"models.toml prices this model by the second, and {offered.name} bills it by the "
+                "output; tell the operator."
+            )
         provider, body = call.format.fit(offered, call.body)
         sent = request_body(provider, model, body)
         return Choice(model, provider, call.format.bound(model, call.body), sent)
