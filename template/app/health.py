@@ -11,6 +11,7 @@ from app.db.revisions import pending
 from app.errors import NotFound, ServiceError
 from app.guard.cooldown import Cooldown
 from app.guard.watch import Watch
+from app.patience import within
 from app.policy import Model, Policy
 from app.settings import Settings
 from app.state.base import Limiter
@@ -60,14 +61,17 @@ async def is_ready(state: Any) -> bool:
     cooldown: Cooldown = state.cooldown
     if any(loop.done() for loop in state.loops):
         return False  # It crashed, and without it nobody sweeps, watches or tells.
+
+    async def check() -> bool:
+        await asyncio.gather(limiter.check(), database.check())
+        return (
+            watch.is_current
+            and not await pending(database)
+            and await cooldown.is_any_ready(_models(state.policy, state.settings))
+        )
+
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            await asyncio.gather(limiter.check(), database.check())
-            return (
-                watch.is_current
-                and not await pending(database)
-                and await cooldown.is_any_ready(_models(state.policy, state.settings))
-            )
+        return await within(check(), CHECK_SECONDS)
     except (ServiceError, TimeoutError):
         return False
 

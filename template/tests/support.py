@@ -8,6 +8,7 @@ import secrets
 import socket
 import ssl
 import threading
+import time
 import tomllib
 from collections import Counter
 from collections.abc import (
@@ -35,11 +36,13 @@ from sqlalchemy import Connection, Executable, Row, Table, insert, select
 from app import wiring
 from app.auth.principal import Role
 from app.batcher import Batcher
+from app.db import engine
 from app.db.engine import Database
 from app.db.migrate import upgrade
 from app.db.tables import attempts, predictions, users, utc_now
 from app.guard.decisions import OPEN
 from app.ids import new_id
+from app.patience import is_done
 from app.protocol import BoundedProtocol
 from app.settings import Settings
 from tests.simulator.faults import Fault
@@ -48,6 +51,9 @@ from tests.simulator.server import Simulator
 ROOT = Path(__file__).resolve().parent.parent
 SECRET_KEY = "k3yForTests-0123456789-abcdefghijklmnop"
 PATIENCE_SECONDS = 30.0
+# "Within a second", in the time of `free_time`, and with what the request itself takes.
+PROMISED_SECONDS = 1.5
+TICK_SECONDS = 0.01
 # For a deadline that is to come after the provider was reached, on a busy machine too.
 SOON_SECONDS = 0.5
 # Made once: nothing here speaks TLS, and to load the machine's certificates takes long.
@@ -369,3 +375,57 @@ def describe(value: object) -> str | None:
 def unique(word: str) -> str:
     """A word that is nowhere else."""
     return f"{word}{secrets.token_hex(8)}"
+
+
+@asynccontextmanager
+async def busy(seconds: float, turns: int) -> AsyncIterator[None]:
+    """Other work takes `seconds` in one of `turns` turns of the event loop."""
+
+    async def work() -> None:
+        while True:
+            time.sleep(seconds)  # noqa: ASYNC251 - nothing else happens in this process meanwhile
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+    task = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+@asynccontextmanager
+async def free_time() -> AsyncIterator[Callable[[], float]]:
+    """How many seconds have passed in which the event loop was free: what a busy machine takes
+    longer for is no fault of the service.
+    """
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            ticks += 1
+
+    task = asyncio.create_task(tick())
+    try:
+        yield lambda: ticks * TICK_SECONDS
+    finally:
+        task.cancel()
+
+
+@contextmanager
+def outlasting(then: Callable[[], None]) -> Iterator[None]:
+    """Do `then` once a database has been waited for for longer than its patience."""
+    parts: Counter[asyncio.Future[Any]] = Counter()
+
+    async def count(work: asyncio.Future[Any], seconds: float, slices: int) -> bool:
+        parts[work] += 1
+        if parts[work] == engine.PARTS + 1:
+            then()
+        return await is_done(work, seconds, slices)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Database, "patience_seconds", 0.3)
+        patch.setattr(engine, "is_done", count)
+        yield

@@ -14,11 +14,19 @@ from sqlalchemy import Connection, func, insert, literal, select, text
 from app.db import postgres as database
 from app.db.engine import Query
 from app.db.postgres import PostgresDatabase, url_of
-from app.db.tables import accounts, policies
+from app.db.tables import accounts, policies, users
 from app.errors import DatabaseUnavailable, StartError
 from tests.backends import postgres
 from tests.fixtures.service import Start
-from tests.support import PATIENCE_SECONDS, Service, chat, error_of, eventually, migrate
+from tests.support import (
+    PATIENCE_SECONDS,
+    Service,
+    chat,
+    error_of,
+    eventually,
+    migrate,
+    outlasting,
+)
 
 CHAT = "/v1/chat/completions"
 
@@ -113,6 +121,24 @@ async def test_a_dead_server_is_told_and_comes_back(start: Start, tmp_path: Path
         kept = (await client.get("/v1/predictions")).json()["data"]
         assert [prediction["status"] for prediction in kept] == ["succeeded"] * 2
         await service.stop()
+
+
+async def test_a_server_that_answers_others_is_waited_for(
+    opened: PostgresDatabase, database_url: str
+) -> None:
+    """Others may keep a lock, or the machine is busy: that is no outage."""
+    reading = select(users)
+    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+        await holder.execute("LOCK TABLE app.users")
+        releases: list[asyncio.Task[None]] = []
+
+        def release() -> None:
+            releases.append(asyncio.create_task(holder.rollback()))
+
+        with outlasting(release):
+            await opened.transact(lambda connection: connection.execute(reading).all())
+        await asyncio.gather(*releases)
+    assert len(releases) == 1
 
 
 async def test_a_process_that_falls_silent_keeps_no_lock(

@@ -4,6 +4,7 @@ import asyncio
 import resource
 import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,15 @@ from app.db.sqlite import alone, file_of, is_ephemeral, open_database
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import ROOT, Settings
 from tests.fixtures.service import Start
-from tests.support import SECRET_KEY, Service, chat, error_of, eventually
+from tests.support import (
+    PATIENCE_SECONDS,
+    SECRET_KEY,
+    Service,
+    chat,
+    error_of,
+    eventually,
+    outlasting,
+)
 
 MOUNTS = """\
 overlay / overlay rw 0 0
@@ -240,6 +249,32 @@ async def test_a_locked_file_is_told_and_comes_back(
     monkeypatch.undo()
     assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
     await other.close()
+
+
+async def test_a_file_that_others_write_to_is_waited_for(database: Database) -> None:
+    """They leave the lock to each other, and commit: that is no outage."""
+    (row,) = await database.fetch(text("PRAGMA database_list"))
+    begun, over = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with closing(sqlite3.connect(row.file, isolation_level=None)) as other:
+            other.execute("CREATE TABLE notes (text)")
+            other.execute("BEGIN IMMEDIATE")
+            begun.set()
+            while not over.wait(0.02):
+                other.execute("INSERT INTO notes VALUES ('')")
+                other.execute("COMMIT")
+                other.execute("BEGIN IMMEDIATE")
+
+    others = asyncio.create_task(asyncio.to_thread(write))
+    try:
+        await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
+        with outlasting(over.set):
+            await database.check()
+        assert over.is_set()
+    finally:
+        over.set()
+        await others
 
 
 async def test_a_file_that_is_no_database_is_told(start: Start, tmp_path: Path) -> None:

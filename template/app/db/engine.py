@@ -1,6 +1,7 @@
 """Transactions on the chosen database: short, bounded in time, with errors of our own."""
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +24,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from app.db.prepared import Prepared
 from app.db.use import Use
 from app.errors import DatabaseUnavailable
+from app.patience import SLICES, is_done, look_away
 
 READERS = 3
 # What may take long, as a report does, must not keep others from being read, or let in.
 PATIENT_READERS = 2
-BITS = 10
+# A third of its patience before the database is given up, it is asked for a sign of life.
+PARTS = 3
+# The longest that a database which is there is waited for: six times its patience.
+MOST_PARTS = 6 * PARTS
 # Also a missing table, which is a missing migration: for a client, the database is not ready.
 FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
 
@@ -75,6 +80,8 @@ class Database(ABC):
         self._breakers = ThreadPoolExecutor(size, "database-breaker")
         self._reading = self._engine.execution_options(**reading)
         self._texts: dict[Executable, Prepared] = {}
+        self._lived_at = 0.0
+        self._looking: asyncio.Task[None] | None = None
 
     async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
         """What `work` returns; what it wrote is durable then, or rolled back by its exception.
@@ -184,6 +191,10 @@ class Database(ABC):
         """Execute in order what a transaction ends with, and commit; as `read`, in one go."""
 
     @abstractmethod
+    def _sign_of_life(self, use: Use) -> float:
+        """When the database last showed that it is at work, as a time since 1970."""
+
+    @abstractmethod
     def break_off(self, driver: Any) -> None:
         """Let the work that uses the driver's connection fail soon, here and in the database."""
 
@@ -202,6 +213,8 @@ class Database(ABC):
 
     async def close(self) -> None:
         """Close every connection, when what runs has ended."""
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
         for threads in (self._writers, self._readers, self._patient_readers, self._breakers):
             await asyncio.to_thread(threads.shutdown)
         self._engine.dispose()
@@ -209,12 +222,8 @@ class Database(ABC):
     async def _run(
         self, threads: ThreadPoolExecutor, work: Callable[[Use], Result], seconds: float | None
     ) -> Result:
-        """What `work` returns in a thread, unless that takes too long.
-
-        It is waited for bit by bit, each of which is a turn of the event loop at least: time in
-        which this process was too busy with others is not held against the database.
-        """
-        use, patience = Use(), seconds or self.patience_seconds
+        """What `work` returns in a thread, unless that takes too long."""
+        use = Use()
 
         def run() -> Result:
             with use.here():
@@ -222,11 +231,8 @@ class Database(ABC):
 
         running = asyncio.get_running_loop().run_in_executor(threads, run)
         try:
-            for _ in range(BITS):
-                done, _ = await asyncio.wait({running}, timeout=patience / BITS)
-                if done:
-                    return running.result()
-            raise TimeoutError
+            await self._wait(running, seconds)
+            return running.result()
         except (IntegrityError, DataError):
             raise
         except FAULTS as error:
@@ -237,15 +243,41 @@ class Database(ABC):
             use.leave()
             if running.cancel():
                 self._breakers.submit(use.break_off, self.break_off)
-            running.add_done_callback(_look_away)
+            running.add_done_callback(look_away)
+
+    async def _wait(self, running: asyncio.Future[Any], seconds: float | None) -> None:
+        """Until `running` is done. Raises `TimeoutError` after `seconds`.
+
+        Without them, it does so when the database gives no sign of life for its patience: on a
+        busy machine an answer may be late, and the database is there all the same.
+        """
+        part = (seconds or self.patience_seconds) / PARTS
+        since, silent = time.time(), 0
+        for _ in range(PARTS if seconds else MOST_PARTS):
+            if await is_done(running, part, SLICES // PARTS):
+                return
+            silent += 1
+            if self._lived_at > since:
+                since, silent = self._lived_at, 0
+            if silent == PARTS:
+                break
+            self._look_for_life()
+        raise TimeoutError
+
+    def _look_for_life(self) -> None:
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        try:
+            life = self._run(self._readers, self._sign_of_life, self.patience_seconds)
+            self._lived_at = max(self._lived_at, await life)
+        except DatabaseUnavailable:
+            """None was found."""
+        finally:
+            self._looking = None
 
 
 def require_waiting(connection: Connection) -> None:
     """Raise `TimeoutError` when nobody waits for the transaction of `connection` any more."""
     connection.get_execution_options()["use"].require_waiting()
-
-
-def _look_away(abandoned: asyncio.Future[Any]) -> None:
-    """What nobody waits for any more may fail."""
-    if not abandoned.cancelled():
-        abandoned.exception()

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
@@ -32,6 +33,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from app.db.engine import Database, Query, Result, Work, require_waiting
 from app.db.prepared import GIVEN
 from app.db.tables import Json
+from app.db.use import Use
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import Settings
 
@@ -54,6 +56,7 @@ LOCK_TIMEOUT = "400ms"
 SILENCE_TIMEOUT = "2s"
 # To ask the server to stop what it does; one that is gone does not answer that either.
 CANCEL_SECONDS = 0.5
+ALIVE = text("SELECT 1")
 
 
 class PostgresDatabase(Database):
@@ -117,6 +120,11 @@ class PostgresDatabase(Database):
     def _leave(self) -> None:
         """Make every connection anew: after a failover, the address leads to another server."""
         self._breakers.submit(self._engine.dispose)
+
+    def _sign_of_life(self, use: Use) -> float:
+        with self._reading.connect() as connection, use.of(connection):
+            connection.execute(ALIVE)
+        return time.time()
 
     def break_off(self, driver: Driver) -> None:
         # The server looks at the connection only when it has something to say: without a word, it

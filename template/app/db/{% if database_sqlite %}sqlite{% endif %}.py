@@ -28,6 +28,7 @@ from sqlalchemy.exc import ArgumentError
 
 from app.db.engine import Database, Query, Rows
 from app.db.prepared import GIVEN, Prepared
+from app.db.use import Use
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import ROOT, Settings
 
@@ -96,6 +97,11 @@ class SqliteDatabase(Database):
     def is_contended(self, error: DatabaseUnavailable) -> bool:
         # Who waits for the file's lock is served before `busy_timeout`, or not at all.
         return False
+
+    def _sign_of_life(self, use: Use) -> float:
+        """When a transaction last wrote: whoever waits for the file's lock waits for others."""
+        log = self._path.with_name(f"{self._path.name}-wal")
+        return log.stat().st_mtime
 
     def break_off(self, driver: Any) -> None:
         """`busy_timeout` does: nothing else lets SQLite wait."""

@@ -1,9 +1,9 @@
 """Limits in Redis, exact over every process and replica that shares it."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -14,6 +14,7 @@ from app.batcher import Batcher
 from app.db.engine import Database
 from app.errors import LimiterUnavailable, StartError
 from app.ids import new_id
+from app.patience import within
 from app.settings import Settings
 from app.state.base import MINUTE, Admission, Bucket, Demand, Level, Memory, Place, Slot
 
@@ -99,12 +100,13 @@ DIGESTS = {
 # One script touches keys of a user and of the whole service: a cluster keeps what is in braces
 # together on one of its nodes.
 TOGETHER = "{limits}"
-TIMEOUT_SECONDS = 0.5
-# For a connection; with the answer, less than a second.
-POOL_SECONDS = 0.4
+# For a connection and the answer: without Redis, an error within a second is promised.
+PATIENCE_SECONDS = 0.9
 CONNECTIONS = 16
 # More than are ever made at once.
 CHECKS = 1_000_000
+
+Result = TypeVar("Result")
 
 
 class Step(NamedTuple):
@@ -121,9 +123,10 @@ class RedisLimiter:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
-            timeout=POOL_SECONDS,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            # The client's own time-outs end what was answered and not yet read: see `_asked`.
+            timeout=None,
+            socket_timeout=None,
+            socket_connect_timeout=None,
             # Units that are given back twice could be taken twice. A connection that died with an
             # earlier Redis is replaced before it is used.
             retry=Retry(NoBackoff(), 0),
@@ -141,22 +144,20 @@ class RedisLimiter:
         await self._batcher.submit(Step(SETTLE, demand))
 
     async def remember(self, key: str, value: str, seconds: float) -> None:
-        with _faults():
-            await self._redis.set(_memory(key), value, px=max(1, round(seconds * 1000)))
+        milliseconds = max(1, round(seconds * 1000))
+        await _asked(self._redis.set(_memory(key), value, px=milliseconds))
 
     async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.get(_memory(key))
             pipeline.pttl(_memory(key))
-        with _faults():
-            answers = await pipeline.execute()
+        answers = await _asked(pipeline.execute())
         found = zip(answers[::2], answers[1::2], strict=True)
         return [Memory(v.decode(), left / 1000) if v and left > 0 else None for v, left in found]
 
     async def forget(self, *keys: str) -> None:
-        with _faults():
-            await self._redis.delete(*map(_memory, keys))
+        await _asked(self._redis.delete(*map(_memory, keys)))
 
     async def check(self) -> None:
         # As for a generation: a server may answer and yet write nothing.
@@ -167,7 +168,8 @@ class RedisLimiter:
 
     async def close(self) -> None:
         await self._batcher.drain()
-        await self._redis.aclose()
+        with suppress(LimiterUnavailable):
+            await _asked(self._redis.aclose())
 
     def _abandoned(self, step: Step, admission: Admission) -> None:
         """Give back what was taken for somebody who left while Redis was asked."""
@@ -176,21 +178,22 @@ class RedisLimiter:
             done.add_done_callback(lambda _: done.exception())  # the lease ends it then
 
     async def _run(self, steps: list[Step]) -> Sequence[Admission | Exception]:
-        try:
-            answers = await self._send(steps)
-            lost = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-            if lost:  # Redis is new, was restarted or flushed.
-                for script in DIGESTS:
-                    await self._redis.script_load(script)
-                again = await self._send([steps[i] for i in lost])
-                for i, answer in zip(lost, again, strict=True):
-                    answers[i] = answer
-            if any(isinstance(answer, ReadOnlyError) for answer in answers):
-                # After a failover, the address leads to another server; this one would stay.
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
-        except (RedisError, OSError) as error:
-            raise _unavailable() from error
+        answers = await _asked(self._answers(steps))
         return [_result(step, answer) for step, answer in zip(steps, answers, strict=True)]
+
+    async def _answers(self, steps: list[Step]) -> list[list[int] | Exception]:
+        answers = await self._send(steps)
+        lost = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if lost:  # Redis is new, was restarted or flushed.
+            for script in DIGESTS:
+                await self._redis.script_load(script)
+            again = await self._send([steps[i] for i in lost])
+            for i, answer in zip(lost, again, strict=True):
+                answers[i] = answer
+        if any(isinstance(answer, ReadOnlyError) for answer in answers):
+            # After a failover, the address leads to another server; this one would stay.
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+        return answers
 
     async def _send(self, steps: list[Step]) -> list[list[int] | Exception]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -225,10 +228,10 @@ def _memory(key: str) -> str:
     return f"{TOGETHER}:memory:{key}"
 
 
-@contextmanager
-def _faults() -> Iterator[None]:
+async def _asked(question: Awaitable[Result]) -> Result:
+    """What Redis answers. Raises `LimiterUnavailable` when it does not, or not in time."""
     try:
-        yield
+        return await within(question, PATIENCE_SECONDS)
     except (RedisError, OSError) as error:
         raise _unavailable() from error
 

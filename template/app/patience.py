@@ -1,0 +1,44 @@
+"""Time-outs that a busy process does not mistake for an outage.
+
+An event loop that is late has also not read the answers that have arrived. So the time of a
+time-out is counted in slices, each of which is at least one turn of the loop, in which it reads its
+sockets: an idle loop waits exactly as long as it is told, a busy one longer.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+SLICES = 20
+
+Result = TypeVar("Result")
+
+
+async def is_done(work: asyncio.Future[Any], seconds: float, slices: int = SLICES) -> bool:
+    """Whether `work` is done within `seconds` in which the event loop was free."""
+    for _ in range(slices):
+        done, _ = await asyncio.wait({work}, timeout=seconds / slices)
+        if done:
+            return True
+    return False
+
+
+async def within(work: Awaitable[Result], seconds: float) -> Result:
+    """The result of `work`, which is cancelled after `seconds` in which the event loop was free.
+
+    Raises `TimeoutError`.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        if await is_done(task, seconds):
+            return task.result()
+    finally:
+        task.cancel()
+        task.add_done_callback(look_away)
+    raise TimeoutError
+
+
+def look_away(abandoned: asyncio.Future[Any]) -> None:
+    """The error of work whose result is not needed any more is no surprise."""
+    if not abandoned.cancelled():
+        abandoned.exception()
