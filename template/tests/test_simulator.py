@@ -82,6 +82,7 @@ async def test_body_must_be_a_json_object(client: ClientSession, path: str, cont
         (Fault(kind="quota"), {402, 429}),
         (Fault(kind="overloaded"), {503}),
         (Fault(kind="bad_request"), {400}),
+        (Fault(kind="too_long"), {400, 422}),
         (Fault(kind="unauthorized"), {401}),
         (Fault(kind="error"), {500}),
         (Fault(kind="error", status=502), {502}),

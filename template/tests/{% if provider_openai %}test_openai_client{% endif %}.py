@@ -210,3 +210,17 @@ async def test_the_client_tries_again_by_itself(service: Service, client: AsyncO
     completion = await patient.chat.completions.create(model="openai/chat", messages=MESSAGES)
     assert completion.choices[0].message.content == SAID
     assert [call.status for call in service.simulator.calls] == [500, 200]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_conversation_that_is_too_long_is_recognised(
+    service: Service, client: AsyncOpenAI, stream: bool
+) -> None:
+    service.simulator.inject(Fault(kind="too_long"))
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.chat.completions.create(model="openai/chat", messages=MESSAGES, stream=stream)
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
+    assert await service.books() == ("released", "provider_error")
+    # LangChain looks for the code in the message, LiteLLM for the beginning of OpenAI's own.
+    assert "context_length_exceeded" in str(caught.value)
+    assert "this model's maximum context length is" in str(caught.value).lower()

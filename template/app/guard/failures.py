@@ -79,9 +79,10 @@ def _misconfigured(status: int | None, model: Model) -> str:
 def _refused(failure: ProviderFailure, provider: str, body: Mapping[str, Any]) -> ServiceError:
     param = parameter_of(failure.param, body)
     if failure.code == CONTEXT_LENGTH:
-        return ContextLengthExceeded(
-            "The request is longer than the model's context; send less.", param=param
-        )
+        # Clients recognise it by these words, as they show the message alone: LangChain by the
+        # code, LiteLLM and others by the beginning.
+        message = "This model's maximum context length is exceeded (context_length_exceeded)"
+        return ContextLengthExceeded(f"{message}; send less.", param=param)
     at = f" at {param!r}" if param else ""
     return InvalidRequest(f"{provider} refused the request{at}; check its parameters.", param=param)
 

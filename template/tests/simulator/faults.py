@@ -20,6 +20,7 @@ Kind = Literal[
     "quota",  # the account has no money left
     "overloaded",  # 503; names `seconds` where the provider estimates them
     "bad_request",  # 400
+    "too_long",  # 400, as the conversation does not fit the model's context
     "unauthorized",  # 401
     "error",  # `status`
     "redirect",  # 302 to another host, which records whoever follows
@@ -54,7 +55,16 @@ Kind = Literal[
 ]
 
 REFUSALS: frozenset[Kind] = frozenset(
-    {"rate_limited", "quota", "overloaded", "bad_request", "unauthorized", "error", "redirect"}
+    {
+        "rate_limited",
+        "quota",
+        "overloaded",
+        "bad_request",
+        "too_long",
+        "unauthorized",
+        "error",
+        "redirect",
+    }
 )
 DELIVERY: frozenset[Kind] = frozenset({"slow", "timeout", "drop", "malformed", "cut"})
 STREAMING: frozenset[Kind] = frozenset({"stall", "stream_error"})
@@ -132,12 +142,21 @@ def _refusal(fault: Fault, elsewhere: str) -> Refusal:
             return Refusal(503, "The model is not ready.", seconds=fault.seconds)
         case "bad_request":
             return Refusal(400, "The request is not valid.")
+        case "too_long":
+            return too_long(read=8_000, given=9_000)
         case "unauthorized":
             return Refusal(401, "The credentials are not valid.")
         case "redirect":
             return Refusal(302, "Found", headers={"Location": elsewhere})
         case _:
             return Refusal(fault.status, "Something went wrong.")
+
+
+def too_long(read: int, given: int) -> Refusal:
+    """A conversation of `given` tokens does not fit a context of `read`."""
+    message = f"This model's maximum context length is {read} tokens. "
+    message += f"However, your messages resulted in {given} tokens."
+    return Refusal(400, message, "context_length_exceeded", param="messages")
 
 
 def _rate_limited(fault: Fault) -> Refusal:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.simulator.content import count_tokens, say
 from tests.simulator.exchange import Exchange, Reply, encode
-from tests.simulator.faults import ANYWHERE, STREAMING, Kind, Refusal, RefusedError
+from tests.simulator.faults import ANYWHERE, STREAMING, Kind, RefusedError, too_long
 from tests.simulator.schemas import called, filled, pieces
 
 _CONTENTS: frozenset[Kind] = frozenset(
@@ -109,9 +109,7 @@ def _asked(messages: list[dict[str, Any]]) -> int:
     """Count the input, and refuse what no model can read."""
     asked = sum(map(_count, messages))
     if asked > CONTEXT_TOKENS:
-        message = f"This model's maximum context length is {CONTEXT_TOKENS} tokens. "
-        message += f"However, your messages resulted in {asked} tokens."
-        raise RefusedError(Refusal(400, message, "context_length_exceeded", param="messages"))
+        raise RefusedError(too_long(CONTEXT_TOKENS, asked))
     return asked
 
 
