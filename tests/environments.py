@@ -1,6 +1,7 @@
-"""Virtual environments that tests share, each made once."""
+"""Environments that tests share, each made once."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -15,9 +16,7 @@ from working_tree import ROOT
 def environment_with(requirements: Iterable[str]) -> Path:
     """Return an environment with these packages, which `make clean` removes."""
     wanted = "\n".join(sorted(requirements))
-    name = hashlib.sha256(f"{sys.version}\n{wanted}".encode()).hexdigest()[:16]
-    environment = ROOT / "build" / "environments" / name
-    environment.parent.mkdir(parents=True, exist_ok=True)
+    environment = _place(f"{sys.version}\n{wanted}")
     with alone(environment.with_suffix(".lock")):
         ready = environment / "requirements.txt"
         if not ready.exists():
@@ -30,6 +29,21 @@ def environment_with(requirements: Iterable[str]) -> Path:
     return environment
 
 
+def packages_of_node(manifest: Path) -> Path:
+    """Return a folder with the packages of a `package.json`, which `make clean` removes."""
+    wanted = manifest.read_text(encoding="utf-8")
+    environment = _place(wanted)
+    with alone(environment.with_suffix(".lock")):
+        ready = environment / "installed"
+        if not ready.exists():
+            environment.mkdir(exist_ok=True)
+            shutil.copy(manifest, environment)
+            flags = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+            subprocess.run(["npm", "install", "--silent", *flags], cwd=environment, check=True)
+            ready.touch()
+    return environment / "node_modules"
+
+
 def distributions(requirements: Iterable[str]) -> set[str]:
     """Name what these bring with them, on every platform and Python."""
     flags = ["--quiet", "--universal", "--python-version=3.11", "--no-header", "--no-annotate", "-"]
@@ -37,3 +51,11 @@ def distributions(requirements: Iterable[str]) -> set[str]:
     wanted = "\n".join(sorted(requirements))
     told = subprocess.run(command, input=wanted, check=True, capture_output=True, text=True)
     return {canonicalize_name(Requirement(line).name) for line in told.stdout.splitlines()}
+
+
+def _place(wanted: str) -> Path:
+    """Name the folder of an environment after what is wanted there."""
+    name = hashlib.sha256(wanted.encode()).hexdigest()[:16]
+    environment = ROOT / "build" / "environments" / name
+    environment.parent.mkdir(parents=True, exist_ok=True)
+    return environment

@@ -52,6 +52,11 @@ class Project:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def add_plan(self, name: str, requests_per_minute: int) -> None:
+        """Add a plan that limits nothing but requests."""
+        with (self.directory / "plans.toml").open("a", encoding="utf-8") as plans:
+            plans.write(f"\n[plans.{name}]\nrequests_per_minute = {requests_per_minute}\n")
+
     def create_user(self, email: str, plan: str = "free") -> str:
         """Make a user, and return the credential."""
         options = ("--email", email, "--plan", plan, "--json")

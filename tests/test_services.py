@@ -287,16 +287,10 @@ def raises_its_own_errors(client: openai.OpenAI) -> None:
         [ask(model="offline/echo", messages=MESSAGES) for _ in range(200)]
 
 
-def add_plan(project: Project, name: str, requests_per_minute: int) -> None:
-    """Add a plan that limits nothing but requests."""
-    with (project.directory / "plans.toml").open("a", encoding="utf-8") as plans:
-        plans.write(f"\n[plans.{name}]\nrequests_per_minute = {requests_per_minute}\n")
-
-
 @every_service
 def test_the_request_after_the_last_is_refused(project: Project, combination: Combination) -> None:
     """A plan has 20 a minute: of 21 at the same time, 20 are answered."""
-    add_plan(project, "twenty", 20)
+    project.add_plan("twenty", 20)
     with serving(project, "--migrate") as port:
         # Another is due every three seconds; a machine that is slower than that gets more tries.
         for number in range(5):
@@ -323,7 +317,7 @@ def test_two_processes_admit_what_one_limit_allows(
     project: Project, combination: Combination
 ) -> None:
     """Of 500 at the same time, 60 and what becomes due, one a second, while they are answered."""
-    add_plan(project, "sixty", 60)
+    project.add_plan("sixty", 60)
     project.run("app", "migrate")
     headers = authorization(
         combination, "ada@example.com", project.create_user("ada@example.com", "sixty")
