@@ -14,6 +14,7 @@ from app.admin.schemas import User
 from app.ask import ask
 from app.auth.principal import Role
 from app.auth.users import Users
+from app.checking.commands import app as models
 from app.command import Json, Session, command, fail, in_session, show
 from app.db.audit import COMMAND_LINE
 from app.db.migrate import upgrade
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 users = typer.Typer(help="Users, their roles and plans.", no_args_is_help=True)
 app.add_typer(users, name="users")
+app.add_typer(models, name="models")
 for module in wiring.COMMANDS:
     app.add_typer(import_module(module).app)
 for work in (ask, stop, start, usage, alert_key):

@@ -1,0 +1,90 @@
+"""`python -m app models check`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from app.checking.failures import finding_of
+from app.checking.findings import Place, findings_of, problem
+from app.checking.probe import Seen, probe
+from app.command import Json, Session, command, fail, show
+from app.doctor import Finding
+from app.guard.budget import usd
+from app.guard.pricing import bound, cost, max_cost
+from app.parts import open_parts
+from app.policy import Model
+from app.providers.base import Provider
+from app.providers.http import open_session
+from app.telemetry.redaction import make_redactor
+
+app = typer.Typer(help="The models of models.toml.", no_args_is_help=True)
+
+
+@command(app)
+async def check(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="A model of models.toml, by its public name.")],
+    as_json: Json = False,
+) -> None:
+    """Make one small real call, and say whether the model is as models.toml claims.
+
+    Looks at the credential, the name, the largest output, streaming and usage. It costs a few
+    tokens, which count for no user.
+    """
+    async with open_session() as http:
+        rules, providers = open_parts(session.settings, http)
+        model = rules.model(name)
+        provider = providers[model.provider]
+        place = _place(model, rules.servers, provider.missing())
+        findings, seen = await _findings(session, model, provider, place)
+    price = _cost(model, seen)
+    lines = [f"{f.mark} {f.check}{': ' * bool(f.advice)}{f.advice}" for f in findings]
+    if price is not None:
+        lines.append(f"It cost {usd(price)} by the prices of models.toml, charged to no user.")
+    checks = [finding._asdict() for finding in findings]
+    shown = {"model": model.id, "cost_nano_usd": price, "findings": checks}
+    show(shown, as_json, "\n".join(lines))
+    if any(finding.verdict == "problem" for finding in findings):
+        fail("The model is not as models.toml says.")
+
+
+async def _findings(
+    session: Session, model: Model, provider: Provider, place: Place
+) -> tuple[list[Finding], Seen | None]:
+    """What was found, and the call if one was made."""
+    if provider.missing():
+        return [problem("credential", place.credential)], None
+    if model.kind == "task":
+        advice = "a run costs what the model's page says, and no request keeps it small: "
+        advice += "nothing was asked; make a prediction of it to try it"
+        return [problem("task", advice)], None
+    seen = await probe(provider, model)
+    if seen.failure:
+        redact = make_redactor(session.settings.secret_values())
+        return [finding_of(model, seen.failure, place, redact)], seen
+    return list(findings_of(model, seen, place)), seen
+
+
+def _place(model: Model, servers: Mapping[str, Any], missing: str | None) -> Place:
+    """Where a person changes what concerns `model`."""
+    server = servers.get(model.provider)
+    entry, address = f'[models."{model.id}"]', f"is the address of {model.provider} right?"
+    if server is None:
+        key = missing or f"the credential of {model.provider}"
+        return Place(entry, None, f"set {key} in the environment or in .env", address)
+    table, key = f"[servers.{model.provider}]", server.get("api_key_env")
+    address = f"is base_url in {table} right, {server['base_url']}? Many end with /v1"
+    credential = f"set {key}, which {table} names, in the environment or in .env"
+    if key is None:
+        credential = f"in {table}, name the variable of the key as api_key_env"
+    return Place(entry, table, credential, address)
+
+
+def _cost(model: Model, seen: Seen | None) -> int | None:
+    """What the call cost in nano-dollars, at most where its usage is not known."""
+    if seen is None or (seen.failure and seen.failure.billed is False):
+        return None
+    if seen.usage is None:
+        return max_cost(model.price, bound(model, seen.job.body))
+    return cost(model.price, seen.usage)

@@ -1,0 +1,83 @@
+"""One small real call of a model, and what its provider did."""
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.policy import Model
+from app.providers.base import Body, Deadline, Job, Provider, ProviderFailure, Usage
+from app.providers.completion import Transcript
+
+# Many more tokens than are allowed, and an end that is not far for a server that allows them all.
+QUESTION = (
+    "Write the numbers from 1 to 300 in figures, with a comma and a space between them, in one "
+    "line, without an introduction, an explanation, a comment or an ending of any kind."
+)
+TEXT = "One small text."
+OUTPUT_TOKENS = 16
+SECONDS = 60.0
+# What a server that heeds no limit may write before it is left.
+MOST_CHARS = 20_000
+
+
+@dataclass(slots=True)
+class Seen:
+    """What came of a call. `usage` is what the provider counted, `told` in its own words."""
+
+    job: Job
+    failure: ProviderFailure | None = None
+    usage: Usage | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    finish_reason: str | None = None
+    characters: int = 0
+    answers: int = 0
+    """Chunks with a choice, or vectors."""
+
+
+def body_of(model: Model) -> Body:
+    """The smallest request that shows whether the output is limited."""
+    if model.kind == "embedding":
+        return {"input": TEXT}
+    limit = min(OUTPUT_TOKENS, model.max_output_tokens)
+    return {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": limit}
+
+
+async def probe(provider: Provider, model: Model) -> Seen:
+    """Ask once, within a minute."""
+    seen = Seen(Job(model, body_of(model), Deadline(SECONDS)))
+    work = _embed if model.kind == "embedding" else _chat
+    try:
+        async with seen.job.deadline.scope():
+            await work(provider, seen)
+    except ProviderFailure as failure:
+        seen.failure = failure
+    except TimeoutError:
+        seen.failure = ProviderFailure(f"no complete answer within {SECONDS:g} s")
+    return seen
+
+
+async def _embed(provider: Provider, seen: Seen) -> None:
+    reply = await provider.answer(seen.job)
+    seen.usage = reply.usage
+    seen.answers = len(reply.output["data"])
+
+
+async def _chat(provider: Provider, seen: Seen) -> None:
+    transcript = Transcript()
+    async with aclosing(provider.stream(seen.job)) as source:
+        async for chunks in source:
+            for chunk in chunks:
+                transcript.add(chunk)
+                _note(seen, chunk)
+            seen.usage = transcript.usage
+            if seen.characters > MOST_CHARS:
+                return
+
+
+def _note(seen: Seen, chunk: Body) -> None:
+    seen.told = chunk.get("usage") or seen.told
+    for choice in chunk.get("choices") or ():
+        seen.answers += 1
+        seen.finish_reason = choice.get("finish_reason") or seen.finish_reason
+        seen.characters += len(str((choice.get("delta") or {}).get("content") or ""))
