@@ -17,6 +17,7 @@ from app.errors import InvalidRequest
 from app.guard.claims import Key
 from app.guard.generation import Call, Generation
 from app.guard.idempotency import Idempotency, Work
+from app.json_text import encode
 from app.policy import Kind
 
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)
@@ -144,5 +145,5 @@ def _decoded(raw: bytes) -> Any:
 
 def answer(generation: Generation, content: Any) -> Response:
     """An answer in one piece, under the public name of the model that served."""
-    body = to_json({**content, "model": generation.model.id})
+    body = encode({**content, "model": generation.model.id})
     return Response(body, media_type="application/json", headers=generation.headers)

@@ -139,33 +139,17 @@ async def test_tools_that_the_provider_runs_are_refused(
     assert (await client.post(PATH, json=body)).status_code == 200
 
 
-@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "answer",
-    [
-        b"[]",
-        b"1",
-        b'"text"',
-        b"\xff\xfe",
-        b'{"choices": 1}',
-        b'{"choices": [1]}',
-        b'{"choices": [{"message": 1, "delta": 1}]}',
-        b'{"choices": [{"message": {}, "delta": {}, "finish_reason": [], "index": []}]}',
-        b'{"choices": [{"message": "x", "delta": {"tool_calls": [1]}}]}',
-        b'{"error": {"message": "no"}, "choices": null}',
-    ],
+    [b"[]", b"1", b'"text"', b"\xff\xfe", b"{}", b'{"choices": 1}', b"<html>", b""],
     ids=ascii,
 )
-async def test_nonsense(start: Start, model: str, answer: bytes, stream: bool) -> None:
-    whole = b"data: " + answer + b"\n\ndata: [DONE]\n\n" if stream else answer
-    async with answering(lambda _: whole) as url:
+async def test_nonsense(start: Start, model: str, answer: bytes) -> None:
+    async with answering(lambda _: answer) as url:
         service = await start(**{VARIABLES[model.partition("/")[0]]: url})
         client = service.client(await service.create_user())
-        response = await client.post(PATH, json=ask(model, stream=stream))
-    if response.status_code == 200:
-        assert sse(response.text)[-1]["error"]["code"] == "provider_error"
-    else:
-        assert error_of(response) == (502, "provider_error", None)
+        response = await client.post(PATH, json=ask(model))
+    assert error_of(response) == (502, "provider_error", None)
     attempt, prediction = await service.attempt(), await service.prediction()
     assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", attempt.bound_nano_usd)
     assert (prediction.status, prediction.outcome) == ("failed", "provider_error")

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from pydantic_core import to_json
-
 from app.errors import ServiceError
 from app.guard.generation import Generation
+from app.json_text import encode
 from app.providers.base import Body, Chunks
 from app.stream import EventStream
 
@@ -26,9 +25,10 @@ class ChatStream(EventStream):
 
     def event(self, document: Body) -> bytes:
         document["model"] = self._model
-        if not self._with_usage:
-            document.pop("usage", None)
-        is_asked_for = document.get("choices") or "usage" in document
+        # The providers are always asked for the usage, which then has a chunk of its own.
+        is_asked_for = (
+            self._with_usage or not document.pop("usage", None) or bool(document.get("choices"))
+        )
         return _event(document) if is_asked_for else b""
 
     def failure(self, error: ServiceError) -> bytes:
@@ -36,4 +36,4 @@ class ChatStream(EventStream):
 
 
 def _event(document: Any) -> bytes:
-    return b"data: " + to_json(document) + b"\n\n"
+    return b"data: " + encode(document) + b"\n\n"

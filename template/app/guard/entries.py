@@ -6,11 +6,10 @@ Times are left to the transaction, as the database's clock decides them.
 import datetime as dt
 from typing import Any, NamedTuple
 
-from pydantic_core import to_json
-
 from app.guard import pricing
 from app.guard.budget import Alert
 from app.guard.generation import Attempt, Ending, Generation
+from app.json_text import encode
 from app.policy import Cap
 from app.providers.base import Deadline, Usage
 
@@ -182,4 +181,4 @@ def _ended(generation: Generation, ending: Ending, *, keep: bool) -> Values:
 
 def _json(value: Any) -> str | None:
     """A document as a column keeps it."""
-    return None if value is None else to_json(value).decode()
+    return None if value is None else encode(value).decode()

@@ -22,6 +22,7 @@ from app.guard import pricing
 from app.guard.decisions import OPEN
 from app.guard.entries import LEASE_MARGIN, Closing
 from app.guard.ledger import Ledger
+from app.json_text import encode
 from app.policy import Cap, Model, Policy
 from app.prices import Price
 from app.providers.base import (
@@ -168,7 +169,7 @@ class Sweeper:
             failed = {"status": "failed", "outcome": Outcome.CANCELLED.value}
             return {**failed, "output": None, "error": error}
         outcome = Outcome.OK if reply.output else Outcome.EMPTY
-        output = to_json(reply.output).decode() if self._ledger.keeps_content else None
+        output = encode(reply.output).decode() if self._ledger.keeps_content else None
         return {"status": "succeeded", "outcome": outcome.value, "output": output, "error": None}
 
     def _caps(self, row: Row[Any]) -> tuple[Cap, ...]:

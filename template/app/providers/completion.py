@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from app.providers.base import BadAnswer, Body, Outcome, Usage
+from app.providers.base import Body, Outcome, Usage
+from app.providers.tool_calls import ToolCalls, grow, whole
 
 MOST_TOKENS = 2**31 - 1
 CHAT_COUNTS = ("prompt_tokens", "completion_tokens")
@@ -16,8 +17,14 @@ DETAILS = ("prompt_tokens_details", "input_tokens_details")
 CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
 WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
 # What reading an answer of another form raises.
-FORM_ERRORS = (AttributeError, LookupError, TypeError)
-FINISHED = {"length": Outcome.TRUNCATED, "content_filter": Outcome.FILTERED}
+FORM_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
+FINISHED = {
+    "length": Outcome.TRUNCATED,
+    "max_tokens": Outcome.TRUNCATED,
+    "content_filter": Outcome.FILTERED,
+}
+# The texts of a message, which come in pieces.
+TEXTS = frozenset({"content", "reasoning", "reasoning_content", "refusal"})
 
 
 def usage_of(usage: Any, counted: Sequence[str] = CHAT_COUNTS) -> Usage | None:
@@ -45,27 +52,50 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and value is not True and value > 0 else 0
 
 
-def outcome_of(output: Body, asked: Mapping[str, Any]) -> Outcome:
-    """How a chat ended, by its first choice that is not as `asked`. Raises `ProviderFailure`."""
-    try:
-        outcomes = [_outcome(choice, asked) for choice in output["choices"]] or [Outcome.EMPTY]
-    except FORM_ERRORS as error:
-        raise BadAnswer("the answer is no chat completion") from error
+def choices_of(document: Any) -> list[Body]:
+    """The choices of an answer or a chunk that have the form of one."""
+    choices = document.get("choices") if isinstance(document, dict) else None
+    if not isinstance(choices, list):
+        return []
+    return [choice for choice in choices if isinstance(choice, dict)]
+
+
+def index_of(choice: Body, place: int) -> int | str:
+    """The index of a choice; its `place` among the others where a server does not tell it."""
+    index = choice.get("index")
+    return index if isinstance(index, int | str) else place
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, which some servers write as parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(map(text_of, content))
+    return text_of(content.get("text")) if isinstance(content, dict) else ""
+
+
+def outcome_of(output: Any, asked: Mapping[str, Any]) -> Outcome:
+    """How a chat ended, by its first choice that is not as `asked`."""
+    outcomes = [_outcome(choice, asked) for choice in choices_of(output)] or [Outcome.EMPTY]
     return next((outcome for outcome in outcomes if outcome is not Outcome.OK), Outcome.OK)
 
 
 def _outcome(choice: Body, asked: Mapping[str, Any]) -> Outcome:
-    message = choice.get("message") or {}
-    if choice.get("finish_reason") in FINISHED:
-        return FINISHED[choice["finish_reason"]]
+    told, message = choice.get("finish_reason"), choice.get("message")
+    reason = told if isinstance(told, str) else ""
+    if reason in FINISHED:
+        return FINISHED[reason]
+    message = message if isinstance(message, dict) else {}
     if message.get("refusal"):
         return Outcome.REFUSAL
-    if message.get("tool_calls"):
+    if message.get("tool_calls") or message.get("function_call"):
         return Outcome.OK
     if not message.get("content"):
         return Outcome.EMPTY
     form = (asked.get("response_format") or {}).get("type", "text")
-    return Outcome.OK if form == "text" or _is_json(message["content"]) else Outcome.INVALID_SCHEMA
+    is_as_asked = form == "text" or _is_json(text_of(message["content"]))
+    return Outcome.OK if is_as_asked else Outcome.INVALID_SCHEMA
 
 
 def _is_json(text: str) -> bool:
@@ -77,22 +107,33 @@ def _is_json(text: str) -> bool:
 
 
 class Transcript:
-    """Puts the chunks of a stream together, as the answer that would have come in one piece."""
+    """Puts the chunks of a stream together, as the answer that would have come in one piece.
+
+    What has no known form is left out: the record must not end what the client can read.
+    """
 
     def __init__(self) -> None:
-        self.choices: dict[int, Body] = {}
+        self.choices: dict[int | str, Choice] = {}
         self.usage: Usage | None = None
         self._told_apart = False
 
     def add(self, chunk: Body) -> None:
-        """Add a chunk. Raises `ProviderFailure` for what is none."""
+        """Add a chunk."""
         told = chunk.get("usage")
         if told and (usage := usage_of(told)):
             self.usage, self._told_apart = usage, not chunk.get("choices")
-        try:
-            self._add_choices(chunk)
-        except FORM_ERRORS as error:
-            raise BadAnswer("the stream has a chunk of no known form") from error
+        choices = chunk.get("choices")
+        if not isinstance(choices, list):
+            return
+        for place, part in enumerate(choices):
+            if isinstance(part, dict):
+                index = part.get("index")
+                if type(index) is not int:
+                    index = index_of(part, place)
+                choice = self.choices.get(index)
+                if choice is None:
+                    choice = self.choices[index] = Choice(index)
+                choice.add(part)
 
     @property
     def begun(self) -> bool:
@@ -104,41 +145,54 @@ class Transcript:
         """The usage of a stream that broke off, unless it is only what was used so far, which
         some tell with every chunk.
         """
-        finished = all(choice["finish_reason"] for choice in self.choices.values())
+        finished = all(choice.finish_reason for choice in self.choices.values())
         return self.usage if self._told_apart or finished else None
-
-    def _add_choices(self, chunk: Body) -> None:
-        for part in chunk.get("choices") or ():
-            index = part.get("index", 0)
-            choice = self.choices.get(index)
-            if choice is None:
-                message = {"role": "assistant"}
-                choice = {"index": index, "message": message, "finish_reason": None}
-                self.choices[index] = choice
-            choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
-            _merge(choice["message"], part.get("delta") or {})
 
     @property
     def output(self) -> Body:
         """The choices in the form of a chat completion."""
-        return {"object": "chat.completion", "choices": list(self.choices.values())}
+        choices = [choice.output for choice in self.choices.values()]
+        return {"object": "chat.completion", "choices": choices}
 
 
-def _merge(message: Body, delta: Body) -> None:
-    for name in ("content", "refusal"):
-        if delta.get(name):
-            message[name] = message.get(name, "") + delta[name]
-    for piece in delta.get("tool_calls") or ():
-        _merge_call(message.setdefault("tool_calls", []), piece)
+class Choice:
+    """A choice as far as it was streamed."""
 
+    def __init__(self, index: int | str) -> None:
+        self.finish_reason: Any = None
+        self._index = index
+        # Pieces, not what they make together so far, as that would be copied with each of them.
+        self._texts: dict[str, list[str]] = {}
+        self._calls = ToolCalls()
+        self._function: Body = {}
 
-def _merge_call(calls: list[Body], piece: Body) -> None:
-    """Add a piece of a tool call: its arguments come bit by bit, all else at once."""
-    place = piece.get("index", len(calls))
-    if place >= len(calls):
-        calls.append({"function": {}})
-    call = calls[min(place, len(calls) - 1)]
-    given = piece.get("function") or {}
-    call |= {name: piece[name] for name in piece if name not in {"index", "function"}}
-    so_far = call["function"].get("arguments", "")
-    call["function"] |= {**given, "arguments": so_far + given.get("arguments", "")}
+    def add(self, part: Body) -> None:
+        """Add what a chunk tells of it."""
+        if reason := part.get("finish_reason"):
+            self.finish_reason = reason
+        delta = part.get("delta")
+        if not isinstance(delta, dict):
+            return
+        for name, value in delta.items():
+            if not value:
+                continue
+            if name in TEXTS:
+                text = value if isinstance(value, str) else text_of(value)
+                if name in self._texts:
+                    self._texts[name].append(text)
+                else:
+                    self._texts[name] = [text]
+            elif name == "tool_calls":
+                self._calls.add(value)
+            elif name == "function_call" and isinstance(value, dict):
+                grow(self._function, value)
+
+    @property
+    def output(self) -> Body:
+        """It in the form of a chat completion's."""
+        texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
+        calls, function = self._calls.output, whole(self._function)
+        message: Body = {"role": "assistant", **texts}
+        message |= {"tool_calls": calls} if calls else {}
+        message |= {"function_call": function} if function else {}
+        return {"index": self._index, "message": message, "finish_reason": self.finish_reason}

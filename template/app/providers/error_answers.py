@@ -38,7 +38,7 @@ CONTEXT_LENGTH = "context_length_exceeded"
 # How servers that have no code for it say that a conversation is too long.
 TOO_LONG = re.compile(
     r"maximum context length|context (?:window|size|length)|exceed_context_size"
-    r"|max_new_tokens. must be|too many (?:input )?tokens|prompt is too long"
+    r"|max_new_tokens.? must be|too many (?:input )?tokens|prompt is too long"
     r"|too large for model with \d+ maximum",
     re.IGNORECASE,
 )

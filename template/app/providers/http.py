@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
+from app import json_text
 from app.providers.base import BadAnswer, Blame, Job, ProviderFailure, Quota
 from app.providers.error_answers import MAX_REASON_CHARS, ErrorTable, read_error, seconds
 
@@ -135,7 +136,7 @@ class Http:
         """What an error answer says."""
         body = await _beginning(response, ERROR_BYTES)
         try:
-            document = from_json(body)
+            document = json_text.decode(body)
         except ValueError:
             document = _plain_text(body)
         failure = self.failure_of(document, response.status, response.headers)
@@ -193,7 +194,7 @@ async def _beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
 def decode(raw: bytes) -> Any:
     """JSON, or a failure: the provider answered nonsense, and may bill it."""
     try:
-        return from_json(raw)
+        return json_text.decode(raw)
     except ValueError as error:
         raise BadAnswer("the answer is not JSON") from error
 

@@ -1,6 +1,7 @@
 """OpenAI, and any server that speaks its API (`OPENAI_BASE_URL`)."""
 
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -10,7 +11,7 @@ from app.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply
 from app.providers.completion import EMBEDDING_COUNTS, usage_of
 from app.providers.error_answers import CONTEXT_LENGTH, ErrorCase, ErrorTable
 from app.providers.messages import OWN, messages_sent, needed_back
-from app.providers.openai_wire import chat, stream_chat, with_output_limit
+from app.providers.openai_wire import chat, failure_of_document, stream_chat, with_output_limit
 from app.providers.output_limit import LimitedHttp
 from app.providers.parameters import CHAT, EMBEDDING, Table
 from app.settings import Settings
@@ -88,8 +89,11 @@ class OpenAIProvider:
         body = {**job.body, "model": job.model.name}
         output = await self.http.json(job, "POST", self._url("embeddings"), body)
         if not isinstance(output, dict) or not isinstance(output.get("data"), list):
-            raise BadAnswer("the answer has no embeddings")
-        return Reply(output, usage_of(output.get("usage"), EMBEDDING_COUNTS))
+            raise failure_of_document(self.http, output)
+        usage = usage_of(output.get("usage"), EMBEDDING_COUNTS)
+        if not _are_embeddings(output["data"], _count(job.body["input"])):
+            raise BadAnswer("the answer has no embedding for each input", usage=usage)
+        return Reply(output, usage)
 
     def _url(self, path: str) -> str:
         return f"{self.http.base_url}/{path}"
@@ -111,6 +115,17 @@ def is_own(base_url: str) -> bool:
     """Whether OpenAI itself answers at an address, in any of its regions."""
     host = urlsplit(base_url).hostname or ""
     return host == OWN_HOST or host.endswith(f".{OWN_HOST}")
+
+
+def _count(given: str | list[Any]) -> int:
+    """How many texts, or lists of token ids, an input is."""
+    return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
+
+
+def _are_embeddings(data: list[Any], count: int) -> bool:
+    """Whether there is an embedding for each of `count` inputs."""
+    items = [item for item in data if isinstance(item, dict) and item.get("embedding")]
+    return len(items) == len(data) == count
 
 
 def open_provider(settings: Settings, session: aiohttp.ClientSession) -> OpenAIProvider:

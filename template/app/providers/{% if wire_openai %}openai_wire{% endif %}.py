@@ -1,12 +1,29 @@
 """OpenAI's wire format, which several providers speak."""
 
-from collections.abc import Iterator
+import asyncio
+from functools import partial
+from typing import Any
 
-from app.providers.base import MAXIMA, BadAnswer, Body, Chunks, Job, ProviderFailure, Reply
-from app.providers.completion import usage_of
-from app.providers.http import Http, check_length, decode
+import aiohttp
 
-LINE_BYTES = 8 * 1024 * 1024
+from app.json_text import decode
+from app.providers.base import (
+    MAXIMA,
+    BadAnswer,
+    Body,
+    Chunks,
+    Deadline,
+    Job,
+    ProviderFailure,
+    Reply,
+)
+from app.providers.chat_reader import ChatReader, is_error
+from app.providers.completion import choices_of, usage_of
+from app.providers.http import Http, check_length, read
+from app.providers.tool_calls import mend
+
+# The usage and the end of a stream whose choices have all ended are waited for so long.
+LAST_SECONDS = 5.0
 
 
 def with_output_limit(job: Job, name: str) -> Body:
@@ -22,48 +39,78 @@ async def chat(http: Http, job: Job, url: str, body: Body) -> Reply:
     """A chat completion in one piece."""
     output = await http.json(job, "POST", url, body)
     if not isinstance(output, dict) or not isinstance(output.get("choices"), list):
-        raise BadAnswer("the answer has no choices")
+        raise failure_of_document(http, output)
+    for choice in choices_of(output):
+        mend(choice.get("message"))
     return Reply(output, usage_of(output.get("usage")))
 
 
 async def stream_chat(http: Http, job: Job, url: str, body: Body) -> Chunks:
-    """A chat completion in chunks. A stream that ends without `[DONE]` was cut."""
+    """A chat completion in chunks.
+
+    A stream has ended well after `[DONE]`, or once all its choices have ended, whatever follows.
+    """
+    until, received = None, 0
+    reader = ChatReader(body.get("n") or 1, partial(failure_of_document, http))
     body = {**body, "stream": True, "stream_options": {"include_usage": True}}
-    async with http.request(job, "POST", url, body) as response:
-        rest, received = b"", 0
-        async for block in response.content.iter_any():
-            received += len(block)
-            check_length(received)
-            *lines, rest = (rest + block).split(b"\n")
-            if len(rest) > LINE_BYTES:
-                raise BadAnswer("a line of the stream is too long")
-            events = list(_events(lines))
-            chunks = [event for event in events if isinstance(event, dict)]
-            if chunks:
-                yield chunks
-            ending = events[-1] if events else chunks
-            if ending is None:
-                return
-            if isinstance(ending, ProviderFailure):
-                raise ending
-    raise ProviderFailure("the stream was cut")
+    try:
+        async with http.request(job, "POST", url, body) as response:
+            while block := await _next_block(response, until):
+                if not received and block.lstrip().startswith((b"{", b"[")):
+                    raise failure_of_document(http, await _document(response, block))
+                received += len(block)
+                check_length(received)
+                chunks = reader.feed(block)
+                if chunks:
+                    yield chunks
+                if reader.failure:
+                    raise reader.failure
+                if reader.is_over:
+                    return
+                if reader.has_ended and (chunks or until is None):
+                    until = _last_moment(job.deadline)
+        reader.close()
+    except ProviderFailure:
+        if not reader.has_ended:
+            raise
 
 
-def _events(lines: list[bytes]) -> Iterator[Body | ProviderFailure | None]:
-    """The chunks in lines of server-sent events, and how they end: None stands for `[DONE]`."""
-    for line in lines:
-        if not line.startswith(b"data:"):
-            continue
-        data = line[5:].strip()
-        if data == b"[DONE]":
-            yield None
-            return
-        try:
-            chunk = decode(data)
-        except ProviderFailure as failure:
-            yield failure
-            return
-        if not isinstance(chunk, dict) or chunk.get("error"):
-            yield ProviderFailure("the stream told of an error")
-            return
-        yield chunk
+async def _next_block(response: aiohttp.ClientResponse, until: float | None) -> bytes:
+    """The next block of a body; empty at its end, and when none comes in time."""
+    try:
+        if until is None:
+            return await response.content.readany()
+        async with asyncio.timeout_at(until):
+            return await response.content.readany()
+    except TimeoutError:
+        return b""
+    except (aiohttp.ClientError, ConnectionError):
+        # What had come before the connection broke; aiohttp's public methods lose it.
+        if unread := response.content._read_nowait(-1):
+            return unread
+        raise
+
+
+def _last_moment(deadline: Deadline) -> float:
+    """Until when the loop's clock waits for what follows the last choice."""
+    return asyncio.get_running_loop().time() + min(LAST_SECONDS, deadline.remaining / 2)
+
+
+async def _document(response: aiohttp.ClientResponse, block: bytes) -> Any:
+    """What a server answers instead of a stream."""
+    raw = block + await read(response)
+    try:
+        return decode(raw)
+    except ValueError as error:
+        raise BadAnswer("the answer is no stream") from error
+
+
+def failure_of_document(http: Http, document: Any) -> ProviderFailure:
+    """What a document in place of an answer means: the error that it tells, or that it is none."""
+    if not is_error(document):
+        usage = usage_of(document.get("usage")) if isinstance(document, dict) else None
+        return BadAnswer("the answer has another form", usage=usage)
+    failure = http.failure_of(document)
+    # Without a status, nothing says that asking again may help.
+    failure.should_retry = failure.should_retry and failure.status is not None
+    return failure

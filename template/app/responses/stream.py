@@ -1,9 +1,8 @@
 """The response that streams the events of `/v1/responses`."""
 
-from pydantic_core import to_json
-
 from app.errors import ServiceError
 from app.guard.generation import Generation
+from app.json_text import encode
 from app.providers.base import Body, Chunks
 from app.stream import EventStream
 
@@ -38,4 +37,4 @@ class ResponseStream(EventStream):
 
 
 def _event(document: Body) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (document["type"].encode(), to_json(document))
+    return b"event: %b\ndata: %b\n\n" % (document["type"].encode(), encode(document))

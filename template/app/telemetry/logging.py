@@ -10,8 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pydantic_core import to_json
-
+from app.json_text import encode
 from app.settings import Settings
 from app.telemetry.context import known
 from app.telemetry.redaction import make_redactor
@@ -62,7 +61,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
-        return to_json({name: self._clean(value) for name, value in event.items()}).decode()
+        return encode({name: self._clean(value) for name, value in event.items()}).decode()
 
     def _clean(self, value: Any) -> Any:
         """`value` with its texts redacted, before JSON's escapes would change them."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from app.ids import new_id
 from app.providers.base import Body
-from app.providers.completion import usage_of
+from app.providers.completion import choices_of, text_of, usage_of
 from app.providers.responses.items import CallItem, Item, TextItem, added
 
 # How a chat that was cut short ended, in the words of a response.
@@ -68,8 +68,8 @@ class ResponseWriter:
 
     def _events(self, chunk: Mapping[str, Any]) -> Iterator[Body]:
         yield from self._begin()
-        for choice in chunk.get("choices") or ():
-            if isinstance(choice, dict) and not choice.get("index"):
+        for choice in choices_of(chunk):
+            if not choice.get("index"):
                 delta = choice.get("delta") or choice.get("message")
                 if isinstance(delta, dict):
                     yield from self._write(delta, _logprobs(choice.get("logprobs")))
@@ -87,13 +87,14 @@ class ResponseWriter:
             if isinstance(delta.get(name), str) and delta[name]:
                 yield from self._write_text("reasoning", "reasoning_text", delta[name])
                 break
-        if text := _text_of(delta.get("content")):
+        if text := text_of(delta.get("content")):
             yield from self._write_text("message", "output_text", text, logprobs)
         if isinstance(delta.get("refusal"), str) and delta["refusal"]:
             yield from self._write_text("message", "refusal", delta["refusal"])
         if self._text and delta.get("annotations"):
             yield from self._text[1].annotate(list(_citations(delta["annotations"])))
-        for piece in delta.get("tool_calls") or ():
+        calls = delta.get("tool_calls")
+        for piece in calls if isinstance(calls, list) else ():
             if isinstance(piece, dict):
                 yield from self._write_call(piece)
 
@@ -205,17 +206,10 @@ def _usage(told: Any) -> Body | None:
     }
 
 
-def _text_of(content: Any) -> str:
-    """Some servers write content in parts."""
-    if isinstance(content, str):
-        return content
-    parts = [part for part in content or () if isinstance(part, dict)]
-    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
-
-
 def _logprobs(told: Any) -> list[Body]:
     content = told.get("content") if isinstance(told, dict) else None
-    return [each for each in content or () if isinstance(each, dict)]
+    content = content if isinstance(content, list) else []
+    return [each for each in content if isinstance(each, dict)]
 
 
 def _citations(annotations: Any) -> Iterator[Body]:
