@@ -10,6 +10,7 @@ from tests.fixtures.service import Start
 from tests.support import SECRET_KEY, Service, chat, error_of, unique
 
 PROMPT = {"model": "offline/echo", "input": {"prompt": "one two"}}
+IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]}
 MESSAGES = chat("one two")["messages"]
 NOWHERE = "pred_" + 26 * "0"
 
@@ -86,6 +87,10 @@ async def test_a_chat_takes_messages_and_an_embedding_its_input(
         ({"prompt": "one", "messages": MESSAGES}, "unsupported_parameter", "input.prompt"),
         ({"messages": []}, "invalid_request", "input.messages"),
         ({"prompt": "one", "webhook": "x"}, "unsupported_parameter", "input.webhook"),
+        ({"prompt": "one", "max_tokens": 65}, "request_too_large", "input.max_tokens"),
+        ({"prompt": "x" * 2001}, "request_too_large", "input.prompt"),
+        ({"prompt": "one", "store": True}, "unsupported_parameter", "input.store"),
+        ({"messages": [IMAGE]}, "invalid_request", "input.messages.0.content.0"),
         ({"prompt": "one", "stream": True}, "unsupported_parameter", "input.stream"),
         ([], "invalid_request", "input"),
     ],

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import unicodedata
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import pytest
@@ -53,6 +53,44 @@ def test_text_is_bounded_by_its_bytes_however_it_is_normalised(text: str, role: 
     assert whole == parts
     assert whole >= size + OVERHEAD + SEPARATORS
     assert embedding_bound(text) >= size + OVERHEAD
+
+
+MARKED = st.text(
+    st.sampled_from("aäe\u0323\u0308\u0304\u0345ﷺ가\u11a8ά\u0f73\uff9eか"), max_size=20
+)
+
+
+@given(MARKED, st.integers(1, 5))
+def test_a_text_in_pieces_is_bounded_by_its_bytes_however_it_is_normalised(
+    text: str, length: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pricing, "PIECE_LENGTH", length)
+        bound = pricing.text_bytes(text)
+    forms = [text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFKC"))]
+    assert bound >= max(len(form.encode()) for form in forms)
+
+
+def test_no_long_text_is_normalised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes quadratic time where marks are out of order, and holds the interpreter."""
+    lengths = []
+
+    class Watched:
+        combining = staticmethod(unicodedata.combining)
+
+        @staticmethod
+        def normalize(form: Literal["NFKC", "NFKD"], text: str) -> str:
+            lengths.append(len(text))
+            return unicodedata.normalize(form, text)
+
+    monkeypatch.setattr(pricing, "unicodedata", Watched)
+    assert pricing.text_bytes("a" + "\u0308\u0323" * 5000) >= 20_001
+    assert max(lengths) <= 1000
+
+
+def test_a_long_text_without_marks_counts_as_it_is() -> None:
+    for text in ("가나" * 500, "äö" * 500, "漢字" * 500):
+        assert pricing.text_bytes(text) == len(text.encode())
 
 
 @pytest.mark.parametrize(

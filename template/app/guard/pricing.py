@@ -21,6 +21,10 @@ SHARES = 4
 # The parts that are texts, each in the field of its name.
 TEXT_PARTS = ("text", "refusal")
 LONGEST_NAME = 100
+# Of a text that is normalised at once, in characters.
+PIECE_LENGTH = 128
+# The most bytes that normalising saves by making one letter of a letter and its marks.
+LETTER_BYTES = 16
 # What stands around a message and its role: the templates in use write three to five tokens.
 SEPARATOR_TOKENS = 8
 # What a model reads beside the messages.
@@ -239,7 +243,26 @@ def text_bytes(text: str) -> int:
     if text.isascii():
         return len(text)
     # Some tokenizers normalise, which can lengthen a text as well as shorten it.
-    return max(len(text.encode()), len(unicodedata.normalize("NFKC", text).encode()))
+    return max(len(text.encode()), sum(map(_normalised_bytes, _pieces(text))))
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """`text` in pieces: to normalise a long run of combining marks takes quadratic time."""
+    for start in range(0, len(text), PIECE_LENGTH):
+        yield text[start : start + PIECE_LENGTH]
+
+
+def _normalised_bytes(piece: str) -> int:
+    """The bytes of a piece after NFKC.
+
+    A mark at its beginning can take the place of one before, in the letter that both belong to.
+    """
+    size = len(unicodedata.normalize("NFKC", piece).encode())
+    return size + (LETTER_BYTES if _begins_with_a_mark(piece) else 0)
+
+
+def _begins_with_a_mark(piece: str) -> bool:
+    return unicodedata.combining(unicodedata.normalize("NFKD", piece[0])[0]) > 0
 
 
 def _json(value: Any) -> str:

@@ -13,7 +13,7 @@ from app.chat.schemas import ChatInput
 from app.db.pages import Pages
 from app.db.tables import predictions
 from app.embeddings.schemas import EmbeddingInput
-from app.errors import ServiceError
+from app.errors import InvalidRequest, RequestTooLarge, ServiceError, UnsupportedParameter
 from app.guard.generation import Generation
 from app.guard.pipeline import Guard
 from app.policy import Kind, Model, Policy
@@ -22,6 +22,9 @@ from app.predictions.runner import Runner
 from app.predictions.schemas import Feedback, Prediction, PredictionRequest
 from app.schemas import Page
 from app.settings import Settings
+
+# What is wrong with the input itself, by its path there.
+REFUSALS = (InvalidRequest, RequestTooLarge, UnsupportedParameter)
 
 router = APIRouter(prefix="/v1/predictions", tags=["predictions"], responses=ERRORS)
 
@@ -49,7 +52,11 @@ async def _predict(asked: Asking, body: PredictionRequest, *, later: bool) -> Re
     seconds = _seconds(model, state.settings) if later else None
     call = asked.call(model.kind, model.id, _body_of(model.kind, body.input), seconds)
     call.given = body.input
-    generation = await guard.begin(call)
+    try:
+        generation = await guard.begin(call)
+    except REFUSALS as error:
+        error.param = _place(error.param, body.input)
+        raise
     runner: Runner = state.runner
     if later:
         runner.start(generation)
@@ -103,6 +110,14 @@ async def rate_prediction(
     records: Records = request.app.state.records
     await records.rate(caller.user_id, prediction_id, body.model_dump())
     return body
+
+
+def _place(param: str | None, given: Mapping[str, Any]) -> str | None:
+    """Where in the body of a prediction the parameter of a chat or embedding is."""
+    name = (param or "").partition(".")[0]
+    if name in given:
+        return f"input.{param}"
+    return "input.prompt" if name == "messages" else param
 
 
 def _preferences(header: str) -> set[str]:
