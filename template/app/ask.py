@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from sqlalchemy import Row
 
 from app import wiring
+from app.addresses import is_web_address
 from app.auth.principal import Role
 from app.auth.users import Users
 from app.command import Session
@@ -18,7 +19,6 @@ from app.db.tables import utc_now
 from app.errors import NotFound, StartError
 from app.policy import load
 from app.prices import NANO
-from app.settings import is_address
 
 ASKER = "ask@cli.invalid"
 CREDENTIAL_LASTS = dt.timedelta(minutes=10)
@@ -26,7 +26,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5)
 
 
 def _address(given: str) -> str:
-    if given and not is_address(given):
+    if given and not is_web_address(given):
         raise typer.BadParameter("must be an address such as http://127.0.0.1:8000")
     return given
 
@@ -55,8 +55,7 @@ async def ask(
     try:
         async with aiohttp.ClientSession(base, headers=headers, timeout=TIMEOUT) as http:
             await _converse(http, question, model)
-    except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError, ValueError) as error:
-        # Also a name that no host can have.
+    except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
         raise StartError(f"Nothing answers at {base}; start it with: make run") from error
     except aiohttp.ClientError as error:
         raise StartError(f"The answer of {base} broke off; its log may say why.") from error

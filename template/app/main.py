@@ -17,6 +17,7 @@ from app.admin.stops import Stops
 from app.auth.users import Users
 from app.chat import routes as chat
 from app.console import routes as console
+from app.cors import Preflights, SharedAnswers
 from app.db.pages import Pages
 from app.embeddings import routes as embeddings
 from app.errors import NO_DATABASE, DatabaseUnavailable, StartError
@@ -94,7 +95,12 @@ def create_app(given: Settings | None = None) -> FastAPI:
     # As they are: to include a router makes all of its routes again, for every application.
     app.router.routes += [route for router in ROUTERS for route in router.routes]
     handlers.install(app)
+    # The last one is the outermost.
+    if chosen.cors_origins:
+        app.add_middleware(Preflights)
     app.add_middleware(RequestMiddleware, max_body_bytes=chosen.max_body_bytes)
+    if chosen.cors_origins:
+        app.add_middleware(SharedAnswers, allowed=chosen.cors_origins)
     return app
 
 

@@ -1,11 +1,13 @@
 """`python -m app serve`: the process that answers."""
 
+import errno
+import logging
 import os
 import signal
 import socket
 import sys
 import tempfile
-from typing import Any
+from contextlib import suppress
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -18,7 +20,13 @@ from app.settings import Settings, load
 
 # Hosts give 30 seconds between SIGTERM and SIGKILL; what runs may take most of them.
 GRACE_SECONDS = 20
-EVERYWHERE = "0.0.0.0"
+# One for each family: where one takes both, an IPv4 caller is told as ::ffff:192.0.2.1, which is no
+# address that FORWARDED_ALLOW_IPS or a count of attempts knows.
+EVERYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+# What a machine without a family says.
+ABSENT = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+
+logger = logging.getLogger("app")
 
 
 def main() -> None:
@@ -42,51 +50,102 @@ def become() -> None:
     os.execv(sys.executable, [sys.executable, "-m", "app", "serve"])  # noqa: S606
 
 
+class Server(uvicorn.Server):
+    """uvicorn's, which tells neither where it listens nor why not, when it is given sockets."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # Another program was faster.
+            logger.error("%s", _unusable(self.config.port, error.strerror))
+            await self.lifespan.shutdown()
+            sys.exit(STARTUP_FAILURE)
+        for listener in sockets or ():
+            host, port, *_ = listener.getsockname()
+            logger.info("Listening on %s", f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+
 def _serve(settings: Settings) -> None:
     require_exact_limits(settings)
-    _require_port(settings.port)
-    run = _supervise if settings.web_concurrency > 1 else uvicorn.run
+    listeners = listen_everywhere(settings.port)
+    run = _supervise if settings.web_concurrency > 1 else _run
+    config = uvicorn.Config(
+        "app.main:create_app",
+        factory=True,
+        http=BoundedProtocol,
+        port=settings.port,
+        workers=settings.web_concurrency,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        log_config=None,
+        access_log=False,  # the service's own line says more
+        server_header=False,
+    )
     try:
-        run(
-            "app.main:create_app",
-            factory=True,
-            http=BoundedProtocol,
-            host=EVERYWHERE,
-            port=settings.port,
-            workers=settings.web_concurrency,
-            forwarded_allow_ips=settings.forwarded_allow_ips,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            log_config=None,
-            access_log=False,  # the service's own line says more
-            server_header=False,
-        )
+        run(config, listeners)
     except SystemExit as error:
         raise SystemExit(1 if error.code else 0) from error
 
 
-def _supervise(app: str, **options: Any) -> None:
+def _run(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
+    """As `uvicorn.run`, on given sockets."""
+    config.load_app()
+    server = Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run(listeners)
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+def _supervise(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
     """As `uvicorn.run` with several processes, which forgets that one of them could not start."""
     with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
         # Where worker processes put their metrics, for any of them to tell all.
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
-        config = uvicorn.Config(app, **options)
-        workers = Multiprocess(config, [config.bind_socket()])
+        workers = Multiprocess(config, listeners)
         workers.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
         sys.exit(STARTUP_FAILURE)
 
 
-def _require_port(port: int) -> None:
-    """Raise `StartError` where the server could not listen, before anything is opened for it."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+def listen_everywhere(port: int) -> list[socket.socket]:
+    """Sockets for every address of this machine, of IPv4 and of IPv6, where there is one.
+
+    They are bound before anything is opened for them. Raises `StartError`.
+    """
+    listeners: list[socket.socket] = []
+    for family, host in EVERYWHERE.items():
         try:
-            probe.bind((EVERYWHERE, port))
+            listeners.append(_bound(family, host, port))
         except OSError as error:
-            raise StartError(
-                f"PORT {port} cannot be used: {error.strerror}. Stop the program that listens "
-                "there, or set another PORT in the environment or in .env."
-            ) from error
+            if error.errno not in ABSENT:
+                raise _unusable(port, error.strerror) from error
+        else:
+            port = listeners[0].getsockname()[1]
+    if not listeners:
+        raise _unusable(port, "This machine has neither IPv4 nor IPv6")
+    return listeners
+
+
+def _unusable(port: int, why: str | None) -> StartError:
+    return StartError(
+        f"PORT {port} cannot be used: {why}. Stop the program that listens there, or set another "
+        "PORT in the environment or in .env."
+    )
+
+
+def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    # Of a socket that does not say TCP, asyncio lets small answers wait for others (Nagle).
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def require_exact_limits(settings: Settings) -> None:

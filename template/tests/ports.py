@@ -2,17 +2,33 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 
 @contextmanager
 def kept_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that the system hands to nobody else until the block ends.
+    """A port of this machine that the system hands to nobody else until the block ends.
 
-    It is kept by a socket that is bound and does not listen: a server that asks for this very port,
+    It is kept by sockets that are bound and do not listen: a server that asks for this very port,
     as servers do with SO_REUSEADDR, gets it, and until then nobody answers there.
     """
-    with socket.socket() as keeper:
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keeper.bind(("127.0.0.1", 0))
-        yield keeper.getsockname()[1]
+    with ExitStack() as stack:
+        port = _bound(stack, socket.AF_INET, "127.0.0.1", 0)
+        with suppress(OSError):  # A machine without IPv6, or another's port there.
+            _bound(stack, socket.AF_INET6, "::1", port)
+        yield port
+
+
+def _bound(stack: ExitStack, family: socket.AddressFamily, host: str, port: int) -> int:
+    keeper = stack.enter_context(socket.socket(family))
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind((host, port))
+    return int(keeper.getsockname()[1])
+
+
+def has_ipv6() -> bool:
+    """Whether this machine can be reached at `::1`."""
+    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False

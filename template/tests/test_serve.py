@@ -1,6 +1,7 @@
 """`python -m app serve` as a host runs it: its log, its end, and why it does not start."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -13,12 +14,19 @@ from typing import Any
 
 import httpx2
 import pytest
+import uvicorn
+from fastapi import FastAPI
 
-from app import wiring
-from tests.ports import kept_port
+from app import serve, wiring
+from app.errors import StartError
+from app.serve import ABSENT, EVERYWHERE, Server, _bound, listen_everywhere
+from tests.ports import has_ipv6, kept_port
 from tests.support import PATIENCE_SECONDS, ROOT, environment, eventually
 
 Environment = dict[str, str]
+# This machine, in each family that it has; the service is told of both.
+LOOPBACKS = ["127.0.0.1", *(["[::1]"] if has_ipv6() else [])]
+PROCESSES = ["1", *(["2"] if wiring.MANY_PROCESSES else [])]
 
 
 @pytest.fixture
@@ -94,7 +102,7 @@ async def test_it_migrates_serves_logs_and_stops(
     assert errors == b""
     events = [json.loads(line) for line in output.splitlines()]
     assert all({"time", "level", "logger", "message"} <= set(event) for event in events)
-    assert any("Uvicorn running on" in event["message"] for event in events)
+    assert f"Listening on 0.0.0.0:{chosen['PORT']}" in [event["message"] for event in events]
     assert events[-1]["logger"].startswith("uvicorn")
     (answered,) = [event for event in events if event.get("status") == 200]
     assert answered["route"] == "/readyz"
@@ -134,14 +142,88 @@ async def test_a_wrong_environment(tmp_path: Path, chosen: Environment) -> None:
     assert [line.partition(":")[0] for line in said.splitlines()] == ["LOG_LEVEL", "PORT"]
 
 
-async def test_a_port_that_is_taken(tmp_path: Path, chosen: Environment) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+@pytest.mark.parametrize("host", LOOPBACKS)
+@pytest.mark.parametrize("processes", PROCESSES)
+async def test_it_is_reached_by_every_family(
+    tmp_path: Path, chosen: Environment, host: str, processes: str
+) -> None:
+    async with _process(tmp_path, {**chosen, "WEB_CONCURRENCY": processes}) as process:
+        try:
+            await _until_ready(f"http://{host}:{chosen['PORT']}")
+        finally:  # Asked to, it ends its processes, too.
+            process.send_signal(signal.SIGTERM)
+            await process.communicate()
+
+
+def test_callers_have_the_address_of_their_family() -> None:
+    """As FORWARDED_ALLOW_IPS names it: none is ::ffff:127.0.0.1."""
+    for listener, host in zip(listen_everywhere(0), LOOPBACKS, strict=True):
+        with listener:
+            listener.listen()
+            port = listener.getsockname()[1]
+            with socket.create_connection((host.strip("[]"), port)):
+                accepted, address = listener.accept()
+                accepted.close()
+        assert address[0] == host.strip("[]")
+
+
+@pytest.mark.parametrize("reason", sorted(ABSENT))
+@pytest.mark.parametrize("missing", EVERYWHERE)
+def test_a_machine_with_one_family(
+    monkeypatch: pytest.MonkeyPatch, missing: socket.AddressFamily, reason: int
+) -> None:
+    def bound(family: socket.AddressFamily, *place: Any) -> socket.socket:
+        if family == missing:
+            raise OSError(reason, "not here")
+        return _bound(family, *place)
+
+    monkeypatch.setattr(serve, "_bound", bound)
+    (listener,) = listen_everywhere(0)
+    with listener:
+        assert listener.family == next(family for family in EVERYWHERE if family != missing)
+
+
+def test_a_machine_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bound(*_: Any) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, "not here")
+
+    monkeypatch.setattr(serve, "_bound", bound)
+    with pytest.raises(StartError, match="neither IPv4 nor IPv6"):
+        listen_everywhere(0)
+
+
+async def test_a_port_that_is_taken_in_the_meantime(caplog: pytest.LogCaptureFixture) -> None:
+    (mine, *rest), app = listen_everywhere(0), FastAPI()
+    port = mine.getsockname()[1]
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(SystemExit):
+            await Server(uvicorn.Config(app, port=port, log_config=None)).serve([mine, *rest])
+    for listener in (mine, *rest):
+        listener.close()
+    assert f"PORT {port} cannot be used: Address already in use." in caplog.text
+
+
+@pytest.mark.parametrize("host", [host.strip("[]") for host in LOOPBACKS])
+async def test_a_port_that_is_taken(tmp_path: Path, chosen: Environment, host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as taken:
         port = taken.getsockname()[1]
         said = await _refusal(tmp_path, {**chosen, "PORT": str(port)})
     assert said == (
         f"PORT {port} cannot be used: Address already in use. Stop the program that listens "
         "there, or set another PORT in the environment or in .env.\n"
     )
+
+
+@pytest.mark.parametrize("processes", PROCESSES)
+async def test_a_wrong_address(tmp_path: Path, chosen: Environment, processes: str) -> None:
+    wrong = {"DATABASE_URL": "db://jane:top@s3cret:pass@host/db", "WEB_CONCURRENCY": processes}
+    said = await _refusal(tmp_path, {**chosen, **wrong})
+    assert "DATABASE_URL: it has an @ too many" in said
+    assert "s3cret" not in said
 
 
 async def test_a_weak_secret_in_production(tmp_path: Path, chosen: Environment) -> None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import AfterValidator
+from pydantic import AfterValidator, SecretStr
 
 from app.errors import StartError
 from app.main import create_app, lifespan
@@ -16,6 +16,11 @@ ADDRESSES = sorted(
     name
     for name, field in Settings.model_fields.items()
     if any(isinstance(rule, AfterValidator) for rule in field.metadata)
+)
+SECRETS = sorted(
+    name
+    for name, field in Settings.model_fields.items()
+    if field.annotation is SecretStr and name not in ADDRESSES
 )
 LINE = re.compile(r"^(?:# )?([A-Z][A-Z_]+)=(.*)$", re.MULTILINE)
 
@@ -125,6 +130,8 @@ def test_all_weak_secrets_are_named(
         ("LOG_LEVEL", "LOUD"),
         ("LOG_CONTENT", "perhaps"),
         ("ALERT_WEBHOOK_URL", "https:///alerts"),
+        ("CORS_ORIGINS", "https://app.example.com/path"),
+        ("CORS_ORIGINS", "*,https://app.example.com"),
         ("MAX_BODY_BYTES", "10"),
         ("REQUEST_DEADLINE_SECONDS", "0"),
         ("REQUEST_DEADLINE_SECONDS", "soon"),
@@ -136,7 +143,11 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
 
 
 @pytest.mark.parametrize(
-    "value", ["foo", "chat.example.com", "ftp://example.com", "http://a:99999"]
+    "value",
+    [
+        *("foo", "chat.example.com", "ftp://example.com", "http://a:99999", "http://a:/v1"),
+        *("https://${{Service.HOST}}/v1", "https://a..b", "https://example.com/{path}"),
+    ],
 )
 @pytest.mark.parametrize("name", ADDRESSES)
 def test_an_address_that_is_none_is_named(
@@ -144,6 +155,44 @@ def test_an_address_that_is_none_is_named(
 ) -> None:
     monkeypatch.setenv(name.upper(), value)
     assert _problem() == f"{name.upper()}: must be an address such as https://example.com"
+
+
+@pytest.mark.parametrize("name", [name for name in ADDRESSES if name.endswith("base_url")])
+@pytest.mark.parametrize("value", ["https://u:p@a/v1", "https://a/v1?version=1", "https://a/v1#x"])
+def test_an_address_that_a_path_is_added_to_ends_with_one(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name.upper(), value)
+    assert _problem() == f"{name.upper()}: must be an address such as https://example.com"
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\r\n", "\t", "\u00a0"])
+def test_white_space_around_a_value_is_not_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, space: str
+) -> None:
+    """As `echo` leaves a line feed at the end of a secret."""
+    for name in [*SECRETS, "port", *ADDRESSES]:
+        value = {"port": "8001"}.get(name) or ("https://a" if name in ADDRESSES else SECRET_KEY)
+        monkeypatch.setenv(name.upper(), f"{space}{value}{space}")
+    settings = load()
+    assert {getattr(settings, name).get_secret_value() for name in SECRETS} == {SECRET_KEY}
+    assert settings.port == 8001
+    for name in [*SECRETS, "port", *ADDRESSES]:
+        monkeypatch.setenv(name.upper(), space)
+    assert load().model_dump(exclude={"secret_key"}) == Settings(_env_file=None).model_dump(
+        exclude={"secret_key"}
+    )
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("character", ["\n", "\r", "\t", "\x7f", "\u00a0", "\u200b", "\u2013", "ü"])
+def test_a_secret_that_no_header_can_carry_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, character: str
+) -> None:
+    canary = unique("canary")
+    monkeypatch.setenv(name.upper(), f"{canary}{character}{canary}")
+    problem = _problem()
+    assert problem == f"{name.upper()}: has a character that no header can carry; copy it again"
 
 
 def test_all_wrong_values_are_named_and_none_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from app import wiring
 from app.auth.basic import authenticator
-from app.auth.basic.authenticator import ATTEMPTS_FROM_ADDRESS, BasicAuthenticator
+from app.auth.basic.authenticator import ATTEMPTS_FROM_ADDRESS, BasicAuthenticator, network_of
 from app.auth.basic.passwords import HASHER, passwords
 from app.auth.users import Users
 from app.db.audit import COMMAND_LINE
@@ -165,6 +165,21 @@ async def test_guesses_do_not_lock_out_who_is_in_or_others(
     assert (await service.client(other).get("/v1/me")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:DB8:1:2::1", "2001:db8:1:2::/64"),
+        ("unknown", "unknown"),
+        ("", ""),
+    ],
+)
+def test_a_caller_with_many_addresses_is_one(address: str, network: str) -> None:
+    assert network_of(address) == network
+
+
 async def test_guesses_are_counted_by_address_and_in_all(
     service: Service, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +241,34 @@ async def test_own_pages_and_programs_may(start: Start) -> None:
     for headers in own:
         response = await client.post("/v1/chat/completions", json=chat(), headers=headers)
         assert response.status_code == 200, headers
+
+
+CROSS = {"Sec-Fetch-Site": "cross-site", "Origin": "https://app.example.com"}
+
+
+@pytest.mark.parametrize("shared", ["https://app.example.com", "*"])
+async def test_pages_of_shared_origins_change_what_a_browser_asks_about_before(
+    start: Start, shared: str
+) -> None:
+    """Without asking, it would send a password along that the page does not know."""
+    service = await start(cors_origins=shared)
+    client = service.client(await service.create_user())
+    sent = await client.post("/v1/chat/completions", json=chat(), headers=CROSS)
+    assert sent.status_code == 200
+    deleted = await client.delete("/v1/predictions/pred_x", headers=CROSS)
+    assert error_of(deleted) == (404, "not_found", None)
+    for content_type in ("text/plain", "application/x-www-form-urlencoded", "x; application/json"):
+        headers = {**CROSS, "Content-Type": content_type}
+        simple = await client.post("/v1/chat/completions", content=b"{}", headers=headers)
+        assert error_of(simple) == (403, "forbidden", None)
+
+
+async def test_pages_of_other_origins_still_change_nothing(start: Start) -> None:
+    service = await start(cors_origins="https://another.example.com")
+    client = service.client(await service.create_user())
+    for headers in (CROSS, {"Sec-Fetch-Site": "cross-site"}):
+        response = await client.post("/v1/chat/completions", json=chat(), headers=headers)
+        assert error_of(response) == (403, "forbidden", None)
 
 
 async def test_a_new_password_ends_the_old_one_at_once(

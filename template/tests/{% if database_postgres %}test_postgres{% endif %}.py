@@ -16,6 +16,7 @@ from app.db.engine import Query
 from app.db.postgres import PostgresDatabase, url_of
 from app.db.tables import accounts, policies, users
 from app.errors import DatabaseUnavailable, StartError
+from tests.addresses import BROKEN, CANARY
 from tests.backends import postgres
 from tests.fixtures.service import Start
 from tests.support import (
@@ -52,10 +53,48 @@ def test_an_address_with_options_keeps_them() -> None:
     assert address.query == {"host": "/run/postgresql", "sslmode": "require"}
 
 
-@pytest.mark.parametrize("url", ["", "db.example", "file:///app.db", "mysql://host/app", "//["])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "db.example", "file:///app.db", "mysql://host/app", "//["),
+        *(text.replace("scheme", "postgresql") for text in BROKEN),
+        f"postgresql+nonsense://jane:{CANARY}@host/app",
+        f"postgresql://jane:{CANARY}@host",
+        f"postgresql://jane:{CANARY}@host/",
+        f"postgresql://jane:{CANARY}@/app",
+        f"postgresql://jane:{CANARY}@/app?host={CANARY} {CANARY}",
+        f"postgresql://jane:{CANARY}@/app?host=one:{CANARY}",
+        f"postgresql://jane:{CANARY}@host/app?port={CANARY}",
+        f"postgresql://jane:{CANARY}@/app?host=one:1&host=two:{CANARY}",
+        f"postgresql://jane:{CANARY}@/app?host=one:1&host=two&port=1",
+    ],
+)
 def test_an_address_that_is_none(url: str) -> None:
-    with pytest.raises(StartError, match="DATABASE_URL"):
+    with pytest.raises(StartError, match=r"^DATABASE_URL: ") as error:
         url_of(url)
+    assert CANARY not in str(error.value)
+
+
+def test_options_of_other_programs_are_named() -> None:
+    with pytest.raises(StartError, match="unknown option: pgbouncer, schema;"):
+        url_of("postgresql://jane:pw@host/app?sslmode=require&schema=public&pgbouncer=true")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://j@srv:p/a#s?s@host/app", {"user": "j@srv", "password": "p/a#s?s"}),
+        ("postgresql://jane:p%40ss@[::1]:6543/a%20b", {"host": "::1", "dbname": "a b"}),
+        ("postgresql:///app?host=one&host=two:6543", {"host": "one,two", "port": ",6543"}),
+        ("postgresql:///?host=one,two&port=1,2&dbname=app", {"port": "1,2", "dbname": "app"}),
+        ("postgresql://jane@/app?hostaddr=127.0.0.1", {"hostaddr": "127.0.0.1"}),
+        ("postgresql://?service=ours", {"service": "ours"}),
+    ],
+)
+def test_an_address_in_another_form(url: str, expected: dict[str, Any]) -> None:
+    address = url_of(url)
+    _, chosen = address.get_dialect()().create_connect_args(address)
+    assert {name: chosen[name] for name in expected} == expected
 
 
 async def test_the_tables_are_away_from_the_schema_that_all_see(opened: PostgresDatabase) -> None:

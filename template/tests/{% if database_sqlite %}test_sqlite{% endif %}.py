@@ -19,6 +19,7 @@ from app.db.engine import Database
 from app.db.sqlite import alone, file_of, is_ephemeral, open_database
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import ROOT, Settings
+from tests.addresses import BROKEN, CANARY
 from tests.fixtures.service import Start
 from tests.support import (
     PATIENCE_SECONDS,
@@ -82,6 +83,7 @@ async def test_a_full_disk_is_told(database: Database) -> None:
         ("sqlite:///data/app.db", ROOT / "data/app.db"),
         ("sqlite:////var/lib/app.db", Path("/var/lib/app.db")),
         ("sqlite+aiosqlite:////app.db", Path("/app.db")),
+        ("sqlite:////var/a%20b@c#d.db", Path("/var/a b@c#d.db")),
     ],
 )
 def test_the_file_of_an_address(url: str, path: Path) -> None:
@@ -89,11 +91,26 @@ def test_the_file_of_an_address(url: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["app.db", "", "sqlite://", "sqlite:///:memory:", "mysql://host/x", "//", "x://["]
+    "url",
+    [
+        *("app.db", "", "sqlite://", "sqlite:///:memory:", "mysql://host/x", "//", "x://["),
+        *("sqlite://data/app.db", "sqlite:///tests", f"sqlite:///{'a' * 300}"),
+        f"sqlite+pysqlcipher://:{CANARY}@/app.db",
+        *(text.replace("scheme", "sqlite") for text in BROKEN),
+    ],
 )
 def test_an_address_that_names_no_file(url: str) -> None:
-    with pytest.raises(StartError, match=r"sqlite:///data/app\.db"):
+    with pytest.raises(
+        StartError, match=r"^DATABASE_URL: .*; use sqlite:///data/app\.db$"
+    ) as error:
         file_of(url)
+    assert CANARY not in str(error.value)
+
+
+def test_options_of_an_address_are_named() -> None:
+    """None is known: what a connection needs is set here."""
+    with pytest.raises(StartError, match="unknown option: mode, timeout;"):
+        file_of("sqlite:///data/app.db?mode=ro&timeout=30")
 
 
 async def test_a_missing_folder_is_made(tmp_path: Path) -> None:

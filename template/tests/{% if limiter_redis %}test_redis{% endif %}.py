@@ -18,7 +18,8 @@ from app.errors import LimiterUnavailable, StartError
 from app.settings import Settings
 from app.state import redis as limiters
 from app.state.base import Bucket, Demand, Slot
-from app.state.redis import RedisLimiter
+from app.state.redis import RedisLimiter, open_at
+from tests.addresses import BROKEN, CANARY
 from tests.backends import redis
 from tests.fixtures.service import Start
 from tests.support import (
@@ -232,13 +233,47 @@ async def test_a_full_redis_keeps_no_slot(redis_url: str) -> None:
     await limiter.close()
 
 
-@pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "redis://host:port/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(text.replace("scheme", "redis") for text in ["", "http://localhost", *BROKEN]),
+        *("redis://host/one", "redis://host?db=one", "unix://run/redis.sock", "unix://"),
+        "rediss://host?ssl_cert_reqs=perhaps",
+    ],
+)
 async def test_a_wrong_address_stops_the_start(url: str, database_url: str) -> None:
     settings = Settings(_env_file=None, redis_url=url, database_url=database_url)
     database = wiring.database.open_database(settings)
-    with pytest.raises(StartError, match="REDIS_URL"):
+    with pytest.raises(StartError, match=r"^REDIS_URL: ") as error:
         wiring.limiter.open_limiter(settings, database)
+    assert CANARY not in str(error.value)
     await database.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("redis://host?nonsense=1", "nonsense"),
+        ("redis://host?socket_timeout=60", "socket_timeout"),  # an answer takes a second at most
+        ("redis://host?ssl_cert_reqs=none", "ssl_cert_reqs"),
+    ],
+)
+def test_an_unknown_option_is_named(url: str, name: str) -> None:
+    with pytest.raises(StartError, match=f"unknown option: {name};"):
+        open_at(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://:p/a#s?s@host:1/2", {"password": "p/a#s?s", "host": "host", "port": 1, "db": 2}),
+        ("rediss://jane:pw@[::1]?ssl_cert_reqs=none", {"username": "jane", "host": "::1"}),
+        ("unix:///run/redis.sock?db=3", {"path": "/run/redis.sock", "db": 3}),
+    ],
+)
+def test_a_right_address(url: str, expected: dict[str, Any]) -> None:
+    chosen = open_at(url)._redis.connection_pool.connection_kwargs
+    assert {name: chosen[name] for name in expected} == expected
 
 
 async def _service_on(start: Start, url: str) -> tuple[Service, httpx2.AsyncClient]:

@@ -1,6 +1,7 @@
 """PostgreSQL, also behind a transaction pooler."""
 
 import os
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
+from psycopg.pq import Conninfo
 from pydantic_core import to_json
 from sqlalchemy import (
     JSON,
@@ -27,17 +29,24 @@ from sqlalchemy import (
     text,
     true,
 )
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from app.addresses import Address, AddressError, explained, is_host, parse
 from app.db.engine import Database, Query, Result, Work, require_waiting
 from app.db.prepared import GIVEN
 from app.db.tables import Json
 from app.db.use import Use
-from app.errors import DatabaseUnavailable, StartError
+from app.errors import DatabaseUnavailable
 from app.settings import Settings
 
 Driver = psycopg.Connection[Any]
+EXAMPLE = "postgresql://user:password@host/database"
+SCHEMES = {"postgres", "postgresql"}
+# Whatever another program uses, here it is psycopg.
+DRIVERS = {"", "asyncpg", "pg8000", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async"}
+# How a socket's folder begins; @ is Linux's abstract kind.
+SOCKETS = ("/", "@")
 SCHEMA = "app"
 WRITERS = 3
 # Off, a commit is answered before it outlives a power loss.
@@ -197,13 +206,41 @@ async def beside_others(_: Settings, __: Database) -> AsyncIterator[None]:
 
 
 def url_of(url: str) -> URL:
-    """A URL as hosts hand it out (`postgres://`, `postgresql://`, `?host=/socket`) for psycopg."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StartError(
-            "DATABASE_URL is not set or not a URL; use postgresql://user:password@host/database"
-        ) from error
-    if parsed.get_backend_name() not in {"postgres", "postgresql"}:
-        raise StartError("DATABASE_URL must be a PostgreSQL address: postgresql://…")
-    return parsed.set(drivername="postgresql+psycopg")
+    """A URL as hosts hand it out (`postgres://`, `postgresql://`, `?host=/socket`) for psycopg.
+
+    Raises `StartError` for one that is wrong.
+    """
+    with explained("DATABASE_URL", EXAMPLE):
+        address = parse(url)
+        scheme, _, driver = address.scheme.partition("+")
+        if scheme not in SCHEMES or driver not in DRIVERS:
+            raise AddressError("it is not the address of a PostgreSQL database")
+        address.require_options([option.keyword.decode() for option in Conninfo.get_defaults()])
+        options: dict[str, list[str]] = {}
+        for name, value in address.options:
+            options.setdefault(name, []).append(value)
+        _require_place(address, options)
+        parsed = URL.create(
+            "postgresql+psycopg",
+            *(address.user, address.password, address.host or None, address.port),
+            address.path or None,
+            {name: values if len(values) > 1 else values[0] for name, values in options.items()},
+        )
+        try:
+            parsed.get_dialect()().create_connect_args(parsed)
+        except (ArgumentError, ValueError) as error:
+            raise AddressError("the host and port among its options are not both right") from error
+    return parsed
+
+
+def _require_place(address: Address, options: Mapping[str, Sequence[str]]) -> None:
+    """Raise `AddressError` unless a server and a database are named, as libpq would guess them."""
+    if "service" in options:  # a file has them
+        return
+    if address.host or not options.keys() & {"host", "hostaddr"}:
+        address.require_server()
+    for host in (each for value in options.get("host", ()) for each in value.split(",")):
+        if not host.startswith(SOCKETS) and not is_host(re.sub(":[0-9]+$", "", host)):
+            raise AddressError("its option host is not a name, an IP address or a socket's folder")
+    if not address.path and "dbname" not in options:
+        raise AddressError("it has no database")

@@ -23,15 +23,17 @@ from sqlalchemy import (
     literal,
     text,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
+from app.addresses import AddressError, explained, parse
 from app.db.engine import Database, Query, Rows
 from app.db.prepared import GIVEN, Prepared
 from app.db.use import Use
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import ROOT, Settings
 
+EXAMPLE = "sqlite:///data/app.db"
+# Whatever another program uses, here it is the standard library's driver.
+SCHEMES = {"sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"}
 # File systems that go with the container.
 EPHEMERAL = {"overlay", "tmpfs", "ramfs", "aufs", "fuse-overlayfs"}
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=4000", "foreign_keys=ON")
@@ -191,15 +193,28 @@ async def alone(settings: Settings, _: Database) -> AsyncIterator[None]:
 
 
 def file_of(url: str) -> Path:
-    """The file of `sqlite:///relative` or `sqlite:////absolute`; relative to the project."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StartError("DATABASE_URL is not a URL; use sqlite:///data/app.db") from error
-    path = ROOT / (parsed.database or "")
-    if parsed.get_backend_name() != "sqlite" or parsed.database == ":memory:" or path.is_dir():
-        raise StartError("DATABASE_URL must name an SQLite file, such as sqlite:///data/app.db")
+    """The file of `sqlite:///relative` or `sqlite:////absolute`; relative to the project.
+
+    Raises `StartError` for an address that names no file.
+    """
+    with explained("DATABASE_URL", EXAMPLE):
+        address = parse(url)
+        if address.scheme not in SCHEMES:
+            raise AddressError("it is not the address of an SQLite file")
+        if address.host or address.port or address.user is not None:
+            raise AddressError("it has a host: after sqlite: come three slashes, or four")
+        address.require_options([])
+        path = ROOT / address.path
+        if address.path in {"", ":memory:"} or _is_folder(path):
+            raise AddressError("it does not name a file")
     return path
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise AddressError(f"its file cannot be used: {error.strerror}") from error
 
 
 def is_ephemeral(path: Path, mounts: str = "/proc/self/mounts") -> bool:

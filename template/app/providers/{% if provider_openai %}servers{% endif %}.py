@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 import aiohttp
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from app.addresses import is_web_address
 from app.errors import StartError
 from app.policy import problems_of
 from app.providers.openai import OpenAIProvider
-from app.settings import VARIABLE, Settings, is_address
+from app.settings import VARIABLE, Settings
 
 FILE = Path("models.toml")
 # What the service itself works with is not sent anywhere.
@@ -29,7 +30,7 @@ def _variable(given: str) -> str:
 
 def _base_url(given: str) -> str:
     """Refuse what no path can be added to, and what would be a secret in a reviewed file."""
-    if not is_address(given):
+    if not is_web_address(given, plain=False):
         raise ValueError("must be an address such as https://api.example.com/v1")
     if "?" in given or "#" in given:
         raise ValueError("must end with its path; leave out ? and # and what follows")

@@ -1,6 +1,7 @@
 """Limits in Redis, exact over every process and replica that shares it."""
 
 import hashlib
+import re
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
@@ -10,9 +11,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
+from app.addresses import AddressError, explained, parse
 from app.batcher import Batcher
 from app.db.engine import Database
-from app.errors import LimiterUnavailable, StartError
+from app.errors import LimiterUnavailable
 from app.ids import new_id
 from app.patience import within
 from app.settings import Settings
@@ -97,6 +99,17 @@ DIGESTS = {
     script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
     for script in (ADMIT, SETTLE)
 }
+EXAMPLE = "redis://user:password@host:6379/0"
+# What an address may set by its scheme; times, retries and the protocol are set here.
+OPTIONS = {"redis": {"db", "client_name", "username", "password"}}
+OPTIONS["unix"] = OPTIONS["redis"]
+OPTIONS["rediss"] = OPTIONS["redis"] | {
+    f"ssl_{name}"
+    for name in (
+        *("ca_certs", "ca_path", "cert_reqs", "certfile"),
+        *("check_hostname", "ciphers", "keyfile", "password"),
+    )
+}
 # One script touches keys of a user and of the whole service: a cluster keeps what is in braces
 # together on one of its nodes.
 TOGETHER = "{limits}"
@@ -132,6 +145,7 @@ class RedisLimiter:
             retry=Retry(NoBackoff(), 0),
             protocol=3,
         )
+        pool.connection_class(**pool.connection_kwargs)  # A wrong option is told now, or never.
         self._redis = Redis.from_pool(pool)
         self._batcher: Batcher[Step, Admission] = Batcher(
             self._run, outage=LimiterUnavailable, abandoned=self._abandoned
@@ -242,9 +256,23 @@ def _unavailable() -> LimiterUnavailable:
 
 def open_limiter(settings: Settings, _: Database) -> RedisLimiter:
     """The Redis of `REDIS_URL`. Raises `StartError` for an address that is wrong."""
-    try:
-        return RedisLimiter(settings.redis_url)
-    except ValueError as error:
-        raise StartError(
-            "REDIS_URL is not set or not a Redis address; use redis://host:6379/0"
-        ) from error
+    return open_at(settings.redis_url)
+
+
+def open_at(url: str) -> RedisLimiter:
+    """The Redis at an address. Raises `StartError` for one that is wrong."""
+    with explained("REDIS_URL", EXAMPLE):
+        address = parse(url)
+        if address.scheme not in OPTIONS:
+            raise AddressError("it is not the address of a Redis")
+        address.require_options(OPTIONS[address.scheme])
+        if address.scheme != "unix":
+            address.require_server()
+            if not re.fullmatch("[0-9]{0,9}", address.path):
+                raise AddressError("its database is not a number")
+        elif address.host or not address.path:
+            raise AddressError("it does not name a socket: after unix: come three slashes")
+        try:
+            return RedisLimiter(str(address))
+        except (RedisError, ValueError) as error:
+            raise AddressError("one of its options has a wrong value") from error

@@ -18,7 +18,8 @@ def open_authenticator(
     settings: Settings, database: Database, limiter: Limiter
 ) -> BasicAuthenticator:
     signer = Signer(settings.secret_key.get_secret_value())
-    return BasicAuthenticator(Passwords(database), limiter, signer, settings.public_url)
+    own, shared = settings.public_url, settings.cors_origins
+    return BasicAuthenticator(Passwords(database), limiter, signer, own, shared)
 
 
 async def create_credential(

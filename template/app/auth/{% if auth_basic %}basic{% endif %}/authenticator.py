@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import ipaddress
 import secrets
 import time
 from collections.abc import Mapping
@@ -12,8 +13,10 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 from sqlalchemy import Row
 
+from app.addresses import EVERY
 from app.auth.basic.passwords import HASHER, Passwords
 from app.auth.principal import Principal, Role, Scope
+from app.cors import asks_before
 from app.errors import Forbidden, InvalidCredentials, ServiceError
 from app.signing import Signer
 from app.state.base import Bucket, Demand, Limiter
@@ -40,11 +43,17 @@ class BasicAuthenticator:
     """
 
     def __init__(
-        self, passwords: Passwords, limiter: Limiter, signer: Signer, public_url: str
+        self,
+        passwords: Passwords,
+        limiter: Limiter,
+        signer: Signer,
+        public_url: str,
+        shared_with: frozenset[str] = frozenset(),
     ) -> None:
         self._passwords = passwords
         self._limiter = limiter
         self._signer = signer
+        self._shared_with = shared_with
         self._public_host = urlsplit(public_url).netloc
         self._hashing = anyio.CapacityLimiter(HASHES_AT_ONCE)
         self._nobody = HASHER.hash(secrets.token_urlsafe())
@@ -55,7 +64,7 @@ class BasicAuthenticator:
         self, method: str, headers: Mapping[str, str], address: str
     ) -> Principal:
         if method not in SAFE_METHODS:
-            self._refuse_foreign_pages(headers)
+            self._refuse_foreign_pages(method, headers)
         email, password = _credentials(headers.get("authorization", ""))
         row = await self._passwords.find(email)
         if not await self._is_right(email, password, row, address) or row is None:
@@ -89,7 +98,7 @@ class BasicAuthenticator:
 
     async def _count_attempt(self, email: str, address: str) -> None:
         account = self._signer.digest("account", email.encode()).hex()
-        origin = self._signer.digest("account", f"{email}\0{address}".encode()).hex()
+        origin = self._signer.digest("account", f"{email}\0{network_of(address)}".encode()).hex()
         admission = await self._limiter.admit(
             Demand(
                 (
@@ -110,15 +119,35 @@ class BasicAuthenticator:
         if len(self._checked) > CHECKS_KEPT:
             del self._checked[next(iter(self._checked))]  # the oldest
 
-    def _refuse_foreign_pages(self, headers: Mapping[str, str]) -> None:
-        """A browser sends the password along with what another site's page asks it to send."""
+    def _refuse_foreign_pages(self, method: str, headers: Mapping[str, str]) -> None:
+        """A browser sends the password along with what another site's page asks it to send.
+
+        Not with a request that it asks about before, as for JSON: what pages of `CORS_ORIGINS`
+        send so bears a password that they know themselves.
+        """
         site = headers.get("sec-fetch-site", "none")
         origin = headers.get("origin")
         own = {host for host in (headers.get("host"), self._public_host) if host}
         # Without a host it is "null": a page that hides where it is from.
         foreign = origin is not None and origin.partition("://")[2] not in own
-        if foreign or site not in {"none", "same-origin"}:
+        if not foreign and site in {"none", "same-origin"}:
+            return
+        is_shared = origin is not None and not self._shared_with.isdisjoint({origin, EVERY})
+        if not (is_shared and asks_before(method, headers)):
             raise Forbidden("Requests that change something are taken from this site only.")
+
+
+def network_of(address: str) -> str:
+    """The address; of IPv6 its network, as one caller has all addresses of a /64."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # a proxy's word
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed), 64), strict=False))
 
 
 def _credentials(header: str) -> tuple[str, str]:
