@@ -202,3 +202,13 @@ async def _assert_paid_by_the_second(service: Service) -> None:
     attempt = await service.attempt()
     assert MOST_COST - 1 <= attempt.cost_nano_usd <= MOST_COST
     assert attempt.bound_nano_usd == BOUND
+
+
+@pytest.mark.parametrize("status", [500, 529])
+async def test_what_an_error_of_the_server_costs(
+    service: Service, client: httpx2.AsyncClient, status: int
+) -> None:
+    service.simulator.inject(Fault(kind="error", status=status))
+    response = await client.post("/v1/chat/completions", json=chat(model="huggingface/chat"))
+    assert error_of(response) == (502, "provider_error", None)
+    assert await service.books() == ("uncertain", "provider_error")

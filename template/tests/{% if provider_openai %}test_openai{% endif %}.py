@@ -398,3 +398,13 @@ async def test_a_quota_that_is_used_up_is_asked_once(start: Start, fields: dict[
     assert (response.headers["x-should-retry"], len(calls)) == ("false", 1)
     assert "Retry-After" not in response.headers
     assert await service.books() == ("released", "provider_error")
+
+
+@pytest.mark.parametrize("status", [500, 529])
+async def test_what_an_error_of_the_server_costs(
+    service: Service, client: httpx2.AsyncClient, status: int
+) -> None:
+    service.simulator.inject(Fault(kind="error", status=status))
+    response = await client.post("/v1/chat/completions", json=chat(model="openai/chat"))
+    assert error_of(response) == (502, "provider_error", None)
+    assert await service.books() == ("released" if status == 500 else "uncertain", "provider_error")

@@ -84,16 +84,6 @@ async def test_a_busy_server_bills_nothing(
     assert await service.books() == ("released", "provider_error")
 
 
-async def test_an_error_of_the_server_is_billed_as_its_adapter_says(
-    service: Service, client: httpx2.AsyncClient, model: str
-) -> None:
-    """OpenAI bills no error answer; what Hugging Face bills of one is not known."""
-    service.simulator.inject(Fault(kind="error", status=500))
-    assert error_of(await client.post(CHAT, json=chat(model=model))) == FAILED
-    state = "released" if model.startswith("openai/") else "uncertain"
-    assert await service.books() == (state, "provider_error")
-
-
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
