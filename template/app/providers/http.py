@@ -202,7 +202,7 @@ def decode(raw: bytes) -> Any:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """The pause in seconds that the headers ask for: `retry-after-ms`, which OpenAI sends, then
     `Retry-After` in seconds, also in fractions, or as a date (RFC 9110, section 10.2.3), then
-    `RateLimit: "api";r=0;t=55`, which Hugging Face sends.
+    `RateLimit: "api";r=0;t=55` (draft-ietf-httpapi-ratelimit-headers).
     """
     if milliseconds := seconds(headers.get("retry-after-ms")):
         return milliseconds / 1000
