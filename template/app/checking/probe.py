@@ -7,7 +7,7 @@ from typing import Any
 
 from app.policy import Model
 from app.providers.base import Body, Deadline, Job, Provider, ProviderFailure, Usage
-from app.providers.completion import Transcript
+from app.providers.completion import Transcript, choices_of, text_of
 
 # Many more tokens than are allowed, and an end that is not far for a server that allows them all.
 QUESTION = (
@@ -77,7 +77,8 @@ async def _chat(provider: Provider, seen: Seen) -> None:
 
 def _note(seen: Seen, chunk: Body) -> None:
     seen.told = chunk.get("usage") or seen.told
-    for choice in chunk.get("choices") or ():
+    for choice in choices_of(chunk):
         seen.answers += 1
         seen.finish_reason = choice.get("finish_reason") or seen.finish_reason
-        seen.characters += len(str((choice.get("delta") or {}).get("content") or ""))
+        delta = choice.get("delta")
+        seen.characters += len(text_of(delta.get("content")) if isinstance(delta, dict) else "")

@@ -250,6 +250,7 @@ DIALECTS = (
         unknown_model=Refusal(400, "Invalid model: no-such-model", "1500"),
         usage_place="last",
         usage=_counts_alone,
+        content_parts=True,
     ),
     Dialect(
         name="deepseek",
