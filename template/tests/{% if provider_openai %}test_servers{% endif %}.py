@@ -11,7 +11,7 @@ from app.parts import open_parts
 from app.policy import Policy
 from app.providers.base import Provider
 from app.providers.http import open_session
-from app.settings import Settings
+from app.settings import Settings, load
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
 from tests.support import CHECKED, Service, chat, error_of, unique, write_policy
@@ -136,6 +136,25 @@ async def test_a_key_in_the_env_file_is_read(
     write_env(f"{KEY}=from-the-file\n")
     keys = Settings(_env_file=None, **settings).server_keys
     assert [key.get_secret_value() for key in keys.values()] == ["from-the-file"]
+
+
+def test_white_space_around_a_key_is_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(KEY, " acme-key\r\n")
+    monkeypatch.setenv("POLICY_DIR", str(tmp_path))
+    write_policy(tmp_path, server() + MODEL)
+    assert load().secrets()[KEY] == "acme-key"
+
+
+def test_a_key_that_no_header_can_carry_stops_the_start_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(KEY, "acme\nkey")
+    monkeypatch.setenv("POLICY_DIR", str(tmp_path))
+    write_policy(tmp_path, server() + MODEL)
+    with pytest.raises(StartError, match=f"^{KEY}: has a character that no header can carry"):
+        load()
 
 
 @pytest.mark.parametrize(
