@@ -96,6 +96,18 @@ def message(role: str, content: Any, **rest: Any) -> dict[str, Any]:
             ],
         ),
         (
+            [
+                {"type": "reasoning", "content": [text("reasoning_text", "a")], "summary": []},
+                message("assistant", "one"),
+                {"type": "reasoning", "summary": [text("summary_text", "b")]},
+                message("user", "two"),
+            ],
+            [
+                message("assistant", "one", reasoning="a", reasoning_content="a"),
+                message("user", "two"),
+            ],
+        ),
+        (
             [CALL, RESULT, {**CALL, "call_id": "c2"}],
             [
                 message(
@@ -186,7 +198,7 @@ SCHEMA = {"name": "answer", "schema": {"type": "object"}, "strict": True}
         ({"include": ["message.output_text.logprobs"]}, {"logprobs": True}),
         ({"include": ["reasoning.encrypted_content"]}, {}),
         ({"truncation": "auto", "metadata": {"a": "b"}}, {}),
-        ({"user": "u", "safety_identifier": "s"}, {"user": "u", "safety_identifier": "s"}),
+        ({"user": "u", "prompt_cache_key": "k"}, {"prompt_cache_key": "k"}),
     ],
     ids=str,
 )

@@ -252,7 +252,7 @@ async def test_openai_itself_is_told_the_largest_output_by_its_new_name(
         settings = Settings(_env_file=None, openai_base_url=base_url, openai_api_key="key")
         provider = open_provider(settings, session)
     assert provider.http.output_limit("gpt-5-mini") == name
-    assert provider.speaks_responses == (name == "max_completion_tokens")
+    assert (provider.responses is not None) == (name == "max_completion_tokens")
 
 
 async def test_a_server_of_ones_own_needs_none(start: Start) -> None:

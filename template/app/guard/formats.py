@@ -8,6 +8,8 @@ from app.guard.response_bound import response_bound
 from app.policy import Model
 from app.providers.base import Body, Outcome, Provider, Usage
 from app.providers.completion import Transcript, outcome_of
+from app.providers.parameters import CHAT, parameters_sent
+from app.providers.responses.parameters import RESPONSES as TABLE
 from app.providers.responses.reading import ResponseTranscript, response_outcome
 from app.providers.responses.request import chat_body
 from app.providers.responses.translated import Translated
@@ -50,8 +52,9 @@ def _as_responses(provider: Provider, body: Body) -> tuple[Provider, Body]:
     """The server's own `/v1/responses`, or its chats."""
     if provider.responses is not None:
         return provider.responses, body
-    taken = provider.parameters.get("chat") or {}
-    return Translated(provider, body), chat_body(body, taken)
+    taken = provider.parameters.get("chat")
+    sent = parameters_sent(TABLE, body)
+    return Translated(provider, body), chat_body(sent, CHAT if taken is None else taken)
 
 
 COMPLETIONS = Format(_as_it_is, pricing.bound, outcome_of, Transcript)

@@ -14,6 +14,7 @@ from app.providers.messages import OWN, messages_sent, needed_back
 from app.providers.openai_wire import chat, failure_of_document, stream_chat, with_output_limit
 from app.providers.output_limit import LimitedHttp
 from app.providers.parameters import CHAT, EMBEDDING, Table
+from app.providers.responses.native import ResponsesProvider
 from app.settings import Settings
 
 OWN_HOST = "api.openai.com"
@@ -49,7 +50,6 @@ class OpenAIProvider:
     timed: frozenset[Kind] = frozenset()
     counted: frozenset[Kind] = frozenset()
     official_owners: frozenset[str] = frozenset()
-    responses = None
 
     def __init__(
         self,
@@ -63,9 +63,10 @@ class OpenAIProvider:
         speaks_responses: bool = False,
     ) -> None:
         self.name = name
-        self.speaks_responses = speaks_responses
         self.http = LimitedHttp(session, base_url, api_key, ERRORS, output_limit)
         self._is_own = is_own(base_url)
+        native = ResponsesProvider(self.http, name, own=self._is_own)
+        self.responses = native if speaks_responses else None
         self._missing = None if api_key else key_variable
 
     def missing(self) -> str | None:

@@ -6,19 +6,15 @@ from typing import Any
 from app.errors import InvalidRequest, UnsupportedParameter
 
 LONGEST_NAME = 100
-# What an answer can hold beside itself. What hosted tools would add is asked for in vain.
-INCLUDED = frozenset(
-    {
-        "message.input_image.image_url",
-        "message.output_text.logprobs",
-        "reasoning.encrypted_content",
-    }
-)
-IN_VAIN = frozenset(
+# What can be asked for beside an answer. What tools of the provider would add is asked for in vain.
+INCLUDABLE = frozenset(
     {
         "code_interpreter_call.outputs",
         "computer_call_output.output.image_url",
         "file_search_call.results",
+        "message.input_image.image_url",
+        "message.output_text.logprobs",
+        "reasoning.encrypted_content",
         "web_search_call.action.sources",
         "web_search_call.results",
     }
@@ -65,9 +61,9 @@ def _check_function(tool: Any, path: str) -> None:
 
 
 def check_include(include: Sequence[str]) -> None:
-    """Raise `UnsupportedParameter` for what an answer cannot hold."""
+    """Raise `UnsupportedParameter` for what OpenAI does not have."""
     for place, name in enumerate(include):
-        if name not in INCLUDED | IN_VAIN:
+        if name not in INCLUDABLE:
             message = f"include.{place}: OpenAI has none of this name."
             raise UnsupportedParameter(message, param=f"include.{place}")
 

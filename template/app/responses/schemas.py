@@ -2,22 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
-from app.errors import UnsupportedParameter
-from app.responses.items import check_input
+from app.responses.items import MOST_ITEMS, check_input
 from app.responses.options import check_format, check_include, check_tools
-from app.responses.parameters import REFUSED
-from app.schemas import RequestBody
+from app.schemas import RequestBody, Whole
 
-TRANSPORT = {"model", "store", "stream", "stream_options"}
-# Asks for what happens anyway.
-HARMLESS: dict[str, tuple[Any, ...]] = {
-    "background": (False,),
-    "service_tier": ("auto", "default"),
-    "prompt_cache_retention": ("in_memory",),
-}
-ITEMS = {"type": "array", "items": {"type": "object"}}
+TRANSPORT = {"model", "stream", "stream_options"}
+ITEMS = {"type": "array", "minItems": 1, "maxItems": MOST_ITEMS, "items": {"type": "object"}}
 Input = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, ITEMS]})]
 
 
@@ -25,6 +17,7 @@ class ReasoningOptions(RequestBody):
     context: str | None = None
     effort: str | None = None
     generate_summary: str | None = None
+    # Another mode has another price.
     mode: Literal["standard"] | None = None
     summary: str | None = None
 
@@ -39,21 +32,34 @@ class StreamOptions(RequestBody):
 
 
 class ResponseRequest(RequestBody):
-    """A response as a client asks for it; nothing is kept for a later request."""
+    """A response as a client asks for it, by the names of OpenAI's request type.
 
-    model_config = ConfigDict(extra="allow")
+    A table says what becomes of a parameter (`app/providers/responses/parameters.py`).
+    """
 
     model: str
     input: Input
+    access_programs: Any = None
+    background: bool | None = None
+    background_options: Any = None
+    context_management: Any = None
+    conversation: Any = None
+    image: Any = None
     include: list[str] | None = None
     instructions: str | None = None
-    max_output_tokens: int | None = Field(None, ge=1)
-    max_tool_calls: int | None = None
-    metadata: dict[str, str] | None = None
+    max_output_tokens: Whole | None = Field(None, ge=1)
+    max_tool_calls: Whole | None = None
+    metadata: dict[str, Any] | None = None
+    moderation: Any = None
     parallel_tool_calls: bool | None = None
+    previous_response_id: str | None = None
+    prompt: Any = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
     reasoning: ReasoningOptions | None = None
     safety_identifier: str | None = None
+    service_tier: str | None = None
     store: bool | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -61,27 +67,22 @@ class ResponseRequest(RequestBody):
     text: TextOptions | None = None
     tool_choice: str | dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: Whole | None = Field(None, ge=0, le=20)
     top_p: float | None = Field(None, ge=0, le=1)
     truncation: Literal["auto", "disabled"] | None = None
     user: str | None = None
 
     def body(self) -> dict[str, Any]:
         """What was given, for the provider. Raises `InvalidRequest`, `UnsupportedParameter`."""
-        for name, value in (self.model_extra or {}).items():
-            _refuse(name, value)
         check_input(self.input)
-        check_tools(self.tools or [], self.tool_choice)
         check_include(self.include or [])
+        check_tools(self.tools or [], self.tool_choice)
         if self.text and self.text.format:
             check_format(self.text.format)
-        exclude = TRANSPORT | set(self.model_extra or ())
-        return self.model_dump(exclude_unset=True, exclude_none=True, exclude=exclude)
-
-
-def _refuse(name: str, value: Any) -> None:
-    if value is not None and value not in HARMLESS.get(name, ()):
-        name = name[:100]
-        reason = REFUSED.get(name, "OpenAI has none of this name.")
-        message = f"The parameter {name!r} is not supported. {reason}"
-        raise UnsupportedParameter(message, param=name)
+        given = self.given(TRANSPORT)
+        for name in ("reasoning", "text"):
+            if options := given.get(name):
+                given[name] = options.given()
+        if not given.get("tools", True):
+            del given["tools"]
+        return given

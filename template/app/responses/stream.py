@@ -4,6 +4,7 @@ from app.errors import ServiceError
 from app.guard.generation import Generation
 from app.json_text import encode
 from app.providers.base import Body, Chunks
+from app.providers.responses.reading import USAGE
 from app.stream import EventStream
 
 FAILED = "response.failed"
@@ -22,6 +23,8 @@ class ResponseStream(EventStream):
         self._last: Body = {}
 
     def event(self, document: Body) -> bytes:
+        if document["type"] == USAGE:
+            return b""
         self._last = document
         if "response" in document:
             document["response"] |= self._own

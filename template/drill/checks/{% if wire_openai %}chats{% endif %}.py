@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 
 from drill.promises import promise
 from drill.scene import Scene, eventually, tally
@@ -66,3 +67,24 @@ async def conversation(scene: Scene) -> str:
 def _message(body: bytes) -> dict[str, str]:
     message: dict[str, str] = json.loads(body)["choices"][0]["message"]
     return message
+
+
+@promise(
+    "A request for a response is reserved, paid and replayed as the same chat is",
+    "settled at what the provider billed, of a chat's bound; replayed word for word",
+)
+async def responses(scene: Scene) -> str:
+    user = await scene.create_user("roomy", "responds")
+    headers = {**user.headers, "Idempotency-Key": secrets.token_hex(8)}
+    body = {"model": "drill/chat", "input": work.PROMPT, "stream": True}
+    url, texts = scene.services[0].url + "/v1/responses", []
+    for _ in range(2):
+        async with scene.http.post(url, headers=headers, json=body) as response:
+            texts.append(await response.text())
+    (attempt,), (call,) = await scene.attempts(user), await scene.simulator.calls()
+    is_right = attempt.cost_nano_usd == work.billed(call) > 0
+    cost = "what the provider billed" if is_right else f"{attempt.cost_nano_usd}"
+    bound = "a chat's bound" if attempt.bound_nano_usd == work.BOUND else attempt.bound_nano_usd
+    again = "replayed word for word" if texts[0] == texts[1] else "not replayed"
+    ended = "response.completed" in texts[0]
+    return f"{attempt.state} at {cost}, of {bound}; {again if ended else 'not ended'}"

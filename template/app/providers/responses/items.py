@@ -69,7 +69,7 @@ class TextItem:
             self._event(f"response.{kind}.done", **field),
             self._event("response.content_part.done", part=part),
         ]
-        self.document["content"] = [*self.document["content"], part]
+        self.document["content"].append(part)
         self._kind = None
         return events
 
@@ -125,6 +125,8 @@ Item = TextItem | CallItem
 def added(item: Item) -> Body:
     """The event that begins an item."""
     document = {**item.document, "status": "in_progress"}
+    if "content" in document:
+        document["content"] = []
     return {"type": "response.output_item.added", "output_index": item.place, "item": document}
 
 

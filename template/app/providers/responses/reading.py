@@ -12,6 +12,8 @@ from app.providers.completion import FORM_ERRORS, usage_of
 COUNTS = ("input_tokens", "output_tokens")
 # The events that hold the whole response as it ended.
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
+# What the service tells itself before the last event, in a stream that is translated: the usage.
+USAGE = "usage"
 DELTAS = frozenset(
     f"response.{what}.delta" for what in ("output_text", "refusal", "function_call_arguments")
 )
@@ -79,7 +81,7 @@ class ResponseTranscript:
 
     def add(self, event: Body) -> None:
         """Add an event."""
-        with suppress(*FORM_ERRORS):
+        with suppress(*FORM_ERRORS, ValueError):
             self._add(event)
 
     @property
@@ -89,7 +91,7 @@ class ResponseTranscript:
 
     @property
     def last_usage(self) -> Usage | None:
-        """The usage of a stream that broke off: only the last event tells it."""
+        """The usage of a stream that broke off."""
         return self.usage
 
     @property
@@ -110,9 +112,11 @@ class ResponseTranscript:
         elif kind == "response.output_item.done":
             self._items[int(event["output_index"])] = dict(event["item"])
             self._pieces[event["output_index"]] = []
+        elif kind == USAGE:
+            self.usage = response_usage(event)
         elif kind in ENDS:
-            self._whole = event["response"]
             self.usage = response_usage(event["response"])
+            self._whole = event["response"]
 
     def _so_far(self, place: int) -> Body:
         item, pieces = self._items[place], self._pieces[place]

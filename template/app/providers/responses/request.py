@@ -13,7 +13,9 @@ from app.providers.parameters import Table, takes
 ROLES = {"developer": "system"}
 TEXTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
 # Passed on under its own name where the server takes it; without it, the answer is the same.
-OPTIONAL = ("user", "safety_identifier", "prompt_cache_key")
+OPTIONAL = ("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention")
+# Where servers take back what was thought; an adapter sends the field that its server needs.
+REASONING = ("reasoning", "reasoning_content")
 LIMITS = ("max_completion_tokens", "max_tokens")
 LOGPROBS = "message.output_text.logprobs"
 
@@ -96,27 +98,33 @@ def _messages(request: Mapping[str, Any]) -> Iterator[Body]:
 
 
 def _turns(items: Sequence[Body]) -> Iterator[Body]:
-    """The messages of items: what an assistant said and called at once is one message."""
-    turn: Body = {}
+    """The messages of items: what an assistant thought, said and called at once is one message."""
+    turn, thought = Body(), ""
     for place, item in enumerate(items):
         kind = item.get("type") or "message"
-        if kind == "function_call":
-            turn.setdefault("role", "assistant")
-            turn.setdefault("content", None)
-            turn.setdefault("tool_calls", []).append(_call(item))
-            continue
         if kind == "reasoning":
+            thought += _thought(item)
             continue
-        if turn:
-            yield turn
-            turn = {}
-        message = _message(item) if kind == "message" else _result(item, place)
-        if message["role"] == "assistant":
-            turn = message
+        if kind == "function_call":
+            turn = turn or {"role": "assistant", "content": None}
+            turn.setdefault("tool_calls", []).append(_call(item))
         else:
-            yield message
+            if turn:
+                yield turn
+            turn = _message(item) if kind == "message" else _result(item, place)
+            if turn["role"] != "assistant":
+                yield turn
+                turn, thought = {}, ""
+        if thought:
+            turn |= {name: turn.get(name, "") + thought for name in REASONING}
+            thought = ""
     if turn:
         yield turn
+
+
+def _thought(item: Mapping[str, Any]) -> str:
+    parts = item.get("content") or item.get("summary") or ()
+    return "".join(part["text"] for part in parts)
 
 
 def _call(item: Mapping[str, Any]) -> Body:

@@ -38,6 +38,7 @@ class Translated:
         self.timed = provider.timed
         self.counted = provider.counted
         self.official_owners = provider.official_owners
+        self.official_owners = provider.official_owners
         self.responses = None
         self._provider = provider
         self._request = request
@@ -60,8 +61,7 @@ class Translated:
                 async for chunks in source:
                     if events := [event for chunk in chunks for event in writer.add(chunk)]:
                         yield events
-        if last := writer.end():
-            yield last
+        yield writer.end()
 
     async def cancel(self, job: Job) -> None:
         await self._provider.cancel(job)

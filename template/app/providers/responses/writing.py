@@ -12,6 +12,7 @@ from app.ids import new_id
 from app.providers.base import Body
 from app.providers.completion import choices_of, text_of, usage_of
 from app.providers.responses.items import CallItem, Item, TextItem, added
+from app.providers.responses.reading import USAGE
 
 # How a chat that was cut short ended, in the words of a response.
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -41,30 +42,28 @@ class ResponseWriter:
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         self.response = _blank(request)
-        self.ended = False
         self._begun = False
         self._items: list[Item] = []
         self._text: tuple[str, TextItem] | None = None
         self._open_calls: list[CallItem] = []
         self._calls: dict[Any, tuple[Any, CallItem]] = {}
+        self._call_ids: set[str] = set()
         self._finish_reason: Any = None
         self._numbers = itertools.count()
 
     def add(self, chunk: Mapping[str, Any]) -> list[Body]:
         """Add a chunk of a chat, or the whole of it."""
-        if self.ended:
-            return []
-        events = list(self._events(chunk))
+        events = self._numbered(list(self._events(chunk)))
         if told := _usage(chunk.get("usage")):
             self.response["usage"] = told
-            # Told apart, it is of the whole; with a chunk, some tell what was used so far.
-            if self._finish_reason and not chunk.get("choices"):
-                events += self._end()
-        return self._numbered(events)
+            # Told apart, it is of the whole; with a piece, some tell what was used so far.
+            if self._finish_reason or not chunk.get("choices"):
+                events.append({"type": USAGE, "usage": told})
+        return events
 
     def end(self) -> list[Body]:
         """The chat has ended."""
-        return [] if self.ended else self._numbered([*self._begin(), *self._end()])
+        return self._numbered([*self._begin(), *self._end()])
 
     def _events(self, chunk: Mapping[str, Any]) -> Iterator[Body]:
         yield from self._begin()
@@ -130,8 +129,10 @@ class ResponseWriter:
 
     def _call_id(self, told: Any) -> str:
         """The server's, where it is one that no other call has."""
-        taken = {call.document["call_id"] for call in self._open_calls}
-        return told if isinstance(told, str) and told and told not in taken else new_id("call")
+        is_own = isinstance(told, str) and told and told not in self._call_ids
+        call_id: str = told if is_own else new_id("call")
+        self._call_ids.add(call_id)
+        return call_id
 
     def _add_item(self, item: Item) -> Body:
         self._items.append(item)
@@ -142,7 +143,6 @@ class ResponseWriter:
         return text[1].close(status) if text else []
 
     def _end(self) -> Iterator[Body]:
-        self.ended = True
         reason = INCOMPLETE.get(str(self._finish_reason))
         status = "incomplete" if reason else "completed"
         yield from self._close_text(status)
