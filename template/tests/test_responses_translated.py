@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage
+from app.providers.base import Body, Chunks, Job, ProviderFailure, Usage
 from app.providers.responses.reading import ENDS, ResponseTranscript
 from app.providers.responses.writing import ResponseWriter
 from tests.fixtures.service import Start
 from tests.scripted import BOUND, COST, USAGE, Scripted, chunk, stream_fine, usage_chunk
-from tests.support import error_of, eventually
+from tests.support import eventually
 from tests.test_responses import PATH, ask, events_of
 from tests.test_streams import ended, fail_after_one
 
@@ -142,17 +142,6 @@ def test_the_record_leaves_out_what_it_cannot_read(event: Body) -> None:
     transcript = ResponseTranscript()
     transcript.add(event)
     assert (transcript.begun, transcript.usage) == (False, None)
-
-
-async def test_a_chat_of_no_known_form_is_a_bad_answer(scripted: Scripted, start: Start) -> None:
-    async def answer(job: Job) -> Reply:
-        job.sent = True
-        return Reply({"choices": 1}, None)
-
-    scripted.on_answer = answer
-    service = await start()
-    client = service.client(await service.create_user())
-    assert error_of(await client.post(PATH, json=ask())) == (502, "provider_error", None)
 
 
 async def test_a_stream_that_breaks_off_ends_with_the_official_error(

@@ -257,11 +257,42 @@ async def test_streams_as_they_come(
     assert (await service.books())[0] == state
 
 
-async def test_an_error_before_any_output_is_an_answer(start: Start) -> None:
-    error = {"type": "error", "code": "rate_limit_exceeded", "message": "secret", "param": None}
-    async with streaming(numbered([CREATED, error])) as url:
+@pytest.mark.parametrize(
+    ("error", "answer", "state"),
+    [
+        ({"code": "rate_limit_exceeded"}, (503, "provider_cooling_down"), "released"),
+        ({"code": "server_error"}, (502, "provider_error"), "released"),
+        ({"code": "invalid_prompt"}, (400, "invalid_request"), "released"),
+        ({"code": "insufficient_quota"}, (503, "provider_quota_exceeded"), "released"),
+        ({"code": None}, (502, "provider_error"), "uncertain"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("form", ["flat", "nested", "failed", "whole"])
+async def test_an_error_before_any_output_is_an_answer(
+    start: Start, error: dict[str, Any], answer: tuple[int, str], state: str, form: str
+) -> None:
+    error = {**error, "message": "secret"}
+    failed: Any = {"id": "resp_1", "status": "failed", "output": [], "error": error, "usage": None}
+    event = {
+        "flat": {"type": "error", **error},
+        "nested": {"type": "error", "error": error},
+        "failed": {"type": "response.failed", "response": failed},
+        "whole": failed,
+    }[form]
+    events = numbered([CREATED, event]) if form != "whole" else [json.dumps(failed).encode()]
+    async with streaming(events) as url:
+        service = await start(openai_base_url=url)
+        client = service.client(await service.create_user())
+        response = await client.post(PATH, json=native(stream=form != "whole"))
+    assert error_of(response)[:2] == answer
+    assert "secret" not in response.text
+    assert (await service.attempt()).state == state
+
+
+async def test_a_document_in_place_of_a_stream_is_the_error_that_it_tells(start: Start) -> None:
+    async with streaming([b'{"error": {"code": "rate_limit_exceeded", "message": "x"}}']) as url:
         service = await start(openai_base_url=url)
         client = service.client(await service.create_user())
         response = await client.post(PATH, json=native(stream=True))
-    assert error_of(response) == (503, "provider_cooling_down", None)
-    assert "secret" not in response.text
+    assert error_of(response)[:2] == (503, "provider_cooling_down")

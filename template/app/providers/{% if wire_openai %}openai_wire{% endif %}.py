@@ -55,9 +55,9 @@ async def stream_chat(http: Http, job: Job, url: str, body: Body) -> Chunks:
     body = {**body, "stream": True, "stream_options": {"include_usage": True}}
     try:
         async with http.request(job, "POST", url, body) as response:
-            while block := await _next_block(response, until):
+            while block := await next_block(response, until):
                 if not received and block.lstrip().startswith((b"{", b"[")):
-                    raise failure_of_document(http, await _document(response, block))
+                    raise failure_of_document(http, await document_of(response, block))
                 received += len(block)
                 check_length(received)
                 chunks = reader.feed(block)
@@ -75,7 +75,7 @@ async def stream_chat(http: Http, job: Job, url: str, body: Body) -> Chunks:
             raise
 
 
-async def _next_block(response: aiohttp.ClientResponse, until: float | None) -> bytes:
+async def next_block(response: aiohttp.ClientResponse, until: float | None) -> bytes:
     """The next block of a body; empty at its end, and when none comes in time."""
     try:
         if until is None:
@@ -96,7 +96,7 @@ def _last_moment(deadline: Deadline) -> float:
     return asyncio.get_running_loop().time() + min(LAST_SECONDS, deadline.remaining / 2)
 
 
-async def _document(response: aiohttp.ClientResponse, block: bytes) -> Any:
+async def document_of(response: aiohttp.ClientResponse, block: bytes) -> Any:
     """What a server answers instead of a stream."""
     raw = block + await read(response)
     try:

@@ -7,15 +7,12 @@ from typing import Any
 
 from app.policy import Kind
 from app.providers.base import (
-    BadAnswer,
-    Body,
     Chunks,
     Job,
     Provider,
     ProviderFailure,
     Reply,
 )
-from app.providers.completion import FORM_ERRORS
 from app.providers.parameters import Table
 from app.providers.responses.writing import ResponseWriter
 
@@ -49,10 +46,10 @@ class Translated:
     async def answer(self, job: Job) -> Reply:
         with _in_its_words():
             reply = await self._provider.answer(job)
-        try:
-            return Reply(_whole(self._request, reply.output), reply.usage)
-        except FORM_ERRORS as error:
-            raise BadAnswer("the answer is no chat completion") from error
+        writer = ResponseWriter(self._request)
+        writer.add(reply.output)
+        writer.end()
+        return Reply(writer.response, reply.usage)
 
     async def stream(self, job: Job) -> Chunks:
         writer = ResponseWriter(self._request)
@@ -79,10 +76,3 @@ def _in_its_words() -> Iterator[None]:
         name = re.split(r"[.\[]", failure.param or "", maxsplit=1)[0]
         failure.param = PLACES.get(name, failure.param)
         raise
-
-
-def _whole(request: Mapping[str, Any], output: Body) -> Body:
-    writer = ResponseWriter(request)
-    writer.add(output)
-    writer.end()
-    return writer.response

@@ -5,14 +5,15 @@ from typing import Any
 
 from app.json_text import decode
 from app.providers.base import BadAnswer, Body, ProviderFailure
+from app.providers.error_answers import STATUS_OF_CODE
+from app.providers.http import Http
+from app.providers.openai_wire import failure_of_document
 from app.providers.responses.reading import ENDS, response_usage
 from app.providers.sse import EventParser
 
 # What comes before any output. It is held back, so that what fails until then can be tried again.
 OPENING = frozenset({"response.created", "response.in_progress", "response.queued"})
 FAILED = "response.failed"
-# What the codes of a response's error mean as a status; all others say that the request is wrong.
-STATUSES = {"server_error": 500, "rate_limit_exceeded": 429, "vector_store_timeout": 500}
 FAILURE = "The provider failed to complete the response."
 
 
@@ -22,9 +23,10 @@ class EventReader:
     `is_over` after the event with the whole response. `failure` is what the stream says went wrong.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, http: Http) -> None:
         self.failure: ProviderFailure | None = None
         self.is_over = False
+        self._http = http
         self._parser = EventParser()
         self._held: list[Body] | None = []
 
@@ -44,39 +46,41 @@ class EventReader:
     def _read(self, event: Body, events: list[Body]) -> None:
         kind = event["type"]
         if kind == "error" or event.get("error"):
-            self.failure = _failure_of_event(event)
+            error = event["error"] if isinstance(event.get("error"), dict) else event
+            self._fail(_failure(self._http, error))
         elif kind in OPENING and self._held is not None:
             self._held.append(event)
         elif kind == FAILED and self._held is not None:
-            self.failure = failure_of_response(event["response"])
+            self._fail(failure_of_response(self._http, event["response"]))
         else:
             events += self._held or ()
             self._held = None
             events.append(event)
             self.is_over = kind in ENDS
             if kind == FAILED:
-                self.failure = failure_of_response(event["response"])
+                self._fail(failure_of_response(self._http, event["response"]))
                 event["response"]["error"] = _told(event["response"].get("error"))
 
+    def _fail(self, failure: ProviderFailure) -> None:
+        self.failure = failure
+        if self._held is None:
+            # What was written so far may be billed.
+            failure.billed = None
 
-def failure_of_response(response: Mapping[str, Any]) -> ProviderFailure:
+
+def failure_of_response(http: Http, response: Mapping[str, Any]) -> ProviderFailure:
     """Why a response failed. What it used all the same is paid."""
     error = response.get("error")
-    error = error if isinstance(error, dict) else {}
-    code = error.get("code") if isinstance(error.get("code"), str) else None
-    return ProviderFailure(
-        f"the response failed ({code})",
-        status=STATUSES.get(code or "server_error", 400),
-        usage=response_usage(response),
-        code=code,
-        reason=_text(error.get("message")),
-    )
+    failure = _failure(http, error if isinstance(error, dict) else {})
+    failure.usage = response_usage(response)
+    return failure
 
 
-def _failure_of_event(event: Mapping[str, Any]) -> ProviderFailure:
-    """What an event `error` says: in its own fields or in a field of them."""
-    error = event["error"] if isinstance(event.get("error"), dict) else event
-    return failure_of_response({"error": error})
+def _failure(http: Http, error: Mapping[str, Any]) -> ProviderFailure:
+    """What an error says. Its codes that mean no other status say that the request is wrong."""
+    code = error.get("code")
+    status = {"status": 400} if isinstance(code, str) and code not in STATUS_OF_CODE else {}
+    return failure_of_document(http, {"error": {"message": "", **status, **error}})
 
 
 def _told(error: Any) -> Body:
@@ -103,7 +107,3 @@ def _event(name: str, data: bytes) -> Body | None:
     if event["type"] in ENDS and "response" not in event:
         raise BadAnswer("the stream ends without a response")
     return event
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

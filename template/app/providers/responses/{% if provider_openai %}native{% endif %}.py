@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from app.policy import Kind
-from app.providers.base import BadAnswer, Body, Chunks, Job, ProviderFailure, Reply
+from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply
 from app.providers.http import Http, check_length
+from app.providers.openai_wire import document_of, failure_of_document, next_block
 from app.providers.parameters import Table, is_usual_cache
 from app.providers.responses.event_reader import EventReader, failure_of_response
 from app.providers.responses.parameters import RESPONSES
@@ -60,16 +61,18 @@ class ResponsesProvider:
     async def answer(self, job: Job) -> Reply:
         output = await self._http.json(job, "POST", self._url, self._body(job))
         if not isinstance(output, dict) or not isinstance(output.get("output"), list):
-            raise BadAnswer("the answer is no response")
+            raise failure_of_document(self._http, output)
         if output.get("status") == "failed":
-            raise failure_of_response(output)
+            raise failure_of_response(self._http, output)
         return Reply(output, response_usage(output))
 
     async def stream(self, job: Job) -> Chunks:
-        reader, received = EventReader(), 0
+        reader, received = EventReader(self._http), 0
         body = {**self._body(job), "stream": True}
         async with self._http.request(job, "POST", self._url, body) as response:
-            async for block in response.content.iter_any():
+            while block := await next_block(response, None):
+                if not received and block.lstrip().startswith((b"{", b"[")):
+                    raise failure_of_document(self._http, await document_of(response, block))
                 received += len(block)
                 check_length(received)
                 if events := reader.feed(block):
