@@ -20,6 +20,7 @@ from working_tree import ROOT, answers_of
 
 # What is the same here and there, to the byte.
 SHARED = (
+    ".gitattributes",
     ".github/rulesets/main.json",
     ".github/rulesets/tags.json",
     ".github/workflows/pr.yml",

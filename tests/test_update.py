@@ -15,6 +15,7 @@ from typing import Any
 
 import copier
 import pytest
+import yaml
 from conftest import BASE_ANSWERS, git
 from working_tree import ROOT, copy_template
 
@@ -351,6 +352,118 @@ def test_follows_a_template_on_github(
 
     assert done.returncode == 0, done.stderr
     assert tree_of(project) == tree_of(fresh)
+
+
+# Settings of a user's git, each of which would make other files than git stores, or stop a command.
+SETTINGS: dict[str, str] = {
+    "autocrlf": "[core]\n\tautocrlf = true\n",
+    "eol": "[core]\n\teol = crlf\n\tattributesFile = {folder}/attributes\n",
+    "rest": "[init]\n\tdefaultBranch = template\n[commit]\n\tgpgSign = true\n"
+    "[tag]\n\tgpgSign = true\n[gpg]\n\tprogram = false\n[merge]\n\tconflictStyle = diff3\n"
+    "[apply]\n\twhitespace = error\n[diff]\n\tnoprefix = true\n[core]\n\tsafecrlf = true\n",
+}
+
+
+def git_of_a_user(folder: Path, settings: str, patch: pytest.MonkeyPatch) -> None:
+    """Let git be set up for a person, and nothing else of this machine's count."""
+    folder.mkdir()
+    (folder / "attributes").write_text("* text eol=crlf\n*.bin -text\n")
+    name = "[user]\n\tname = Ada\n\temail = ada@example.com\n"
+    (folder / "config").write_text(name + settings.format(folder=folder))
+    patch.setenv("GIT_CONFIG_GLOBAL", str(folder / "config"))
+    patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+def copy_as(template: Path, project: Path, version: str) -> Path:
+    """Generate and commit a project in processes of their own, which see the user's settings."""
+    answers = project.with_name("answers.yml")
+    answers.write_text(yaml.safe_dump(BASE_ANSWERS))
+    flags = ("--defaults", "--quiet", f"--vcs-ref={version}", f"--data-file={answers}")
+    copier_copy = [sys.executable, "-m", "copier", "copy", *flags, str(template), str(project)]
+    subprocess.run(copier_copy, check=True)
+    for command in ("init --quiet", "add --all", "commit --quiet --no-gpg-sign -m Generate"):
+        subprocess.run(["git", *command.split()], cwd=project, check=True, capture_output=True)
+    return project
+
+
+@pytest.fixture(scope="module")
+def without_attributes(evolution: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same evolution, but that its first version is older than `.gitattributes`."""
+    repository = tmp_path_factory.mktemp("without") / "template"
+    git(evolution, "clone", "--quiet", str(evolution), str(repository))
+    git(repository, "checkout", "--quiet", "1.0")
+    git(
+        repository, "rm", "--quiet", "--ignore-unmatch", "template/.gitattributes", ".gitattributes"
+    )
+    git(repository, "commit", "--quiet", "--allow-empty", "--message", "Old")
+    git(repository, "tag", "--force", "1.0")
+    return repository
+
+
+@pytest.fixture(scope="module")
+def second_version(evolution: Path, tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """What a project of version 2.0 has, but for its answers, which tell the template's address."""
+    return without_answers(tree_of(copy(evolution, tmp_path_factory.mktemp("second"))))
+
+
+def without_answers(tree: Tree) -> Tree:
+    return {path: file for path, file in tree.items() if path != ".copier-answers.yml"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_settings_of_git_make_no_conflict_and_no_other_file(
+    settings: str,
+    without_attributes: Path,
+    second_version: Tree,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also in a project that is older than `.gitattributes`, whose lines end in CRLF."""
+    git_of_a_user(tmp_path / "user", settings, monkeypatch)
+    project = copy_as(without_attributes, tmp_path / "project", "1.0")
+
+    done = make_update(project)
+
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert git(project, "diff") == ""
+    assert without_answers(tree_of(project)) == second_version
+
+
+@pytest.mark.slow
+def test_ends_of_lines_that_were_committed_are_no_edit(
+    without_attributes: Path, second_version: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a project that was copied with `core.autocrlf`, and committed without it."""
+    git_of_a_user(tmp_path / "user", SETTINGS["autocrlf"], monkeypatch)
+    project = copy_as(without_attributes, tmp_path / "project", "1.0")
+    git(project, "config", "core.autocrlf", "false")
+    assert b"\r\n" in (project / "changed.txt").read_bytes()
+    edits = {"changed.txt": f"changed by the template\n{NUMBERED}mine\n", "kept.txt": "mine\n"}
+    (project / "changed.txt").write_bytes((project / "changed.txt").read_bytes() + b"mine\r\n")
+    (project / "kept.txt").write_bytes(b"mine\r\n")
+    git(project, "add", "--renormalize", ".")
+    git(project, "commit", "--quiet", "--message", "As they are")
+
+    done = make_update(project)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = without_answers(tree_of(project)).items()
+    lines = {path: (content.replace(b"\r\n", b"\n"), mode) for path, (content, mode) in found}
+    expected = {path: (text.encode(), False) for path, text in edits.items()}
+    assert lines == second_version | expected
+
+
+@pytest.mark.slow
+def test_settings_of_git_change_no_file_of_a_new_project(
+    evolution: Path, second_version: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = "[core]\n\tautocrlf = true\n\tsafecrlf = true\n\teol = crlf\n"
+    git_of_a_user(tmp_path / "user", settings, monkeypatch)
+    project = copy_as(evolution, tmp_path / "project", "2.0")
+    assert without_answers(tree_of(project)) == second_version
+    subprocess.run(["git", "clone", "--quiet", str(project), str(tmp_path / "clone")], check=True)
+    assert tree_of(tmp_path / "clone") == tree_of(project)
 
 
 @pytest.mark.slow

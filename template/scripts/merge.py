@@ -114,8 +114,23 @@ def apply(scratch: Scratch, merge: Merge) -> None:
     patch = scratch.raw("diff-tree", *exact, merge.mine, merge.result)
     where = f"--directory={prefix}"
     run("git", "apply", "--index", "--whitespace=nowarn", where, cwd=top, stdin=patch)
+    end_lines_as_told(top, prefix)
     if merge.unmerged:
         mark_unmerged(scratch, merge.unmerged, top, prefix)
+
+
+def end_lines_as_told(top: Path, prefix: str) -> None:
+    """Write files again whose lines end in CRLF, where `.gitattributes` now tells LF."""
+    paths = []
+    for line in git(top, "ls-files", "--eol", "-z", "--", prefix or ".").split("\0")[:-1]:
+        facts, path = line.split("\t", 1)
+        stored, here, attributes = facts.split(maxsplit=2)
+        if (stored, here) == ("i/lf", "w/crlf") and "eol=lf" in attributes:
+            paths.append(path)
+            (top / path).unlink()
+    if paths:
+        git(top, "checkout-index", "-z", "--stdin", stdin=os.fsencode("\0".join([*paths, ""])))
+        git(top, "update-index", "-q", "--refresh")
 
 
 def mark_unmerged(scratch: Scratch, unmerged: Unmerged, top: Path, prefix: str) -> None:

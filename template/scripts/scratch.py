@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 ANSWERS = ".copier-answers.yml"
@@ -18,6 +18,10 @@ ADVICE = {
     "git-tracked templates": f"_src_path in {ANSWERS} has to be the template's address, such as "
     "gh:owner/name, or an absolute path to its repository.",
 }
+
+# Whatever the user's git makes of line ends: LF, in what is rendered and in what is stored.
+ATTRIBUTES = "* text=auto eol=lf\n"
+PLAIN = {"core.autocrlf": "false", "core.eol": "lf", "core.safecrlf": "false"}
 
 # For each unmerged path, and each side that has it: "mode blob", as git's index knows it.
 Unmerged = dict[str, dict[str, str]]
@@ -54,6 +58,14 @@ def git(cwd: Path, *arguments: str, stdin: bytes = b"") -> str:
     return os.fsdecode(run("git", *arguments, cwd=cwd, stdin=stdin)).rstrip("\n")
 
 
+def with_settings(env: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
+    """Return `env` with settings of git that come before those of every file."""
+    new, given = dict(env), int(env.get("GIT_CONFIG_COUNT") or 0)
+    for place, (key, value) in enumerate(settings.items(), given):
+        new |= {f"GIT_CONFIG_KEY_{place}": key, f"GIT_CONFIG_VALUE_{place}": value}
+    return {**new, "GIT_CONFIG_COUNT": str(given + len(settings))}
+
+
 class Scratch:
     """A repository outside the project that borrows its objects, so that no trace is left there.
 
@@ -66,6 +78,11 @@ class Scratch:
         self.worktree = folder / "merge"
         self.env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
         self.env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        # In the place of the user's file, after what a project's own `.gitattributes` says.
+        attributes = folder / "attributes"
+        attributes.write_text(ATTRIBUTES, encoding="utf-8")
+        self.settings = {**PLAIN, "core.attributesFile": str(attributes)}
+        self.env = with_settings(self.env, self.settings)
         for role in ("AUTHOR", "COMMITTER"):
             self.env |= {f"GIT_{role}_NAME": "update", f"GIT_{role}_EMAIL": "update@localhost"}
         run("git", "init", "--quiet", str(self.worktree), cwd=folder, env=self.env)
@@ -86,8 +103,10 @@ class Scratch:
         target.mkdir()
         (target / ANSWERS).write_bytes((self.project / ANSWERS).read_bytes())
         flags = ("--defaults", "--overwrite", "--quiet")
+        # The user's git may have to log in to the template's host, so that its settings count.
+        env = with_settings(os.environ, self.settings)
         # From the project, as a relative path to the template is relative to it.
-        run(*COPIER, "recopy", *flags, *options, str(target), cwd=self.project)
+        run(*COPIER, "recopy", *flags, *options, str(target), cwd=self.project, env=env)
         return target
 
     def store(self, rendered: Path) -> str:
@@ -104,13 +123,13 @@ class Scratch:
 
         Renames are not followed: git would take one option's file for the other's, and move an
         edit along. Its `ort` strategy followed them, told not to, up to git 2.49; later ones take
-        `recursive` for another name of `ort`.
+        `recursive` for another name of `ort`. Other ends of the same lines are no edit.
         """
         base = self.commit(old)
         self.git("branch", "template", self.commit(new, base))  # the name in conflict markers
         self.git("checkout", "--quiet", "--detach", "--force", self.commit(mine, base))
-        flags = ("--quiet", "--no-commit", "--strategy=recursive", "--strategy-option=no-renames")
-        self.git("merge", *flags, "template", allowed=(0, 1))
+        how = ("--strategy=recursive", "-X", "no-renames", "-X", "renormalize")
+        self.git("merge", "--quiet", "--no-commit", *how, "template", allowed=(0, 1))
 
     def unmerged(self) -> Unmerged:
         found: Unmerged = {}
