@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.guard import pricing
-from app.guard.batching import MOST_INPUTS, Answer, Coalescer, shares
+from app.guard.batching import MOST_INPUTS, Answer, Coalescer
+from app.guard.shares import shares
 from app.policy import Model
 from app.providers.base import BadAnswer, Body, Deadline, Job, ProviderFailure, Quota, Reply, Usage
 from app.providers.offline import OfflineProvider
@@ -206,6 +207,23 @@ async def test_a_call_takes_no_more_tokens_than_the_model(provider: Scripted) ->
     assert len(provider.asked) == 3
 
 
+async def test_a_call_takes_no_more_tokens_than_a_request_may_have(provider: Scripted) -> None:
+    model = MODEL.model_copy(update={"max_request_tokens": 3000})
+    await ask(Coalescer(), provider, *(asked("x" * 900, model) for _ in range(5)))
+    assert [len(inputs) for inputs in sent(provider)] == [3, 2]
+
+
+async def test_joined_requests_pay_no_higher_tier_than_alone(provider: Scripted) -> None:
+    line = {"input_usd_per_million_tokens": 2, "cache_write_usd_per_million_tokens": 2}
+    tiers = {"tiers": [{"above_input_tokens": 2000, **line}], "max_request_tokens": 10_000}
+    model = Model.model_validate(POLICY["offline/embedding"] | tiers)
+    requests = [asked("x" * 900, model) for _ in range(5)]
+    answers = await ask(Coalescer(), provider, *requests)
+    assert len(provider.asked) == 3
+    for (_, cost), (_, bound) in zip(answers, requests, strict=True):
+        assert cost is None or cost <= pricing.max_cost(model.price, bound)
+
+
 async def test_a_call_may_last_as_long_as_the_most_patient_of_its_requests(
     provider: Scripted,
 ) -> None:
@@ -383,21 +401,40 @@ async def test_who_asks_alone_after_a_refusal_may_leave(provider: Scripted) -> N
     "change",
     [
         lambda output: {**output, "data": output["data"][1:]},
-        lambda output: {**output, "data": [*output["data"][:-1], {"embedding": [1]}]},
+        lambda output: {**output, "data": output["data"][:1] * 2},
+        lambda output: {**output, "data": []},
+        lambda output: {**output, "data": [{**each, "embedding": []} for each in output["data"]]},
+        lambda output: {**output, "data": [{**each, "embedding": None} for each in output["data"]]},
+        lambda output: {**output, "data": [{"index": each["index"]} for each in output["data"]]},
         lambda output: {**output, "data": [1, 2]},
         lambda output: {**output, "data": None},
         lambda _: None,
     ],
-    ids=["one less", "no index", "numbers", "none", "nothing"],
+    ids="less twice empty emptied null bare numbers none nothing".split(),
 )
+@pytest.mark.parametrize("inputs", [["one", "two"], [["one", "two"]]], ids=["joined", "alone"])
 async def test_an_answer_without_a_vector_for_each_is_of_no_use(
-    provider: Scripted, change: Callable[[Body], Any]
+    provider: Scripted, change: Callable[[Body], Any], inputs: list[Any]
 ) -> None:
-    provider.on_answer = replying(change)
+    """Each pays what it used."""
+    provider.on_answer = replying(change, Usage(5))
     coalescer = Coalescer()
-    work = (coalescer.answer("usr", provider, *asked(text)) for text in ("one", "two"))
+    work = (coalescer.answer("usr", provider, *asked(given)) for given in inputs)
     met = await asyncio.gather(*work, return_exceptions=True)
-    assert [type(each) for each in met] == [BadAnswer, BadAnswer]
+    failures = [each for each in met if isinstance(each, BadAnswer)]
+    assert len(failures) == len(inputs)
+    assert sum(each.usage.input_tokens for each in failures if each.usage) == 5
+
+
+async def test_vectors_without_an_index_are_in_the_order_of_their_inputs(
+    provider: Scripted,
+) -> None:
+    provider.on_answer = replying(
+        lambda output: {**output, "data": [{"embedding": v["embedding"]} for v in output["data"]]}
+    )
+    answers = await ask(Coalescer(), provider, asked(["one", "two"]), asked("three"))
+    vectors = [[item["embedding"] for item in reply.output["data"]] for reply, _ in answers]
+    assert vectors == [["one", "two"], ["three"]]
 
 
 async def test_vectors_may_come_in_any_order(provider: Scripted) -> None:

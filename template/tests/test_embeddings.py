@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from app.db.tables import attempts
-from app.providers.base import Job, ProviderFailure
+from app.providers.base import Job, ProviderFailure, Reply, Usage
 from tests.fixtures.service import Start
 from tests.scripted import Scripted
 from tests.support import Service, error_of, eventually
@@ -75,7 +75,7 @@ async def test_an_embedding_is_recorded_with_its_cost_and_without_vectors(
     ("given", "rest", "code", "param"),
     [
         ("x" * 2001, {}, "request_too_large", "input"),
-        ([[1] * 1001, [2] * 1001], {}, "request_too_large", "input"),
+        ([[1] * 2001, [2]], {}, "request_too_large", "input"),
         ("one", {"dimensions": 0}, "invalid_request", "dimensions"),
         ("one", {"dimensions": 5000}, "invalid_request", "dimensions"),
         ("one", {"dimensions": "8"}, "invalid_request", "dimensions"),
@@ -129,6 +129,32 @@ async def test_a_call_for_many_requests_that_fails_is_one_failure(
 async def test_what_is_no_input(client: httpx2.AsyncClient, given: Any) -> None:
     status, code, _ = error_of(await embed(client, given))
     assert (status, code) == (400, "invalid_request")
+
+
+async def test_a_batch_has_room_for_a_long_text_in_each_place(client: httpx2.AsyncClient) -> None:
+    """The limit of a text is none of all texts together: the model of the tests takes 2000."""
+    assert (await embed(client, ["x" * 1000] * 20)).status_code == 200
+    told = error_of(await embed(client, ["x" * 1000, "x" * 2001]))
+    assert told == (400, "request_too_large", "input")
+
+
+@pytest.mark.parametrize(("given", "tokens"), [("one", 2), (["one", "two"], 2)], ids=str)
+async def test_an_answer_without_vectors_is_an_error_and_costs_what_was_used(
+    monkeypatch: pytest.MonkeyPatch, start: Start, given: Any, tokens: int
+) -> None:
+    scripted = Scripted.install(monkeypatch)
+    scripted.parameters = {"embedding": None}
+
+    async def answer(job: Job) -> Reply:
+        job.sent = True
+        return Reply({"object": "list", "data": []}, Usage(tokens))
+
+    scripted.on_answer = answer
+    service = await start()
+    client = service.client(await service.create_user())
+    assert error_of(await embed(client, given)) == (502, "provider_error", None)
+    assert await service.books() == ("settled", "provider_error")
+    assert (await service.attempt()).cost_nano_usd == tokens * 20
 
 
 async def test_a_chat_model_does_not_embed(client: httpx2.AsyncClient) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pydantic_core import to_json
 
 from app.guard import pricing
+from app.guard.shares import Divided, divide
 from app.providers.base import (
     BadAnswer,
     Blame,
@@ -112,7 +113,7 @@ class Coalescer:
         answers: Sequence[Answer | Exception]
         try:
             reply = await provider.answer(job)
-            answers = [(reply, None)] if len(batch) == 1 else _split(job, reply, batch)
+            answers = _answers(job, reply, batch)
         except Exception as error:
             if len(batch) > 1 and _is_refusal(error):
                 # One is at fault, and nothing was billed: the others must not suffer for it.
@@ -200,10 +201,18 @@ def _joined(batch: Sequence[Member]) -> Job:
     return joined
 
 
-def _split(job: Job, reply: Reply, batch: Sequence[Member]) -> list[Answer]:
-    """Each request's part of a reply. Raises `BadAnswer`."""
-    vectors = iter(_vectors(reply.output, len(job.body["input"])))
-    usages, costs = _shares(job, reply.usage, [member.bound for member in batch])
+def _answers(job: Job, reply: Reply, batch: Sequence[Member]) -> list[Answer | Exception]:
+    """Each request's part of a reply; if vectors are missing, the error with what each used."""
+    alone = len(batch) == 1
+    bounds = [member.bound for member in batch]
+    whole: Divided = [reply.usage], [None]
+    usages, costs = whole if alone else divide(job.model.price, reply.usage, bounds)
+    try:
+        vectors = iter(_vectors(reply.output, sum(len(member.inputs) for member in batch)))
+    except BadAnswer as error:
+        return [BadAnswer(str(error), usage=usage) for usage in usages]
+    if alone:
+        return [(reply, None)]
     return [
         (Reply(_part(reply.output, [next(vectors) for _ in member.inputs], usage), usage), cost)
         for member, usage, cost in zip(batch, usages, costs, strict=True)
@@ -211,12 +220,15 @@ def _split(job: Job, reply: Reply, batch: Sequence[Member]) -> list[Answer]:
 
 
 def _vectors(output: Any, count: int) -> list[Body]:
-    """The vectors in the order of their inputs."""
+    """The vectors in the order of their inputs. Raises `BadAnswer`."""
     try:
-        found = {item["index"]: item for item in output["data"]}
-        return [found[index] for index in range(count)]
+        found = {item.get("index", place): item for place, item in enumerate(output["data"])}
+        vectors = [found[index] for index in range(count)]
+        if all(vector["embedding"] for vector in vectors):
+            return vectors
     except FORM_ERRORS as error:
         raise BadAnswer("the answer has no vector for each input") from error
+    raise BadAnswer("the answer has an empty vector")
 
 
 def _part(output: Body, vectors: list[Body], usage: Usage | None) -> Body:
@@ -226,42 +238,3 @@ def _part(output: Body, vectors: list[Body], usage: Usage | None) -> Body:
         total = usage.input_tokens + usage.output_tokens
         part["usage"] = {"prompt_tokens": usage.input_tokens, "total_tokens": total}
     return part
-
-
-def _shares(
-    job: Job, usage: Usage | None, bounds: Sequence[Usage]
-) -> tuple[Sequence[Usage | None], Sequence[int | None]]:
-    """What each used and pays, by its bound; each pays its own bound where nothing was told."""
-    if usage is None:
-        nothing = [None] * len(bounds)
-        return nothing, nothing
-    most = [pricing.max_cost(job.model.price, bound) for bound in bounds]
-    return _parts(usage, bounds), shares(pricing.cost(job.model.price, usage), most)
-
-
-def _parts(usage: Usage, bounds: Sequence[Usage]) -> list[Usage]:
-    """What each used of `usage`. The slices of each one's input fit into it, as in the whole."""
-    columns = zip(usage[:3], zip(*(bound[:3] for bound in bounds), strict=True), strict=True)
-    inputs, outputs, times = (shares(whole, weights) for whole, weights in columns)
-    written = shares(usage.cache_write_tokens, inputs)
-    unwritten = [whole - part for whole, part in zip(inputs, written, strict=True)]
-    cached = shares(usage.cached_input_tokens, unwritten)
-    made = shares(usage.outputs, [bound.outputs for bound in bounds])
-    each = zip(inputs, outputs, times, cached, written, made, strict=True)
-    return [Usage(*values) for values in each]
-
-
-def shares(whole: int, weights: Sequence[int]) -> list[int]:
-    """Parts of `whole` by `weights`, which add up to it: the largest remainders are rounded up.
-
-    No part is above its weight unless `whole` is above their sum.
-    """
-    total = sum(weights)
-    if not total:
-        weights, total = [1] * len(weights), len(weights)
-    parts = [whole * weight // total for weight in weights]
-    remainders = [whole * weight % total for weight in weights]
-    order = sorted(range(len(parts)), key=remainders.__getitem__, reverse=True)
-    for index in order[: whole - sum(parts)]:
-        parts[index] += 1
-    return parts
