@@ -19,7 +19,7 @@ from app.auth.principal import Role
 from app.auth.users import Users
 from app.db.audit import COMMAND_LINE
 from app.db.engine import Database
-from app.db.tables import attempts
+from app.db.tables import attempts, predictions
 from app.settings import Settings
 from drill import policy
 from drill.backends import Backend
@@ -159,6 +159,11 @@ class Scene:
         """The ledger of a user, oldest first."""
         mine = attempts.c.user_id == user.id
         return await self.fetch(select(attempts).where(mine).order_by(attempts.c.id))
+
+    async def predictions(self, user: User) -> Sequence[Row[Any]]:
+        """The records of a user, oldest first."""
+        mine = predictions.c.user_id == user.id
+        return await self.fetch(select(predictions).where(mine).order_by(predictions.c.id))
 
     async def fetch(self, statement: Executable) -> Sequence[Row[Any]]:
         """Read the service's tables, on a connection of its own."""

@@ -8,8 +8,9 @@ from drill.simulator import Upstream
 PATH = "/v1/chat/completions"
 PROMPT = "go"
 OUTPUT = 28
-# One dollar per million tokens of input, two of output.
-INPUT_NANO, OUTPUT_NANO = 1000, 2000
+# One dollar per million tokens of input, two of output; cached input a tenth of the input's
+# price, and a write into the cache 1.25 times it.
+INPUT_NANO, OUTPUT_NANO, CACHED_NANO, WRITTEN_NANO = 1000, 2000, 100, 1250
 # The bytes of "user" and the prompt, what is around a message, and the largest output.
 INPUT = len("user" + PROMPT) + 8
 TOKENS = INPUT + OUTPUT
@@ -38,6 +39,18 @@ max_input_tokens = 2000
 overhead_tokens = 0
 base_delay_seconds = 0.1
 prices_checked = {today}
+
+[models."drill/cached"]
+provider = "{provider}"
+name = "drill-cached"
+kind = "chat"
+input_usd_per_million_tokens = {input}
+cached_input_usd_per_million_tokens = {cached}
+cache_write_usd_per_million_tokens = {written}
+output_usd_per_million_tokens = {output}
+max_output_tokens = 28
+max_input_tokens = 2000
+prices_checked = {today}
 """
 
 
@@ -47,6 +60,8 @@ def models(provider: str, dearer: int = 1) -> str:
         provider=provider,
         input=dearer,
         output=2 * dearer,
+        cached=f"{0.1 * dearer:.1f}",
+        written=1.25 * dearer,
         today=dt.datetime.now(dt.UTC).date(),
     )
 
@@ -60,5 +75,7 @@ def body(**rest: Any) -> dict[str, Any]:
 def billed(call: Upstream) -> int:
     """What the provider bills for a call, in nano-dollars."""
     units = call.billed or {}
-    cost = units.get("input_tokens", 0) * INPUT_NANO + units.get("output_tokens", 0) * OUTPUT_NANO
-    return int(cost)
+    cached, written = units.get("cached_input_tokens", 0), units.get("cache_write_tokens", 0)
+    cost = (units.get("input_tokens", 0) - cached - written) * INPUT_NANO
+    cost += cached * CACHED_NANO + written * WRITTEN_NANO
+    return int(cost + units.get("output_tokens", 0) * OUTPUT_NANO)

@@ -410,7 +410,7 @@ async def test_who_asks_alone_after_a_refusal_may_leave(provider: Scripted) -> N
         lambda output: {**output, "data": None},
         lambda _: None,
     ],
-    ids="less twice empty emptied null bare numbers none nothing".split(),
+    ids=["less", "twice", "empty", "emptied", "null", "bare", "numbers", "none", "nothing"],
 )
 @pytest.mark.parametrize("inputs", [["one", "two"], [["one", "two"]]], ids=["joined", "alone"])
 async def test_an_answer_without_a_vector_for_each_is_of_no_use(

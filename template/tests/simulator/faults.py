@@ -43,6 +43,8 @@ Kind = Literal[
     "excess_usage",  # it cost `excess` more than the request allowed
     "prose",  # text where JSON was asked for
     "extra_fields",  # its messages have every field that some server adds
+    "cache_write",  # all of the prompt was written into a cache
+    "cache_read",  # all of the prompt was read from the cache
     "used_up",  # its headers say that nothing is left of a limit for `seconds`
     # Predictions: what becomes of remote work.
     "failed",

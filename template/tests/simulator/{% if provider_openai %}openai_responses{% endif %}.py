@@ -158,7 +158,10 @@ def _reasoning(exchange: Exchange) -> Document:
 def _usage(generation: Generation) -> Document:
     return {
         "input_tokens": generation.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "input_tokens_details": {
+            "cached_tokens": generation.cached,
+            "cache_write_tokens": generation.written,
+        },
         "output_tokens": generation.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": generation.prompt_tokens + generation.completion_tokens,

@@ -11,7 +11,9 @@ from tests.simulator.schemas import called, filled, pieces
 _CONTENTS: frozenset[Kind] = frozenset(
     {"empty", "refusal", "truncated", "filtered", "prose", "extra_fields"}
 )
-_USAGES: frozenset[Kind] = frozenset({"no_usage", "full_usage", "excess_usage"})
+_USAGES: frozenset[Kind] = frozenset(
+    {"no_usage", "full_usage", "excess_usage", "cache_write", "cache_read"}
+)
 CHAT_FAULTS = ANYWHERE | STREAMING | _CONTENTS | _USAGES
 # The words that every model reads and writes at most, in one request.
 CONTEXT_TOKENS = 20_000
@@ -47,6 +49,9 @@ class Generation:
     """The field of the message that carries the pieces: content or refusal."""
     calls: tuple[dict[str, str], ...] = ()
     """The name and the arguments of each function that is called instead."""
+    cached: int = 0
+    written: int = 0
+    """Tokens of the prompt that were read from the cache, and written into it."""
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -54,7 +59,11 @@ class Generation:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "prompt_tokens_details": {
+                "cached_tokens": self.cached,
+                "cache_write_tokens": self.written,
+                "audio_tokens": 0,
+            },
             "completion_tokens_details": {
                 "reasoning_tokens": 0,
                 "audio_tokens": 0,
@@ -65,7 +74,12 @@ class Generation:
 
     @property
     def billed(self) -> dict[str, float]:
-        return {"input_tokens": self.prompt_tokens, "output_tokens": self.completion_tokens}
+        parts = {"cached_input_tokens": self.cached, "cache_write_tokens": self.written}
+        return {
+            "input_tokens": self.prompt_tokens,
+            "output_tokens": self.completion_tokens,
+            **{name: tokens for name, tokens in parts.items() if tokens},
+        }
 
 
 def complete(exchange: Exchange, parameters: frozenset[str]) -> Reply:
@@ -102,7 +116,8 @@ def generate(exchange: Exchange) -> Generation:
         count = max(count, limit or 0) + exchange.fault.excess
     if exchange.plays("full_usage"):
         asked, count = sum(map(_size, messages)), (limit or 0) * choices
-    return Generation(said, reason, asked, count, field)
+    cached, written = (asked * exchange.plays(kind) for kind in ("cache_read", "cache_write"))
+    return Generation(said, reason, asked, count, field, cached=cached, written=written)
 
 
 def _asked(messages: list[dict[str, Any]]) -> int:
