@@ -205,6 +205,8 @@ def test_everything_that_the_policy_files_take_is_named(forms: set[str], pages: 
 
 def _most(model: dict[str, Any]) -> float:
     """What a call with a few words can cost, in some unit."""
+    if "usd_per_output" in model:
+        return float(model["usd_per_output"] * model["max_outputs"] * 1_000_000)
     if "usd_per_second" in model:
         return float(model["usd_per_second"] * model["max_seconds"] * 1_000_000)
     input_tokens, output_tokens = 200, model["max_output_tokens"]

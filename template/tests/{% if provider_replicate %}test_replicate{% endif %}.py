@@ -14,6 +14,7 @@ from tests.support import SOON_SECONDS, Service, describe, error_of, eventually
 from tests.upstream import answering
 
 BODY = {"model": "replicate/official", "input": {"prompt": "one two", "webhook": "kept"}}
+BY_OUTPUT = "replicate/images"
 LATER = {"Prefer": "respond-async"}
 OUTPUT = ["You", " said:", " one", " two"]
 COST, BOUND = 1_500_000 * 1.5, 1_500_000 * 60
@@ -50,6 +51,31 @@ async def test_an_official_model_is_waited_for(
     attempt = await service.attempt()
     assert (attempt.cost_nano_usd, attempt.bound_nano_usd) == (COST, BOUND)
     assert attempt.remote_id == "sim00000001"
+
+
+async def test_a_model_that_is_billed_by_outputs(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    record = (await client.post("/v1/predictions", json=BODY | {"model": BY_OUTPUT})).json()
+    used = {name: amount for name, amount in record["usage"].items() if amount}
+    assert used == {"seconds": 1.5, "outputs": len(OUTPUT)}
+    attempt = await service.attempt()
+    assert attempt.cost_nano_usd == len(OUTPUT) * 3_000_000
+    assert attempt.bound_nano_usd == 4 * 3_000_000
+    assert attempt.remote_id == "sim00000001"
+    assert int(service.simulator.calls[0].headers["cancel-after"].rstrip("s")) <= 60
+
+
+async def test_the_outputs_that_replicate_counts_are_billed(start: Start) -> None:
+    prediction = {"id": "p1", "status": "succeeded", "output": "one.zip"}
+    counted = {**prediction, "metrics": {"image_count": 3}}
+    async with answering(lambda _: counted) as url:
+        service = await start(replicate_base_url=url)
+        client = service.client(await service.create_user())
+        body = {"model": BY_OUTPUT, "input": {"num_outputs": 3}}
+        record = (await client.post("/v1/predictions", json=body)).json()
+    assert (record["usage"]["outputs"], record["cost_nano_usd"]) == (3, 9_000_000)
+    assert (await service.attempt()).bound_nano_usd == 9_000_000
 
 
 async def test_a_version_is_named(service: Service, client: httpx2.AsyncClient) -> None:
