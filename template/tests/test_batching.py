@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.guard import pricing
@@ -279,6 +279,7 @@ async def test_shares_are_the_bill_to_the_last_nano_dollar(
     st.lists(st.text(min_size=1, max_size=9), min_size=2, max_size=12),
     st.tuples(st.integers(0, 300), st.integers(0, 300), st.integers(0, 300)),
 )
+@example(["one", "two"], (0, 1, 1))
 async def test_parts_of_the_input_are_parts_of_each_share(
     texts: list[str], parts: tuple[int, int, int]
 ) -> None:
