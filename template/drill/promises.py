@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from drill.scene import Scene
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 
 Look = Callable[[Scene], Awaitable[str]]
 

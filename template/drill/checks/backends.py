@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from drill.processes import Service
 from drill.scene import Scene, eventually
 
-BACK_SECONDS = 15
+BACK_SECONDS = 30
 ABSENT = (
     "generation 503 within 1 s, /readyz 503 within 1 s, /livez 200 within 1 s; "
     "0 calls at the provider; then ok"

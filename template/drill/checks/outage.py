@@ -32,7 +32,7 @@ async def outage(scene: Scene) -> str:
 
     # What each process may retry at once, and a tenth of all first attempts.
     retries = 10 * scene.processes + CLIENTS // 10
-    back = await eventually(is_back, seconds=20)
+    back = await eventually(is_back, seconds=30)
     after = {call.status for call in await scene.simulator.calls()}
     return "; ".join(
         [

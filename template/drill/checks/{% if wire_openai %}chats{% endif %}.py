@@ -39,7 +39,7 @@ async def disconnect(scene: Scene) -> str:
         (attempt,) = await scene.attempts(user)
         return attempt.closed_at is not None
 
-    await eventually(is_closed, seconds=2)
+    await eventually(is_closed, seconds=10)
     (attempt,), (call,) = await scene.attempts(user), await scene.simulator.calls()
     cost = "its bound" if attempt.cost_nano_usd == work.BOUND else f"{attempt.cost_nano_usd}"
     return f"{attempt.state} at {cost}; the call at the provider was {call.outcome}"
