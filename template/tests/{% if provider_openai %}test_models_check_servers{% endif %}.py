@@ -35,7 +35,13 @@ async def upstream(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 
 
 def declare(
-    policy_dir: Path, upstream: Simulator, limit: str, name: str = "acme-large", path: str = ""
+    policy_dir: Path,
+    upstream: Simulator,
+    limit: str,
+    *,
+    name: str = "acme-large",
+    path: str = "",
+    responses: str = "false",
 ) -> None:
     """Declare the server, told the largest output by `limit`, and a model of it."""
     base_url = upstream.environment["OPENAI_BASE_URL"] + path
@@ -44,6 +50,7 @@ def declare(
 base_url = "{base_url}"
 api_key_env = "{KEY}"
 output_limit = "{limit}"
+responses = {responses}
 
 [models."{MODEL}"]
 provider = "acme"
@@ -52,6 +59,7 @@ kind = "chat"
 input_usd_per_million_tokens = 0.25
 output_usd_per_million_tokens = 2.00
 cached_input_usd_per_million_tokens = 0.025
+cache_write_usd_per_million_tokens = 0.3125
 max_output_tokens = 64
 max_input_tokens = 2000
 {CHECKED}
@@ -132,3 +140,33 @@ async def test_a_stream_without_usage(
     assert code == 1
     assert found["usage"][0] == "problem"
     assert found["output limit"][0] == "ok"
+
+
+@pytest.mark.parametrize("dialect", [DIALECTS[0]], ids=["openai"], indirect=True)
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (None, ""),
+        (Fault(kind="error", status=404, path="/responses"), "does not answer /v1/responses"),
+        (Fault(kind="no_usage", path="/responses"), "it tells no usage at /v1/responses"),
+        (Fault(kind="excess_usage", path="/responses"), "where 16 were allowed"),
+    ],
+    ids=["", "error", "no_usage", "excess_usage"],
+)
+async def test_a_server_that_is_said_to_speak_responses_is_asked_so(
+    run: Run,
+    policy_dir: Path,
+    dialect: Dialect,
+    upstream: Simulator,
+    fault: Fault | None,
+    words: str,
+) -> None:
+    await heeded(policy_dir, dialect, upstream, responses="true")
+    if fault:
+        upstream.inject(fault)
+    code, found = await checked(run)
+    verdict, advice = found["responses"]
+    assert (code, verdict) == ((1, "problem") if fault else (0, "ok"))
+    assert words in advice
+    assert not fault or advice.endswith("in [servers.acme], write responses = false")
+    assert [call.path for call in upstream.calls] == ["/chat/completions", "/responses"]

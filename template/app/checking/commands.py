@@ -1,13 +1,13 @@
 """`python -m app models check`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from app.checking.failures import finding_of
-from app.checking.findings import Place, findings_of, problem
-from app.checking.probe import Seen, probe
+from app.checking.findings import Place, findings_of, problem, responses_finding
+from app.checking.probe import Seen, body_of, probe, probe_responses
 from app.command import Json, Session, command, fail, show
 from app.doctor import Finding
 from app.guard.budget import usd
@@ -29,8 +29,9 @@ async def check(
 ) -> None:
     """Make one small real call, and say whether the model is as models.toml claims.
 
-    Looks at the credential, the name, the largest output, streaming and usage. It costs a few
-    tokens, which count for no user.
+    Looks at the credential, the name, the largest output, streaming and usage; a second call looks
+    at responses, where the server is said to speak them. It costs a few tokens, which count for no
+    user.
     """
     async with open_session() as http:
         rules, providers = open_parts(session.settings, http)
@@ -38,9 +39,12 @@ async def check(
         provider = providers[model.provider]
         place = _place(model, rules.servers, provider.missing())
         findings, seen = await _findings(session, model, provider, place)
+        if place.server and provider.responses and _was_chatted(model, seen):
+            seen.append(await probe_responses(provider.responses, model))
+            findings.append(responses_finding(seen[-1], place))
     price = _cost(model, seen)
     lines = [f"{f.mark} {f.check}{': ' * bool(f.advice)}{f.advice}" for f in findings]
-    if price is not None:
+    if seen:
         lines.append(f"It cost {usd(price)} by the prices of models.toml, charged to no user.")
     checks = [finding._asdict() for finding in findings]
     shown = {"model": model.id, "cost_nano_usd": price, "findings": checks}
@@ -51,19 +55,23 @@ async def check(
 
 async def _findings(
     session: Session, model: Model, provider: Provider, place: Place
-) -> tuple[list[Finding], Seen | None]:
+) -> tuple[list[Finding], list[Seen]]:
     """What was found, and the call if one was made."""
     if provider.missing():
-        return [problem("credential", place.credential)], None
+        return [problem("credential", place.credential)], []
     if model.kind == "task":
         advice = "a run costs what the model's page says, and no request keeps it small: "
         advice += "nothing was asked; make a prediction of it to try it"
-        return [problem("task", advice)], None
+        return [problem("task", advice)], []
     seen = await probe(provider, model)
     if seen.failure:
         redact = make_redactor(session.settings.secret_values())
-        return [finding_of(model, seen.failure, place, redact)], seen
-    return list(findings_of(model, seen, place)), seen
+        return [finding_of(model, seen.failure, place, redact)], [seen]
+    return list(findings_of(model, seen, place)), [seen]
+
+
+def _was_chatted(model: Model, seen: Sequence[Seen]) -> bool:
+    return model.kind == "chat" and bool(seen) and not seen[0].failure
 
 
 def _place(model: Model, servers: Mapping[str, Any], missing: str | None) -> Place:
@@ -81,10 +89,8 @@ def _place(model: Model, servers: Mapping[str, Any], missing: str | None) -> Pla
     return Place(entry, table, credential, address)
 
 
-def _cost(model: Model, seen: Seen | None) -> int | None:
-    """What the call cost in nano-dollars, at most where its usage is not known."""
-    if seen is None or (seen.failure and seen.failure.billed is False):
-        return None
-    if seen.usage is None:
-        return max_cost(model.price, bound(model, seen.job.body))
-    return cost(model.price, seen.usage)
+def _cost(model: Model, seen: Sequence[Seen]) -> int:
+    """What the calls cost in nano-dollars, at most where their usage is not known."""
+    most = max_cost(model.price, bound(model, body_of(model))) if seen else 0
+    billed = [each for each in seen if not each.failure or each.failure.billed is not False]
+    return sum(cost(model.price, each.usage) if each.usage else most for each in billed)

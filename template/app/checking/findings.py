@@ -41,6 +41,20 @@ def findings_of(model: Model, seen: Seen, place: Place) -> Iterator[Finding]:
     yield from _usage(model, seen, place)
 
 
+def responses_finding(seen: Seen, place: Place) -> Finding:
+    """Whether the server speaks `/v1/responses` itself, with the same limits."""
+    allowed, wrote = seen.job.body["max_output_tokens"], seen.usage and seen.usage.output_tokens
+    if seen.failure:
+        said = f"it does not answer /v1/responses ({seen.failure})"
+    elif wrote is None:
+        said = "it tells no usage at /v1/responses"
+    elif wrote > allowed:
+        said = f"it wrote {wrote} tokens at /v1/responses, where {allowed} were allowed"
+    else:
+        return Finding("responses")
+    return problem("responses", f"{said}; in {place.server}, write responses = false")
+
+
 def _output_limit(seen: Seen, place: Place) -> Finding:
     *refused, taken = seen.job.output_limits or ("max_tokens",)
     allowed = seen.job.body["max_tokens"]

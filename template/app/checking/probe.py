@@ -1,8 +1,9 @@
 """One small real call of a model, and what its provider did."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from app.policy import Model
@@ -45,11 +46,22 @@ def body_of(model: Model) -> Body:
 
 async def probe(provider: Provider, model: Model) -> Seen:
     """Ask once, within a minute."""
-    seen = Seen(Job(model, body_of(model), Deadline(SECONDS)))
     work = _embed if model.kind == "embedding" else _chat
+    return await _seen(model, body_of(model), partial(work, provider))
+
+
+async def probe_responses(provider: Provider, model: Model) -> Seen:
+    """Ask once more, in the other format."""
+    limit = min(OUTPUT_TOKENS, model.max_output_tokens)
+    body = {"input": QUESTION, "max_output_tokens": limit}
+    return await _seen(model, body, partial(_respond, provider))
+
+
+async def _seen(model: Model, body: Body, work: Callable[[Seen], Awaitable[None]]) -> Seen:
+    seen = Seen(Job(model, body, Deadline(SECONDS)))
     try:
         async with seen.job.deadline.scope():
-            await work(provider, seen)
+            await work(seen)
     except ProviderFailure as failure:
         seen.failure = failure
     except TimeoutError:
@@ -61,6 +73,10 @@ async def _embed(provider: Provider, seen: Seen) -> None:
     reply = await provider.answer(seen.job)
     seen.usage = reply.usage
     seen.answers = len(reply.output["data"])
+
+
+async def _respond(provider: Provider, seen: Seen) -> None:
+    seen.usage = (await provider.answer(seen.job)).usage
 
 
 async def _chat(provider: Provider, seen: Seen) -> None:
