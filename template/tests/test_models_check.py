@@ -117,7 +117,7 @@ async def test_a_credential_that_is_not_set(run: Run, scripted: Scripted) -> Non
         ([chunk("x")], "streaming", "without a finish_reason"),
         ([usage_chunk(Usage(9, 9))], "streaming", "no choices"),
         ([chunk("x", "length")], "usage", "it tells no usage"),
-        ([chunk("x", "stop"), usage_chunk(Usage(9, 0))], "usage", "it told 0 tokens"),
+        ([chunk("x", "stop"), usage_chunk(Usage(9, 0))], "usage", "it counted 0 tokens"),
         ([chunk("x", "stop"), usage_chunk(Usage(999, 9))], "usage", "overhead_tokens = "),
     ],
 )
@@ -167,9 +167,9 @@ async def test_parts_without_a_line_are_a_warning(
     run: Run, scripted: Scripted, part: dict[str, Any]
 ) -> None:
     """Also as 0: no prompt of this size is kept."""
-    told = usage_chunk(Usage(9, 9))
-    told["usage"] |= part
-    scripted.on_stream = streaming(chunk("x", "stop"), told)
+    last = usage_chunk(Usage(9, 9))
+    last["usage"] |= part
+    scripted.on_stream = streaming(chunk("x", "stop"), last)
     code, found = await checked(run)
     assert code == 0
     (warning,) = [f for f in found["findings"] if f["verdict"] == "warning"]

@@ -43,7 +43,7 @@ def declare(
     path: str = "",
     responses: str = "false",
 ) -> None:
-    """Declare the server, told the largest output by `limit`, and a model of it."""
+    """Declare the server, with `limit` for the largest output, and a model of it."""
     base_url = upstream.environment["OPENAI_BASE_URL"] + path
     models = f"""
 [servers.acme]

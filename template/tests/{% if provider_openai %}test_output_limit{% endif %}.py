@@ -61,7 +61,7 @@ async def upstream(request: pytest.FixtureRequest) -> AsyncIterator[Simulator]:
 
 
 async def started(start: Start, policy_dir: Path, upstream: Simulator, limit: str) -> Service:
-    """A service that has this server, told the largest output by `limit`."""
+    """A service that has this server, with `limit` for the largest output."""
     write_policy(policy_dir, declared(upstream.environment["OPENAI_BASE_URL"], limit))
     return await start()
 

@@ -54,7 +54,7 @@ async def test_chat(dialect: Dialect, client: AsyncOpenAI) -> None:
 
 @pytest.mark.parametrize("asked", [True, False])
 async def test_stream(dialect: Dialect, client: AsyncOpenAI, asked: bool) -> None:
-    """The usage is told once, where the server tells it; some tell it without being asked."""
+    """The usage comes once, in the server's place; some servers send it without being asked."""
     options: Any = USAGE if asked else {}
     stream = await client.chat.completions.create(
         model="m", messages=MESSAGES, stream=True, **options

@@ -55,9 +55,9 @@ def _without_a_status(model: Model, failure: ProviderFailure, place: Place) -> F
 
 
 def _is_unfunded(failure: ProviderFailure) -> bool:
-    told = f"{failure.code} {failure.reason}"
+    words = f"{failure.code} {failure.reason}"
     is_account = failure.blame is Blame.ACCOUNT and failure.status not in {401, 403}
-    return failure.status == 402 or is_account or (failure.status == 429 and _says(UNFUNDED, told))
+    return failure.status == 402 or is_account or (failure.status == 429 and _says(UNFUNDED, words))
 
 
 def _is_unknown(model: Model, failure: ProviderFailure) -> bool:

@@ -85,9 +85,9 @@ def _streaming(seen: Seen) -> Finding:
 
 def _usage(model: Model, seen: Seen, place: Place) -> Iterator[Finding]:
     if seen.usage is None:
-        told = "it tells no usage, so that each call is charged the most that it can cost"
+        said = "it tells no usage, so that each call is charged the most that it can cost"
         advice = "; look for an option of the server that counts the tokens of streams"
-        yield problem("usage", told + advice * (model.kind == "chat"))
+        yield problem("usage", said + advice * (model.kind == "chat"))
         return
     most = bound(model, seen.job.body)
     if seen.usage.input_tokens > most.input_tokens:
@@ -95,20 +95,25 @@ def _usage(model: Model, seen: Seen, place: Place) -> Iterator[Finding]:
         said = f"it counted {seen.usage.input_tokens} tokens of input, {most.input_tokens} at most"
         yield problem("usage", f"{said}; in {place.model}, write overhead_tokens = {2 * needed}")
     elif model.kind == "chat" and not seen.usage.output_tokens and seen.characters:
-        yield problem("usage", "it told 0 tokens of an answer that has some, which is not charged")
+        yield problem(
+            "usage", "it counted 0 tokens of an answer that has some, so that it is charged nothing"
+        )
     else:
         yield Finding("usage")
-    yield from _parts(model, seen.usage, seen.told, place)
+    yield from _parts(model, seen.usage, seen.reported, place)
 
 
-def _parts(model: Model, usage: Usage, told: Mapping[str, Any], place: Place) -> Iterator[Finding]:
-    """Parts of the input that are told, also as 0 of so small a call, and have no line."""
-    places = [told, *(told[name] for name in DETAILS if isinstance(told.get(name), dict))]
+def _parts(
+    model: Model, usage: Usage, reported: Mapping[str, Any], place: Place
+) -> Iterator[Finding]:
+    """Parts of the input that the usage has, also as 0, and models.toml has not."""
+    details = (reported.get(name) for name in DETAILS)
+    places = [reported, *(each for each in details if isinstance(each, dict))]
     for part, (line, billed) in PARTS.items():
         names = NAMES_OF_PARTS[part]
-        is_told = any(each.get(name) is not None for each in places for name in names)
+        is_reported = any(each.get(name) is not None for each in places for name in names)
         is_declared = getattr(model, line) is not None or not model.input_usd_per_million_tokens
-        if not is_declared and (is_told or getattr(usage, part)):
+        if not is_declared and (is_reported or getattr(usage, part)):
             said = f"it tells {part}, which are billed {billed}"
             advice = f"{said}; in {place.model}, add {line} if the price list has such a price"
             yield Finding("price lines", "warning", advice)

@@ -18,18 +18,18 @@ QUESTION = (
 TEXT = "One small text."
 OUTPUT_TOKENS = 16
 SECONDS = 60.0
-# What a server that heeds no limit may write before it is left.
+# The most that is read of a server that heeds no limit.
 MOST_CHARS = 20_000
 
 
 @dataclass(slots=True)
 class Seen:
-    """What came of a call. `usage` is what the provider counted, `told` in its own words."""
+    """What came of a call. `reported` is the usage in the words of the provider."""
 
     job: Job
     failure: ProviderFailure | None = None
     usage: Usage | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
+    reported: Mapping[str, Any] = field(default_factory=dict)
     finish_reason: str | None = None
     characters: int = 0
     answers: int = 0
@@ -92,7 +92,8 @@ async def _chat(provider: Provider, seen: Seen) -> None:
 
 
 def _note(seen: Seen, chunk: Body) -> None:
-    seen.told = chunk.get("usage") or seen.told
+    usage = chunk.get("usage")
+    seen.reported = usage if isinstance(usage, dict) else seen.reported
     for choice in choices_of(chunk):
         seen.answers += 1
         seen.finish_reason = choice.get("finish_reason") or seen.finish_reason

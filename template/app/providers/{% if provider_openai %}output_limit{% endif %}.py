@@ -1,4 +1,4 @@
-"""By which name a server that speaks OpenAI's API is told the largest output.
+"""The name of the largest output in requests to a server that speaks OpenAI's API.
 
 OpenAI's newer models refuse `max_tokens`; other servers refuse `max_completion_tokens`, or ignore
 it and write on without a bound. So one of the two is sent, the declared one, and the other only

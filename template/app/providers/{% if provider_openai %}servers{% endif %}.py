@@ -15,7 +15,7 @@ from app.providers.openai import OpenAIProvider
 from app.settings import VARIABLE, Settings
 
 FILE = Path("models.toml")
-# What the service itself works with is not sent anywhere.
+# The secrets and addresses of the service itself are no keys of servers.
 OWN_VARIABLES = {name.upper() for name in Settings.model_fields} - {"OPENAI_API_KEY"}
 # As long as the ledger's column: the name is the provider's there, in stops and in metrics.
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?", re.ASCII)

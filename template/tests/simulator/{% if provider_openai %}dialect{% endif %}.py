@@ -42,7 +42,7 @@ class Speaking(OpenAI):
         }
         options = exchange.body.get("stream_options") or {}
         asked = bool(options.get("include_usage"))
-        if exchange.body.get("stream"):  # What is told unasked is known, too.
+        if exchange.body.get("stream"):  # Some servers send the usage without being asked.
             heeded["stream_options"] = {"include_usage": True}
         reply: Reply = answer(replace(exchange, body=heeded))
         if reply.chunks:

@@ -2,7 +2,7 @@
 
 Read from their documentation and from the answers that people reported: which spelling of the
 largest output a server heeds, refuses or ignores; what a chunk holds beside OpenAI's fields; where
-the usage is told, and what of it; and the shape of errors.
+the usage is, and its fields; and the shape of errors.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from tests.simulator.faults import Refusal
 
 Object = dict[str, Any]
 OLD, NEW = "max_tokens", "max_completion_tokens"
-# What a test asks for to be told that there is no such model.
+# A model that no server knows.
 UNKNOWN_MODEL = "no-such-model"
 KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error"}
 
@@ -47,7 +47,7 @@ class Dialect:
     that has a choice.
     """
     usage: Callable[[Object], Object] = _nothing
-    """What is told beside the counts of OpenAI; None in place of a field leaves it out."""
+    """Fields beside the counts of OpenAI; None in place of a field leaves it out."""
     closing: Callable[[Object], Object] = _nothing
     """What the last chunk holds beside, made of the usage."""
     content_parts: bool = False
