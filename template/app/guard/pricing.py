@@ -72,6 +72,8 @@ def _whole(tokens: int, price: Price, usage: Usage) -> int:
 
 def _input_cost(lines: Lines, usage: Usage) -> int:
     """What the input costs, in shares. Parts beyond the input are cut, the cheapest first."""
+    if not (usage.cached_input_tokens or usage.cache_write_tokens):
+        return SHARES * usage.input_tokens * lines.input
     plain, cached, written = _rates(lines)
     left, total = usage.input_tokens, 0
     parts = (cached, usage.cached_input_tokens), (written, usage.cache_write_tokens)
