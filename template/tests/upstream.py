@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 from aiohttp import web
@@ -48,10 +48,11 @@ class Streaming:
         self.calls += 1
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        for block in self.blocks:
-            await response.write(block)
-            # Let the reader take it before the next one.
-            await asyncio.sleep(0)
+        with suppress(ConnectionError):  # A reader that has enough leaves.
+            for block in self.blocks:
+                await response.write(block)
+                # Let the reader take it before the next one.
+                await asyncio.sleep(0)
         if self.ending == "hang":
             await self.is_over.wait()
         if self.ending == "cut":

@@ -26,7 +26,7 @@ class EventParser:
         self._after_return = False
         # A line that is not complete, as it came.
         self._pieces: list[bytes] = []
-        # Of the event that is not complete: its name, its lines of data, and about its bytes.
+        # Of the event that is not complete: its name, its lines of data, and its bytes.
         self._name = ""
         self._data: list[bytes] = []
         self._size = 0
@@ -45,16 +45,20 @@ class EventParser:
 
     def _read(self, lines: list[bytes], size: int) -> list[Event]:
         """The events that a block of `lines`, the last of which goes on, completes."""
-        self._pieces.append(lines.pop() if len(lines) == 1 else lines[0])
+        goes_on = len(lines) == 1
+        self._pieces.append(lines.pop() if goes_on else lines[0])
         if lines:
             lines[0] = b"".join(self._pieces)
             self._pieces = [lines.pop()]
         events = self._events(lines)
-        size += self._size
-        if size > EVENT_BYTES:
-            _check_sizes([len(data) for _, data in events] or [size])
+        received = pending = self._size + size
+        if not goes_on and (events or not self._data):
+            # Of this block alone, so that nothing is counted twice.
+            pending = sum(map(len, (*self._data, *self._pieces)))
+        if received > EVENT_BYTES:
+            _check_sizes([pending, *(len(data) for _, data in events)])
+        self._size = pending
         self._is_between = not (self._data or self._name or any(self._pieces))
-        self._size = 0 if self._is_between or events else size
         return events
 
     def _events(self, lines: list[bytes]) -> list[Event]:
