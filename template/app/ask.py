@@ -19,6 +19,8 @@ from app.db.tables import utc_now
 from app.errors import NotFound, StartError
 from app.policy import load
 from app.prices import NANO
+from app.providers.completion import choices_of, text_of
+from app.providers.sse import EventParser
 
 ASKER = "ask@cli.invalid"
 CREDENTIAL_LASTS = dt.timedelta(minutes=10)
@@ -76,8 +78,10 @@ async def _converse(http: aiohttp.ClientSession, question: str, model: str) -> N
         if not response.ok or "X-Prediction-ID" not in response.headers:
             raise StartError(await _refusal(response))
         try:
-            async for line in response.content:
-                _show_event(line.removeprefix(b"data:").strip())
+            events = EventParser()
+            async for block in response.content.iter_any():
+                for _, data in events.feed(block):
+                    _show_event(data)
         finally:
             print()
         headers = response.headers
@@ -98,10 +102,12 @@ async def _refusal(response: aiohttp.ClientResponse) -> str:
 
 
 def _show_event(data: bytes) -> None:
-    if not data or data == b"[DONE]":
+    if data == b"[DONE]":
         return
     event = from_json(data)
     if "error" in event:
         raise StartError(event["error"]["message"])
-    for choice in event["choices"]:
-        print(choice["delta"].get("content") or "", end="", flush=True)
+    for choice in choices_of(event):
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            print(text_of(delta.get("content")), end="", flush=True)

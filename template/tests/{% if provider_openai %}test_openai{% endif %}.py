@@ -292,6 +292,64 @@ async def test_what_embeddings_cost_is_what_was_counted_or_the_bound(
     assert (await service.attempt()).cost_nano_usd == cost
 
 
+VECTOR = {"object": "embedding", "embedding": [0.1]}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [],
+        [{**VECTOR, "index": 0}],
+        [VECTOR] * 3,
+        [VECTOR, {"index": 1}],
+        [VECTOR, {"embedding": []}],
+        [VECTOR, {"embedding": 1}],
+        [VECTOR, None],
+        [0.1, 0.2],
+        None,
+        {},
+    ],
+    ids=repr,
+)
+async def test_an_answer_without_a_vector_for_each_text_pays_what_it_tells(
+    start: Start, data: Any
+) -> None:
+    answer = {"data": data, "usage": {"prompt_tokens": 2, "total_tokens": 2}}
+    async with answering(lambda _: answer) as url:
+        service = await start(openai_base_url=url)
+        client = service.client(await service.create_user())
+        body = {"model": "openai/embedding", "input": ["one", "two"]}
+        response = await client.post("/v1/embeddings", json=body)
+    assert error_of(response) == (502, "provider_error", None)
+    assert await service.books() == ("settled", "provider_error")
+    assert (await service.attempt()).cost_nano_usd == 2 * 20
+
+
+@pytest.mark.parametrize(
+    ("given", "count"), [("one", 1), (["one", "two"], 2), ([1, 2], 1), ([[1], [2]], 2)]
+)
+async def test_vectors_as_servers_write_them(start: Start, given: Any, count: int) -> None:
+    """Without an index, in order; a number that is not finite is null."""
+    answer = json.dumps({"data": [VECTOR] * count}).replace("0.1", "-Infinity, 1e999, 0.5")
+    async with answering(lambda _: answer.encode()) as url:
+        service = await start(openai_base_url=url)
+        client = service.client(await service.create_user())
+        body = {"model": "openai/embedding", "input": given}
+        data = (await client.post("/v1/embeddings", json=body)).json()["data"]
+    assert [item["index"] for item in data] == list(range(count))
+    assert all(item["embedding"] == [None, None, 0.5] for item in data)
+
+
+async def test_an_error_in_place_of_vectors_is_the_error_that_it_says(start: Start) -> None:
+    async with answering(lambda _: {"error": {"message": "busy", "code": 429}}) as url:
+        service = await start(openai_base_url=url)
+        client = service.client(await service.create_user())
+        body = {"model": "openai/embedding", "input": "one"}
+        response = await client.post("/v1/embeddings", json=body)
+    assert error_of(response) == (503, "provider_cooling_down", None)
+    assert await service.books() == ("released", "provider_error")
+
+
 def job(model: str = MODEL) -> Job:
     declared = Model.model_validate(POLICY[model])
     body = {"input": "one"} if declared.kind == "embedding" else {"messages": chat()["messages"]}

@@ -1,6 +1,7 @@
 """Replicate: predictions that are created, waited for, polled and cancelled; paid by the second."""
 
 import asyncio
+import json
 from typing import Any
 
 import httpx2
@@ -313,6 +314,20 @@ async def test_nonsense(start: Start, answer: Any) -> None:
         response = await ask(service.client(await service.create_user()))
     assert error_of(response) == FAILED
     assert await service.books() == ("uncertain", "provider_error")
+
+
+async def test_an_output_is_json_that_any_parser_takes(start: Start) -> None:
+    """For the client, in the record, and as it is read later."""
+    output = b'[NaN, -Infinity, 1e999, 1, "\\ud83d"]'
+    answer = b'{"id": "x", "status": "succeeded", "output": %b}' % output
+    expected = [None, None, None, 1, "\ufffd"]
+    async with answering(lambda _: answer) as url:
+        service = await start(replicate_base_url=url)
+        client = service.client(await service.create_user())
+        response = await ask(client)
+    record = await client.get(f"/v1/predictions/{response.json()['id']}")
+    for text in (response.text, record.text):
+        assert json.loads(text, parse_constant=pytest.fail)["output"] == expected
 
 
 @pytest.mark.parametrize("seconds", [-1, "many", None, 1e300, [], float("inf"), float("nan")])

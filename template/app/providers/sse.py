@@ -54,11 +54,12 @@ class EventParser:
         received = pending = self._size + size
         if not goes_on and (events or not self._data):
             # Of this block alone, so that nothing is counted twice.
-            pending = sum(map(len, (*self._data, *self._pieces)))
+            pending = len(self._pieces[0]) + sum(map(len, self._data))
         if received > EVENT_BYTES:
-            _check_sizes([pending, *(len(data) for _, data in events)])
+            # What came before an event that is too long is told first.
+            _check_sizes([len(data) for _, data in events] or [pending])
         self._size = pending
-        self._is_between = not (self._data or self._name or any(self._pieces))
+        self._is_between = not (pending or self._data or self._name)
         return events
 
     def _events(self, lines: list[bytes]) -> list[Event]:

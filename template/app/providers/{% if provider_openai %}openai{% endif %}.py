@@ -90,10 +90,14 @@ class OpenAIProvider:
         body = {**job.body, "model": job.model.name}
         output = await self.http.json(job, "POST", self._url("embeddings"), body)
         if not isinstance(output, dict) or not isinstance(output.get("data"), list):
-            raise failure_of_document(self.http, output)
+            raise failure_of_document(self.http, output, EMBEDDING_COUNTS)
         usage = usage_of(output.get("usage"), EMBEDDING_COUNTS)
         if not _are_embeddings(output["data"], _count(job.body["input"])):
             raise BadAnswer("the answer has no embedding for each input", usage=usage)
+        if all(item.get("index") is None for item in output["data"]):
+            # Some servers do not count them, and answer in order.
+            for place, item in enumerate(output["data"]):
+                item["index"] = place
         return Reply(output, usage)
 
     def _url(self, path: str) -> str:
@@ -125,8 +129,12 @@ def _count(given: str | list[Any]) -> int:
 
 def _are_embeddings(data: list[Any], count: int) -> bool:
     """Whether there is an embedding for each of `count` inputs."""
-    items = [item for item in data if isinstance(item, dict) and item.get("embedding")]
-    return len(items) == len(data) == count
+    return len(data) == count and all(map(_is_embedding, data))
+
+
+def _is_embedding(item: Any) -> bool:
+    vector = item.get("embedding") if isinstance(item, dict) else None
+    return isinstance(vector, list | str) and bool(vector)
 
 
 def open_provider(settings: Settings, session: aiohttp.ClientSession) -> OpenAIProvider:

@@ -1,6 +1,7 @@
 """OpenAI's wire format, which several providers speak."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from app.providers.base import (
     Reply,
 )
 from app.providers.chat_reader import ChatReader, is_error
-from app.providers.completion import choices_of, usage_of
+from app.providers.completion import CHAT_COUNTS, choices_of, usage_of
 from app.providers.http import Http, check_length, read
 from app.providers.tool_calls import mend
 
@@ -105,10 +106,12 @@ async def document_of(response: aiohttp.ClientResponse, block: bytes) -> Any:
         raise BadAnswer("the answer is no stream") from error
 
 
-def failure_of_document(http: Http, document: Any) -> ProviderFailure:
+def failure_of_document(
+    http: Http, document: Any, counted: Sequence[str] = CHAT_COUNTS
+) -> ProviderFailure:
     """What a document in place of an answer means: the error that it tells, or that it is none."""
     if not is_error(document):
-        usage = usage_of(document.get("usage")) if isinstance(document, dict) else None
+        usage = usage_of(document.get("usage"), counted) if isinstance(document, dict) else None
         return BadAnswer("the answer has another form", usage=usage)
     failure = http.failure_of(document)
     # Without a status, nothing says that asking again may help.
