@@ -121,3 +121,12 @@ async def test_what_is_refused_is_named(
     response = await client.post(PATH, json=ask(**{name: value}))
     assert error_of(response)[1:] == ("unsupported_parameter", name)
     assert await service.rows_count() == 0
+
+
+async def test_it_is_described(service: Service) -> None:
+    document = (await service.client().get("/openapi.json")).json()
+    operation = document["paths"][PATH]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["required"] == ["model", "input"]
+    assert set(schema["properties"]) >= {"instructions", "tools", "text", "reasoning", "stream"}
+    assert {part["type"] for part in schema["properties"]["input"]["anyOf"]} == {"string", "array"}

@@ -263,12 +263,6 @@ def test_a_function_gives_text_where_it_is_translated() -> None:
         ({"input": [message("user", [IMAGE])]}, "invalid_request", "input.0.content.0.type"),
         ({"input": [{**CALL, "arguments": {}}]}, "invalid_request", "input.0.arguments"),
         ({"input": [{**RESULT, "output": None}]}, "invalid_request", "input.0.output"),
-        ({"input": [{"type": "reasoning", "summary": "x"}]}, "invalid_request", "input.0.summary"),
-        (
-            {"input": [{"type": "reasoning", "summary": [{"type": "x"}]}]},
-            "invalid_request",
-            "input.0.summary.0.type",
-        ),
         ({"tools": [{"type": "web_search"}]}, "unsupported_parameter", "tools.0.type"),
         ({"tools": [{"type": "custom", "name": "x"}]}, "unsupported_parameter", "tools.0.type"),
         ({"tools": [{"name": "f"}]}, "unsupported_parameter", "tools.0"),
@@ -302,3 +296,26 @@ async def test_an_error_names_a_path_that_exists(
         return
     assert error_of(response)[1:] == (code, param)
     assert await service.rows_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, ""),
+        ("one", "one"),
+        ([], ""),
+        ([text("output_text", "one"), {"type": "of_tomorrow", "x": [1]}, 1, None], "one"),
+        ([{"type": "text", "text": "one"}, {"type": "refusal", "refusal": "no"}], "oneno"),
+        ([{"type": "output_text", "text": None}, {"type": ["x"], "text": "one"}], "one"),
+        (7, ""),
+    ],
+    ids=str,
+)
+async def test_what_an_assistant_said_is_taken_in_any_form(
+    client: httpx2.AsyncClient, content: Any, said: str
+) -> None:
+    item = message("assistant", content, type="message", annotations=[], audio=None)
+    thought = {"type": "reasoning", "summary": "x", "content": [{"type": "thinking", "y": 1}]}
+    body = ask([item, thought, message("user", "two")])
+    assert (await client.post(PATH, json=body)).status_code == 200
+    assert chat_body(body, CHAT)["messages"][0]["content"] == said

@@ -102,11 +102,13 @@ async def test_fields_and_nulls_of_others_are_taken_and_not_sent(
         {"type": "function_call", "id": "x", "call_id": "c", "name": "f", "arguments": "{}"},
         {"type": "function_call_output", "id": None, "call_id": "c", "output": "x", "tool": 1},
         {"type": "reasoning", "id": "rs_other", "content": [], "summary": []},
+        {"role": "assistant", "content": [{"type": "of_tomorrow"}, 1, {"type": ["x"]}]},
         {"role": "user", "content": "one"},
     ]
     assert (await client.post(PATH, json=native(items))).status_code == 200
     sent = (service.simulator.calls[-1].body or {})["input"]
-    assert len(sent) == 4
+    assert len(sent) == 5
+    assert sent[3]["content"] == []
     assert sent[0]["content"] == [{"type": "output_text", "text": "x", "annotations": []}]
 
 

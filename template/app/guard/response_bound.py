@@ -50,14 +50,15 @@ def _input_tokens(model: Model, body: Mapping[str, Any]) -> Iterator[int]:
 def _item_tokens(model: Model, item: Mapping[str, Any], path: str) -> Iterator[int]:
     """An item's texts by their bytes, all else by the bytes of its JSON."""
     yield SEPARATOR_TOKENS
+    is_given = item.get("role") != "assistant" and item.get("type") != "reasoning"
     for name, value in item.items():
-        if name in {"content", "output"} and isinstance(value, list):
+        if is_given and name in {"content", "output"} and isinstance(value, list):
             for number, part in enumerate(value):
                 yield _part_tokens(model, part, f"{path}.{name}.{number}")
         elif isinstance(value, str):
             yield text_bytes(value)
         elif value is not None:
-            yield len(name) + _json_bytes(value)
+            yield text_bytes(name) + _json_bytes(value)
 
 
 def _part_tokens(model: Model, part: Mapping[str, Any], path: str) -> int:

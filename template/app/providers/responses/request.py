@@ -8,6 +8,7 @@ from typing import Any
 
 from app.errors import InvalidRequest, UnsupportedParameter
 from app.providers.base import Body
+from app.providers.completion import text_of
 from app.providers.parameters import Table, takes
 
 ROLES = {"developer": "system"}
@@ -123,8 +124,7 @@ def _turns(items: Sequence[Body]) -> Iterator[Body]:
 
 
 def _thought(item: Mapping[str, Any]) -> str:
-    parts = item.get("content") or item.get("summary") or ()
-    return "".join(part["text"] for part in parts)
+    return text_of(item.get("content") or item.get("summary"))
 
 
 def _call(item: Mapping[str, Any]) -> Body:
@@ -145,13 +145,27 @@ def _result(item: Mapping[str, Any], place: int) -> Body:
 
 
 def _message(item: Mapping[str, Any]) -> Body:
-    role, content = ROLES.get(item["role"], item["role"]), item["content"]
+    role = ROLES.get(item["role"], item["role"])
+    if role == "assistant":
+        return {"role": role, "content": _said(item.get("content"))}
+    content = item["content"]
     if role == "user" and not isinstance(content, str) and len(content) > 1:
         return {"role": role, "content": [_part(part) for part in content]}
     if not isinstance(content, str) and any(part["type"] not in TEXTS for part in content):
         return {"role": role, "content": [_part(part) for part in content]}
     # Of all but a user, some servers take nothing but one text.
-    return {"role": role, "content": _joined(content, "" if role == "assistant" else "\n")}
+    return {"role": role, "content": _joined(content, "\n")}
+
+
+def _said(content: Any) -> str:
+    """What an assistant said, in whichever form it comes back."""
+    parts = content if isinstance(content, list) else [content]
+    refusals = [{"text": part["refusal"]} if _refuses(part) else part for part in parts]
+    return text_of(refusals)
+
+
+def _refuses(part: Any) -> bool:
+    return isinstance(part, dict) and "refusal" in part
 
 
 def _joined(content: str | Sequence[Body], separator: str) -> str:

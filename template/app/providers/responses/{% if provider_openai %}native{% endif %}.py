@@ -29,6 +29,7 @@ ITEM_FIELDS: Mapping[str, tuple[str, ...]] = {
     "function_call_output": ("type", "call_id", "output"),
     "reasoning": ("type", "id", "summary", "content", "encrypted_content"),
 }
+REQUIRED = {"message": ("content",), "reasoning": ("summary",)}
 PART_FIELDS: Mapping[str, tuple[str, ...]] = {
     "input_text": ("type", "text"),
     "input_image": ("type", "image_url", "detail"),
@@ -111,13 +112,22 @@ def _items_sent(items: Sequence[Body], *, own: bool) -> Iterator[Body]:
     for item in items:
         kind = item.get("type") or "message"
         sent = {"type": kind, **_fields(item, ITEM_FIELDS[kind])}
+        for name in REQUIRED.get(kind, ()):
+            sent.setdefault(name, [])
         # OpenAI kept nothing of its reasoning, and takes it back only encrypted.
         if kind == "reasoning" and own and "encrypted_content" not in sent:
             continue
         for name in ("content", "output"):
             if kind != "reasoning" and isinstance(sent.get(name), list):
-                sent[name] = [_part_sent(part, own=own) for part in sent[name]]
+                sent[name] = [_part_sent(part, own=own) for part in sent[name] if _is_read(part)]
         yield sent
+
+
+def _is_read(part: Any) -> bool:
+    """Whether a server reads such a part; an assistant's may have any form."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    fields = PART_FIELDS.get(kind, ()) if isinstance(kind, str) else ()
+    return any(isinstance(part.get(name), str) for name in fields[1:])
 
 
 def _part_sent(part: Body, *, own: bool) -> Body:
