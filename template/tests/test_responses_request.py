@@ -319,3 +319,34 @@ async def test_what_an_assistant_said_is_taken_in_any_form(
     body = ask([item, thought, message("user", "two")])
     assert (await client.post(PATH, json=body)).status_code == 200
     assert chat_body(body, CHAT)["messages"][0]["content"] == said
+
+
+LONG = "x" * 2001
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"instructions": LONG},
+        {"input": [message("user", LONG)]},
+        {"input": [message("user", [text("input_text", LONG)])]},
+        {"input": [message("assistant", [text("output_text", LONG)])]},
+        {"input": [message("assistant", {"x": LONG})]},
+        {"input": [message("user", "x", of_tomorrow=LONG)]},
+        {"input": [{**CALL, "arguments": LONG}]},
+        {"input": [{**RESULT, "output": LONG}]},
+        {"input": [{**RESULT, "output": [text("input_text", LONG)]}]},
+        {"input": [{"type": "reasoning", "summary": [text("summary_text", LONG)]}]},
+        {"input": [{"type": "reasoning", "encrypted_content": LONG}]},
+        {"input": [message("user", "x" * 200)] * 10},
+        {"tools": [{**FUNCTION, "description": LONG}]},
+        {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"title": LONG}}}},
+    ],
+    ids=lambda body: str(body).replace(LONG, "…"),
+)
+async def test_every_text_is_bounded(
+    service: Service, client: httpx2.AsyncClient, body: dict[str, Any]
+) -> None:
+    response = await client.post(PATH, json={**ask(), **body})
+    assert error_of(response) == (400, "request_too_large", "input")
+    assert await service.rows_count() == 0

@@ -255,8 +255,8 @@ async def test_the_bound_holds(
     service: Service, client: AsyncOpenAI, model: str, kind: Any
 ) -> None:
     service.simulator.inject(Fault(kind=kind))
-    instructions = "Be kind. " * 20
-    await client.responses.create(model=model, input="ﷺ " * 20, instructions=instructions)
+    instructions = "Be kind. " * 100
+    await client.responses.create(model=model, input="one", instructions=instructions)
     attempt = await service.attempt()
     assert attempt.cost_nano_usd <= attempt.bound_nano_usd
     assert attempt.state == ("settled" if kind == "full_usage" else "uncertain")
