@@ -47,6 +47,12 @@ PROVEN_BY = {
     "GH_TOKEN=$(gh auth token) python3 scripts/protect.py apply": (
         'tests/test_own_rules.py: "plan", "apply"'
     ),
+    "git config --global core.autocrlf input": (
+        "tests/test_update.py: git config --global core.autocrlf input"
+    ),
+    "git rm -r --quiet --cached . && git reset --hard": (
+        "tests/test_update.py: git rm -r --quiet --cached . && git reset --hard"
+    ),
     "make run": "tests/test_docs.py: make run",
     'make ask q="Why is the sky blue?"': "template/README.md.jinja: make ask",
     'make app ARGS="users create --email grace@example.com"': "template/README.md.jinja: create",

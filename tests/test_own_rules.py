@@ -19,9 +19,10 @@ from protection import protect, rulesets_of
 from working_tree import ROOT, answers_of
 
 # What is the same here and there, to the byte.
+RULESET = ".github/rulesets/main.json"
 SHARED = (
     ".gitattributes",
-    ".github/rulesets/main.json",
+    RULESET,
     ".github/rulesets/tags.json",
     ".github/workflows/pr.yml",
     ".github/workflows/protect.yml",
@@ -123,7 +124,7 @@ def test_the_version_is_the_newest_of_the_changelog() -> None:
 
 
 def test_the_required_check_is_a_job() -> None:
-    rules = json.loads((ROOT / SHARED[0]).read_text(encoding="utf-8"))["rules"]
+    rules = json.loads((ROOT / RULESET).read_text(encoding="utf-8"))["rules"]
     (checks,) = (rule for rule in rules if rule["type"] == "required_status_checks")
     (required,) = checks["parameters"]["required_status_checks"]
     assert required["context"] in _workflow("ci")["jobs"]

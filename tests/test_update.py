@@ -454,6 +454,26 @@ def test_ends_of_lines_that_were_committed_are_no_edit(
     assert lines == second_version | expected
 
 
+CHECKED_OUT_AGAIN = """git config --global core.autocrlf input
+git rm -r --quiet --cached . && git reset --hard
+"""
+
+
+@pytest.mark.slow
+def test_an_older_project_is_checked_out_again_with_lf(
+    without_attributes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the commands of docs/how-to/update.md, for projects whose updater needs it."""
+    git_of_a_user(tmp_path / "user", SETTINGS["autocrlf"], monkeypatch)
+    project = copy_as(without_attributes, tmp_path / "project", "1.0")
+    assert b"\r\n" in (project / "changed.txt").read_bytes()
+
+    subprocess.run(["sh", "-ec", CHECKED_OUT_AGAIN], cwd=project, check=True, capture_output=True)
+
+    assert not [path for path, (content, _) in tree_of(project).items() if b"\r\n" in content]
+    assert git(project, "status", "--porcelain") == ""
+
+
 @pytest.mark.slow
 def test_settings_of_git_change_no_file_of_a_new_project(
     evolution: Path, second_version: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
