@@ -57,7 +57,7 @@ async def test_reading_does_not_count(service: Service) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [chat(model="none"), chat(n=2), chat("x" * 5000), {}],
+    [chat(model="none"), chat(service_tier="priority"), chat("x" * 5000), {}],
     ids=["unknown model", "unsupported parameter", "too large", "malformed"],
 )
 async def test_a_request_that_is_wrong_does_not_count(

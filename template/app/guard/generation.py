@@ -3,7 +3,8 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 from app.auth.principal import Principal
 from app.errors import ServiceError
@@ -58,7 +59,8 @@ class Ending:
     alert: Alert | None = None
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     """A model that may be asked, its provider, and the most that the call can use there.
 
     `body` is what the provider is sent, as far as it is not the adapter's.
@@ -69,7 +71,7 @@ class Choice(NamedTuple):
     bound: Usage
     body: Body
 
-    @property
+    @cached_property
     def max_cost(self) -> int:
         """The most that it can cost, in nano-dollars."""
         return pricing.max_cost(self.model.price, self.bound)
