@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.errors import InvalidRequest, RequestTooLarge
@@ -61,6 +61,7 @@ MARKED = st.text(
 
 
 @given(MARKED, st.integers(1, 5))
+@example("か\u0f73\uff9e", 3)
 def test_a_text_in_pieces_is_bounded_by_its_bytes_however_it_is_normalised(
     text: str, length: int
 ) -> None:

@@ -98,8 +98,8 @@ def _rates(lines: Lines) -> tuple[int, int, int]:
 def bound(model: Model, body: Mapping[str, Any]) -> Usage:
     """The most that a call with `body` can use.
 
-    Text is bounded by its UTF-8 bytes, as it is or after NFKC normalisation, whichever are more:
-    no tokenizer makes more tokens.
+    Text is bounded by its UTF-8 bytes, as it is, after NFC or after NFKC, whichever are most: no
+    tokenizer makes more tokens.
     Raises `RequestTooLarge` above the model's limits, `InvalidRequest` or `UnsupportedParameter`
     for what has no bound.
     """
@@ -255,11 +255,11 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _normalised_bytes(piece: str) -> int:
-    """The bytes of a piece after NFKC.
+    """The most bytes of a piece after NFC or NFKC: each can be the longer one.
 
     A mark at its beginning can take the place of one before, in the letter that both belong to.
     """
-    size = len(unicodedata.normalize("NFKC", piece).encode())
+    size = max(len(unicodedata.normalize(form, piece).encode()) for form in ("NFC", "NFKC"))
     return size + (LETTER_BYTES if _begins_with_a_mark(piece) else 0)
 
 
