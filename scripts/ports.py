@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 @contextmanager
 def kept_port() -> Iterator[int]:
-    """A port of this machine that the system hands to nobody else until the block ends.
+    """A port of this machine that the system gives to no other program until the block ends.
 
     It is kept by sockets that are bound and do not listen: a server that asks for this very port,
     as servers do with SO_REUSEADDR, gets it, and until then nobody answers there.

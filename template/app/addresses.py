@@ -1,4 +1,4 @@
-"""Addresses of servers, as people set them: what is wrong with one is told without a part of it."""
+"""Addresses of servers, as people set them. An error about one repeats no part of it."""
 
 import ipaddress
 import re
@@ -19,7 +19,7 @@ FORM = re.compile(
 )
 LABEL = re.compile(r"\w(?:[\w-]{0,61}\w)?", re.ASCII)
 LONGEST_HOST = 253
-# What a template, a shell or a host's panel fills in, and did not.
+# Placeholders that a template, a shell or a host's panel left unfilled.
 PLACEHOLDER = re.compile(r"[${}<>]")
 URL_CHARACTERS = re.compile(r"""[^\s\x00-\x20\x7f"<>\\^`{|}]*""")
 # A name that may be shown: a part of a password hardly looks so.

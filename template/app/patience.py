@@ -2,7 +2,7 @@
 
 An event loop that is late has also not read the answers that have arrived. So the time of a
 time-out is counted in slices, each of which is at least one turn of the loop, in which it reads its
-sockets: an idle loop waits exactly as long as it is told, a busy one longer.
+sockets: an idle loop waits exactly the given time, a busy one longer.
 """
 
 import asyncio

@@ -348,6 +348,17 @@ async def test_a_failure_is_everybodys(provider: Scripted, error: Exception, is_
     assert len(provider.asked) == 1
 
 
+async def test_what_a_failed_call_used_is_shared(provider: Scripted) -> None:
+    """Each pays its part of what the provider counted, and not all of it."""
+    provider.on_answer = raising(BadAnswer("nonsense", usage=Usage(7)))
+    coalescer = Coalescer()
+    requests = [ask(coalescer, provider, asked(text)) for text in ("one", "two")]
+    errors = await asyncio.gather(*requests, return_exceptions=True)
+    used = [error.usage for error in errors if isinstance(error, BadAnswer)]
+    assert len(provider.asked) == 1
+    assert sorted(each.input_tokens for each in used if each) == [3, 4]
+
+
 async def test_what_one_did_wrong_does_not_hurt_the_others(provider: Scripted) -> None:
     """A refused call costs nothing, so each may ask alone."""
     refusal = ProviderFailure("too long", status=400, billed=False)

@@ -8,7 +8,7 @@ from app.chat.messages import Messages
 from app.schemas import RequestBody, Whole
 
 TRANSPORT = frozenset({"model", "stream", "stream_options"})
-# What says how tools are called, where there are none.
+# Options of tools, which mean nothing in a request without tools.
 TOOL_OPTIONS = ("tool_choice", "parallel_tool_calls")
 
 

@@ -6,6 +6,7 @@ its own vectors and pays its share: shares add up to what the call used and cost
 """
 
 import asyncio
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -122,7 +123,7 @@ class Coalescer:
                         member.job.exchange = Exchange()
                         self._begin(lane, provider, [member])
                 return
-            answers = [error] * len(batch)
+            answers = _failures(job, error, batch)
         for member, answer in zip(batch, answers, strict=True):
             member.job.quota = job.quota
             _give(member.answer, answer)
@@ -217,6 +218,17 @@ def _answers(job: Job, reply: Reply, batch: Sequence[Member]) -> list[Answer | E
         (Reply(_part(reply.output, [next(vectors) for _ in member.inputs], usage), usage), cost)
         for member, usage, cost in zip(batch, usages, costs, strict=True)
     ]
+
+
+def _failures(job: Job, error: Exception, batch: Sequence[Member]) -> Sequence[Exception]:
+    """The error of each request. Each pays its part of what the provider counted all the same."""
+    if not isinstance(error, ProviderFailure) or error.usage is None or len(batch) == 1:
+        return [error] * len(batch)
+    parts, _ = divide(job.model.price, error.usage, [member.bound for member in batch])
+    failures = [copy.copy(error) for _ in batch]
+    for failure, part in zip(failures, parts, strict=True):
+        failure.usage = part
+    return failures
 
 
 def _vectors(output: Any, count: int) -> list[Body]:
