@@ -20,8 +20,12 @@ GOOD = '"""One more module."""\n'
 
 @pytest.fixture(scope="session")
 def repository(render: Render) -> Path:
-    """A project whose hooks are installed, with what it was generated with as its first commit."""
-    project = render()
+    """A project whose hooks are installed, with what it was generated with as its first commit.
+
+    It has as many files as a project can have: none of them may be refused.
+    """
+    providers = ["openai", "huggingface", "replicate"]
+    project = render(providers=providers, database="postgres", limiter="redis")
     (project / ".venv").symlink_to(environment_with(requirements_of(project)))
     git(project, "init", "--quiet", "--initial-branch", "main")
     with (project / ".git/info/exclude").open("a") as excluded:

@@ -281,7 +281,7 @@ def raises_its_own_errors(client: openai.OpenAI) -> None:
     ask = client.chat.completions.create
     with pytest.raises(openai.NotFoundError, match="there is offline/echo"):
         ask(model="nobody/nothing", messages=MESSAGES)
-    with pytest.raises(openai.UnprocessableEntityError, match="messages"):
+    with pytest.raises(openai.BadRequestError, match="messages"):
         ask(model="offline/echo", messages=[])
     with pytest.raises(openai.RateLimitError, match="20 requests a minute"):
         [ask(model="offline/echo", messages=MESSAGES) for _ in range(200)]

@@ -5,11 +5,11 @@ CANARY = "c4nary"
 # How an address can be wrong, whatever it is for; some have a password with a character that is
 # not encoded.
 BROKEN = [
-    f"scheme://jane:top@{CANARY}:pass@host/1",
-    f"scheme://jane:top@{CANARY}/pass@host/1",
-    f"scheme://jane:top@{CANARY}?pass@host/1",
-    f"scheme://jane:top@{CANARY}#pass@host/1",
-    f"scheme://jane:top@[{CANARY}@host/1",
+    f"scheme://jane:pw@{CANARY}:pass@host/1",
+    f"scheme://jane:pw@{CANARY}/pass@host/1",
+    f"scheme://jane:pw@{CANARY}?pass@host/1",
+    f"scheme://jane:pw@{CANARY}#pass@host/1",
+    f"scheme://jane:pw@[{CANARY}@host/1",
     f"scheme://jane:{CANARY}@host:PORT/1",
     f"scheme://jane:{CANARY}@host:/1",
     f"scheme://jane:{CANARY}@host:0/1",

@@ -7,10 +7,12 @@ from app.addresses import AddressError, is_host, is_web_address, origins, parse,
 from tests.addresses import BROKEN, CANARY
 from tests.fixtures.service import Run
 
+# pragma: allowlist nextline secret
 RIGHT = "scheme://jane:p4ss@host.example:6543/1?one=1"
 
 
 def test_the_parts_of_an_address() -> None:
+    # pragma: allowlist nextline secret
     assert parse("Scheme://j%40ne:p%3Ass@[::1]:6543/a%20b?one=%31&two=") == (
         *("scheme", "j@ne", "p:ss", "::1", 6543, "a b", [("one", "1"), ("two", "")]),
     )
@@ -62,6 +64,7 @@ def test_what_may_be_a_part_of_a_password_is_not_named(query: str) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
+        # pragma: allowlist nextline secret
         ("scheme://jane:p%40ss@host", {"p%40ss", "p@ss"}),
         ("scheme://:p@ss:word@host", {"p", "p@ss:word"}),
         ("scheme://host/?user=jane&password=p%20ss", {"p%20ss", "p ss"}),
@@ -100,6 +103,7 @@ def test_what_is_no_address_of_the_web(text: str) -> None:
 
 
 def test_an_address_with_a_token_is_one_where_it_may() -> None:
+    # pragma: allowlist nextline secret
     assert is_web_address("https://user:token@a/hook?token=x", plain=False)
 
 

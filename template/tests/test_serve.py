@@ -219,6 +219,7 @@ async def test_a_port_that_is_taken(tmp_path: Path, chosen: Environment, host: s
 
 
 async def test_a_wrong_address(tmp_path: Path, chosen: Environment) -> None:
+    # pragma: allowlist nextline secret
     wrong = {"DATABASE_URL": "db://jane:top@s3cret:pass@host/db"}
     said = await _refusal(tmp_path, {**chosen, **wrong})
     assert "DATABASE_URL: it has an @ too many" in said

@@ -84,6 +84,7 @@ def test_options_of_other_programs_are_named() -> None:
     ("url", "expected"),
     [
         ("postgresql://j@srv:p/a#s?s@host/app", {"user": "j@srv", "password": "p/a#s?s"}),
+        # pragma: allowlist nextline secret
         ("postgresql://jane:p%40ss@[::1]:6543/a%20b", {"host": "::1", "dbname": "a b"}),
         ("postgresql:///app?host=one&host=two:6543", {"host": "one,two", "port": ",6543"}),
         ("postgresql:///?host=one,two&port=1,2&dbname=app", {"port": "1,2", "dbname": "app"}),

@@ -170,6 +170,7 @@ def test_a_key_that_no_header_can_carry_stops_the_start_by_name(
         ("acme", {"base_url": '"api.acme.example/v1"'}, "servers.acme.base_url: must be an"),
         ("acme", {"base_url": '"https://x:99999/v1"'}, "servers.acme.base_url: must be an"),
         ("acme", {"base_url": '"https://x/v1?api-version=1"'}, "must end with its path"),
+        # pragma: allowlist nextline secret
         ("acme", {"base_url": '"https://me:secret@x/v1"'}, "must hold no credential"),
         ("acme", {"base_url": '"https://x/v1/chat/completions"'}, "must end before the name of"),
         ("acme", {"api_key_env": '"sk-pasted"'}, "servers.acme.api_key_env: must be the name of"),
