@@ -6,11 +6,12 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from pydantic_core import to_json
 
 from app import json_text
@@ -36,10 +37,7 @@ Hint = Callable[[Mapping[str, Any]], float | None]
 
 def open_session() -> aiohttp.ClientSession:
     """The session. Deadlines are the guard's, so that there is no other time-out but to connect."""
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(_note_sent)
     return aiohttp.ClientSession(
-        trace_configs=[trace],
         connector=aiohttp.TCPConnector(limit=CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -79,19 +77,8 @@ class Http:
         if urlsplit(url)[:2] != urlsplit(self.base_url)[:2]:
             raise BadAnswer("the provider points to another host")
         headers = {**self._headers, **headers}
-        body = None if json is None else to_json(json)
         try:
-            async with self._session.request(
-                method,
-                url,
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-                trace_request_ctx=job,
-            ) as response:
-                job.quota = quota(response.headers)
-                if response.status >= 300:
-                    raise await self._failure(response, job.quota)
+            async with await self.send(job, method, url, json, headers) as response:
                 yield response
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ProviderFailure("no connection", billed=False) from error
@@ -101,6 +88,23 @@ class Http:
             if job.sent:
                 raise
             raise _unbuilt(error) from error
+
+    async def send(
+        self, job: Job, method: str, url: str, json: Any, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Send a request, and give its response when its status is below 300."""
+        response = await self._session.request(
+            method,
+            url,
+            data=None if json is None else _Payload(to_json(json), job),
+            headers=headers,
+            allow_redirects=False,
+        )
+        job.quota = quota(response.headers)
+        if response.status >= 300:
+            async with response:
+                raise await self._failure(response, job.quota)
+        return response
 
     async def json(self, job: Job, method: str, url: str, json: Any = None, **headers: str) -> Any:
         """The JSON document of an answer."""
@@ -144,11 +148,18 @@ class Http:
         return failure
 
 
-async def _note_sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
-    """The head of a request was handed to the connection: from here on, it may be billed."""
-    job = context.trace_request_ctx
-    if isinstance(job, Job):  # What is no generation, as a webhook's post, is not billed.
-        job.sent = True
+class _Payload(aiohttp.BytesPayload):
+    """A body that notes when it is asked for: from then on, its request may be billed."""
+
+    def __init__(self, body: bytes, job: Job) -> None:
+        super().__init__(body)
+        self._job = job
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        self._job.sent = True
+        await super().write_with_length(writer, content_length)
 
 
 def _lost(job: Job, error: Exception) -> ProviderFailure:

@@ -6,8 +6,7 @@ once the server has refused the first by name.
 """
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -54,41 +53,39 @@ class LimitedHttp(Http):
         """The name that the server takes for a model, as far as is known."""
         return self._taken.get(model, self._declared)
 
-    @asynccontextmanager
-    async def request(
-        self, job: Job, method: str, url: str, json: Any = None, **headers: str
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """As `Http.request`. A body whose limit is refused by name is sent once more, with the
-        other name.
+    async def send(
+        self, job: Job, method: str, url: str, json: Any, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """As `Http.send`. A body whose limit is refused by name is sent once more, with the other
+        name.
         """
-        async with AsyncExitStack() as stack:
-            try:
-                first = super().request(job, method, url, json, **headers)
-                response = await stack.enter_async_context(first)
-            except ProviderFailure as refusal:
-                if (name := _refused(json, refusal)) is None:
-                    raise
-                other, body = _renamed(json, name)
-                again = super().request(job, method, url, body, **headers)
-                response = await _enter(stack, again, body, refusal)
-                self._taken[body["model"]] = other
-                job.output_limits += (other,)
-            yield response
+        try:
+            return await super().send(job, method, url, json, headers)
+        except ProviderFailure as refusal:
+            if (name := _refused(json, refusal)) is None:
+                raise
+            other, body = _renamed(json, name)
+            response = await self._again(job, method, url, body, headers, refusal)
+            self._taken[body["model"]] = other
+            job.output_limits += (other,)
+            return response
 
-
-async def _enter(
-    stack: AsyncExitStack,
-    request: AbstractAsyncContextManager[aiohttp.ClientResponse],
-    body: Body,
-    refusal: ProviderFailure,
-) -> aiohttp.ClientResponse:
-    """The response; the first refusal, if the server knows neither name."""
-    try:
-        return await stack.enter_async_context(request)
-    except ProviderFailure as failure:
-        if _refused(body, failure):
-            raise refusal from failure
-        raise
+    async def _again(
+        self,
+        job: Job,
+        method: str,
+        url: str,
+        body: Body,
+        headers: Mapping[str, str],
+        refusal: ProviderFailure,
+    ) -> aiohttp.ClientResponse:
+        """The response; raises the first refusal, if the server knows neither name."""
+        try:
+            return await super().send(job, method, url, body, headers)
+        except ProviderFailure as failure:
+            if _refused(body, failure):
+                raise refusal from failure
+            raise
 
 
 def _renamed(body: Body, name: str) -> tuple[str, Body]:
