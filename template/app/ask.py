@@ -14,6 +14,7 @@ from app.addresses import is_web_address
 from app.auth.principal import Role
 from app.auth.users import Users
 from app.command import Session
+from app.counts import counted
 from app.db.audit import COMMAND_LINE
 from app.db.tables import utc_now
 from app.errors import NotFound, StartError
@@ -89,8 +90,8 @@ async def _converse(http: aiohttp.ClientSession, question: str, model: str) -> N
         if not response.ok:
             raise StartError(f"What it cost cannot be read: {await _refusal(response)}")
         cost = (await response.json())["cost_nano_usd"] / NANO
-    left = headers["x-ratelimit-remaining-requests"]
-    print(f"It cost {cost:.9f} USD; {left} requests are left this minute.", file=sys.stderr)
+    left = counted(int(headers["x-ratelimit-remaining-requests"]), "request")
+    print(f"It cost {cost:.9f} USD; left this minute: {left}.", file=sys.stderr)
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy import Executable, Row, select
 from app import wiring as app_wiring
 from app.auth.principal import Role
 from app.auth.users import Users
+from app.counts import counted
 from app.db.audit import COMMAND_LINE
 from app.db.engine import Database
 from app.db.tables import attempts, predictions
@@ -68,7 +69,9 @@ class Answer(NamedTuple):
 def tally(answers: Sequence[Answer]) -> str:
     """How many answers there are of each kind: `12 times ok, 188 times 429 …`."""
     counts = Counter(answer.code for answer in answers)
-    return ", ".join(f"{counts[code]} times {code}" for code in sorted(counts, reverse=True))
+    return ", ".join(
+        f"{counted(counts[code], 'time')} {code}" for code in sorted(counts, reverse=True)
+    )
 
 
 class Scene:

@@ -130,12 +130,12 @@ async def test_a_person_reads_dollars_and_caps(service: Service, user: User, run
     assert lines == [
         "Today: spent 1.234567890 USD, reserved 0.000000005 USD; the cap is 20.000000000 USD",
         "This month: spent 2.000000000 USD, reserved 0.000000000 USD; the cap is 200.000000000 USD",
-        f"{today}  offline/echo  1 requests  3 + 4 tokens  0.000008750 USD",
+        f"{today}  offline/echo  1 request  3 + 4 tokens  0.000008750 USD",
     ]
     (line,) = (await run("usage", "--group-by", "outcome")).stdout.splitlines()[2:]
-    assert line.startswith(f"{today}  running  1 requests")
+    assert line.startswith(f"{today}  running  1 request")
     (line,) = (await run("usage", "--group-by", "user")).stdout.splitlines()[2:]
-    assert line.startswith(f"{today}  {user.email}  1 requests")
+    assert line.startswith(f"{today}  {user.email}  1 request")
     uncapped = await run("usage", "--user", user.email)
     assert "there is no cap" in uncapped.stdout
 

@@ -194,14 +194,14 @@ async def test_ask_shows_the_answer_its_cost_and_what_is_left(run: Run, service:
     assert result.exit_code == 0
     assert result.stdout.strip() == "You said: one two"
     cost = (await service.prediction()).cost_nano_usd
-    assert f"It cost {cost / 1e9:.9f} USD; 0 requests are left" in result.stderr
+    assert f"It cost {cost / 1e9:.9f} USD; left this minute: 0 requests." in result.stderr
 
 
 async def test_ask_again_is_the_same_user_and_meets_the_limit(run: Run, service: Service) -> None:
     assert (await run("ask", "one", "--url", service.url)).exit_code == 0
     result = await run("ask", "one", "--url", service.url)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "limit of 1 requests a minute" in result.stderr
+    assert "limit of 1 request a minute" in result.stderr
     assert len(json.loads((await run("users", "list", "--json")).stdout)) == 1
 
 

@@ -1,5 +1,6 @@
 """`GET /`: a page that says what this is, and loads nothing."""
 
+import html
 import re
 
 import httpx2
@@ -20,7 +21,7 @@ async def _page(service: Service) -> httpx2.Response:
 
 async def test_it_names_the_service_and_its_documentation(service: Service) -> None:
     page = (await _page(service)).text
-    assert f"<h1>{service.settings.project['title']}</h1>" in page
+    assert f"<h1>{html.escape(service.settings.project['title'])}</h1>" in page
     client = service.client()
     for path in re.findall(r'href="([^"]+)"', page):
         assert (await client.get(f"/{path}")).status_code == 200

@@ -211,7 +211,7 @@ async def test_the_parts_are_shown(service: Service, client: httpx2.AsyncClient,
 
     assert await eventually(counted)
     told = (await run("usage")).stdout
-    assert f"{LISTED}  1 requests  100 (40 cached, 50 written) + 5 tokens  " in told
+    assert f"{LISTED}  1 request  100 (40 cached, 50 written) + 5 tokens  " in told
     (line,) = json.loads((await run("usage", "--json")).stdout)["data"]
     assert {name: line[name] for name in shown} == shown
 

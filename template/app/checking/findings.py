@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from app.checking.probe import Seen
+from app.counts import counted
 from app.doctor import Finding
 from app.guard.pricing import bound
 from app.policy import Model
@@ -49,7 +50,7 @@ def responses_finding(seen: Seen, place: Place) -> Finding:
     elif wrote is None:
         said = "it tells no usage at /v1/responses"
     elif wrote > allowed:
-        said = f"it wrote {wrote} tokens at /v1/responses, where {allowed} were allowed"
+        said = f"it wrote {counted(wrote, 'token')} at /v1/responses, where {allowed} were allowed"
     else:
         return Finding("responses")
     return problem("responses", f"{said}; in {place.server}, write responses = false")
@@ -61,7 +62,7 @@ def _output_limit(seen: Seen, place: Place) -> Finding:
     wrote = seen.usage.output_tokens if seen.usage else -(-seen.characters // CHARS_PER_TOKEN)
     if wrote > allowed:
         other = next(name for name in MAXIMA if name != taken)
-        said = f"it wrote {wrote} tokens at least, though {taken} allowed {allowed}"
+        said = f"it wrote {counted(wrote, 'token')} at least, though {taken} allowed {allowed}"
         return problem("output limit", f"{said}; {_write(place, other)}")
     if refused:
         said = f"it refuses {refused[0]} and takes {taken}: the first call of each process is "
@@ -92,7 +93,8 @@ def _usage(model: Model, seen: Seen, place: Place) -> Iterator[Finding]:
     most = bound(model, seen.job.body)
     if seen.usage.input_tokens > most.input_tokens:
         needed = model.overhead_tokens + seen.usage.input_tokens - most.input_tokens
-        said = f"it counted {seen.usage.input_tokens} tokens of input, {most.input_tokens} at most"
+        said = f"it counted {counted(seen.usage.input_tokens, 'token')} of input, "
+        said += f"{most.input_tokens} at most"
         yield problem("usage", f"{said}; in {place.model}, write overhead_tokens = {2 * needed}")
     elif model.kind == "chat" and not seen.usage.output_tokens and seen.characters:
         yield problem(

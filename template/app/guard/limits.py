@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.auth.principal import Allowance, Principal
+from app.counts import counted
 from app.errors import Forbidden, LimiterUnavailable, RateLimited, RequestTooLarge, log_cause
 from app.policy import Plan, Policy, Service
 from app.providers.base import Usage
@@ -113,9 +114,10 @@ def _require_room(buckets: tuple[Bucket, ...]) -> None:
     """Waiting does not help whoever asks for more than a full bucket."""
     for bucket in buckets:
         if bucket.take > bucket.capacity:
+            most, limit = (counted(units, "token") for units in (bucket.take, bucket.capacity))
             raise RequestTooLarge(
-                f"This request can use up to {bucket.take} tokens, and the limit is "
-                f"{bucket.capacity} tokens a minute. Send less, or ask for fewer output tokens."
+                f"This request can use up to {most}, and the limit is {limit} a minute. "
+                "Send less, or ask for fewer output tokens."
             )
 
 
@@ -125,12 +127,12 @@ def refusal(admission: Admission) -> RateLimited:
     wait = math.ceil(state.wait_seconds)
     if isinstance(state, Place):
         kind = "concurrency"
-        reached = (
-            f"{state.slot.capacity} generations at once is the limit; one ends within {wait} s."
-        )
+        limit = f"{counted(state.slot.capacity, 'generation')} at once"
+        reached = f"The limit of {limit} is reached; one ends within {wait} s."
     else:
         kind = state.bucket.kind
-        reached = f"The limit of {state.bucket.capacity} {kind} a minute is reached; wait {wait} s."
+        limit = f"{counted(state.bucket.capacity, kind.removesuffix('s'))} a minute"
+        reached = f"The limit of {limit} is reached; wait {wait} s."
     metrics.refusals.labels(kind).inc()
     return RateLimited(
         reached, param=kind, retry_after=state.wait_seconds, headers=headers(admission)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from app.counts import counted
 from app.errors import InvalidRequest, RequestTooLarge, UnsupportedParameter
 from app.policy import Model
 from app.prices import Lines, Price
@@ -114,7 +115,7 @@ def require_room(what: str, tokens: int, most: int | None, param: str) -> None:
     """Raise `RequestTooLarge` for an input above a limit of the model."""
     if most is not None and tokens > most:
         raise RequestTooLarge(
-            f"{what} can be up to {tokens} tokens (its bytes count); "
+            f"{what} can be up to {counted(tokens, 'token')} (its bytes count); "
             f"this model takes {most} at most. Send less.",
             param=param,
         )

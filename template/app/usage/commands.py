@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from app.auth.users import Users
 from app.command import Json, Session, show
+from app.counts import counted
 from app.db.tables import users
 from app.guard.budget import usd
 from app.policy import load
@@ -53,7 +54,8 @@ def _text(report: UsageReport, emails: Mapping[str, str]) -> str:
         user = line.user_id and emails.get(line.user_id, line.user_id)
         of = user or line.model or line.outcome or "running"
         cost = usd(line.cost_nano_usd)
-        lines.append(f"{line.date}  {of}  {line.requests} requests  {_used(line)}  {cost}")
+        requests = counted(line.requests, "request")
+        lines.append(f"{line.date}  {of}  {requests}  {_used(line)}  {cost}")
     return "\n".join(lines)
 
 
@@ -61,8 +63,9 @@ def _used(line: UsageLine) -> str:
     """What it used; of the parts of the input and of outputs only what there is."""
     parts = {"cached": line.cached_input_tokens, "written": line.cache_write_tokens}
     told = ", ".join(f"{count} {name}" for name, count in parts.items() if count)
-    tokens = f"{line.input_tokens}{f' ({told})' if told else ''} + {line.output_tokens} tokens"
-    return f"{tokens}  {line.outputs} outputs" if line.outputs else tokens
+    tokens = f"{line.input_tokens}{f' ({told})' if told else ''} + "
+    tokens += counted(line.output_tokens, "token")
+    return f"{tokens}  {counted(line.outputs, 'output')}" if line.outputs else tokens
 
 
 def _spent(name: str, period: Period) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AbstractContextManager
 
+from app.counts import counted
 from drill.processes import Service
 from drill.scene import Scene, eventually
 
@@ -20,7 +21,9 @@ async def without(scene: Scene, absence: AbstractContextManager[None]) -> str:
         calls = len(await scene.simulator.calls())
     back = await asyncio.gather(*(_generates(scene, each) for each in scene.services))
     told = "; ".join(sorted(set(during)))
-    return f"{told}; {calls} calls at the provider; then {'ok' if all(back) else 'nothing'}"
+    return (
+        f"{told}; {counted(calls, 'call')} at the provider; then {'ok' if all(back) else 'nothing'}"
+    )
 
 
 async def _look(scene: Scene, service: Service) -> str:

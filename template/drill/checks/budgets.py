@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 
+from app.counts import counted
 from app.db.tables import utc_now
 from drill.policy import TIGHT
 from drill.promises import promise
@@ -24,7 +25,7 @@ async def exact_cap(scene: Scene) -> str:
     paid = sum(attempt.cost_nano_usd for attempt in await scene.attempts(user))
     billed = sum(map(work.billed, calls))
     books = "paid is what it billed" if paid == billed else f"paid {paid} of {billed}"
-    return f"{tally(answers)}; {len(calls)} calls at the provider; {books}"
+    return f"{tally(answers)}; {counted(len(calls), 'call')} at the provider; {books}"
 
 
 @promise(

@@ -8,7 +8,7 @@ from drill.scene import Scene, tally
 
 @promise(
     "Requests with the same Idempotency-Key run once, over all processes, and are paid once",
-    "1 times ok, 19 times 409 idempotency_in_flight; then the same answer; 1 call, 1 payment",
+    "1 time ok, 19 times 409 idempotency_in_flight; then the same answer; 1 call, 1 payment",
 )
 async def retry(scene: Scene) -> str:
     user, key = await scene.create_user("roomy"), secrets.token_hex(8)

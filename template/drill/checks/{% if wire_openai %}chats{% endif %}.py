@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 
+from app.counts import counted
 from drill.promises import promise
 from drill.scene import Scene, eventually, tally
 from drill.wiring import work
@@ -61,7 +62,8 @@ async def conversation(scene: Scene) -> str:
     given = [message for message in messages if message["role"] == "assistant"]
     wanted = ("annotations", "reasoning_content")
     fields = [name for name in wanted if all(name in message for message in given)]
-    return f"{len(codes)} turns: {', '.join(codes)}; each message came with {', '.join(fields)}"
+    turns = f"{counted(len(codes), 'turn')}: {', '.join(codes)}"
+    return f"{turns}; each message came with {', '.join(fields)}"
 
 
 def _message(body: bytes) -> dict[str, str]:
