@@ -1,6 +1,7 @@
 """Each question: its default, what is derived from it, and what it refuses, with the reason."""
 
 import json
+import re
 import tomllib
 from itertools import combinations, product
 from pathlib import Path
@@ -58,34 +59,34 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("project_name", "", "A name is needed"),
     ("project_name", "   ", "A name is needed"),
     ("project_name", " Acme", "Remove the space before or after"),
-    ("project_name", "Acme\nChat", "one line without control characters"),
+    ("project_name", "Acme\nChat", "One line, no control characters"),
     ("project_name", "***", "at least one letter or digit"),
     ("project_name", "n" * 201, "At most 200 characters"),
-    ("project_slug", "", "Use lower-case letters"),
-    ("project_slug", "Acme", "Use lower-case letters"),
-    ("project_slug", "acme chat", "Use lower-case letters"),
-    ("project_slug", "9lives", "Use lower-case letters"),
-    ("project_slug", "acme--chat", "Use lower-case letters"),
-    ("project_slug", "acme-chat\n", "Use lower-case letters"),
+    ("project_slug", "", "Use a-z, 0-9 and single hyphens"),
+    ("project_slug", "Acme", "Use a-z, 0-9 and single hyphens"),
+    ("project_slug", "acme chat", "Use a-z, 0-9 and single hyphens"),
+    ("project_slug", "9lives", "Use a-z, 0-9 and single hyphens"),
+    ("project_slug", "acme--chat", "Use a-z, 0-9 and single hyphens"),
+    ("project_slug", "acme-chat\n", "Use a-z, 0-9 and single hyphens"),
     ("project_slug", "a" * 51, "At most 50 characters"),
-    ("project_slug", "lambda", "Python keyword or a package"),
-    ("project_slug", "none", "Python keyword or a package"),
-    ("project_slug", "pydantic_settings", "Python keyword or a package"),
-    ("project_slug", "click", "Python keyword or a package"),
+    ("project_slug", "lambda", "Reserved in Python: add a word"),
+    ("project_slug", "none", "Reserved in Python: add a word"),
+    ("project_slug", "pydantic_settings", "Reserved in Python: add a word"),
+    ("project_slug", "click", "Reserved in Python: add a word"),
     ("project_description", " ", "A sentence is needed"),
     ("project_description", "d" * 501, "At most 500 characters"),
-    ("project_description", "bell\x07", "Remove the control characters"),
+    ("project_description", "bell\x07", "No control characters"),
     ("author_name", "", "A name is needed"),
-    ("author_name", "Jane\tDoe", "one line without control characters"),
+    ("author_name", "Jane\tDoe", "One line, no control characters"),
     ("author_name", "n" * 201, "At most 200 characters"),
-    ("author_email", "", "Use an e-mail address"),
-    ("author_email", "jane", "Use an e-mail address"),
-    ("author_email", "jane@localhost", "Use an e-mail address"),
-    ("author_email", "jane@example.com\n", "Use an e-mail address"),
-    ("author_email", "jane@example..com", "Use an e-mail address"),
-    ("author_email", "..@example.com", "Use an e-mail address"),
-    ("author_email", "jane.@example.com", "Use an e-mail address"),
-    ("author_email", "jane@exämple.com", "in its xn-- form"),
+    ("author_email", "", "Use a form like jane@example.com"),
+    ("author_email", "jane", "Use a form like jane@example.com"),
+    ("author_email", "jane@localhost", "Use a form like jane@example.com"),
+    ("author_email", "jane@example.com\n", "Use a form like jane@example.com"),
+    ("author_email", "jane@example..com", "Use a form like jane@example.com"),
+    ("author_email", "..@example.com", "Use a form like jane@example.com"),
+    ("author_email", "jane.@example.com", "Use a form like jane@example.com"),
+    ("author_email", "jane@exämple.com", "Use a form like jane@example.com"),
     ("author_email", f"{'j' * 250}@example.com", "At most 254 characters"),
     ("github_owner", "", "Use a GitHub user or organisation"),
     ("github_owner", "@acme", "Use a GitHub user or organisation"),
@@ -98,7 +99,9 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("limiter", "file", "Invalid choice"),
     ("auth", "none", "Invalid choice"),
     ("host", "mainframe", "Invalid choice"),
-    ("team", "perhaps", "perhaps"),
+    ("team", "maybe", "'maybe' is not in"),
+    ("team", "", "not in"),
+    ("team", 2, "2 is not in"),
     ("license", "WTFPL", "Invalid choice"),
 ]
 
@@ -199,6 +202,24 @@ def test_email_taken(render: Render, email: str) -> None:
 def test_refused_with_its_reason(render: Render, question: str, value: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         render(**{question: value})
+
+
+@pytest.mark.parametrize("question", DEFAULTS)
+def test_a_terminal_of_80_columns_shows_all_of_a_question(question: str) -> None:
+    """Its first line has a sign of three columns before it, and a choice has a mark of three."""
+    asked = QUESTIONS[question]
+    assert {line for line in asked["help"].splitlines() if len(line) > 77} == set()
+    assert {choice for choice in asked.get("choices", {}) if len(choice) > 77} == set()
+
+
+@pytest.mark.parametrize("question", DEFAULTS)
+def test_a_terminal_of_80_columns_shows_all_of_an_error(question: str) -> None:
+    """It has one line for an error, and cuts the rest off."""
+    messages = re.findall(r"%\}([^{}%]+)\{%-", QUESTIONS[question].get("validator", ""))
+    assert bool(messages) == ("validator" in QUESTIONS[question])
+    for message in messages:
+        shown = f"Validation error for question '{question}': {message.strip()}"
+        assert len(shown) <= 80, shown
 
 
 def test_a_question_that_is_not_asked_is_refused(render: Render) -> None:

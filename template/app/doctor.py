@@ -15,11 +15,12 @@ from app.db.revisions import pending
 from app.db.tables import users
 from app.errors import ServiceError, StartError
 from app.parts import open_parts
+from app.placeholders import placeholders
 from app.policy import load as load_policy
 from app.providers.base import misbilled
 from app.providers.http import open_session
 from app.serve import require_exact_limits
-from app.settings import Settings, load
+from app.settings import ROOT, Settings, load
 from app.usage.parts import LAST_DAYS, undeclared
 
 
@@ -46,6 +47,7 @@ def examine(*, production: bool = False) -> list[Finding]:
         Finding("environment"),
         *strict,
         _replicas(settings),
+        *(Finding(file, "warning", said) for file, said in placeholders(ROOT, settings.project)),
         *asyncio.run(_examine(settings)),
     ]
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app import wiring
+from app import doctor, wiring
 from app.cli import app
 from app.db.engine import Database
 from app.errors import LimiterUnavailable
+from app.placeholders import placeholders
 from app.settings import Settings
 from tests.fixtures.service import Run
 from tests.support import CHECKED, CREDENTIALS, SECRET_KEY, environment
@@ -19,9 +20,20 @@ from tests.support import CHECKED, CREDENTIALS, SECRET_KEY, environment
 CHECKS = ["environment", "replicas", "policy", "database", "migrations", "limiter"]
 
 
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A project whose owner has entered all names."""
+    folder = tmp_path / "checkout"
+    (folder / ".github").mkdir(parents=True)
+    (folder / ".github/CODEOWNERS").write_text("# Such as @acme\n* @jane\n", encoding="utf-8")
+    (folder / "LICENSE").write_text("Copyright (c) 2026 Jane Doe\n", encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-async def chosen(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def chosen(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
     """The environment of a service in which everything is right."""
+    monkeypatch.setattr(doctor, "ROOT", checkout)
     for name, value in environment(settings).items():
         monkeypatch.setenv(name, value)
 
@@ -137,6 +149,37 @@ async def test_what_is_stopped_and_a_plan_that_is_gone_are_warnings(
     assert [(name, findings[name][0]) for name in gone] == [("plan many", "warning")]
     await run("users", "disable", "--email", "joe@example.com")
     assert "plan many" not in (await _examine())[1]
+
+
+async def test_a_code_owner_that_nobody_entered_is_a_warning(checkout: Path) -> None:
+    (checkout / ".github/CODEOWNERS").write_text("* @your-github-name\n", encoding="utf-8")
+    code, findings = await _examine()
+    assert code == 0
+    verdict, advice = findings[".github/CODEOWNERS"]
+    assert (verdict, "@your-github-name" in advice) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("author", "line", "told"),
+    [
+        ({"name": 'Acme "\'s"', "email": "maintainers@example.com"}, '2026 Acme "\'s"', True),
+        ({"name": 'Acme "\'s"', "email": "maintainers@example.com"}, "2026 Jane Doe", False),
+        ({"name": 'Acme "\'s"', "email": "jane@example.com"}, '2026 Acme "\'s"', False),
+        ({"name": "Jane Doe", "email": "maintainers@example.com"}, "2026 Jane Doe", False),
+    ],
+)
+async def test_a_licence_of_the_project_itself_is_a_warning(
+    checkout: Path, author: dict[str, str], line: str, told: bool
+) -> None:
+    """Not where a company has the service's name: it has an e-mail address, too."""
+    (checkout / "LICENSE").write_text(f"   Copyright {line}\n", encoding="utf-8")
+    project = {"title": 'Acme "\'s"', "authors": [author]}
+    assert [file for file, _ in placeholders(checkout, project)] == ["LICENSE"] * told
+
+
+async def test_an_image_has_no_placeholders(tmp_path: Path) -> None:
+    author = {"name": "Acme", "email": "maintainers@example.com"}
+    assert not list(placeholders(tmp_path, {"title": "Acme", "authors": [author]}))
 
 
 @pytest.fixture
