@@ -1,16 +1,18 @@
 """What a call costs, and the most that it can cost: whole nano-dollars, and never too little."""
 
 import datetime as dt
+import sys
 import unicodedata
-from typing import Any, Literal
+from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidRequest, RequestTooLarge
 from app.guard import pricing
+from app.guard.text_bound import GROWTH, PARTED_GROWTH, RANGES, text_bytes
 from app.policy import Model
 from app.providers.base import Usage
 from tests.fixtures.service import Start
@@ -18,6 +20,7 @@ from tests.support import chat, error_of
 
 MILLION = 1_000_000
 OVERHEAD, SEPARATORS = 16, 8
+SLOW_TEXTS = ("\u0300\u0316", "\ufdfa", "\u1ea5\u0323")
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
 
 
@@ -55,43 +58,40 @@ def test_text_is_bounded_by_its_bytes_however_it_is_normalised(text: str, role: 
     assert embedding_bound(text) >= size + OVERHEAD
 
 
-MARKED = st.text(
-    st.sampled_from("aäe\u0323\u0308\u0304\u0345ﷺ가\u11a8ά\u0f73\uff9eか"), max_size=20
-)
+# Of all characters that grow, that lose a mark to another one, or that combine.
+MARKS = "\u0300\u0316\u0345\u0344\u3099\u0f73\u1d16d\uff9e\u09be\u1161\u11a8"
+STRANGE = st.sampled_from([*GROWTH, *PARTED_GROWTH, *(20 * MARKS), *(20 * "aeか가각\u09c7")])
 
 
-@given(MARKED, st.integers(1, 5))
-@example("か\u0f73\uff9e", 3)
-def test_a_text_in_pieces_is_bounded_by_its_bytes_however_it_is_normalised(
-    text: str, length: int
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pricing, "PIECE_LENGTH", length)
-        bound = pricing.text_bytes(text)
+@settings(max_examples=1000)
+@given(st.text(STRANGE, max_size=6))
+@example("か\u0f73\uff9e")
+@example("\u00e9\u0323")
+def test_no_normalised_text_is_longer_than_its_bound(text: str) -> None:
     forms = [text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFKC"))]
-    assert bound >= max(len(form.encode()) for form in forms)
+    assert text_bytes(text) >= max(len(form.encode()) for form in forms)
 
 
-def test_no_long_text_is_normalised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_character_that_can_grow_is_known() -> None:
+    """The tables are of parts of Unicode; a later version may have more."""
+    known = {chr(code) for first, end in RANGES for code in range(first, end)}
+    strange = {each for each in map(chr, range(sys.maxunicode)) if unicodedata.decomposition(each)}
+    strange |= set(filter(unicodedata.combining, map(chr, range(sys.maxunicode))))
+    assert strange <= known
+
+
+@pytest.mark.parametrize("text", SLOW_TEXTS, ids=ascii)
+def test_no_text_is_normalised(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """That takes quadratic time where marks are out of order, and holds the interpreter."""
-    lengths = []
-
-    class Watched:
-        combining = staticmethod(unicodedata.combining)
-
-        @staticmethod
-        def normalize(form: Literal["NFKC", "NFKD"], text: str) -> str:
-            lengths.append(len(text))
-            return unicodedata.normalize(form, text)
-
-    monkeypatch.setattr(pricing, "unicodedata", Watched)
-    assert pricing.text_bytes("a" + "\u0308\u0323" * 5000) >= 20_001
-    assert max(lengths) <= 1000
+    monkeypatch.delattr("app.guard.text_bound.unicodedata")
+    whole = 1000 * text
+    assert text_bytes(whole) <= 11 * len(whole.encode())
+    assert text_bytes(whole, most=2999) == len(whole.encode())
 
 
 def test_a_long_text_without_marks_counts_as_it_is() -> None:
     for text in ("가나" * 500, "äö" * 500, "漢字" * 500):
-        assert pricing.text_bytes(text) == len(text.encode())
+        assert text_bytes(text) == len(text.encode())
 
 
 @pytest.mark.parametrize(

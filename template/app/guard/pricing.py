@@ -4,14 +4,14 @@ Money is an integer number of nano-dollars, rounded up.
 """
 
 import math
-import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic_core import to_json
 
 from app.counts import counted
 from app.errors import InvalidRequest, RequestTooLarge, UnsupportedParameter
+from app.guard.text_bound import text_bytes
 from app.policy import Model
 from app.prices import Lines, Price
 from app.providers.base import MAXIMA, Usage
@@ -22,10 +22,6 @@ SHARES = 4
 # The parts that are texts, each in the field of its name.
 TEXT_PARTS = ("text", "refusal")
 LONGEST_NAME = 100
-# Of a text that is normalised at once, in characters.
-PIECE_LENGTH = 128
-# The most bytes that normalising saves by making one letter of a letter and its marks.
-LETTER_BYTES = 16
 # What stands around a message and its role: the templates in use write three to five tokens.
 SEPARATOR_TOKENS = 8
 # What a model reads beside the messages.
@@ -121,6 +117,18 @@ def require_room(what: str, tokens: int, most: int | None, param: str) -> None:
         )
 
 
+def within(what: str, sizes: Iterable[int], model: Model, param: str) -> int:
+    """The sum of an input's parts with what its provider adds.
+
+    Ends with the first part that is too much, as `require_room` does.
+    """
+    total = model.overhead_tokens
+    for size in sizes:
+        total += size
+        require_room(what, total, model.max_input_tokens, param)
+    return total
+
+
 def _outputs(model: Model, most: int, body: Mapping[str, Any]) -> int:
     """How many outputs a request can make: as many as it asks for, else all that it may.
 
@@ -140,13 +148,16 @@ def _outputs(model: Model, most: int, body: Mapping[str, Any]) -> int:
 
 def _chat_bound(model: Model, body: Mapping[str, Any]) -> Usage:
     _require_functions(body)
-    tokens = model.overhead_tokens
-    tokens += sum(
-        _message_tokens(model, message, place) for place, message in enumerate(body["messages"])
-    )
-    tokens += sum(text_bytes(_json(body[name])) for name in SCHEMAS if body.get(name))
-    require_room("The input", tokens, model.max_input_tokens, "messages")
+    tokens = within("The input", _chat_tokens(model, body), model, "messages")
     return Usage(tokens, output_limit(model, body) * int(body.get("n") or 1))
+
+
+def _chat_tokens(model: Model, body: Mapping[str, Any]) -> Iterator[int]:
+    for name in SCHEMAS:
+        if body.get(name):
+            yield size_of(model, json_of(body[name]))
+    for place, message in enumerate(body["messages"]):
+        yield _message_tokens(model, message, place)
 
 
 def _require_functions(body: Mapping[str, Any]) -> None:
@@ -176,31 +187,33 @@ def output_limit(model: Model, body: Mapping[str, Any]) -> int:
 def _message_tokens(model: Model, message: Mapping[str, Any], place: int) -> int:
     """The bound of a message: each field counts, whether it is sent or not."""
     content = message.get("content", "")
-    tokens = SEPARATOR_TOKENS + text_bytes(message["role"])
-    tokens += _rest_tokens(message, "role", "content")
+    tokens = SEPARATOR_TOKENS + len(message["role"])
+    tokens += _rest_tokens(model, message, "role", "content")
     if isinstance(content, str):
-        return tokens + text_bytes(content)
+        return tokens + size_of(model, content)
     if message["role"] == "assistant":
-        return tokens + _answer_tokens(content)
+        return tokens + _answer_tokens(model, content)
     return tokens + sum(
         _part_tokens(model, part, place, index) for index, part in enumerate(content)
     )
 
 
-def _answer_tokens(content: Any) -> int:
+def _answer_tokens(model: Model, content: Any) -> int:
     """The bound of what a model answered, in any form; the adapters send only its text."""
     if not isinstance(content, list):
-        return text_bytes(_json(content))
-    texts = ((part, _text_tokens(part)) for part in content)
-    return sum(text_bytes(_json(part)) if tokens is None else tokens for part, tokens in texts)
+        return size_of(model, json_of(content))
+    texts = ((part, _text_tokens(model, part)) for part in content)
+    return sum(
+        size_of(model, json_of(part)) if tokens is None else tokens for part, tokens in texts
+    )
 
 
 def _part_tokens(model: Model, part: Mapping[str, Any], *path: int) -> int:
-    if (tokens := _text_tokens(part)) is not None:
+    if (tokens := _text_tokens(model, part)) is not None:
         return tokens
     kind = part.get("type")
     if kind == "image_url" and model.tokens_per_image is not None:
-        return model.tokens_per_image + _rest_tokens(part, "type", "image_url")
+        return model.tokens_per_image + _rest_tokens(model, part, "type", "image_url")
     message, index = path
     raise InvalidRequest(
         f"This model takes no content of type {str(kind)[:LONGEST_NAME]!r} here: its cost is not "
@@ -209,64 +222,43 @@ def _part_tokens(model: Model, part: Mapping[str, Any], *path: int) -> int:
     )
 
 
-def _text_tokens(part: Any) -> int | None:
+def _text_tokens(model: Model, part: Any) -> int | None:
     """The bound of a part that is a text, None for another."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind not in TEXT_PARTS or not isinstance(text := part.get(kind), str):
         return None
-    return text_bytes(text) + (_rest_tokens(part, "type", kind) if len(part) > 2 else 0)
+    rest = _rest_tokens(model, part, "type", kind) if len(part) > 2 else 0
+    return size_of(model, text) + rest
 
 
-def _rest_tokens(holder: Mapping[str, Any], *counted: str) -> int:
+def _rest_tokens(model: Model, holder: Mapping[str, Any], *counted: str) -> int:
     """The bound of the fields that are not `counted`."""
     rest = {name: holder[name] for name in holder if name not in counted}
-    return text_bytes(_json(rest)) if rest else 0
+    return size_of(model, json_of(rest)) if rest else 0
 
 
 def _embedding_bound(model: Model, body: Mapping[str, Any]) -> Usage:
-    sizes = list(_input_sizes(body["input"]))
+    sizes = list(_input_sizes(model, body["input"]))
     require_room("A text of the input", max(sizes, default=0), model.max_input_tokens, "input")
     require_room("The input", sum(sizes), model.max_request_tokens, "input")
     return Usage(sum(model.overhead_tokens + size for size in sizes))
 
 
-def _input_sizes(given: str | list[Any]) -> Iterator[int]:
+def _input_sizes(model: Model, given: str | list[Any]) -> Iterator[int]:
     """The bound of each input: a text, a list of token ids, or a list of either."""
     if isinstance(given, str):
-        yield text_bytes(given)
+        yield size_of(model, given)
     elif given and isinstance(given[0], int):
         yield len(given)
     else:
         for item in given:
-            yield from _input_sizes(item)
+            yield from _input_sizes(model, item)
 
 
-def text_bytes(text: str) -> int:
-    """The most tokens that any tokenizer makes of `text`."""
-    if text.isascii():
-        return len(text)
-    # Some tokenizers normalise, which can lengthen a text as well as shorten it.
-    return max(len(text.encode()), sum(map(_normalised_bytes, _pieces(text))))
+def size_of(model: Model, text: str) -> int:
+    """The bound of a text. One that is too long as it is needs no closer look."""
+    return text_bytes(text, model.max_input_tokens)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """`text` in pieces: to normalise a long run of combining marks takes quadratic time."""
-    for start in range(0, len(text), PIECE_LENGTH):
-        yield text[start : start + PIECE_LENGTH]
-
-
-def _normalised_bytes(piece: str) -> int:
-    """The most bytes of a piece after NFC or NFKC: each can be the longer one.
-
-    A mark at its beginning can take the place of one before, in the letter that both belong to.
-    """
-    size = max(len(unicodedata.normalize(form, piece).encode()) for form in ("NFC", "NFKC"))
-    return size + (LETTER_BYTES if _begins_with_a_mark(piece) else 0)
-
-
-def _begins_with_a_mark(piece: str) -> bool:
-    return unicodedata.combining(unicodedata.normalize("NFKD", piece[0])[0]) > 0
-
-
-def _json(value: Any) -> str:
+def json_of(value: Any) -> str:
     return to_json(value).decode()

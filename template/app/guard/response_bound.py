@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic_core import to_json
-
 from app.errors import InvalidRequest, RequestTooLarge
-from app.guard.pricing import SEPARATOR_TOKENS, bound, require_room, text_bytes
+from app.guard.pricing import SEPARATOR_TOKENS, bound, json_of, size_of, within
 from app.policy import Model
 from app.providers.base import Usage
 
@@ -21,8 +19,7 @@ def response_bound(model: Model, body: Mapping[str, Any]) -> Usage:
     """
     if model.usd_per_second is not None or model.usd_per_output is not None:
         return bound(model, body)
-    tokens = model.overhead_tokens + sum(_input_tokens(model, body))
-    require_room("The input", tokens, model.max_input_tokens, "input")
+    tokens = within("The input", _input_tokens(model, body), model, "input")
     return Usage(tokens, _output_limit(model, body))
 
 
@@ -36,13 +33,13 @@ def _output_limit(model: Model, body: Mapping[str, Any]) -> int:
 
 def _input_tokens(model: Model, body: Mapping[str, Any]) -> Iterator[int]:
     if body.get("instructions"):
-        yield SEPARATOR_TOKENS + len("developer") + text_bytes(body["instructions"])
+        yield SEPARATOR_TOKENS + len("developer") + size_of(model, body["instructions"])
     for name in SCHEMAS:
         if body.get(name):
-            yield _json_bytes(body[name])
+            yield size_of(model, json_of(body[name]))
     given = body.get("input")
     if isinstance(given, str):
-        yield SEPARATOR_TOKENS + len("user") + text_bytes(given)
+        yield SEPARATOR_TOKENS + len("user") + size_of(model, given)
     for place, item in enumerate(given if isinstance(given, list) else ()):
         yield from _item_tokens(model, item, f"input.{place}")
 
@@ -56,20 +53,16 @@ def _item_tokens(model: Model, item: Mapping[str, Any], path: str) -> Iterator[i
             for number, part in enumerate(value):
                 yield _part_tokens(model, part, f"{path}.{name}.{number}")
         elif isinstance(value, str):
-            yield text_bytes(value)
+            yield size_of(model, value)
         elif value is not None:
-            yield text_bytes(name) + _json_bytes(value)
+            yield size_of(model, name) + size_of(model, json_of(value))
 
 
 def _part_tokens(model: Model, part: Mapping[str, Any], path: str) -> int:
     if part.get("type") != "input_image":
-        return _json_bytes(part)
+        return size_of(model, json_of(part))
     if model.tokens_per_image is None:
         raise InvalidRequest(
             "This model takes no images here: their cost is not declared.", param=f"{path}.type"
         )
     return model.tokens_per_image
-
-
-def _json_bytes(value: Any) -> int:
-    return text_bytes(to_json(value).decode())
