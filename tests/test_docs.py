@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from combinations import PROVIDER_SETS, SERVICES, Combination
+from combinations import AUTHS, PROVIDER_SETS, SERVICES, Combination
 from conftest import BASE_ANSWERS, Render, git
 from environments import environment_with
 from ports import kept_port
@@ -101,11 +101,8 @@ class Reader:
             self.credential = credential[1]
 
     def run_python(self, block: str) -> str:
-        """Run a block of Python, with the credential in the place of its name."""
-        code = block.replace('"API_KEY"', repr(self.credential)).replace(
-            ":PASSWORD", f":{self.credential}"
-        )
-        return self._run([sys.executable, "-c", code])
+        """Run a block of Python, which finds the credential in the environment."""
+        return self._run([sys.executable, "-c", block])
 
     def _run(self, command: list[str]) -> str:
         # The pages say 8000, where another service may be listening on this machine.
@@ -155,6 +152,19 @@ def test_every_command_of_a_project_works(template: Path, combination: Combinati
                 reader.do(block)
             elif "OpenAI(" in block:
                 assert "Hello" in reader.run_python(block)
+
+
+@pytest.mark.parametrize("auth", AUTHS)
+def test_code_on_the_pages_has_no_credential_in_it(render: Render, auth: str) -> None:
+    """A reader who follows it keeps credentials in the environment."""
+    project = render(auth=auth)
+    pages = [project / "README.md", *project.glob("docs/*.md")]
+    code = [text for page in pages for language, text in _blocks(page) if language == "python"]
+    clients = [text for text in code if "OpenAI(" in text]
+    assert clients
+    for text in clients:
+        assert re.search(r"os\.environ\[.(API_KEY|PASSWORD).\]", text)
+        assert not re.search(r'api_key="\w|@example\.com:\w', text)
 
 
 @pytest.mark.slow

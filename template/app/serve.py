@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 
 import uvicorn
@@ -20,9 +21,14 @@ from app.settings import Settings, load
 
 # Hosts give 30 seconds between SIGTERM and SIGKILL; what runs may take most of them.
 GRACE_SECONDS = 20
+# Longer than the 60 or 75 seconds for which proxies keep idle connections: the side that sends must
+# be the first to close one, or the request that it sends at that moment is lost.
+KEEP_ALIVE_SECONDS = 90
 # One for each family: where one takes both, an IPv4 caller is told as ::ffff:192.0.2.1, which is no
 # address that FORWARDED_ALLOW_IPS or a count of attempts knows.
 EVERYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+# This machine alone: outside of production the service may have no credentials worth the name.
+LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 # What a machine without a family says.
 ABSENT = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
@@ -67,24 +73,29 @@ class Server(uvicorn.Server):
 
 def _serve(settings: Settings) -> None:
     require_exact_limits(settings)
-    listeners = listen_everywhere(settings.port)
+    listeners = listen(EVERYWHERE if settings.production else LOOPBACK, settings.port)
     run = _supervise if settings.web_concurrency > 1 else _run
-    config = uvicorn.Config(
+    try:
+        run(server_config(settings), listeners)
+    except SystemExit as error:
+        raise SystemExit(1 if error.code else 0) from error
+
+
+def server_config(settings: Settings) -> uvicorn.Config:
+    """What uvicorn is told."""
+    return uvicorn.Config(
         "app.main:create_app",
         factory=True,
         http=BoundedProtocol,
         port=settings.port,
         workers=settings.web_concurrency,
         forwarded_allow_ips=settings.forwarded_allow_ips,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
         log_config=None,
         access_log=False,  # the service's own line says more
         server_header=False,
     )
-    try:
-        run(config, listeners)
-    except SystemExit as error:
-        raise SystemExit(1 if error.code else 0) from error
 
 
 def _run(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
@@ -108,13 +119,13 @@ def _supervise(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
         sys.exit(STARTUP_FAILURE)
 
 
-def listen_everywhere(port: int) -> list[socket.socket]:
-    """Sockets for every address of this machine, of IPv4 and of IPv6, where there is one.
+def listen(hosts: Mapping[socket.AddressFamily, str], port: int) -> list[socket.socket]:
+    """Sockets for the host of each family, IPv4 and IPv6, that this machine has.
 
     They are bound before anything is opened for them. Raises `StartError`.
     """
     listeners: list[socket.socket] = []
-    for family, host in EVERYWHERE.items():
+    for family, host in hosts.items():
         try:
             listeners.append(_bound(family, host, port))
         except OSError as error:

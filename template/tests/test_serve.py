@@ -19,9 +19,10 @@ from fastapi import FastAPI
 
 from app import serve, wiring
 from app.errors import StartError
-from app.serve import ABSENT, EVERYWHERE, Server, _bound, listen_everywhere
+from app.serve import ABSENT, EVERYWHERE, LOOPBACK, Server, _bound, listen, server_config
+from app.settings import Settings
 from tests.ports import has_ipv6, kept_port
-from tests.support import PATIENCE_SECONDS, ROOT, environment, eventually
+from tests.support import PATIENCE_SECONDS, ROOT, SECRET_KEY, environment, eventually
 
 Environment = dict[str, str]
 # This machine, in each family that it has; the service is told of both.
@@ -102,7 +103,9 @@ async def test_it_migrates_serves_logs_and_stops(
     assert errors == b""
     events = [json.loads(line) for line in output.splitlines()]
     assert all({"time", "level", "logger", "message"} <= set(event) for event in events)
-    assert f"Listening on 0.0.0.0:{chosen['PORT']}" in [event["message"] for event in events]
+    # Outside of production, this machine alone is served.
+    told = [event["message"] for event in events if event["message"].startswith("Listening on")]
+    assert told == [f"Listening on {host}:{chosen['PORT']}" for host in LOOPBACKS]
     assert events[-1]["logger"].startswith("uvicorn")
     (answered,) = [event for event in events if event.get("status") == 200]
     assert answered["route"] == "/readyz"
@@ -155,9 +158,36 @@ async def test_it_is_reached_by_every_family(
             await process.communicate()
 
 
+@pytest.mark.parametrize(
+    ("chosen_environment", "hosts"),
+    [("development", LOOPBACK), ("test", LOOPBACK), ("production", EVERYWHERE)],
+)
+def test_only_production_is_reached_from_other_machines(
+    monkeypatch: pytest.MonkeyPatch,
+    clean_environment: None,
+    chosen_environment: str,
+    hosts: dict[socket.AddressFamily, str],
+) -> None:
+    given: dict[str, Any] = {"environment": chosen_environment, "secret_key": SECRET_KEY}
+    bound: list[socket.socket] = []
+    monkeypatch.setattr(serve, "_run", lambda _, listeners: bound.extend(listeners))
+    serve._serve(Settings(_env_file=None, port=0, **given))
+    seen = {listener.family: listener.getsockname()[0] for listener in bound}
+    for listener in bound:
+        listener.close()
+    assert seen == {family: hosts[family] for family in seen}
+    assert socket.AF_INET in seen
+
+
+def test_an_idle_connection_outlives_the_one_that_a_proxy_keeps(clean_environment: None) -> None:
+    """nginx and cloud balancers keep theirs for 60 to 75 seconds."""
+    config = server_config(Settings(_env_file=None))
+    assert config.timeout_keep_alive > 75
+
+
 def test_callers_have_the_address_of_their_family() -> None:
     """As FORWARDED_ALLOW_IPS names it: none is ::ffff:127.0.0.1."""
-    for listener, host in zip(listen_everywhere(0), LOOPBACKS, strict=True):
+    for listener, host in zip(listen(LOOPBACK, 0), LOOPBACKS, strict=True):
         with listener:
             listener.listen()
             port = listener.getsockname()[1]
@@ -168,7 +198,7 @@ def test_callers_have_the_address_of_their_family() -> None:
 
 
 @pytest.mark.parametrize("reason", sorted(ABSENT))
-@pytest.mark.parametrize("missing", EVERYWHERE)
+@pytest.mark.parametrize("missing", LOOPBACK)
 def test_a_machine_with_one_family(
     monkeypatch: pytest.MonkeyPatch, missing: socket.AddressFamily, reason: int
 ) -> None:
@@ -178,9 +208,9 @@ def test_a_machine_with_one_family(
         return _bound(family, *place)
 
     monkeypatch.setattr(serve, "_bound", bound)
-    (listener,) = listen_everywhere(0)
+    (listener,) = listen(LOOPBACK, 0)
     with listener:
-        assert listener.family == next(family for family in EVERYWHERE if family != missing)
+        assert listener.family == next(family for family in LOOPBACK if family != missing)
 
 
 def test_a_machine_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,11 +219,11 @@ def test_a_machine_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(serve, "_bound", bound)
     with pytest.raises(StartError, match="neither IPv4 nor IPv6"):
-        listen_everywhere(0)
+        listen(LOOPBACK, 0)
 
 
 async def test_a_port_that_is_taken_in_the_meantime(caplog: pytest.LogCaptureFixture) -> None:
-    (mine, *rest), app = listen_everywhere(0), FastAPI()
+    (mine, *rest), app = listen(LOOPBACK, 0), FastAPI()
     port = mine.getsockname()[1]
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
