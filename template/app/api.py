@@ -1,6 +1,5 @@
 """What the routes share: how a request becomes a call, and a generation an answer."""
 
-import json
 import re
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
@@ -8,11 +7,12 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ValidationError
-from pydantic_core import PydanticKnownError, from_json, to_json
+from pydantic import BaseModel, BeforeValidator
+from pydantic_core import PydanticKnownError, to_json
 
 from app.auth.dependencies import authenticate
 from app.auth.principal import Principal, Scope
+from app.bodies import parse
 from app.errors import InvalidRequest
 from app.guard.claims import Key
 from app.guard.generation import Call, Generation
@@ -56,30 +56,24 @@ class Asking:
         self.caller = caller
 
     async def read(self, schema: type[Body]) -> Body:
-        """The request's body. Raises `RequestValidationError`.
-
-        FastAPI's own reading takes twice the time, which counts on the path that must be fast.
-        """
+        """The request's body. Raises what `parse` raises."""
         if not JSON_TYPE.match(self.request.headers.get("content-type", "")):
             raise RequestValidationError([NO_JSON])
         raw = await self.request.body()
-        try:
-            return schema.model_validate_json(raw)
-        except ValidationError as error:
-            raise wrong_body(error, _decoded(raw)) from error
+        return parse(raw, schema)
 
     def call(
         self, kind: Kind, model: str, body: dict[str, Any], seconds: float | None = None
     ) -> Call:
         """A call within `seconds`. Raises `InvalidRequest` for what cannot be sent or kept."""
         try:
-            to_json(body)
-            json.dumps(body, allow_nan=False)
+            is_finite = to_json(body) == encode(body)
         except ValueError as error:
             raise InvalidRequest(
-                "The body is nested too deeply, its text is not valid Unicode, or a number is not "
-                "finite."
+                "The body is nested too deeply, or its text is not valid Unicode."
             ) from error
+        if not is_finite:
+            raise InvalidRequest("A number of the body is not finite.")
         seconds = seconds or self.request.app.state.settings.request_deadline_seconds
         request_id = self.request.state.request_id
         return Call(self.caller, kind, model, body, request_id, seconds, self._key())
@@ -95,7 +89,7 @@ class Asking:
         self.caller.require(Scope.GENERATE)
         idempotency: Idempotency = self.request.app.state.idempotency
         key = Key(self.caller.user_id, self.request.scope["route"].path, name)
-        return await idempotency.answer(key, [body.model_dump(), later], work)
+        return await idempotency.answer(key, [body, later], work)
 
     def _key(self) -> str | None:
         key = self.request.headers.get("idempotency-key")
@@ -126,21 +120,6 @@ def takes(schema: type[BaseModel]) -> dict[str, Any]:
         "parameters": [key],
         "requestBody": {"required": True, "content": {"application/json": content}},
     }
-
-
-def wrong_body(error: ValidationError, body: Any, *path: str) -> RequestValidationError:
-    """`error` as FastAPI tells of a body that is wrong at `path`."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    errors = [{**e, "loc": ("body", *path, *e["loc"])} for e in found]
-    return RequestValidationError(errors, body=body)
-
-
-def _decoded(raw: bytes) -> Any:
-    """The body in which an error has its place; None for what is no JSON."""
-    try:
-        return from_json(raw)
-    except ValueError:
-        return None
 
 
 def answer(generation: Generation, content: Any) -> Response:

@@ -17,6 +17,10 @@ NO_DATABASE = (
 )
 
 
+# What an error repeats of an input, in characters.
+MOST_REPEATED = 100
+
+
 class StartError(Exception):
     """The service cannot start; the message says what is wrong and what to do."""
 
@@ -156,9 +160,15 @@ def log_cause(error: ServiceError) -> None:
         logger.warning("%s: %s", error.code, f"{type(cause).__name__}: {cause}" if cause else "-")
 
 
+def shortened(given: str) -> str:
+    """The beginning of what a client wrote."""
+    return given if len(given) <= MOST_REPEATED else f"{given[: MOST_REPEATED - 1]}…"
+
+
 def error_body(
     status: int, code: str, message: str, param: str | None
 ) -> dict[str, dict[str, str | None]]:
     """An error in the shape of OpenAI's API."""
+    param = param and shortened(param)
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "code": code, "param": param}}

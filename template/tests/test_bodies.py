@@ -7,6 +7,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.bodies import MOST_ERRORS, MOST_PARTS
+from app.paths import place_of
 from tests.fixtures.service import Start
 from tests.support import Service, chat, error_of, unique
 
@@ -170,6 +172,84 @@ async def test_a_body_over_the_largest_size_is_refused(start: Start, is_length_t
     response = await client.post(CHAT, content=content, headers=JSON)
     assert error_of(response) == (413, "body_too_large", None)
     assert await service.rows_count() == 0
+
+
+@pytest.mark.parametrize(
+    "part", ["[]", "{}", '"x"', '"\\\\\\""'], ids=["list", "object", "text", "escapes"]
+)
+async def test_a_body_of_very_many_parts_is_refused(
+    client: httpx2.AsyncClient, path: str, part: str
+) -> None:
+    content = f'{{"model": "offline/echo", "x": [{",".join([part] * (MOST_PARTS + 1))}]}}'
+    response = await client.post(path, content=content.encode(), headers=JSON)
+    assert error_of(response) == (wrong(path), "invalid_request", None)
+    assert str(MOST_PARTS) in response.json()["error"]["message"]
+
+
+async def test_many_parts_of_a_text_are_one(client: httpx2.AsyncClient) -> None:
+    text = '[{"x":' * MOST_PARTS
+    expected = (400, "request_too_large", "messages")
+    assert error_of(await client.post(CHAT, json=chat(text))) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({f"x{n}": n for n in range(1000)}, (400, "unsupported_parameter", "x0")),
+        ({"logit_bias": {f"x{n}": "x" for n in range(1000)}}, (400, "invalid_request", None)),
+        ({"stop": [1] * 1000}, (400, "invalid_request", "stop.0")),
+        ({"tools": [1] * 1000}, (400, "invalid_request", "tools.0")),
+        ({"messages": [1] * 1000}, (400, "invalid_request", "messages.0")),
+    ],
+    ids=["unknown names", "values", "stop", "tools", "messages"],
+)
+async def test_of_many_errors_one_is_told(
+    client: httpx2.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    expected: tuple[int, str, str | None],
+) -> None:
+    told = []
+
+    def count(errors: Any, body: Any) -> Any:
+        told.append(len(errors))
+        return place_of(errors, body)
+
+    monkeypatch.setattr("app.handlers.place_of", count)
+    assert error_of(await client.post(CHAT, json=chat() | change)) == expected
+    assert sum(told) <= MOST_ERRORS
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, chat() | {"LONG": 1}),
+        (CHAT, chat(model="LONG")),
+        (CHAT, chat() | {"messages": [{"role": "LONG", "content": "x"}]}),
+        (CHAT, chat() | {"messages": [{"role": "user", "content": [{"type": "LONG"}]}]}),
+        (CHAT, chat() | {"messages": [{"role": "user", "content": "x", "LONG": "LONG"}]}),
+        (CHAT, chat() | {"tools": [{"type": "LONG"}], "tool_choice": {"type": "LONG"}}),
+        (CHAT, chat() | {"response_format": {"type": "LONG"}, "service_tier": "LONG"}),
+        (CHAT, chat() | {"logit_bias": {"LONG": "x"}}),
+        (CHAT, chat() | {"stream_options": {"LONG": 1}}),
+        ("/v1/responses", {"model": "offline/echo", "input": [{"type": "LONG"}]}),
+        ("/v1/responses", {"model": "offline/echo", "input": "x", "tools": [{"type": "LONG"}]}),
+        ("/v1/responses", {"model": "offline/echo", "input": "x", "include": ["LONG"]}),
+        ("/v1/responses", {"model": "offline/echo", "input": "x", "text": {"LONG": 1}}),
+        ("/v1/embeddings", {"model": "offline/embedding", "input": "x", "LONG": 1}),
+        ("/v1/predictions", {"model": "offline/echo", "input": {"prompt": "x", "LONG": 1}}),
+        ("/v1/predictions", {"model": "offline/echo", "input": {"messages": [{"role": "LONG"}]}}),
+    ],
+    ids=str,
+)
+async def test_no_error_repeats_a_long_input(
+    service: Service, client: httpx2.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    content = json.dumps(body).replace("LONG", "x" * 400_000).encode()
+    response = await client.post(path, content=content, headers=JSON)
+    assert response.status_code in {400, 404, 422}
+    assert "x" * 101 not in response.text
+    assert "x" * 101 not in service.log
 
 
 async def test_who_sends_far_too_much_still_gets_the_answer(

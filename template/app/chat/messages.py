@@ -10,6 +10,8 @@ from typing import Annotated, Any, NoReturn
 from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails
 
+from app.schemas import Objects
+
 MOST_MESSAGES = 2048
 ROLES = ("assistant", "developer", "function", "system", "tool", "user")
 # The fields of a message and of its parts that are texts.
@@ -113,7 +115,7 @@ def _refuse(kind: str, *path: int | str, **context: str) -> NoReturn:
 
 
 Messages = Annotated[
-    list[dict[str, Any]],
+    Objects,
     Field(min_length=1, max_length=MOST_MESSAGES),
     AfterValidator(check),
     WithJsonSchema(SCHEMA),

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from app.chat.messages import Messages
-from app.schemas import RequestBody, Whole
+from app.schemas import Objects, RequestBody, Texts, Whole
 
 TRANSPORT = frozenset({"model", "stream", "stream_options"})
 # Options of tools, which mean nothing in a request without tools.
@@ -27,13 +27,13 @@ class ChatInput(RequestBody):
     audio: Any = None
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     function_call: str | dict[str, Any] | None = None
-    functions: list[dict[str, Any]] | None = None
+    functions: Objects | None = None
     logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
     max_completion_tokens: Whole | None = Field(None, ge=1)
     max_tokens: Whole | None = Field(None, ge=1)
     metadata: dict[str, Any] | None = None
-    modalities: list[str] | None = None
+    modalities: Texts | None = None
     moderation: Any = None
     n: Whole | None = Field(None, ge=1, le=16)
     parallel_tool_calls: bool | None = None
@@ -47,11 +47,11 @@ class ChatInput(RequestBody):
     safety_identifier: str | None = None
     seed: Whole | None = None
     service_tier: str | None = None
-    stop: str | list[str] | None = None
+    stop: str | Texts | None = None
     store: bool | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     tool_choice: str | dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Objects | None = None
     top_logprobs: Whole | None = Field(None, ge=0, le=20)
     top_p: float | None = Field(None, ge=0, le=1)
     user: str | None = None

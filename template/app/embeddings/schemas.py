@@ -4,15 +4,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.schemas import RequestBody, Whole
+from app.schemas import RequestBody, Texts, Whole
 
-TokenIds = Annotated[list[int], Field(min_length=1)]
+# As many as OpenAI takes.
+MOST_INPUTS = 2048
+Many = Field(min_length=1, max_length=MOST_INPUTS)
+TokenIds = Annotated[list[int], Field(min_length=1, fail_fast=True)]
+Inputs = (
+    str
+    | Annotated[Texts, Many]
+    | TokenIds
+    | Annotated[list[TokenIds], Many, Field(fail_fast=True)]
+)
 
 
 class EmbeddingInput(RequestBody):
     """Everything but the model: texts, or token ids."""
 
-    input: str | list[str] | list[int] | list[TokenIds] = Field(min_length=1)
+    input: Annotated[Inputs, Field(min_length=1)]
     dimensions: Whole | None = Field(None, ge=1, le=4096)
     encoding_format: Literal["float", "base64"] | None = None
     user: str | None = None

@@ -88,4 +88,4 @@ def _texts(value: Any) -> Iterator[str]:
         elif isinstance(found, Mapping):
             waiting.extend(found.values())
         elif isinstance(found, list | tuple):
-            waiting.extend(found)
+            waiting.extend(each for each in found if not isinstance(each, int | float))

@@ -56,7 +56,7 @@ class Idempotency:
         Raises `IdempotencyInFlight`, `IdempotencyMismatch`, `OutcomeUnknown`,
         `DatabaseUnavailable`, and what `work` raises.
         """
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=vars).encode()).digest()
         claim = await self._claims.take(key, self._sealer.seal(digest, *key, "request"))
         if not isinstance(claim, Claim):
             return self._replay(key, digest, claim)

@@ -13,6 +13,7 @@ from typing import Literal
 # Where Unicode has characters that decompose and marks that combine, except for the syllables of
 # Hangul, which are as long in NFC and NFKC and stay whole before any mark.
 RANGES = ((0xA0, 0x3400), (0xA000, 0xAC00), (0xF900, 0x20000), (0x2F800, 0x2FA20))
+LAST_OF_PLANE, BLOCK_BITS = 0xFFFF, 12
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 COMPOSED: tuple[Form, ...] = ("NFC", "NFKC")
 DECOMPOSED: tuple[Form, ...] = ("NFD", "NFKD")
@@ -50,6 +51,19 @@ def _one_of(characters: Iterable[str]) -> str:
     return f"[{re.escape(''.join(characters))}]"
 
 
+def _marks() -> str:
+    """A pattern of the characters that can take the place of a letter's mark, and of some more.
+
+    Beyond the first plane it has whole blocks: `re` compares single characters there one by one.
+    """
+    marks = {each for each in _characters() if unicodedata.combining(each)}
+    marks |= set(filter(_begins_with_a_mark, _DECOMPOSING))
+    blocks = sorted({ord(each) >> BLOCK_BITS for each in marks if ord(each) > LAST_OF_PLANE})
+    ranges = [f"{chr(block << BLOCK_BITS)}-{chr((block + 1 << BLOCK_BITS) - 1)}" for block in blocks]
+    plain = re.escape("".join(each for each in marks if ord(each) <= LAST_OF_PLANE))
+    return f"[{plain}{''.join(ranges)}]"
+
+
 _DECOMPOSING = [each for each in _characters() if unicodedata.decomposition(each)]
 # By how many bytes a character grows that stands alone.
 GROWTH = {
@@ -62,11 +76,6 @@ PARTED_GROWTH = {
     if (grown := _longest(each, DECOMPOSED) - _longest(each, COMPOSED)) > 0
 }
 GROWING = re.compile(_one_of(GROWTH))
-_MARKS = _one_of(
-    [
-        *filter(unicodedata.combining, _characters()),
-        *filter(_begins_with_a_mark, _DECOMPOSING),
-    ]
-)
+_MARKS = _marks()
 # The mark comes first in the pattern, as texts have fewer of them than letters.
 PARTED = re.compile(f"{_MARKS}(?<=({_one_of(PARTED_GROWTH)}){_MARKS})")

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
-from pydantic import ValidationError
 
-from app.api import Asking, PageSize, asking, takes, wrong_body
+from app.api import Asking, PageSize, asking, takes
 from app.auth.dependencies import ERRORS, Caller
 from app.auth.principal import Scope
+from app.bodies import parse_part
 from app.chat.schemas import ChatInput
 from app.db.pages import Pages
 from app.db.tables import predictions
@@ -150,14 +150,12 @@ def _seconds(model: Model, settings: Settings) -> float:
 def _body_of(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:
     """The input of a model of `kind`, checked like that of the kind's own route.
 
-    A chat takes `prompt` for a single message. Raises `RequestValidationError`.
+    A chat takes `prompt` for a single message. Raises what `parse` raises.
     """
     if kind == "task":
         return given
     if kind == "chat" and isinstance(given.get("prompt"), str) and "messages" not in given:
         given = {**given, "messages": [{"role": "user", "content": given["prompt"]}]}
         del given["prompt"]
-    try:
-        return (ChatInput if kind == "chat" else EmbeddingInput).model_validate(given).body()
-    except ValidationError as error:
-        raise wrong_body(error, {"input": given}, "input") from error
+    schema = ChatInput if kind == "chat" else EmbeddingInput
+    return parse_part(given, schema, "input").body()

@@ -6,7 +6,7 @@ from pydantic import Field, WithJsonSchema
 
 from app.responses.items import MOST_ITEMS, check_input
 from app.responses.options import check_format, check_include, check_tools
-from app.schemas import RequestBody, Whole
+from app.schemas import Objects, RequestBody, Texts, Whole
 
 TRANSPORT = {"model", "stream", "stream_options"}
 ITEMS = {"type": "array", "minItems": 1, "maxItems": MOST_ITEMS, "items": {"type": "object"}}
@@ -45,7 +45,7 @@ class ResponseRequest(RequestBody):
     context_management: Any = None
     conversation: Any = None
     image: Any = None
-    include: list[str] | None = None
+    include: Texts | None = None
     instructions: str | None = None
     max_output_tokens: Whole | None = Field(None, ge=1)
     max_tool_calls: Whole | None = None
@@ -66,7 +66,7 @@ class ResponseRequest(RequestBody):
     temperature: float | None = Field(None, ge=0, le=2)
     text: TextOptions | None = None
     tool_choice: str | dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Objects | None = None
     top_logprobs: Whole | None = Field(None, ge=0, le=20)
     top_p: float | None = Field(None, ge=0, le=1)
     truncation: Literal["auto", "disabled"] | None = None
