@@ -11,10 +11,7 @@ MOST_INPUTS = 2048
 Many = Field(min_length=1, max_length=MOST_INPUTS)
 TokenIds = Annotated[list[int], Field(min_length=1, fail_fast=True)]
 Inputs = (
-    str
-    | Annotated[Texts, Many]
-    | TokenIds
-    | Annotated[list[TokenIds], Many, Field(fail_fast=True)]
+    str | Annotated[Texts, Many] | TokenIds | Annotated[list[TokenIds], Many, Field(fail_fast=True)]
 )
 
 

@@ -59,7 +59,8 @@ def _marks() -> str:
     marks = {each for each in _characters() if unicodedata.combining(each)}
     marks |= set(filter(_begins_with_a_mark, _DECOMPOSING))
     blocks = sorted({ord(each) >> BLOCK_BITS for each in marks if ord(each) > LAST_OF_PLANE})
-    ranges = [f"{chr(block << BLOCK_BITS)}-{chr((block + 1 << BLOCK_BITS) - 1)}" for block in blocks]
+    ends = [(block << BLOCK_BITS, (block + 1 << BLOCK_BITS) - 1) for block in blocks]
+    ranges = [f"{chr(first)}-{chr(last)}" for first, last in ends]
     plain = re.escape("".join(each for each in marks if ord(each) <= LAST_OF_PLANE))
     return f"[{plain}{''.join(ranges)}]"
 

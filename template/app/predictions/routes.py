@@ -157,5 +157,6 @@ def _body_of(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:
     if kind == "chat" and isinstance(given.get("prompt"), str) and "messages" not in given:
         given = {**given, "messages": [{"role": "user", "content": given["prompt"]}]}
         del given["prompt"]
-    schema = ChatInput if kind == "chat" else EmbeddingInput
-    return parse_part(given, schema, "input").body()
+    if kind == "chat":
+        return parse_part(given, ChatInput, "input").body()
+    return parse_part(given, EmbeddingInput, "input").body()
