@@ -89,6 +89,8 @@ def create_app(given: Settings | None = None) -> FastAPI:
         description=chosen.project["description"],
         version=chosen.project["version"],
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's load their scripts from elsewhere
+        redoc_url=None,
         redirect_slashes=False,  # to where the Host header says, which anyone can write
     )
     app.state.settings = chosen

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from app.errors import LimiterUnavailable
-from tests.support import Service
+from tests.support import Service, error_of
 
 NONCE = re.compile(r"style-src 'nonce-([\w-]{20,})'")
 
@@ -67,3 +67,43 @@ async def test_its_policy_admits_its_own_style_alone(service: Service) -> None:
 async def test_nothing_comes_from_elsewhere(service: Service) -> None:
     page = (await _page(service)).text
     assert not re.findall(r"(?i)//|<script|<img|<link|@import|url\(|src=|\son\w+=", page)
+
+
+async def test_the_documentation_loads_its_parts_from_the_service(service: Service) -> None:
+    client = service.client()
+    page = (await client.get("/docs")).text
+    assert "//" not in page
+    parts = re.findall(r'(?:src|href|url)(?:=|: )"([^"]+)"', page)
+    assert len(parts) == 3
+    sizes = {part: len((await client.get(f"/{part}")).content) for part in parts}
+    assert all(size > 5_000 for size in sizes.values()), sizes
+    styles = (await client.get("/docs/swagger-ui.css")).text
+    assert not re.findall(r"@import|url\((?!['\"]?(?:data:|#))", styles)
+
+
+async def test_a_browser_keeps_the_documentation_to_this_service(service: Service) -> None:
+    """What its scripts might load from elsewhere, now or in a later version, is refused."""
+    response = await service.client().get("/docs")
+    policy = dict(
+        directive.strip().split(" ", 1)
+        for directive in response.headers["Content-Security-Policy"].split(";")
+    )
+    nonce = policy.pop("script-src").removeprefix("'nonce-").removesuffix("'")
+    assert response.text.count(f'<script nonce="{nonce}"') == response.text.count("<script") == 2
+    allowed = {source for sources in policy.values() for source in sources.split()}
+    assert policy["default-src"] == "'none'"
+    assert allowed == {"'none'", "'self'", "'unsafe-inline'", "data:"}
+    assert "'unsafe-inline'" not in policy["default-src"] + policy["connect-src"]
+    # An online checker of Swagger UI would be told the description's address.
+    assert "validatorUrl: null" in response.text
+
+
+async def test_names_in_the_documentation_are_text(service: Service) -> None:
+    service.settings.project.update(title="</title><script>alert(1)</script>")
+    page = (await service.client().get("/docs")).text
+    assert "<script>" not in page
+
+
+async def test_other_parts_of_the_package_are_not_served(service: Service) -> None:
+    for path in ("/redoc", "/docs/redoc.standalone.js", "/docs/../routes.py", "/docs/favicon.png"):
+        assert error_of(await service.client().get(path)) == (404, "not_found", None)

@@ -1,18 +1,23 @@
-"""`GET /`: what this is, whether it is ready, and where its API is documented."""
+"""`GET /`: what this is and whether it is ready; `GET /docs`: its API."""
 
 import html
 import secrets
 from pathlib import Path
 from string import Template
 
+import fastapi_offline
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
 
 from app.health import is_ready
 from app.settings import Settings
 
 router = APIRouter()
 PAGE = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+DOCS = Template(Path(__file__).with_name("docs.html").read_text(encoding="utf-8"))
+# Swagger UI, from a package: the pages of this service load nothing from elsewhere.
+ASSETS = Path(fastapi_offline.__file__).with_name("static")
+CACHE_SECONDS = 24 * 3600
 
 
 @router.get("/", include_in_schema=False)
@@ -29,8 +34,31 @@ async def show_page(request: Request) -> HTMLResponse:
         state_text="ready" if ready else "not ready: see its log, or run: make doctor",
         nonce=nonce,
     )
-    policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'self'"
-    )
-    return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+    return _page(page, f"style-src 'nonce-{nonce}'")
+
+
+@router.get("/docs", include_in_schema=False)
+@router.head("/docs", include_in_schema=False)
+async def show_docs(request: Request) -> HTMLResponse:
+    """The API, to be read and tried out. Its scripts may talk to this service alone."""
+    settings: Settings = request.app.state.settings
+    nonce = secrets.token_urlsafe(16)
+    page = DOCS.substitute(title=html.escape(settings.project["title"]), nonce=nonce)
+    # Swagger UI styles some elements directly, and has its icons in the style sheet.
+    style = "style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+    return _page(page, f"script-src 'nonce-{nonce}'; connect-src 'self'; {style}")
+
+
+@router.get("/docs/swagger-ui.css", include_in_schema=False)
+@router.get("/docs/swagger-ui-bundle.js", include_in_schema=False)
+async def show_asset(request: Request) -> FileResponse:
+    """A part of Swagger UI."""
+    cache = {"Cache-Control": f"public, max-age={CACHE_SECONDS}"}
+    return FileResponse(ASSETS / Path(request.url.path).name, headers=cache)
+
+
+def _page(text: str, policy: str) -> HTMLResponse:
+    """`text` with a Content-Security-Policy: nothing but what `policy` names."""
+    rest = "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    headers = {"Content-Security-Policy": f"default-src 'none'; {policy}; {rest}"}
+    return HTMLResponse(text, headers=headers)
