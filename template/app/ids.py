@@ -14,7 +14,11 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{_random.getrandbits(BITS):020x}"
 
 
+def id_at(prefix: str, moment: dt.datetime) -> str:
+    """What every id that was made at `moment` or later sorts after."""
+    return f"{prefix}_{int(moment.timestamp() * 1000):012x}"
+
+
 def earliest_id(prefix: str, day: dt.date) -> str:
     """What every id that was made on `day` (UTC) or later sorts after."""
-    midnight = dt.datetime.combine(day, dt.time(), dt.UTC)
-    return f"{prefix}_{int(midnight.timestamp()) * 1000:012x}"
+    return id_at(prefix, dt.datetime.combine(day, dt.time(), dt.UTC))

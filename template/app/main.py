@@ -31,6 +31,7 @@ from app.guard.ledger import Ledger
 from app.guard.limits import Limits
 from app.guard.pipeline import Guard
 from app.guard.running import Running
+from app.guard.stalls import Stalls
 from app.guard.sweeper import Sweeper
 from app.guard.watch import Watch
 from app.guard.webhook import Webhook, signing_key
@@ -124,19 +125,20 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ledger = Ledger(database, rules, keep_content=chosen.store_content)
         cooldown = Cooldown(limiter)
         limits = Limits(rules, limiter)
+        stalls = Stalls()
         attempts = Attempts(
-            rules, cooldown, limits, ledger, providers, production=chosen.production
+            rules, cooldown, limits, ledger, providers, stalls, production=chosen.production
         )
         report = FailureReport(make_redactor(chosen.secret_values()))
         running = Running(limits, ledger, attempts, report, log_content=chosen.log_content)
         stack.push_async_callback(running.drain)
         guard = Guard(rules, limits, attempts, running)
-        watch = Watch(database, limiter, running, rules.version)
+        watch = Watch(database, limiter, running, cooldown, rules)
         await watch.announce()
         sweeper = Sweeper(database, ledger, rules, providers)
         told = Alerts(database, rules, open_webhook(chosen, session))
         runner = Runner(guard, database)
-        loops = in_background(watch.run(), sweeper.run(), told.run(), runner.run())
+        loops = in_background(watch.run(), sweeper.run(), told.run(), runner.run(), stalls.run())
         app.state.loops = await stack.enter_async_context(loops)
         stack.push_async_callback(runner.close)
         claims = Claims(database, chosen.request_deadline_seconds)

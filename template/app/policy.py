@@ -27,7 +27,7 @@ from app.prices import DeclaredLines, DeclaredTier, Price, Usd, nano, require_ti
 
 PRICES_ARE_OLD_AFTER = dt.timedelta(days=90)
 # What of a model changes neither what is refused nor what is billed.
-NOT_DECISIVE = {"prices_checked", "base_delay_seconds"}
+NOT_DECISIVE = {"prices_checked", "base_delay_seconds", "max_cooldown_seconds"}
 PER_TOKEN = ("input_usd_per_million_tokens", "output_usd_per_million_tokens")
 Kind = Literal["chat", "embedding", "task"]
 Budgets = tuple[int | None, int | None]
@@ -59,6 +59,7 @@ class Model(DeclaredLines):
     fallbacks: tuple[str, ...] = ()
     attempts: int = Field(3, ge=1, le=10)
     base_delay_seconds: float = Field(0.5, gt=0, le=60)
+    max_cooldown_seconds: float = Field(3600, ge=1, le=86_400)
     prices_checked: dt.date
 
     @model_validator(mode="after")
@@ -181,6 +182,12 @@ class Policy(NamedTuple):
             self.servers,
         ]
         return hashlib.sha256(to_json(parts)).hexdigest()
+
+    def models_of(self, target: str) -> list[Model]:
+        """The models that `service`, `provider:NAME` or `model:NAME` covers."""
+        kind, _, name = target.partition(":")
+        owned = {"provider": "provider", "model": "id"}.get(kind)
+        return [m for m in self.models.values() if not owned or getattr(m, owned) == name]
 
     def caps(self, user_id: str, plan_name: str) -> tuple[Cap, ...]:
         """Every budget that a call of this user counts against, in the order of their locks."""

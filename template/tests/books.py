@@ -11,11 +11,11 @@ from sqlalchemy import Connection, Engine, event, select, update
 from app.auth.principal import NO_LIMITS, Allowance, Principal, Role, Scope
 from app.db.tables import accounts, alerts, attempts, utc_now
 from app.guard.budget import Key, accounts_of, periods
-from app.guard.cooldown import Pass
 from app.guard.decisions import OPEN
 from app.guard.generation import Attempt, Call, Choice, Ending, Generation
 from app.guard.ledger import Ledger
 from app.guard.limits import Grant
+from app.guard.tally import Pass
 from app.ids import new_id
 from app.policy import Cap, Model, Policy
 from app.providers.base import Deadline, Job, Outcome, Usage

@@ -364,9 +364,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Set when a call waits for what others have reserved."""
     waiting, wait = asyncio.Event(), Ledger._wait
 
-    async def tell(ledger: Ledger, deadline: Deadline) -> None:
+    async def tell(ledger: Ledger, deadline: Deadline, most: int) -> None:
         waiting.set()
-        await wait(ledger, deadline)
+        await wait(ledger, deadline, most)
 
     monkeypatch.setattr(Ledger, "_wait", tell)
     return waiting

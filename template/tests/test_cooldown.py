@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import LimiterUnavailable, ProviderCoolingDown
-from app.guard.cooldown import Circuit, Cooldown, Pass
-from app.guard.tally import Tally
+from app.guard.cooldown import PROBE_SECONDS, Cooldown
+from app.guard.tally import Circuit, Pass, Tally
 from app.policy import Model
 from app.providers.base import BadAnswer, Exchange, ProviderFailure, Quota
 from app.state.base import Limiter, Memory
@@ -99,7 +99,7 @@ async def test_one_call_over_all_finds_out_whether_the_provider_is_back(
         passed = [each for each in await refusals(cooldowns, asked, 40) if isinstance(each, Pass)]
         (probe,) = passed
         if answers:
-            await cooldowns[0].succeeded(probe)
+            await cooldowns[0].answered(probe)
         else:
             await cooldowns[0].failed(probe, FAILURE)
             assert not any(isinstance(e, Pass) for e in await refusals(cooldowns, asked, 4))
@@ -171,9 +171,86 @@ async def test_pauses_grow_to_a_bound_and_start_again_after_a_success(
         await fail(cooldown, asked)
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
     await left(shared, cooldown, asked)
-    await cooldown.succeeded(await cooldown.enter(asked))
+    await cooldown.answered(await cooldown.enter(asked))
     await fail(cooldown, asked, busy(0.25))
     assert await left(shared, cooldown, asked) == 1
+
+
+@pytest.mark.parametrize(("most", "kept"), [(None, 3600), (10, 10)])
+async def test_a_provider_is_believed_up_to_a_maximum(
+    shared: Shared, cooldown: Cooldown, most: int | None, kept: int
+) -> None:
+    asked = model()
+    if most is not None:
+        asked = asked.model_copy(update={"max_cooldown_seconds": most})
+    for told in (9e9, kept + 1):
+        await fail(cooldown, asked, busy(told))
+        assert await left(shared, cooldown, asked) == kept
+        await cooldown.lift([asked])
+    await cooldown.learnt(asked, Quota(0, 0, 9e9))
+    assert await left(shared, cooldown, asked) == kept
+
+
+async def test_pauses_grow_to_the_models_maximum(shared: Shared, cooldown: Cooldown) -> None:
+    asked = model().model_copy(update={"max_cooldown_seconds": 3})
+    pauses = []
+    for _ in range(4):
+        await fail(cooldown, asked, busy(0.25))
+        pauses.append(await left(shared, cooldown, asked))
+    assert pauses == [1, 2, 3, 3]
+
+
+async def test_a_lift_closes_it_for_all(cooldowns: list[Cooldown]) -> None:
+    """Each process does it, as each reads of the start."""
+    asked, other = model(), model()
+    for each in (asked, other):
+        await fail(cooldowns[0], each, busy(3000))
+        assert not any(isinstance(e, Pass) for e in await refusals(cooldowns, each, 8))
+    for cooldown in cooldowns:
+        await cooldown.lift([asked])
+    assert all(isinstance(each, Pass) for each in await refusals(cooldowns, asked, 40))
+    assert not any(isinstance(each, Pass) for each in await refusals(cooldowns, other, 8))
+    await fail(cooldowns[0], asked, busy(0.01))
+    assert (await state(cooldowns[-1], asked)).state == "open"
+
+
+async def test_failures_of_before_a_lift_open_nothing(shared: Shared, cooldown: Cooldown) -> None:
+    asked = model()
+    early = [await cooldown.enter(asked) for _ in range(10)]
+    await fail(cooldown, asked, busy(3000))
+    await cooldown.lift([asked])
+    for each in early:
+        await cooldown.failed(each, FAILURE)
+    assert (await state(cooldown, asked)).state == "closed"
+
+
+async def test_a_probe_that_takes_too_long_is_followed_by_another(
+    shared: Shared, cooldown: Cooldown
+) -> None:
+    """What becomes of the first one then is no word of the probe."""
+    asked = model()
+    await fail(cooldown, asked, busy(2))
+    shared.now += 2
+    slow = await cooldown.enter(asked)
+    shared.now += PROBE_SECONDS - 0.25
+    with pytest.raises(ProviderCoolingDown):
+        await cooldown.enter(asked)
+    shared.now += 0.25
+    await cooldown.answered(await cooldown.enter(asked))
+    await cooldown.failed(slow, FAILURE)
+    assert (await state(cooldown, asked)).state == "closed"
+
+
+async def test_a_quota_that_was_told_long_ago_opens_nothing(
+    shared: Shared, cooldown: Cooldown
+) -> None:
+    """A long stream tells at its end what its first header said."""
+    asked = model()
+    await cooldown.learnt(asked, Quota(0, 0, 6.0), age=61)
+    told = await state(cooldown, asked)
+    assert (told.state, told.remaining_requests) == ("closed", None)
+    await cooldown.learnt(asked, Quota(0, 0, 6.0), age=4)
+    assert await left(shared, cooldown, asked) == 2
 
 
 @pytest.mark.parametrize("told", [2, 50, 400])
@@ -240,12 +317,12 @@ async def test_failures_of_an_outage_that_is_over_do_not_count(shared: Shared) -
             if number % 2:
                 await cooldown.failed(entered, FAILURE)
             else:
-                await cooldown.succeeded(entered)
+                await cooldown.answered(entered)
     shared.now += 0.5
     with pytest.raises(ProviderCoolingDown):
         await there.enter(asked)
     shared.now += 0.5
-    await here.succeeded(await here.enter(asked))
+    await here.answered(await here.enter(asked))
     for cooldown in (here, there):
         await fail(cooldown, asked)
         await fail(cooldown, asked)
@@ -258,7 +335,7 @@ async def test_a_late_answer_of_an_earlier_call_closes_nothing(
     asked = model()
     early = await cooldown.enter(asked)
     await fail(cooldown, asked, busy(9))
-    await cooldown.succeeded(early)
+    await cooldown.answered(early)
     with pytest.raises(ProviderCoolingDown):
         await cooldown.enter(asked)
 
@@ -280,7 +357,7 @@ async def test_five_failures_in_a_row_open_it(
     asked = model()
     for _ in range(4):
         await fail(cooldown, asked, failure)
-    await cooldown.succeeded(await cooldown.enter(asked))
+    await cooldown.answered(await cooldown.enter(asked))
     for _ in range(5):
         assert (await state(cooldown, asked)).state == "closed"
         await fail(cooldown, asked, failure)
@@ -317,7 +394,7 @@ async def test_a_circuit_opens_before_the_limit_is_hit_and_closes_with_its_reset
     shared: Shared, cooldown: Cooldown
 ) -> None:
     asked = model()
-    await cooldown.succeeded(await cooldown.enter(asked))
+    await cooldown.answered(await cooldown.enter(asked))
     await cooldown.learnt(asked, Quota(0, 100, 6.0))
     told = await state(cooldown, asked)
     assert (told.state, told.remaining_requests, told.remaining_tokens) == ("open", 0, 100)
@@ -392,7 +469,7 @@ async def test_who_is_late_for_the_probe_sees_what_it_found(
     probe = await cooldown.enter(asked)
     entering = asyncio.create_task(late.enter(asked))
     await slow.asked.wait()
-    await (cooldown.succeeded(probe) if is_back else cooldown.failed(probe, FAILURE))
+    await (cooldown.answered(probe) if is_back else cooldown.failed(probe, FAILURE))
     slow.gate.set()
     if is_back:
         assert (await entering).probe is None
@@ -425,6 +502,12 @@ steps = st.builds(
 @given(st.lists(steps, max_size=18))
 async def test_there_is_never_more_than_one_probe(schedule: list[Step]) -> None:
     """Over several processes, in any order of their steps, with whatever old state each saw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.guard.cooldown.PROBE_SECONDS", 60.0)
+        await _probe_one_by_one(schedule)
+
+
+async def _probe_one_by_one(schedule: list[Step]) -> None:
     shared, asked = Shared(), model()
     processes = [Cooldown(shared, shared.clock) for _ in range(3)]
     probing: set[str] = set()
@@ -442,7 +525,7 @@ async def test_there_is_never_more_than_one_probe(schedule: list[Step]) -> None:
             await asyncio.sleep(0)
         probing.discard(entered.probe.holder if entered.probe else "")
         if step.ending == "succeeds":
-            await cooldown.succeeded(entered)
+            await cooldown.answered(entered)
         elif step.ending == "leaves":
             await cooldown.left(entered)
         else:
@@ -459,5 +542,5 @@ async def test_there_is_never_more_than_one_probe(schedule: list[Step]) -> None:
             shared.now += step.seconds
     shared.now += 300
     for cooldown in processes:  # Whatever happened, one success brings it back.
-        await cooldown.succeeded(await cooldown.enter(asked))
+        await cooldown.answered(await cooldown.enter(asked))
         assert (await state(cooldown, asked)).state == "closed"

@@ -12,12 +12,12 @@ from app.db.engine import Database
 from app.db.tables import attempts, predictions
 from app.errors import DatabaseUnavailable, GenerationStopped, ProviderError
 from app.guard import pricing
-from app.guard.cooldown import Pass
 from app.guard.entries import Closing
 from app.guard.generation import Attempt, Call, Choice, Ending, Generation
 from app.guard.ledger import Ledger
 from app.guard.limits import Grant
 from app.guard.posting import Posting
+from app.guard.tally import Pass
 from app.ids import new_id
 from app.policy import Policy
 from app.providers.base import Deadline, Job, Outcome, Usage

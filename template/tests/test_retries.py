@@ -19,6 +19,7 @@ from app.guard.attempts import Attempts
 from app.guard.cooldown import Cooldown
 from app.guard.limits import Limits
 from app.guard.pipeline import Guard
+from app.guard.stalls import Stalls
 from app.policy import Policy
 from app.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Quota, Reply
 from app.providers.parameters import BOUNDED, DROPPED
@@ -567,7 +568,7 @@ class Choices:
 
     def names(self, *, production: bool = False, **body: Any) -> Sequence[str]:
         providers = {"offline": self.offline, "other": self.other}
-        parts = Cooldown(Shared()), self.limits, self.ledger, providers
+        parts = Cooldown(Shared()), self.limits, self.ledger, providers, Stalls()
         attempts = Attempts(self.policy, *parts, production=production)
         asked = {"messages": chat()["messages"], **body}
         user = User("usr_1", "", "", {})

@@ -31,7 +31,9 @@ async def stop(
 
 
 async def start(session: Session, target: Target = SERVICE, as_json: Json = False) -> None:
-    """Lift a stop, and acknowledge that a model broke its bound; show what is stopped still."""
+    """Lift a stop and the cooldowns of what it covers, and acknowledge that a model broke its
+    bound; show what is stopped still.
+    """
     stops = _stops(session, target)
     await stops.start(target, COMMAND_LINE)
     await _tell(stops, as_json)

@@ -1,5 +1,6 @@
 """`/v1/admin/…`: money, people, outcomes and the emergency stop, for the owner."""
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -26,8 +27,9 @@ from app.auth.users import USER_ID, Users
 from app.db.engine import Database
 from app.db.pages import Pages
 from app.db.tables import audit, predictions, users
-from app.errors import Conflict, InvalidRequest
-from app.guard.cooldown import Circuit, Cooldown
+from app.errors import Conflict, InvalidRequest, LimiterUnavailable
+from app.guard.cooldown import Cooldown
+from app.guard.tally import Circuit
 from app.policy import Policy
 from app.schemas import Page
 from app.usage.report import GroupBy, Report
@@ -126,9 +128,16 @@ async def stop(actor: Administrator, body: StopRequest, request: Request) -> Sto
 async def start(
     actor: Administrator, request: Request, body: StartRequest | None = None
 ) -> StopList:
-    """Lift a stop, and acknowledge that a model broke its bound; tells what is stopped still."""
-    stops: Stops = request.app.state.stops
-    await stops.start((body or StartRequest()).target, actor)
+    """Lift a stop and the cooldowns of what it covers, and acknowledge that a model broke its
+    bound; tells what is stopped still.
+    """
+    state, target = request.app.state, (body or StartRequest()).target
+    stops: Stops = state.stops
+    policy: Policy = state.policy
+    cooldown: Cooldown = state.cooldown
+    await stops.start(target, actor)
+    with suppress(LimiterUnavailable):  # Then as in the other processes, within a second.
+        await cooldown.lift(policy.models_of(target))
     return await _stopped(stops)
 
 

@@ -1,6 +1,7 @@
 """The emergency stop: what may not be called any more, by whose word and why.
 
-The ledger reads these rows in each of its transactions, so every replica obeys.
+The ledger reads these rows in each of its transactions, so every replica obeys. A start also lifts
+cooldowns: each process reads of it in the audit.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from app.db.audit import Actor, record
+from app.db.audit import STARTED, Actor, record
 from app.db.engine import Database
 from app.db.tables import stops, utc_now
 from app.errors import InvalidRequest
@@ -60,19 +61,17 @@ class Stops:
         except IntegrityError:  # Somebody else stopped it at the same moment.
             await self._database.transact(write)
 
-    async def start(self, target: str, actor: Actor) -> bool:
-        """Lift a stop, and acknowledge a quarantine. False when there was neither."""
+    async def start(self, target: str, actor: Actor) -> None:
+        """Lift a stop and the cooldowns of what it covers, and acknowledge a quarantine."""
         known = {row.target for row in await self.all()}
         self._check(target, [*self._targets, *sorted(known - set(self._targets))])
 
-        def write(connection: Connection) -> bool:
+        def write(connection: Connection) -> None:
             before = _of(connection, target)
             connection.execute(delete(stops).where(stops.c.target == target))
-            if before:
-                record(connection, actor, "start", target, _state(before), None)
-            return bool(before)
+            record(connection, actor, STARTED, target, _state(before), None)
 
-        return await self._database.transact(write)
+        await self._database.transact(write)
 
     def _check(self, target: str, known: Sequence[str]) -> None:
         if target not in known:

@@ -10,6 +10,9 @@ from sqlalchemy import Connection, insert
 from app.db.tables import audit, utc_now
 from app.ids import new_id
 
+# The action by which stops and cooldowns are lifted.
+STARTED = "start"
+
 
 class Actor(NamedTuple):
     """Who does it, and by which request."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,11 +16,12 @@ from app.errors import (
     RateLimited,
     ServiceError,
 )
-from app.guard.cooldown import Cooldown, Pass
+from app.guard.cooldown import Cooldown
 from app.guard.generation import Attempt, Call, Choice, Ending, Generation
 from app.guard.ledger import Ledger
 from app.guard.limits import Limits
 from app.guard.retry import Retries
+from app.guard.stalls import Stalls
 from app.policy import Model, Policy
 from app.providers.base import (
     Blame,
@@ -33,7 +35,9 @@ from app.providers.base import (
 )
 from app.telemetry.logging import log
 
-NO_ANSWER = ProviderFailure("no answer in time")
+# Of its time, an attempt must have had so much for its silence to be the provider's fault: it may
+# have waited for its budget, or come after others.
+FAIR_SHARE = 0.5
 
 
 class Plan(NamedTuple):
@@ -53,6 +57,7 @@ class Attempts:
         limits: Limits,
         ledger: Ledger,
         providers: Mapping[str, Provider],
+        stalls: Stalls,
         *,
         production: bool,
     ) -> None:
@@ -61,6 +66,7 @@ class Attempts:
         self._limits = limits
         self._ledger = ledger
         self._providers = providers
+        self._stalls = stalls
         self._production = production
         self._retries = Retries()
 
@@ -104,9 +110,9 @@ class Attempts:
             used = await self._cancel(attempt)
         else:
             used = None
-        await self._cooldown.learnt(attempt.model, attempt.job.quota)
-        entered = replace(attempt.entered, exchange=attempt.job.exchange)
-        await self._tell(entered, ending, error)
+        job = attempt.job
+        await self._cooldown.learnt(attempt.model, job.quota, time.monotonic() - job.quota_at)
+        await self._tell(attempt, ending, error)
         return used
 
     def again(self, generation: Generation, error: BaseException) -> Plan | None:
@@ -130,26 +136,44 @@ class Attempts:
             log(logging.ERROR, "Work could not be cancelled", attempt=attempt.id, error=error)
         return None
 
-    async def _tell(self, entered: Pass, ending: Ending, error: BaseException | None) -> None:
+    async def _tell(self, attempt: Attempt, ending: Ending, error: BaseException | None) -> None:
+        """Tell the circuit what the provider did. It is not to blame for what this process missed
+        while it stood still.
+        """
+        entered = replace(attempt.entered, exchange=attempt.job.exchange)
         if error is None:
-            await self._cooldown.succeeded(entered)
-        elif isinstance(error, ProviderFailure):
+            if not attempt.entered.exchange.answered:
+                await self._cooldown.answered(entered)
+        elif isinstance(error, ProviderFailure) and not self._was_missed(attempt, error):
             await self._cooldown.failed(entered, error)
-        elif ending.outcome is Outcome.TIMEOUT:
-            await self._cooldown.failed(entered, NO_ANSWER)
+        elif ending.outcome is Outcome.TIMEOUT and self._is_silence(attempt):
+            await self._cooldown.silent(entered)
         else:
             await self._cooldown.left(entered)
 
+    def _was_missed(self, attempt: Attempt, failure: ProviderFailure) -> bool:
+        return failure.status is None and self._stalls.since(attempt.began)
+
+    def _is_silence(self, attempt: Attempt) -> bool:
+        """Whether the provider had its time, and sent nothing in it."""
+        job, took = attempt.job, time.monotonic() - attempt.began
+        had_time = job.sent and took >= FAIR_SHARE * job.deadline.seconds
+        return had_time and not (job.exchange.answered or self._stalls.since(attempt.began))
+
     async def _open(self, generation: Generation, choice: Choice) -> Attempt:
         model, deadline, before = choice.model, generation.deadline, generation.attempt
-        entered = await self._cooldown.enter(model, deadline.remaining)
-        attempt = Attempt(choice, Job(model, choice.body, deadline), entered)
+        entered = await self._cooldown.enter(model)
+        answered = partial(self._cooldown.answered, entered)
+        job = Job(model, choice.body, deadline, exchange=entered.exchange, on_answer=answered)
+        attempt = Attempt(choice, job, entered)
         if before is not None:
             attempt.number = before.number + 1
             attempt.tries = before.tries + 1 if before.model is model else 1
         try:
             await self._limits.cover(generation.grant, choice.tokens)
-            await self._ledger.open(generation, attempt)
+            # A probe that waited for its caller's budget would keep everybody out.
+            await self._ledger.open(generation, attempt, waits=entered.probe is None)
+            attempt.began = time.monotonic()
         except (Exception, asyncio.CancelledError):
             await self._cooldown.left(entered)
             raise

@@ -125,7 +125,7 @@ class Coalescer:
                 return
             answers = _failures(job, error, batch)
         for member, answer in zip(batch, answers, strict=True):
-            member.job.quota = job.quota
+            member.job.quota, member.job.quota_at = job.quota, job.quota_at
             _give(member.answer, answer)
 
     def _ended(self, lane: Lane, provider: Provider, call: asyncio.Task[None]) -> None:

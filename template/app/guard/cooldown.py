@@ -1,8 +1,12 @@
 """A circuit per provider and model, shared by all processes that share the limiter.
 
 Closed: calls pass. Open: none passes until the pause is over. Then it is half open: one call over
-all processes, the probe, finds out whether the provider is back. Pauses grow from one opening to
-the next, and are as long as the provider asked for at least.
+all processes, the probe, finds out whether the provider is back, with the first byte of its answer.
+Pauses grow from one opening to the next, and are as long as the provider asked for at least, up to
+the model's `max_cooldown_seconds`.
+
+A failure counts only if it is the provider's: what follows the first byte of an answer depends on
+the caller, too, who may read slowly or ask for more than fits into the deadline.
 
 What is shared is remembered by the limiter: that it is open, for the pause; the number of its
 openings, for longer, so that it is half open where only this is left; and the slot of the probe.
@@ -13,55 +17,31 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 from pydantic_core import from_json, to_json
 
 from app.batcher import Batcher
 from app.db.tables import utc_now
 from app.errors import LimiterUnavailable, ProviderCoolingDown
-from app.guard.tally import Known, Tally, counts
+from app.guard.tally import Circuit, Known, Pass, State, Tally, counts
 from app.ids import new_id
 from app.policy import Model
-from app.providers.base import BUSY, Exchange, ProviderFailure, Quota
+from app.providers.base import BUSY, ProviderFailure, Quota
 from app.state.base import Demand, Limiter, Memory, Slot
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 300.0
-# A provider that asks for more tells nonsense.
-LONGEST_TOLD_SECONDS = 86_400.0
 # Openings count as those of one outage when no more than this lies between them.
 TRIPS_SECONDS = 600.0
 # A process may learn this late that another one opened the circuit: most calls need no round trip.
 BELIEVED_SECONDS = 0.1
-# A probe's slot comes back after this when its process dies.
-PROBE_SECONDS = 60.0
+# After this, the next call may probe: an answer may take long, and a process may die.
+PROBE_SECONDS = 10.0
 QUOTA_SECONDS, QUOTA_SHARED_SECONDS = 60.0, 1.0
 KINDS = ("open", "trips")
-
-State = Literal["closed", "open", "half_open"]
-
-
-class Circuit(NamedTuple):
-    """A circuit as operators see it; `until` is when it may be tried again."""
-
-    provider: str
-    model: str
-    state: State
-    until: dt.datetime | None
-    remaining_requests: int | None
-    remaining_tokens: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """Permission for one call, to be given back by how it ended. A probe holds a slot."""
-
-    model: Model
-    at: float
-    probe: Slot | None = None
-    exchange: Exchange = field(default_factory=Exchange)
+NO_ANSWER = ProviderFailure("no answer in time")
 
 
 class _Shared(NamedTuple):
@@ -83,8 +63,8 @@ class Cooldown:
         # Calls that want to know at the same time share a round trip.
         self._reader: Batcher[str, _Shared] = Batcher(self._read)
 
-    async def enter(self, model: Model, seconds: float = PROBE_SECONDS) -> Pass:
-        """Permission for a call of up to so many seconds.
+    async def enter(self, model: Model) -> Pass:
+        """Permission for a call.
 
         Raises `ProviderCoolingDown` while the circuit is open, or another call probes.
         """
@@ -92,12 +72,13 @@ class Cooldown:
         self._refuse_open(model)
         if now < known.closed_until or not await self._is_half_open(model):
             return Pass(model, now)
-        return await self._probe(model, seconds)
+        return await self._probe(model)
 
-    async def succeeded(self, entered: Pass) -> None:
-        """The provider answered."""
-        tally = self._of(entered.model).tally
-        tally.count(entered.exchange, self._clock(), failed=False)
+    async def answered(self, entered: Pass) -> None:
+        """The provider began to answer: the circuit closes."""
+        known, now = self._of(entered.model), self._clock()
+        known.answered_at = now
+        known.tally.count(entered.exchange, now, failed=False)
         if entered.probe is not None:
             # In this order: who gets the slot next finds it closed.
             with suppress(LimiterUnavailable):
@@ -107,17 +88,34 @@ class Cooldown:
     async def failed(self, entered: Pass, failure: ProviderFailure) -> None:
         """The call failed; what is not the provider's fault changes nothing."""
         known, now = self._of(entered.model), self._clock()
-        if not counts(failure):
+        if not counts(failure) or (failure.status is None and entered.exchange.answered):
             return await self.left(entered)
         told = (failure.retry_after or 0.0) if failure.status in BUSY else 0.0
-        if entered.probe is None and entered.at <= known.tripped_at:
+        probes = _is_probing(entered, now)
+        if not probes and entered.at <= known.tripped_at:
             # It began before the circuit opened, and says no more than others did.
             return await self._open(entered.model, told, trip=False)
-        known.tally.count(entered.exchange, now, failed=True)
-        if told or entered.probe is not None or known.tally.is_alarming:
+        if entered.exchange.answered:
+            known.tally.add(now, failed=True)  # An answer that the provider broke off itself.
+        else:
+            known.tally.count(entered.exchange, now, failed=True)
+        if told or probes or known.tally.is_alarming:
             known.tripped_at = now
             await self._open(entered.model, told, trip=True)
         return await self.left(entered)
+
+    async def silent(self, entered: Pass) -> None:
+        """There was no answer in time: a failure, unless the provider answered others meanwhile."""
+        if self._of(entered.model).answered_at >= entered.at:
+            await self.left(entered)
+        else:
+            await self.failed(entered, NO_ANSWER)
+
+    async def lift(self, models: Iterable[Model]) -> None:
+        """Close the circuits of `models`, whatever opened them. Raises `LimiterUnavailable`."""
+        for model in models:
+            await self._limiter.forget(*(_key(kind, model) for kind in KINDS))
+            self._known[model.id] = Known(tripped_at=self._clock())
 
     async def left(self, entered: Pass) -> None:
         """The call ended without a word on its provider: somebody else may probe."""
@@ -125,19 +123,20 @@ class Cooldown:
             with suppress(LimiterUnavailable):
                 await self._limiter.settle(Demand((), (entered.probe,)))
 
-    async def learnt(self, model: Model, quota: Quota | None) -> None:
-        """The provider told what is left of its limits: share it, and heed it."""
-        if quota is None:
+    async def learnt(self, model: Model, quota: Quota | None, age: float = 0.0) -> None:
+        """The provider told `age` seconds ago what is left of its limits: share it, and heed it."""
+        if quota is None or age >= max(QUOTA_SECONDS, quota.reset_seconds):
             return
         known, now = self._of(model), self._clock()
+        reset_seconds = min(quota.reset_seconds - age, model.max_cooldown_seconds)
         if quota.reset_seconds or now >= known.quota_shared_at + QUOTA_SHARED_SECONDS:
             known.quota_shared_at = now
             value = to_json([quota.remaining_requests, quota.remaining_tokens]).decode()
-            seconds = max(QUOTA_SECONDS, quota.reset_seconds)
+            seconds = max(QUOTA_SECONDS, reset_seconds)
             with suppress(LimiterUnavailable):
                 await self._limiter.remember(_key("quota", model), value, seconds)
         # The provider will refuse calls for so long: open before it has to.
-        await self._open(model, quota.reset_seconds, trip=False)
+        await self._open(model, reset_seconds, trip=False)
 
     async def states(self, models: Iterable[Model]) -> list[Circuit]:
         """The circuits of `models`. Raises `LimiterUnavailable`."""
@@ -162,9 +161,9 @@ class Cooldown:
         until = utc_now() + dt.timedelta(seconds=seconds) if seconds > 0 else None
         return Circuit(model.provider, model.id, state, until, *remaining)
 
-    async def _probe(self, model: Model, seconds: float) -> Pass:
+    async def _probe(self, model: Model) -> Pass:
         """The only probe, or a plain pass if the circuit was closed meanwhile."""
-        slot = Slot(_key("probe", model), 1, new_id("probe"), seconds)
+        slot = Slot(_key("probe", model), 1, new_id("probe"), PROBE_SECONDS)
         entered = Pass(model, self._clock(), slot)
         try:
             admission = await self._limiter.admit(Demand((), (slot,)))
@@ -192,7 +191,7 @@ class Cooldown:
 
     async def _open(self, model: Model, told: float, *, trip: bool) -> None:
         """Open the circuit, or keep it open for longer. A `trip` is one more opening."""
-        known, told = self._of(model), min(told, LONGEST_TOLD_SECONDS)
+        known, told = self._of(model), min(told, model.max_cooldown_seconds)
         least = max(told, FIRST_PAUSE_SECONDS) if trip else told
         if least <= 0:
             return
@@ -210,7 +209,7 @@ class Cooldown:
         if trip:
             # Who finds it open already saw the same outage.
             trips = max(1, trips) if shared.opened else trips + 1
-            least = max(least, _pause(trips))
+            least = max(least, min(_pause(trips), model.max_cooldown_seconds))
         least = max(least, shared.opened.seconds if shared.opened else 0.0)
         known.open_until = max(known.open_until, self._clock() + least)
         await self._limiter.remember(_key("open", model), "open", least)
@@ -234,6 +233,12 @@ class Cooldown:
         left = self._of(model).open_until - self._clock()
         if left > 0:
             raise _cooling(model, left)
+
+
+def _is_probing(entered: Pass, now: float) -> bool:
+    """Whether a call still is the probe: not once it was answered, nor after its time."""
+    is_over = entered.exchange.answered or now >= entered.at + PROBE_SECONDS
+    return entered.probe is not None and not is_over
 
 
 def _pause(trips: int) -> float:

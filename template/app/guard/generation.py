@@ -10,9 +10,9 @@ from app.auth.principal import Principal
 from app.errors import ServiceError
 from app.guard import pricing
 from app.guard.budget import Alert
-from app.guard.cooldown import Pass
 from app.guard.formats import COMPLETIONS, Format
 from app.guard.limits import Grant, headers
+from app.guard.tally import Pass
 from app.ids import new_id
 from app.policy import Cap, Kind, Model
 from app.providers.base import Body, Deadline, Job, Outcome, Provider, Usage
@@ -86,7 +86,8 @@ class Choice:
 class Attempt:
     """One call of a provider, with a reservation of its own.
 
-    `number` counts the attempts of a generation from 1, and `tries` those with the same model.
+    `number` counts the attempts of a generation from 1, and `tries` those with the same model. It
+    `began` when its reservation was written, in seconds of the monotonic clock.
     """
 
     choice: Choice
@@ -94,6 +95,7 @@ class Attempt:
     entered: Pass
     number: int = 1
     tries: int = 1
+    began: float = field(default_factory=time.monotonic)
     id: str = field(default_factory=lambda: new_id("att"))
 
     @property

@@ -57,15 +57,16 @@ class Ledger:
         self._waiting = 0
         self._freed = asyncio.Event()
 
-    async def open(self, generation: Generation, attempt: Attempt) -> None:
+    async def open(self, generation: Generation, attempt: Attempt, *, waits: bool = True) -> None:
         """Reserve what `attempt` can cost. No byte may leave before this has returned.
 
-        Where only open reservations are in the way, waits for them until the deadline. Raises
-        `BudgetExceeded`, `GenerationStopped`, `RateLimited` when too many wait, `TimeoutError`.
+        Where only open reservations are in the way, waits for them until the deadline, unless
+        `waits` is false. Raises `BudgetExceeded`, `GenerationStopped`, `TimeoutError`, and
+        `RateLimited` when it may not wait or too many do.
         """
         entry = opening(generation, attempt, keep_content=self.keeps_content)
         while not await self._opens(entry):
-            await self._wait(generation.deadline)
+            await self._wait(generation.deadline, MOST_WAITING if waits else 0)
 
     async def keep(self, generation: Generation, attempt: Attempt) -> None:
         """Note that `attempt` is at work elsewhere, so that it is found again after a crash."""
@@ -123,9 +124,9 @@ class Ledger:
         written.add_done_callback(look)
         return written
 
-    async def _wait(self, deadline: Deadline) -> None:
+    async def _wait(self, deadline: Deadline, most: int) -> None:
         """Until something was settled: here, or perhaps by another process."""
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= most:
             raise RateLimited(
                 "Too many calls wait for budget that others have reserved.",
                 param="concurrency",

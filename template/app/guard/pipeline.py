@@ -120,6 +120,8 @@ class Guard:
         transcript = generation.call.format.transcript()
         try:
             async with aclosing(source):
+                if chunks:
+                    await generation.current.job.note_answer()
                 while chunks:
                     for chunk in chunks:
                         transcript.add(chunk)

@@ -1,12 +1,40 @@
 """What one process knows of a provider: how its calls went lately, and what follows from that."""
 
+import datetime as dt
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
+from app.policy import Model
 from app.providers.base import BadAnswer, Blame, Exchange, ProviderFailure
+from app.state.base import Slot
 
 # Failures in a row, or half of so many calls within so many seconds.
 IN_A_ROW, ENOUGH_CALLS, WINDOW_SECONDS = 5, 20, 30
+
+
+State = Literal["closed", "open", "half_open"]
+
+
+class Circuit(NamedTuple):
+    """A circuit as operators see it; `until` is when it may be tried again."""
+
+    provider: str
+    model: str
+    state: State
+    until: dt.datetime | None
+    remaining_requests: int | None
+    remaining_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Permission for one call, to be given back by how it ended. A probe holds a slot."""
+
+    model: Model
+    at: float
+    probe: Slot | None = None
+    exchange: Exchange = field(default_factory=Exchange)
 
 
 class Tally:
@@ -47,6 +75,7 @@ class Known:
     open_until: float = 0.0
     closed_until: float = 0.0
     tripped_at: float = float("-inf")
+    answered_at: float = float("-inf")
     quota_shared_at: float = float("-inf")
     tally: Tally = field(default_factory=Tally)
 

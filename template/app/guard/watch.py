@@ -1,16 +1,21 @@
-"""What one process must learn from the database while it runs: stops, and newer policy files."""
+"""What one process must learn from the database while it runs: stops, starts, newer policies."""
 
+import datetime as dt
 import math
 import time
 from contextlib import suppress
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, select, update
 
 from app.background import repeat
+from app.db.audit import STARTED
 from app.db.engine import Database
-from app.db.tables import policies, stops
+from app.db.tables import audit, policies, stops, utc_now
 from app.errors import DatabaseUnavailable, LimiterUnavailable
+from app.guard.cooldown import Cooldown
 from app.guard.running import Running
+from app.ids import id_at
+from app.policy import Policy
 from app.state.base import Limiter
 
 # Within a second everything that runs at a stopped model has ended.
@@ -18,18 +23,34 @@ LOOK_SECONDS = 0.25
 # A policy that no process serves any more counts no more. The limiter may have come back empty,
 # so that it is looked for until every process has renewed what it knows.
 SERVED_SECONDS, RENEWAL_SECONDS, MISSED_SECONDS = 12.0, 4.0, 5.0
+# Starts are looked for so far back: machines' clocks differ, and a process may stand still.
+STARTS_FROM = dt.timedelta(minutes=5)
 
 
 class Watch:
-    """Ends what runs and was stopped; knows whether the policy of this process is the newest."""
+    """Ends what runs and was stopped; closes the circuits of what was started; knows whether the
+    policy of this process is the newest.
+    """
 
     def __init__(
-        self, database: Database, limiter: Limiter, running: Running, version: str
+        self,
+        database: Database,
+        limiter: Limiter,
+        running: Running,
+        cooldown: Cooldown,
+        policy: Policy,
     ) -> None:
         self._database = database
         self._limiter = limiter
         self._running = running
-        self._version = version
+        self._cooldown = cooldown
+        self._policy = policy
+        self._version = policy.version
+        # The starts of the last minutes that were obeyed; None before the first look.
+        self._obeyed: set[str] | None = None
+        self._starts = select(audit.c.id, audit.c.target).where(
+            audit.c.id > bindparam("earliest"), audit.c.action == STARTED
+        )
         self._announced = False
         self._newest = ""
         self._renewed_at, self._missed_at = -math.inf, math.inf
@@ -69,10 +90,24 @@ class Watch:
             self._newest = row.version
             if row.target is not None:
                 self._running.cut(row.target, row.kind)
+        await self._obey_starts()
         if self.is_current:
             await self._serve()
         elif await self._is_unserved():
             await self.announce()
+
+    async def _obey_starts(self) -> None:
+        """Lift the cooldowns of what was started. A new process has none to lift."""
+        earliest = id_at("aud", utc_now() - STARTS_FROM)
+        rows = await self._database.fetch(self._starts, {"earliest": earliest})
+        starts = {row.id: row.target for row in rows}
+        if self._obeyed is not None:
+            for start in starts.keys() - self._obeyed:
+                try:
+                    await self._cooldown.lift(self._policy.models_of(starts[start]))
+                except LimiterUnavailable:
+                    del starts[start]  # It is tried again.
+        self._obeyed = set(starts)
 
     async def _serve(self) -> None:
         """Let all processes know that this policy is served."""

@@ -182,6 +182,8 @@ class Exchange:
     counted = False
     # Turns true when the first byte may have left.
     sent = False
+    # Turns true with the first byte of an answer: silence after it is not the provider's fault.
+    answered = False
 
 
 @dataclass(slots=True)
@@ -190,9 +192,10 @@ class Job:
 
     `deadline` is this attempt's: compute ends when no more is paid for. `remote_id` is the
     provider's id of work that runs on without us; `keep` makes it durable, so that the work is
-    found again after a crash. `quota` is None where the provider tells nothing of its limits.
-    `output_limits` are the names by which the server was told the largest output: it took the last
-    one, and refused those before.
+    found again after a crash. `quota` is None where the provider tells nothing of its limits; it
+    was told at `quota_at`, in seconds of the monotonic clock. `output_limits` are the names by
+    which the server was told the largest output: it took the last one, and refused those before.
+    `on_answer` is called once, with the first byte of an answer.
     """
 
     model: Model
@@ -200,9 +203,18 @@ class Job:
     deadline: Deadline
     remote_id: str | None = None
     quota: Quota | None = None
+    quota_at: float = field(default_factory=time.monotonic)
     keep: Callable[[], Awaitable[None]] | None = None
     exchange: Exchange = field(default_factory=Exchange)
     output_limits: tuple[str, ...] = ()
+    on_answer: Callable[[], Awaitable[None]] | None = None
+
+    async def note_answer(self) -> None:
+        """Note that the provider has begun to answer. Idempotent."""
+        if not self.exchange.answered:
+            self.exchange.answered = True
+            if self.on_answer is not None:
+                await self.on_answer()
 
     @property
     def sent(self) -> bool:

@@ -100,7 +100,7 @@ class Http:
             headers=headers,
             allow_redirects=False,
         )
-        job.quota = quota(response.headers)
+        job.quota, job.quota_at = quota(response.headers), time.monotonic()
         if response.status >= 300:
             async with response:
                 raise await self._failure(response, job.quota)

@@ -105,8 +105,10 @@ class ReplicateProvider:
 
     async def answer(self, job: Job) -> Reply:
         prediction = await self._create(job)
-        if job.keep and prediction.get("status") in RUNNING:
-            await job.keep()
+        if prediction.get("status") in RUNNING:
+            await job.note_answer()
+            if job.keep:
+                await job.keep()
         return _reply(job, await self._end(job, prediction))
 
     def stream(self, job: Job) -> Chunks:

@@ -68,6 +68,8 @@ async def stream_chat(http: Http, job: Job, url: str, body: Body) -> Chunks:
                     raise reader.failure
                 if reader.is_over:
                     return
+                if not chunks:  # Such as a comment: the server is at work.
+                    await job.note_answer()
                 if reader.has_ended and (chunks or until is None):
                     until = _last_moment(job.deadline)
         reader.close()

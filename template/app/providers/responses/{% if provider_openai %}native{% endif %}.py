@@ -82,6 +82,7 @@ class ResponsesProvider:
                     raise reader.failure
                 if reader.is_over:
                     return
+                await job.note_answer()
         raise ProviderFailure("the stream was cut")
 
     async def cancel(self, job: Job) -> None:
