@@ -1,22 +1,53 @@
-"""How long the head of a request may take, and how long it may be."""
+"""How long the head of a request may take, how much may come of it, and what is refused before
+there is a request.
+"""
 
 import asyncio
+import logging
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.errors import error_body
+from app.ids import new_id
+from app.json_text import encode
+from app.telemetry.logging import log
+
 HEAD_SECONDS = 30.0
 HEAD_BYTES = 64 * 1024
+MOST_HEADERS = 100
+# What a client may send beside each byte of a body: a chunk of one byte has five bytes around it.
+BESIDE_A_BYTE = 8
+MALFORMED = "The request is not valid HTTP/1.1; send it again as RFC 9112 says."
+TOO_LARGE = (
+    f"The request's address and headers are over {HEAD_BYTES} bytes or {MOST_HEADERS} headers; "
+    "send less."
+)
+CODE = "invalid_request"
+
+
+class HeadTooLarge(Exception):
+    """Ends the parser in the middle of a segment."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's, which would wait for a request's head for good, and keep all that comes of it."""
+    """uvicorn's, which would wait for a request's head for good, keep all that comes of it, and
+    answer what is no request in a form of its own.
+    """
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
         self._hang_up: asyncio.TimerHandle | None = None
+        # Of the request at hand: its number, whether its end is still to come, and whether its head was read.
+        self._number = 0
         self._has_begun = False
-        self._size = 0
+        self._has_head = False
+        # The bytes and the number of its headers and trailers, and all bytes beside its body: the
+        # parser keeps a header that is not complete.
+        self._header_bytes = 0
+        self._headers = 0
+        self._beside_body = 0
 
     def connection_made(  # type: ignore[override] # as uvicorn's is
         self, transport: asyncio.Transport
@@ -27,29 +58,87 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if getattr(self.cycle, "response_complete", True):
             self._expect_head()
+        # In a segment that begins in one request and ends in another, what is of which is unknown.
+        first = self._number + (not self._has_begun)
         super().data_received(data)
-        self._size = self._size + len(data) if self._has_begun else 0
-        if self._size > HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The request's headers are too long.")
+        if self._has_begun and self._number == first:
+            self._beside_body += len(data)
+            if self._beside_body > HEAD_BYTES:
+                self.send_400_response(TOO_LARGE)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._has_begun = True
+        self._number += 1
+        self._has_begun, self._has_head = True, False
+        self._header_bytes = self._headers = self._beside_body = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers += 1
+        self._count(len(name) + len(value))
+        if not self._has_head:  # Trailers say nothing that is read here.
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._expect_no_head()
         super().on_headers_complete()
+        self._has_head = True
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._beside_body -= BESIDE_A_BYTE * len(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._has_begun = self._has_head = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_no_head()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what comes, unless an answer to what came before is under way."""
+        if self.transport.is_closing():
+            return
+        if self._has_head and self.cycle.response_started:
+            self.transport.close()
+        elif not self._has_head and self.cycle and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        else:
+            self._refuse(431 if self._is_too_large else 400)
+
+    def _refuse(self, status: int) -> None:
+        request_id = new_id("req")
+        message = TOO_LARGE if status == 431 else MALFORMED
+        body = encode(error_body(status, CODE, message, None))
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nX-Request-ID: {request_id}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+        log(logging.INFO, f"No request {status}", request_id=request_id, status=status, code=CODE)
+
+    @property
+    def _is_too_large(self) -> bool:
+        is_long = max(self._header_bytes, self._beside_body) > HEAD_BYTES
+        return is_long or self._headers > MOST_HEADERS
+
+    def _count(self, size: int) -> None:
+        """Count a part of a head. Ends the parser when it is too large."""
+        self._header_bytes += size
+        if self._is_too_large:
+            raise HeadTooLarge
 
     def _expect_head(self) -> None:
         if self._hang_up is None:
             self._hang_up = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def _expect_no_head(self) -> None:
-        self._has_begun = False
         if self._hang_up is not None:
             self._hang_up.cancel()
             self._hang_up = None

@@ -87,6 +87,7 @@ def server_config(settings: Settings) -> uvicorn.Config:
         "app.main:create_app",
         factory=True,
         http=BoundedProtocol,
+        ws="none",  # there is no WebSocket here: an upgrade is not done
         port=settings.port,
         workers=settings.web_concurrency,
         forwarded_allow_ips=settings.forwarded_allow_ips,

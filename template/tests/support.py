@@ -101,7 +101,9 @@ class Server(uvicorn.Server):
     """uvicorn in the event loop of the test: it takes no signals, and waits for no ticks."""
 
     def __init__(self, app: FastAPI) -> None:
-        config = uvicorn.Config(app, http=BoundedProtocol, log_config=None, server_header=False)
+        config = uvicorn.Config(
+            app, http=BoundedProtocol, ws="none", log_config=None, server_header=False
+        )
         super().__init__(config)
         self.is_up = asyncio.Event()
         self.is_over = asyncio.Event()
