@@ -39,7 +39,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
         self._hang_up: asyncio.TimerHandle | None = None
-        # Of the request at hand: its number, whether its end is still to come, and whether its head was read.
+        # Of the request at hand: its number, whether its end is still to come, and whether its head
+        # was read.
         self._number = 0
         self._has_begun = False
         self._has_head = False
@@ -105,7 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._has_head and self.cycle.response_started:
             self.transport.close()
-        elif not self._has_head and self.cycle and not self.cycle.response_complete:
+        elif not self._has_head and not getattr(self.cycle, "response_complete", True):
             self.cycle.keep_alive = False
         else:
             self._refuse(431 if self._is_too_large else 400)
