@@ -1,8 +1,8 @@
 """`python -m app doctor`: is everything that the service needs in order, and if not, what to do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from itertools import chain, combinations
 from typing import NamedTuple
 
@@ -13,15 +13,23 @@ from app.admin.stops import Stops
 from app.db.engine import Database
 from app.db.revisions import pending
 from app.db.tables import users
-from app.errors import ServiceError, StartError
+from app.errors import DatabaseUnavailable, ServiceError, StartError
 from app.parts import open_parts
+from app.patience import within
 from app.placeholders import placeholders
 from app.policy import load as load_policy
 from app.providers.base import misbilled
 from app.providers.http import open_session
+from app.readiness import CHECK_SECONDS
 from app.serve import require_exact_limits
 from app.settings import ROOT, Settings, load
+from app.state.base import Limiter
 from app.usage.parts import LAST_DAYS, undeclared
+
+LOCKED = "no answer within a second: does another session lock what it needs?"
+LONGEST_SAID = 200
+# The checks without which no table can be read.
+TABLES = {"database", "migrations"}
 
 
 class Finding(NamedTuple):
@@ -78,24 +86,42 @@ async def _examine(settings: Settings) -> list[Finding]:
         except StartError as error:
             return [*findings, Finding("addresses", "problem", str(error))]
 
-        async def migrated() -> None:
-            if await pending(database):
-                raise StartError("a migration is missing")
-
-        async def durable() -> None:
-            if weakness := await database.weakness():
-                raise StartError(weakness)
-
-        checks = [
-            *findings,
-            await _check("database", database.check, "is DATABASE_URL right, and the server up?"),
-            await _check("migrations", migrated, "run: python -m app migrate"),
-            await _check("limiter", limiter.check, "is its address right, and the server up?"),
-        ]
-        if settings.production:
-            checks.append(await _check("durability", durable))
+        checks = await asyncio.gather(*_checks(settings, database, limiter))
+        if any(check.verdict == "problem" for check in checks if check.check in TABLES):
+            return [*findings, *checks]  # What the tables say would take long, or not come.
         noticed = await _attention(settings, database), await _undeclared(settings, database)
-        return [*checks, *chain(*noticed)]
+        return [*findings, *checks, *chain(*noticed)]
+
+
+def _checks(
+    settings: Settings, database: Database, limiter: Limiter
+) -> Iterator[Awaitable[Finding]]:
+    async def there() -> None:
+        if absence := database.absence():
+            raise StartError(absence)
+        await database.check()
+
+    async def migrated() -> None:
+        with suppress(DatabaseUnavailable):  # Also without a table.
+            if not await pending(database):
+                return
+        raise StartError("run: python -m app migrate")
+
+    async def durable() -> None:
+        if weakness := await database.weakness():
+            raise StartError(weakness)
+
+    async def keeping() -> None:
+        if weakness := await limiter.weakness():
+            raise StartError(weakness)
+
+    yield _check("database", there, "is DATABASE_URL right, and the server up?")
+    yield _check("migrations", migrated)
+    yield _check("limiter", limiter.check, "is its address right, and the server up?")
+    verdict = "problem" if settings.production else "warning"
+    yield _check("limits are kept", keeping, verdict=verdict)
+    if settings.production:
+        yield _check("durability", durable)
 
 
 async def _policy(settings: Settings) -> list[Finding]:
@@ -164,10 +190,23 @@ async def _undeclared(settings: Settings, database: Database) -> list[Finding]:
     ]
 
 
-async def _check(name: str, work: Callable[[], Awaitable[None]], advice: str = "") -> Finding:
+async def _check(
+    name: str, work: Callable[[], Awaitable[None]], advice: str = "", verdict: str = "problem"
+) -> Finding:
     """Without `advice`, the error's own words say what to do."""
     try:
-        await work()
-    except (ServiceError, StartError) as error:
-        return Finding(name, "problem", advice or str(error))
+        await within(work(), CHECK_SECONDS)
+    except StartError as error:
+        return Finding(name, verdict, str(error))
+    except ServiceError as error:
+        return Finding(name, "problem", f"{advice or error}{_said(error)}")
+    except TimeoutError:
+        return Finding(name, "problem", LOCKED)
     return Finding(name)
+
+
+def _said(error: ServiceError) -> str:
+    """What a database or limiter said itself, in a line."""
+    cause = error.__cause__
+    said = str(getattr(cause, "orig", cause) or "").partition("\n")[0].strip()
+    return f" It said: {said[:LONGEST_SAID]}" if said else ""

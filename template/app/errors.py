@@ -156,8 +156,13 @@ TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 def log_cause(error: ServiceError) -> None:
     """Tell the operator what is behind an error that is not the client's."""
     if error.status >= 500:
-        cause = error.__cause__
-        logger.warning("%s: %s", error.code, f"{type(cause).__name__}: {cause}" if cause else "-")
+        logger.warning("%s: %s", error.code, cause_of(error))
+
+
+def cause_of(error: BaseException) -> str:
+    """What is behind an error of ours, for the operator."""
+    cause = error.__cause__
+    return f"{type(cause).__name__}: {cause}" if cause else "-"
 
 
 def shortened(given: str) -> str:

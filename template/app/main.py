@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -20,7 +20,7 @@ from app.console import routes as console
 from app.cors import Preflights, SharedAnswers
 from app.db.pages import Pages
 from app.embeddings import routes as embeddings
-from app.errors import NO_DATABASE, DatabaseUnavailable, StartError
+from app.errors import NO_DATABASE, DatabaseUnavailable, LimiterUnavailable, StartError
 from app.guard.alerts import Alerts
 from app.guard.attempts import Attempts
 from app.guard.claims import Claims
@@ -40,10 +40,12 @@ from app.predictions import routes as predictions
 from app.predictions.records import Records
 from app.predictions.runner import Runner
 from app.providers.http import open_session
+from app.readiness import Readiness
 from app.responses import routes as responses
 from app.sealing import Sealer
 from app.settings import Settings
 from app.signing import secret_keys, signer
+from app.state.base import Limiter
 from app.telemetry.logging import configure, log
 from app.telemetry.middleware import RequestMiddleware
 from app.telemetry.redaction import make_redactor
@@ -122,6 +124,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             raise StartError(NO_DATABASE) from error
         limiter = wiring.limiter.open_limiter(chosen, database)
         stack.push_async_callback(limiter.close)
+        await _require_kept_limits(chosen, limiter)
         ledger = Ledger(database, rules, keep_content=chosen.store_content)
         cooldown = Cooldown(limiter)
         limits = Limits(rules, limiter)
@@ -148,12 +151,22 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
         state.policy, state.users, state.stops = rules, Users(database), Stops(database, rules)
         state.report, state.cooldown, state.watch = Report(database, rules), cooldown, watch
-        state.running = running
+        state.running, state.readiness = running, Readiness(state)
         state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
         state.records, state.pages = Records(database), Pages(database, signer(chosen))
         if chosen.environment != "test":  # Where many services start in one process, none stays.
             _rest_collector()
         yield
+
+
+async def _require_kept_limits(chosen: Settings, limiter: Limiter) -> None:
+    """Raise `StartError` in production when the limiter could forget. One that does not answer is
+    not ready yet, and is asked again by `/readyz`.
+    """
+    if chosen.production:
+        with suppress(LimiterUnavailable):
+            if weakness := await limiter.weakness():
+                raise StartError(weakness)
 
 
 def _rest_collector() -> None:

@@ -55,6 +55,9 @@ class Shared:
         for key in keys:
             self.memories.pop(key, None)
 
+    async def weakness(self) -> None:
+        """It has none."""
+
     async def check(self) -> None:
         await self._step()
 

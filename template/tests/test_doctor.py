@@ -11,13 +11,22 @@ from typer.testing import CliRunner
 from app import doctor, wiring
 from app.cli import app
 from app.db.engine import Database
+from app.doctor import LOCKED
 from app.errors import LimiterUnavailable
 from app.placeholders import placeholders
 from app.settings import Settings
 from tests.fixtures.service import Run
 from tests.support import CHECKED, CREDENTIALS, SECRET_KEY, environment
 
-CHECKS = ["environment", "replicas", "policy", "database", "migrations", "limiter"]
+CHECKS = [
+    "environment",
+    "replicas",
+    "policy",
+    "database",
+    "migrations",
+    "limiter",
+    "limits are kept",
+]
 
 
 @pytest.fixture
@@ -70,7 +79,26 @@ async def test_a_dead_database(monkeypatch: pytest.MonkeyPatch, dead_database_ur
     monkeypatch.setenv("DATABASE_URL", dead_database_url)
     code, findings = await _examine()
     assert code == 1
-    assert findings["database"] == ("problem", "is DATABASE_URL right, and the server up?")
+    verdict, advice = findings["database"]
+    assert verdict == "problem"
+    assert advice.startswith(("is DATABASE_URL right, and the server up?", "there is no file"))
+
+
+async def test_what_does_not_answer_in_time_is_told(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another session may lock what a check needs."""
+
+    async def wait(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    database = _database_class()
+    for name in ("check", "fetch"):
+        monkeypatch.setattr(database, name, wait)
+    code, findings = await _examine()
+    assert code == 1
+    for name in ("database", "migrations"):
+        assert findings[name] == ("problem", LOCKED)
 
 
 async def test_missing_migrations(monkeypatch: pytest.MonkeyPatch, empty_database_url: str) -> None:
@@ -91,6 +119,9 @@ async def test_a_wrong_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_limiter_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone:
+        async def weakness(self) -> None:
+            """It has none."""
+
         async def check(self) -> None:
             raise LimiterUnavailable("It is gone.")
 

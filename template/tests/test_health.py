@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app import wiring
+from app import readiness, wiring
 from app.errors import LimiterUnavailable
 from app.guard.cooldown import Cooldown
 from app.guard.sweeper import Sweeper
@@ -32,6 +32,9 @@ class DeadLimiter:
 
     async def admit(self, demand: Demand) -> Admission:
         raise NotImplementedError
+
+    async def weakness(self) -> None:
+        """It has none."""
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -139,6 +142,56 @@ async def test_readiness_comes_back_by_itself(service: Service) -> None:
     assert await _ask(service, "/readyz") == NOT_READY
     service.app.state.limiter = working
     assert await _ask(service, "/readyz") == READY
+
+
+async def test_turning_unready_and_back_is_logged_once_with_the_reason(service: Service) -> None:
+    working = service.app.state.limiter
+    service.app.state.limiter = DeadLimiter(0)
+    for _ in range(2):
+        assert await _ask(service, "/readyz") == NOT_READY
+    service.app.state.limiter = working
+    for _ in range(2):
+        assert await _ask(service, "/readyz") == READY
+    told = [event for event in service.events if "eady" in event["message"][:9]]
+    assert [(event["level"], event["message"]) for event in told] == [
+        ("warning", "Not ready: limiter_unavailable: -"),
+        ("info", "Ready again"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [("limiter", "no answer in time from the limiter"), ("database", "database_unavailable: ")],
+)
+async def test_the_reason_names_the_part_at_fault(
+    service: Service, dead_database_url: str, part: str, reason: str
+) -> None:
+    if part == "limiter":
+        service.app.state.limiter = DeadLimiter(60)
+    else:
+        await _use_database(service, dead_database_url)
+    assert await _ask(service, "/readyz") == NOT_READY
+    assert f"Not ready: {reason}" in service.log
+
+
+async def test_many_who_ask_share_a_check(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes, and anybody may ask."""
+    checks: list[None] = []
+    database = service.app.state.database
+    check = database.check
+
+    async def count() -> None:
+        checks.append(None)
+        await check()
+
+    monkeypatch.setattr(database, "check", count)
+    monkeypatch.setattr(readiness, "KEPT_SECONDS", 60.0)
+    answers = await asyncio.gather(*[_ask(service, "/readyz") for _ in range(20)])
+    assert answers == [READY] * 20
+    assert await _ask(service, "/readyz") == READY
+    assert len(checks) == 1
 
 
 async def test_checks_take_nothing_and_are_logged_once(service: Service) -> None:

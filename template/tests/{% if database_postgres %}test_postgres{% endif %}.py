@@ -1,11 +1,14 @@
 """PostgreSQL: its address, its schema, and that it may go away."""
 
 import asyncio
+import resource
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psycopg
 import pytest
 from psycopg import sql
@@ -14,21 +17,29 @@ from sqlalchemy import Connection, func, insert, literal, select, text
 from app.db import postgres as database
 from app.db.engine import Query
 from app.db.postgres import PostgresDatabase, url_of
-from app.db.tables import accounts, policies, users
+from app.db.tables import accounts, audit, policies, users
+from app.doctor import LOCKED
 from app.errors import DatabaseUnavailable, StartError
 from tests.addresses import BROKEN, CANARY
 from tests.backends import postgres
-from tests.fixtures.service import Start
+from tests.fixtures.service import Run, Start
 from tests.support import (
     PATIENCE_SECONDS,
+    PROMISED_SECONDS,
     Service,
     chat,
     error_of,
     eventually,
+    free_time,
     migrate,
     outlasting,
 )
 
+AUDIT_OF_A_MEGABYTE = """
+    INSERT INTO app.audit (id, at, action, target, after)
+    SELECT md5(random()::text), now(), 'fill', 'it', string_agg(md5(random()::text), '')
+    FROM generate_series(1, 32768)
+"""
 CHAT = "/v1/chat/completions"
 
 
@@ -293,3 +304,87 @@ async def test_a_demoted_server_is_left(
         return False
 
     assert await eventually(is_answered)
+
+
+async def test_a_check_leaves_nothing(opened: PostgresDatabase) -> None:
+    await opened.check()
+    assert await opened.fetch(select(audit)) == []
+
+
+async def test_a_server_that_cannot_grow_is_not_ready(start: Start, tmp_path: Path) -> None:
+    """As with a full disk: it answers, and commits what needs no new page."""
+    with _no_larger_files(), postgres.server(tmp_path / "pg") as url:
+        await asyncio.to_thread(migrate, url)
+        service = await start(database_url=url)
+        client = service.client()
+        assert (await client.get("/readyz")).status_code == 200
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ALTER TABLE app.audit SET (toast.autovacuum_enabled = off)")
+            _fill(connection)
+            assert (await client.get("/readyz")).status_code == 503
+            assert (await client.get("/livez")).status_code == 200
+            assert "Not ready: database_unavailable: " in service.log
+            connection.execute("TRUNCATE app.audit")
+        assert (await client.get("/readyz")).status_code == 200
+        await service.stop()
+
+
+def _fill(connection: psycopg.Connection) -> None:
+    with suppress(psycopg.errors.InternalError_):
+        while True:
+            connection.execute(AUDIT_OF_A_MEGABYTE)
+
+
+@contextmanager
+def _no_larger_files() -> Iterator[None]:
+    """What is started within it can write no file that is larger than one of PostgreSQL's log."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024 * 1024, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        *("LOCK TABLE app.users", "LOCK TABLE app.predictions", "LOCK TABLE app.attempts"),
+        *("LOCK TABLE app.accounts", "LOCK TABLE app.stops", "LOCK TABLE app.applied_migrations"),
+        "SELECT * FROM app.policies FOR UPDATE",
+    ],
+)
+async def test_what_others_lock_is_not_ready_within_a_second(
+    service: Service, database_url: str, lock: str
+) -> None:
+    client = service.client()
+    assert (await client.get("/readyz")).status_code == 200
+    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+        await holder.execute(lock)
+        async with free_time() as passed:
+            assert (await client.get("/readyz")).status_code == 503
+        assert passed() < PROMISED_SECONDS
+    assert await eventually(lambda: _is_ready(client))
+
+
+async def test_doctor_tells_of_a_lock_and_of_a_server_that_takes_no_writes(
+    run: Run, database_url: str, postgres_server: str
+) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+        await holder.execute("LOCK TABLE app.users, app.attempts, app.applied_migrations")
+        result = await run("doctor")
+    assert result.exit_code == 1
+    assert "✗ database: " in result.stdout
+    assert f"✗ migrations: {LOCKED}" in result.stdout
+    name = sql.Identifier(database_url.rpartition("/")[2].partition("?")[0])
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        change = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on")
+        connection.execute(change.format(name))
+    result = await run("doctor")
+    assert result.exit_code == 1
+    assert "✗ database: is DATABASE_URL right" in result.stdout
+    assert "read-only transaction" in result.stdout
+
+
+async def _is_ready(client: httpx2.AsyncClient) -> bool:
+    return bool((await client.get("/readyz")).status_code == 200)

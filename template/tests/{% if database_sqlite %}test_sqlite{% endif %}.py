@@ -1,26 +1,30 @@
 """SQLite: its address, its settings, and that the file belongs to one process."""
 
 import asyncio
+import os
 import resource
 import shutil
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from app.db import sqlite
 from app.db.engine import Database
 from app.db.sqlite import alone, file_of, is_ephemeral, open_database
+from app.db.sqlite_file import SqliteFile
 from app.errors import DatabaseUnavailable, StartError
+from app.providers.base import Reply
+from app.providers.offline import OfflineProvider
 from app.settings import ROOT, Settings
 from tests.addresses import BROKEN, CANARY
-from tests.fixtures.service import Start
+from tests.fixtures.service import Run, Start
 from tests.support import (
     PATIENCE_SECONDS,
     SECRET_KEY,
@@ -37,6 +41,9 @@ proc /proc proc rw 0 0
 /dev/sda1 /data ext4 rw 0 0
 tmpfs /data/cache tmpfs rw 0 0
 """
+CHAT = "/v1/chat/completions"
+# Limits that are kept in the file are looked at first.
+NOT_WRITTEN = [(503, "database_unavailable", None), (503, "limiter_unavailable", None)]
 # Where the file belongs to one process, whatever was chosen beside it.
 PRODUCTION: dict[str, Any] = {"environment": "production", "accept_ephemeral_database": True}
 
@@ -113,11 +120,23 @@ def test_options_of_an_address_are_named() -> None:
         file_of("sqlite:///data/app.db?mode=ro&timeout=30")
 
 
-async def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+async def test_a_missing_folder_is_made_with_the_file(tmp_path: Path) -> None:
     opened = open_database(_settings(f"sqlite:///{tmp_path}/a/b/app.db"))
+    await opened.create()
     await opened.check()
     await opened.close()
     assert (tmp_path / "a/b/app.db").exists()
+
+
+async def test_a_missing_file_is_told_and_not_made(tmp_path: Path) -> None:
+    opened = open_database(_settings(f"sqlite:///{tmp_path}/a/app.db"))
+    absence = opened.absence()
+    with pytest.raises(DatabaseUnavailable):
+        await opened.check()
+    await opened.close()
+    assert absence is not None
+    assert absence.startswith(f"there is no file {tmp_path}/a/app.db")
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(
@@ -154,16 +173,93 @@ async def test_a_locked_file_is_not_ready_and_is_again_when_it_is_free(service: 
     assert await eventually(lambda: _is_ready(service))
 
 
-@pytest.mark.parametrize("replaced", [False, True])
-async def test_a_file_that_is_deleted_while_it_is_open_is_not_ready(
-    service: Service, replaced: bool
+def _delete(path: Path) -> None:
+    path.rename(path.with_suffix(".kept"))
+
+
+def _replace(path: Path) -> None:
+    shutil.copy(path.rename(path.with_suffix(".kept")), path)
+
+
+def _overwrite(path: Path) -> None:
+    """As `cp` does with a backup, into the same file."""
+    backup = shutil.copy(path, path.with_suffix(".backup"))
+    os.utime(path, ns=(0, 0))
+    shutil.copyfile(backup, path)
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def _delete_log(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def _delete_index(path: Path) -> None:
+    path.with_name(f"{path.name}-shm").unlink()
+
+
+@pytest.mark.parametrize(
+    "change", [_delete, _replace, _overwrite, _truncate, _delete_log, _delete_index]
+)
+async def test_nothing_is_bought_once_the_file_is_another_one(
+    service: Service,
+    client: httpx2.AsyncClient,
+    change: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is written to the file that the service has open would be lost."""
+
+    async def answer(*_: object) -> Reply:
+        pytest.fail("a provider was asked")
+
+    path = file_of(service.settings.database_url)
+    assert (await client.post(CHAT, json=chat())).status_code == 200
+    monkeypatch.setattr(OfflineProvider, "answer", answer)
+    change(path)
+    for _ in range(3):
+        assert error_of(await client.post(CHAT, json=chat())) in NOT_WRITTEN
+    assert not await _is_ready(service)
+    assert "database_unavailable: " in service.log
+
+
+async def test_a_commit_into_a_file_that_was_just_deleted_is_no_commit(database: Database) -> None:
+    await database.transact(lambda db: db.execute(text("CREATE TABLE t (x)")))
+    (row,) = await database.fetch(text("PRAGMA database_list"))
+
+    def write(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+        _delete(Path(row.file))
+
+    with pytest.raises(DatabaseUnavailable):
+        await database.transact(write)
+
+
+async def test_a_file_that_is_put_back_is_served_from_again(
+    service: Service, client: httpx2.AsyncClient
 ) -> None:
     path = file_of(service.settings.database_url)
-    assert await _is_ready(service)
+    assert (await client.post(CHAT, json=chat())).status_code == 200
     kept = path.rename(path.with_suffix(".kept"))
-    if replaced:
-        shutil.copy(kept, path)
-    assert not await _is_ready(service)
+    assert error_of(await client.post(CHAT, json=chat())) in NOT_WRITTEN
+    kept.rename(path)
+    assert (await client.post(CHAT, json=chat())).status_code == 200
+    assert await eventually(lambda: _is_ready(service))
+
+
+async def test_checkpoints_are_no_change_of_the_file(database: Database) -> None:
+    """Also those of other programs, as of one that copies the log away."""
+    (row,) = await database.fetch(text("PRAGMA database_list"))
+    await database.transact(lambda db: db.execute(text("CREATE TABLE t (x)")))
+    with closing(sqlite3.connect(row.file, isolation_level=None)) as other:
+        for mode in ("PASSIVE", "FULL", "RESTART", "TRUNCATE") * 3:
+            await database.transact(lambda db: db.execute(text("INSERT INTO t VALUES (1)")))
+            other.execute(f"PRAGMA wal_checkpoint({mode})")
+            other.execute("INSERT INTO t VALUES (2)")
+            await database.check()
+        other.execute("VACUUM")
+    await database.check()
 
 
 async def _is_ready(service: Service) -> bool:
@@ -215,14 +311,55 @@ async def test_production_refuses_such_a_file(
         await open_database(accepted).close()
 
 
-async def test_a_second_process_is_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def _link(path: Path) -> Path:
+    path.with_name("link.db").symlink_to(path)
+    return path.with_name("link.db")
+
+
+def _hard_link(path: Path) -> Path:
+    path.with_name("hard.db").hardlink_to(path)
+    return path.with_name("hard.db")
+
+
+def _without_lock_file(path: Path) -> Path:
+    path.with_name(f"{path.name}.lock").unlink()
+    return path
+
+
+def _dotted(path: Path) -> Path:
+    return path.parent / ".." / path.parent.name / path.name
+
+
+@pytest.mark.parametrize("found", [Path, _link, _hard_link, _without_lock_file, _dotted])
+async def test_a_second_process_is_refused(
+    start: Start, monkeypatch: pytest.MonkeyPatch, found: Callable[[Path], Path]
+) -> None:
+    """Whatever led it to the file."""
     service = await start(**PRODUCTION)
+    path = found(file_of(service.settings.database_url))
+    settings = _settings(f"sqlite:///{path}")
     monkeypatch.setattr(sqlite, "LOCK_PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(sqlite, "LOCK_INTERVAL_SECONDS", 0.01)
+    database = open_database(settings)
     with pytest.raises(StartError, match="Another process serves from"):
-        async with alone(service.settings, service.database):
+        async with alone(settings, database):
             pytest.fail("two hold the file")
+    await database.close()
     assert (await service.client().get("/readyz")).status_code == 200
+
+
+async def test_a_file_that_was_replaced_while_it_was_waited_for(tmp_path: Path) -> None:
+    """The lock is on the one that the name leads to."""
+    path = tmp_path / "app.db"
+    first, second, third = (SqliteFile(path) for _ in range(3))
+    first.create()
+    assert first.lock()
+    assert not second.lock()
+    _replace(path)
+    first.close()
+    assert [second.lock(), second.lock(), third.lock()] == [False, True, False]
+    second.close()
+    third.close()
 
 
 async def test_a_successor_waits_for_its_predecessor_to_stop(
@@ -236,7 +373,7 @@ async def test_a_successor_waits_for_its_predecessor_to_stop(
     await first.stop()
     second = await successor
     client = second.client(await second.create_user())
-    assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
+    assert (await client.post(CHAT, json=chat())).status_code == 200
 
 
 async def test_a_locked_file_is_told_and_comes_back(
@@ -255,16 +392,12 @@ async def test_a_locked_file_is_told_and_comes_back(
     holder = asyncio.create_task(other.transact(hold, 10))
     await held.wait()
     monkeypatch.setattr(Database, "patience_seconds", 0.2)
-    response = await client.post("/v1/chat/completions", json=chat())
-    # Limits that are kept in the file are looked at first.
-    assert error_of(response) in [
-        (503, "database_unavailable", None),
-        (503, "limiter_unavailable", None),
-    ]
+    response = await client.post(CHAT, json=chat())
+    assert error_of(response) in NOT_WRITTEN
     over.set()
     await holder
     monkeypatch.undo()
-    assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
+    assert (await client.post(CHAT, json=chat())).status_code == 200
     await other.close()
 
 
@@ -302,8 +435,25 @@ async def test_a_file_that_is_no_database_is_told(start: Start, tmp_path: Path) 
     assert (await service.client().get("/livez")).status_code == 200
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "said"), [("file/app.db", "made"), ("folder", "opened")])
+async def test_a_file_that_cannot_be_made_is_told(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "file").touch()
-    settings = Settings(_env_file=None, database_url=f"sqlite:///{tmp_path}/file/app.db")
-    with pytest.raises(StartError, match="cannot be made"):
-        sqlite.open_database(settings)
+    database = sqlite.SqliteDatabase(tmp_path / name)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StartError, match=f"cannot be {said}"):
+        await database.create()
+    await database.close()
+
+
+async def test_doctor_and_other_commands_make_no_file(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/other/app.db")
+    for words in (["doctor"], ["users", "list"], ["usage"]):
+        result = await run(*words)
+        assert result.exit_code == 1
+        assert not (tmp_path / "other").exists()
+    told = (await run("doctor")).stdout
+    assert f"✗ database: there is no file {tmp_path}/other/app.db" in told
+    assert (await run("migrate")).exit_code == 0
+    assert (await run("users", "list")).exit_code == 0

@@ -15,13 +15,15 @@ from redis.crc import key_slot
 
 from app import wiring
 from app.errors import LimiterUnavailable, StartError
+from app.main import create_app, lifespan
 from app.settings import Settings
 from app.state import redis as limiters
 from app.state.base import Bucket, Demand, Slot
 from app.state.redis import RedisLimiter, open_at
 from tests.addresses import BROKEN, CANARY
 from tests.backends import redis
-from tests.fixtures.service import Start
+from tests.fixtures.service import Run, Start
+from tests.ports import kept_port
 from tests.support import (
     PROMISED_SECONDS,
     Service,
@@ -34,6 +36,7 @@ from tests.support import (
 )
 
 CHAT = "/v1/chat/completions"
+PRODUCTION: dict[str, Any] = {"environment": "production", "accept_ephemeral_database": True}
 
 
 def demand(capacity: int = 5) -> Demand:
@@ -217,6 +220,65 @@ async def test_a_demoted_redis_is_left(service: Service, redis_url: str) -> None
             connection.replicaof("NO", "ONE")
     assert (await client.post(CHAT, json=chat())).status_code == 200
     assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.fixture
+def evicting(redis_url: str) -> Iterator[None]:
+    """A Redis that drops keys when its memory is full."""
+    with Redis.from_url(redis_url) as connection:
+        connection.config_set("maxmemory-policy", "volatile-lru")
+        try:
+            yield
+        finally:
+            connection.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.usefixtures("evicting")
+async def test_a_redis_that_evicts_stops_the_start_in_production(
+    start: Start, settings: dict[str, Any]
+) -> None:
+    app = create_app(Settings(_env_file=None, **settings | PRODUCTION))
+    with pytest.raises(StartError, match="maxmemory-policy volatile-lru"):
+        async with lifespan(app):
+            pytest.fail("it started")
+    service = await start()
+    assert (await service.client().get("/readyz")).status_code == 200
+
+
+@pytest.mark.usefixtures("evicting")
+async def test_doctor_tells_of_a_redis_that_evicts(run: Run) -> None:
+    result = await run("doctor")
+    assert result.exit_code == 0
+    assert "! limits are kept: Redis has the maxmemory-policy volatile-lru" in result.stdout
+
+
+async def test_a_redis_that_begins_to_evict_is_not_ready(start: Start, redis_url: str) -> None:
+    service = await start(**PRODUCTION)
+    assert (await service.client().get("/readyz")).status_code == 200
+    with Redis.from_url(redis_url) as connection:
+        connection.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            assert (await service.client().get("/readyz")).status_code == 503
+        finally:
+            connection.config_set("maxmemory-policy", "noeviction")
+    assert "Not ready: Redis has the maxmemory-policy allkeys-lru" in service.log
+
+
+async def test_a_redis_that_does_not_answer_is_no_reason_not_to_start(start: Start) -> None:
+    with kept_port() as port:
+        service = await start(**PRODUCTION, redis_url=f"redis://127.0.0.1:{port}")
+    assert (await service.client().get("/readyz")).status_code == 503
+
+
+async def test_a_policy_that_may_not_be_looked_at_is_unknown(redis_url: str) -> None:
+    with Redis.from_url(redis_url) as connection:
+        connection.acl_setuser("blind", enabled=True, nopass=True, commands=["+ping"], keys=["*"])
+        limiter = RedisLimiter(f"{redis_url}?username=blind&password=any")
+        try:
+            assert await limiter.weakness() is None
+        finally:
+            await limiter.close()
+            connection.acl_deluser("blind")
 
 
 async def test_a_full_redis_keeps_no_slot(redis_url: str) -> None:

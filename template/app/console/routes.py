@@ -9,7 +9,7 @@ import fastapi_offline
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse
 
-from app.health import is_ready
+from app.readiness import Readiness
 from app.settings import Settings
 
 router = APIRouter()
@@ -25,7 +25,8 @@ CACHE_SECONDS = 24 * 3600
 async def show_page(request: Request) -> HTMLResponse:
     """A page that loads nothing from anywhere and runs no script."""
     settings: Settings = request.app.state.settings
-    ready = await is_ready(request.app.state)
+    readiness: Readiness = request.app.state.readiness
+    ready = await readiness.is_ready()
     nonce = secrets.token_urlsafe(16)
     page = PAGE.substitute(
         title=html.escape(settings.project["title"]),

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Row,
     create_engine,
     event,
-    text,
 )
 from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -98,6 +97,7 @@ class Database(ABC):
             ):
                 result = work(connection.execution_options(use=use))
                 require_waiting(connection)
+            self._require_kept()
             return result
 
         return await self._run(self._writers, transaction, seconds)
@@ -147,9 +147,21 @@ class Database(ABC):
         rows = await self.fetch(statement)
         return rows[0] if rows else None
 
+    @abstractmethod
     async def check(self) -> None:
         """Raise `DatabaseUnavailable` when the database does not answer, or takes no writes."""
-        await self.fetch(text("SELECT 1"))
+
+    @abstractmethod
+    async def create(self) -> None:
+        """Make what the tables need to be made in, where that is the service's to do."""
+
+    @abstractmethod
+    def absence(self) -> str | None:
+        """Why there is nothing to connect to, and what to do; None if there may be."""
+
+    @abstractmethod
+    def _require_kept(self) -> None:
+        """Raise `OSError` when what was just committed is not where it is looked for later."""
 
     @staticmethod
     @abstractmethod

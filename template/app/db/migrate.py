@@ -16,6 +16,7 @@ async def upgrade(database: Database) -> None:
 
     Raises `StartError` when others keep a table for too long.
     """
+    await database.create()
     try:
         await database.in_turn(
             lambda: database.transact(_upgrade, LONGEST_SECONDS), TRIES, PAUSE_SECONDS

@@ -6,10 +6,11 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
 from typing import Any
 
 import psycopg
-from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
+from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction, UndefinedTable
 from psycopg.pq import Conninfo
 from pydantic_core import to_json
 from sqlalchemy import (
@@ -18,16 +19,23 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Insert,
     Integer,
     String,
+    Table,
     Text,
+    Update,
     bindparam,
     cast,
     column,
+    false,
     func,
+    insert,
+    literal,
     select,
     text,
     true,
+    update,
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -35,7 +43,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from app.addresses import Address, AddressError, explained, is_host, parse
 from app.db.engine import Database, Query, Result, Work, require_waiting
 from app.db.prepared import GIVEN
-from app.db.tables import Json
+from app.db.tables import Json, accounts, attempts, audit, policies, predictions, stops, users
 from app.db.use import Use
 from app.errors import DatabaseUnavailable
 from app.settings import Settings
@@ -66,6 +74,11 @@ SILENCE_TIMEOUT = "2s"
 # To ask the server to stop what it does; one that is gone does not answer that either.
 CANCEL_SECONDS = 0.5
 ALIVE = text("SELECT 1")
+# A check says within a second what it waited for in vain.
+TRIAL_TIMEOUT = "700ms"
+LEDGER = (predictions, attempts, accounts, policies)
+# Together more than a page, of what cannot be compressed.
+NOISE, NOISES = func.md5(cast(func.random(), Text)), 300
 
 
 class PostgresDatabase(Database):
@@ -81,11 +94,22 @@ class PostgresDatabase(Database):
             execution_options={"schema_translate_map": {None: SCHEMA}},
         )
 
+    async def create(self) -> None:
+        """Its server makes it."""
+
+    def absence(self) -> None:
+        """Its server knows."""
+
+    def _require_kept(self) -> None:
+        """What a server commits is in its database."""
+
     async def check(self) -> None:
-        (row,) = await self.fetch(text("SHOW transaction_read_only"))
-        if row[0] == "on":
-            self._leave()
-            raise DatabaseUnavailable("The database takes no writes.", retry_after=1)
+        """As every database: it commits what a generation does, and leaves nothing."""
+        try:
+            await self.transact(lambda connection: self.write_last(connection, _trial()))
+        except DatabaseUnavailable as error:
+            if not _is_caused_by(error, UndefinedTable):  # A missing migration is told as such.
+                raise
 
     async def weakness(self) -> str | None:
         off = [name for name in DURABLE if (await self.fetch(text(f"SHOW {name}")))[0][0] == "off"]
@@ -183,6 +207,37 @@ class PostgresDatabase(Database):
         prepared, rows = self._prepared(query.statement), query.rows or ()
         given = {f"{GIVEN}rows": to_json(rows).decode(), f"{GIVEN}count": len(rows)}
         return driver.execute(prepared.text, {**prepared.fixed, **given})
+
+
+@cache
+def _trial() -> list[Query]:
+    """A transaction that needs what the ledger needs: its tables and their locks, space for a new
+    page, and a commit.
+    """
+    lock = select(policies.c.id).where(policies.c.id == 1).with_for_update()
+    return [
+        Query(select(func.set_config("lock_timeout", TRIAL_TIMEOUT, true()))),
+        *(Query(select(table).limit(1)) for table in (users, stops)),
+        *(Query(_no_update(table)) for table in LEDGER),
+        Query(text("SAVEPOINT trial")),
+        Query(_filling()),
+        Query(text("ROLLBACK TO SAVEPOINT trial")),
+        Query(lock),
+    ]
+
+
+def _filling() -> Insert:
+    """A row for which a table has to grow. It is rolled back, so that nobody sees it."""
+    word = literal("trial")
+    row = select(NOISE, func.now(), word, word, func.string_agg(NOISE, ""))
+    rows = row.select_from(func.generate_series(1, NOISES).alias())
+    return insert(audit).from_select(["id", "at", "action", "target", "after"], rows)
+
+
+def _no_update(table: Table) -> Update:
+    """Locks the table as an update does, and changes nothing."""
+    key = next(iter(table.primary_key))
+    return update(table).where(false()).values({key: key})
 
 
 def _is_caused_by(error: DatabaseUnavailable, kind: type[psycopg.Error]) -> bool:

@@ -4,12 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.db import sqlite
-from app.db.engine import Database
 from app.settings import Settings
 
 
 @asynccontextmanager
-async def alone(settings: Settings, database: Database) -> AsyncIterator[None]:
+async def alone(settings: Settings, database: sqlite.SqliteDatabase) -> AsyncIterator[None]:
     """In production, hold the file for this process, as `app.db.sqlite` does."""
     if settings.production:
         async with sqlite.alone(settings, database):

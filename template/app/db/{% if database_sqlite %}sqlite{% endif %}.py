@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import (
     URL,
@@ -27,6 +28,7 @@ from sqlalchemy import (
 from app.addresses import AddressError, explained, parse
 from app.db.engine import Database, Query, Rows
 from app.db.prepared import GIVEN, Prepared
+from app.db.sqlite_file import SqliteFile
 from app.db.use import Use
 from app.errors import DatabaseUnavailable, StartError
 from app.settings import ROOT, Settings
@@ -51,14 +53,26 @@ class SqliteDatabase(Database):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(
-            URL.create("sqlite", database=str(path)), writers=1, reading={"reading": True}
-        )
-        self._path = path
-        self._opened: tuple[int, int] | None = None
+        # Only `create` makes a file: an address with a mistake in it leaves nothing behind.
+        only_open = {"uri": "true", "mode": "rw"}
+        url = URL.create("sqlite", database=f"file:{quote(str(path))}", query=only_open)
+        super().__init__(url, writers=1, reading={"reading": True})
+        self.file = SqliteFile(path)
         event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "connect", self._remember)
-        event.listen(self._engine, "begin", _begin)
+        event.listen(self._engine, "connect", lambda *_: self.file.opened())
+        event.listen(self._engine, "begin", self._begin)
+
+    async def create(self) -> None:
+        self.file.create()
+
+    def absence(self) -> str | None:
+        if self.file.path.exists():
+            return None
+        return f"there is no file {self.file.path}: is DATABASE_URL right? migrate makes it"
+
+    async def close(self) -> None:
+        await super().close()
+        self.file.close()
 
     async def weakness(self) -> str | None:
         (journal,) = await self.fetch(text("PRAGMA journal_mode"))
@@ -68,19 +82,17 @@ class SqliteDatabase(Database):
         return None
 
     async def check(self) -> None:
-        """As every database. A file that somebody else keeps locked does not answer either, what is
-        written to one that was deleted or replaced is lost, and a disk may be full.
-        """
-        await self.transact(self._try)
+        # Only a write tells of a lock or a full disk. This one needs no table, and changes nothing.
+        await self.transact(lambda db: db.execute(text("PRAGMA user_version = 0")))
 
-    def _remember(self, *_: Any) -> None:
-        self._opened = self._opened or _identity(self._path)
+    def _begin(self, connection: Connection) -> None:
+        # A transaction takes the write lock at once: taken later, it can fail with SQLITE_BUSY.
+        if not connection.get_execution_options().get("reading"):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self.file.require_same()
 
-    def _try(self, connection: Connection) -> None:
-        if _identity(self._path) != self._opened:
-            raise OSError("The file was replaced while it was open.")
-        # Only a write tells of a full disk. This one needs no table, and changes nothing.
-        connection.execute(text("PRAGMA user_version = 0"))
+    def _require_kept(self) -> None:
+        self.file.require_same()
 
     @staticmethod
     def microseconds() -> ColumnElement[int]:
@@ -102,8 +114,7 @@ class SqliteDatabase(Database):
 
     def _sign_of_life(self, use: Use) -> float:
         """When a transaction last wrote: whoever waits for the file's lock waits for others."""
-        log = self._path.with_name(f"{self._path.name}-wal")
-        return log.stat().st_mtime
+        return self.file.log_written_at()
 
     def break_off(self, driver: Any) -> None:
         """`busy_timeout` does: nothing else lets SQLite wait."""
@@ -137,12 +148,6 @@ class SqliteDatabase(Database):
             raise self._fault(error) from error
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """What two files never have in common. Raises `OSError` where there is none."""
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
 def _parameters(prepared: Prepared, rows: Rows | None) -> Iterator[list[Any]]:
     """What stands in a statement at each time that it is executed."""
     for row in [{}] if rows is None else rows:
@@ -166,23 +171,22 @@ def open_database(settings: Settings) -> SqliteDatabase:
             f"{path} goes with the container: mount a volume and point DATABASE_URL into it, or "
             "accept the loss of all data with ACCEPT_EPHEMERAL_DATABASE=true."
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(f"The folder of {path} cannot be made: {error.strerror}.") from error
     return SqliteDatabase(path)
 
 
 @asynccontextmanager
-async def alone(settings: Settings, _: Database) -> AsyncIterator[None]:
-    """Hold the file for this process, by a lock file beside it.
+async def alone(_: Settings, database: SqliteDatabase) -> AsyncIterator[None]:
+    """Hold the file for this process: by a lock on itself, which the database keeps until it is
+    closed, and by a lock file beside it, as versions did that looked at nothing else.
 
-    Waits a few seconds for a predecessor to stop, then raises `StartError`.
+    Makes the file where there is none. Waits a few seconds for a predecessor to stop, then raises
+    `StartError`.
     """
-    path = file_of(settings.database_url)
-    with path.with_name(path.name + ".lock").open("a") as lock:
+    path = database.file.path
+    database.file.create()
+    with path.with_name(path.name + ".lock").open("a") as beside:
         give_up_at = time.monotonic() + LOCK_PATIENCE_SECONDS
-        while not _locked(lock.fileno()):
+        while not (_locked(beside.fileno()) and database.file.lock()):
             if time.monotonic() > give_up_at:
                 raise StartError(
                     f"Another process serves from {path}. An SQLite file belongs to one process: "
@@ -249,9 +253,3 @@ def _configure(connection: Any, _: Any) -> None:
         raise OSError(f"The file is no database: {error}") from error
     finally:
         cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    # A transaction takes the write lock at once: taken later, it can fail with SQLITE_BUSY.
-    if not connection.get_execution_options().get("reading"):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -122,6 +122,12 @@ class Limiter(Protocol):
     async def check(self) -> None:
         """Raise `LimiterUnavailable` when the backend does not answer."""
 
+    async def weakness(self) -> str | None:
+        """Why it could forget what was taken, and what to do; None if it could not.
+
+        Raises `LimiterUnavailable`.
+        """
+
     async def close(self) -> None:
         """Give back connections."""
 

@@ -198,6 +198,9 @@ class DatabaseLimiter:
     async def check(self) -> None:
         await self.recall(["check"])
 
+    async def weakness(self) -> None:
+        """Its rows are as durable as the others."""
+
     async def close(self) -> None:
         await self._batcher.drain()
 

@@ -89,6 +89,9 @@ class MemoryLimiter:
     async def check(self) -> None:
         """Memory always answers."""
 
+    async def weakness(self) -> None:
+        """It forgets with its process, which serves alone."""
+
     async def close(self) -> None:
         """Nothing is open."""
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from app.addresses import AddressError, explained, parse
 from app.batcher import Batcher
@@ -116,6 +116,8 @@ TOGETHER = "{limits}"
 # For a connection and the answer: without Redis, an error within a second is promised.
 PATIENCE_SECONDS = 0.9
 CONNECTIONS = 16
+# Of all policies for a full memory the only one that refuses writes: the others drop keys.
+KEEPS = "noeviction"
 # More than are ever made at once.
 CHECKS = 1_000_000
 
@@ -179,6 +181,21 @@ class RedisLimiter:
         demand = Demand((bucket,), (slot,))
         await self.admit(demand)
         await self.settle(demand)
+
+    async def weakness(self) -> str | None:
+        try:
+            told = await _asked(self._redis.info("memory"))
+        except LimiterUnavailable as error:
+            if isinstance(error.__cause__, ResponseError):
+                return None  # This user of Redis may not look.
+            raise
+        policy = told.get("maxmemory_policy", KEEPS)
+        if policy == KEEPS:
+            return None
+        return (
+            f"Redis has the maxmemory-policy {policy}: when its memory is full it forgets limits, "
+            f"without an error. Set maxmemory-policy to {KEEPS}."
+        )
 
     async def close(self) -> None:
         await self._batcher.drain()

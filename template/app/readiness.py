@@ -1,0 +1,92 @@
+"""Whether generations can be served now; the log tells when that changes, and why."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+from app.db.revisions import pending
+from app.errors import ServiceError, cause_of
+from app.guard.watch import Watch
+from app.patience import within
+from app.policy import Model, Policy
+from app.settings import Settings
+from app.telemetry.logging import log
+
+CHECK_SECONDS = 0.9
+# A check writes to the database: however many ask, it is made twice a second at most.
+KEPT_SECONDS = 0.5
+
+
+class Readiness:
+    """Checks database, limiter, policy and providers of a service, whose parts are in `state`."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        self._check: asyncio.Task[str | None] | None = None
+        self._kept_until = 0.0
+        self._was_ready = True
+        self._waiting: dict[str, None] = {}
+
+    async def is_ready(self) -> bool:
+        """Whether everything that a generation needs answers within a second."""
+        if self._check is None or (self._check.done() and time.monotonic() >= self._kept_until):
+            self._check = asyncio.create_task(self._look())
+        return await asyncio.shield(self._check) is None
+
+    async def _look(self) -> str | None:
+        """Why it is not ready; None if it is."""
+        reason = await self._reason()
+        self._kept_until = time.monotonic() + KEPT_SECONDS
+        if reason and self._was_ready:
+            log(logging.WARNING, f"Not ready: {reason}")
+        elif not (reason or self._was_ready):
+            log(logging.INFO, "Ready again")
+        self._was_ready = reason is None
+        return reason
+
+    async def _reason(self) -> str | None:
+        if any(loop.done() for loop in self._state.loops):
+            return "a background task crashed: nothing is swept, watched or told without it"
+        self._waiting = {}
+        try:
+            return await within(self._found(), CHECK_SECONDS)
+        except ServiceError as error:
+            return f"{error.code}: {cause_of(error)}"
+        except TimeoutError:
+            return f"no answer in time from {', '.join(self._waiting)}"
+
+    async def _found(self) -> str | None:
+        state = self._state
+        settings: Settings = state.settings
+        watch: Watch = state.watch
+        await asyncio.gather(
+            self._named("the limiter", state.limiter.check()),
+            self._named("the database", state.database.check()),
+        )
+        if await self._named("the migrations", pending(state.database)):
+            return "a migration is missing: run python -m app migrate"
+        if not watch.is_current:
+            return "another process serves a newer models.toml or plans.toml"
+        if settings.production and (weakness := await state.limiter.weakness()):
+            return str(weakness)
+        models = _models(state.policy, settings)
+        if not await self._named("the limiter", state.cooldown.is_any_ready(models)):
+            return "every provider is cooling down"
+        return None
+
+    async def _named(self, name: str, work: Awaitable[Any]) -> Any:
+        self._waiting[name] = None
+        result = await work
+        self._waiting.pop(name, None)
+        return result
+
+
+def _models(policy: Policy, settings: Settings) -> list[Model]:
+    """Those that somebody waits for: in production, the offline provider's are none."""
+    return [
+        model
+        for model in policy.models.values()
+        if not (settings.production and model.provider == "offline")
+    ]
