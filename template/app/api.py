@@ -1,10 +1,11 @@
 """What the routes share: how a request becomes a call, and a generation an answer."""
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Query, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator
@@ -13,7 +14,7 @@ from pydantic_core import PydanticKnownError, to_json
 from app.auth.dependencies import authenticate
 from app.auth.principal import Principal, Scope
 from app.bodies import parse
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, UnsupportedParameter, shortened
 from app.guard.claims import Key
 from app.guard.generation import Call, Generation
 from app.guard.idempotency import Idempotency, Work
@@ -34,6 +35,22 @@ def _digits(given: str) -> str:
 
 
 PageSize = Annotated[int, Query(ge=1, le=100), BeforeValidator(_digits)]
+
+
+class StrictRoute(APIRoute):
+    """A route that refuses parameters of the query that it does not have.
+
+    What was meant as a filter would be ignored.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler, known = super().get_route_handler(), frozenset(_query_names(self.dependant))
+
+        async def handle(request: Request) -> Response:
+            _require_known(request, known)
+            return await handler(request)
+
+        return handle
 
 
 class DirectRoute(APIRoute):
@@ -102,8 +119,30 @@ class Asking:
 
 
 async def asking(request: Request) -> Asking:
-    """Who asks for a generation. Raises `InvalidCredentials`."""
-    return Asking(request, await authenticate(request))
+    """Who asks for a generation. Raises `InvalidCredentials`, `UnsupportedParameter`."""
+    caller = await authenticate(request)
+    _require_known(request)
+    return Asking(request, caller)
+
+
+def _query_names(dependant: Dependant) -> Iterator[str]:
+    """The parameters of the query that a route and what it depends on have."""
+    yield from (field.alias for field in dependant.query_params)
+    for part in dependant.dependencies:
+        yield from _query_names(part)
+
+
+def _require_known(request: Request, known: Collection[str] = ()) -> None:
+    """Raise `UnsupportedParameter` for one of the query that is not `known`."""
+    if not request.scope["query_string"]:
+        return
+    for name in request.query_params:
+        if name not in known:
+            there_is = f"there is {', '.join(sorted(known))}" if known else "there is none"
+            raise UnsupportedParameter(
+                f"The parameter {shortened(name)!r} is not supported in the query; {there_is}.",
+                param=name or None,
+            )
 
 
 def takes(schema: type[BaseModel]) -> dict[str, Any]:

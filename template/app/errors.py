@@ -19,6 +19,7 @@ NO_DATABASE = (
 
 # What an error repeats of an input, in characters.
 MOST_REPEATED = 100
+ErrorBody = dict[str, dict[str, str | None]]
 
 
 class StartError(Exception):
@@ -51,7 +52,7 @@ class ServiceError(Exception):
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
 
-    def body(self) -> dict[str, dict[str, str | None]]:
+    def body(self) -> ErrorBody:
         """The error in the shape of OpenAI's API."""
         return error_body(self.status, self.code, self.message, self.param)
 
@@ -170,9 +171,7 @@ def shortened(given: str) -> str:
     return given if len(given) <= MOST_REPEATED else f"{given[: MOST_REPEATED - 1]}…"
 
 
-def error_body(
-    status: int, code: str, message: str, param: str | None
-) -> dict[str, dict[str, str | None]]:
+def error_body(status: int, code: str, message: str, param: str | None) -> ErrorBody:
     """An error in the shape of OpenAI's API."""
     param = param and shortened(param)
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")

@@ -1,6 +1,7 @@
 """Sends every error in one shape: the service's own, and what Starlette and FastAPI raise."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -9,8 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from app.errors import IdempotencyMismatch, ServiceError, error_body, log_cause
-from app.paths import place_of
+from app.errors import ErrorBody, IdempotencyMismatch, ServiceError, error_body, log_cause
+from app.paths import note_error, place_of
 
 # What Starlette and FastAPI raise themselves, in the service's words.
 FRAMEWORK_ERRORS = {
@@ -34,7 +35,7 @@ def install(app: FastAPI) -> None:
 async def _service_error(request: Request, error: Any) -> JSONResponse:
     log_cause(error)
     status = _status(request, error.status, error.code)
-    return JSONResponse(error.body(), status, error.headers)
+    return _answer(error.body(), status, error.headers)
 
 
 async def _validation_error(request: Request, error: Any) -> JSONResponse:
@@ -45,7 +46,7 @@ async def _validation_error(request: Request, error: Any) -> JSONResponse:
         code, message = "unsupported_parameter", f"The parameter {path!r} is not supported."
     elif first["type"] == "json_invalid" or not path:
         path, message = "", "The body must be a JSON object (Content-Type: application/json)."
-    return JSONResponse(error_body(422, code, message, path or None), _status(request, 422))
+    return _answer(error_body(422, code, message, path or None), _status(request, 422))
 
 
 async def _framework_error(request: Request, error: Any) -> JSONResponse:
@@ -53,7 +54,13 @@ async def _framework_error(request: Request, error: Any) -> JSONResponse:
     status, code, message = FRAMEWORK_ERRORS.get(error.status_code, default)
     status = _status(request, status)
     headers = {"Allow": _methods(request)} if status == 405 else error.headers
-    return JSONResponse(error_body(status, code, message, None), status, headers)
+    return _answer(error_body(status, code, message, None), status, headers)
+
+
+def _answer(body: ErrorBody, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer, whose code and parameter the log line of the request has, too."""
+    note_error(body["error"]["code"], body["error"]["param"])
+    return JSONResponse(body, status, headers)
 
 
 def _status(request: Request, status: int, code: str = "") -> int:

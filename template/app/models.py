@@ -5,10 +5,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from app.api import StrictRoute
 from app.auth.dependencies import ERRORS, Caller
 from app.policy import Model, Policy
 
-router = APIRouter(prefix="/v1/models", tags=["models"], responses=ERRORS)
+router = APIRouter(prefix="/v1/models", tags=["models"], responses=ERRORS, route_class=StrictRoute)
 
 
 @router.get("")

@@ -1,9 +1,23 @@
 """Where in a request an error is, by a path that the request has."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
+from app.schemas import RequestBody
+from app.telemetry.context import note
+
 LONGEST_PATH = 100
+MADE_UP = "…"
+# Of messages, items and tools, of the query, of headers and of limits.
+OTHER_NAMES = frozenset(
+    {
+        *("arguments", "call_id", "content", "detail", "file_id", "image_url", "name", "output"),
+        *("refusal", "role", "text", "tool_call_id", "type", "url"),
+        *("cursor", "from", "group_by", "limit", "to", "user_id"),
+        *("idempotency-key", "requests", "tokens", "concurrency"),
+    }
+)
 Error = TypeVar("Error", bound=Mapping[str, Any])
 
 
@@ -16,6 +30,26 @@ def place_of(errors: Sequence[Error], body: Any) -> tuple[str, Error]:
     paths = [_path(error, body) for error in errors]
     deepest = max(range(len(errors)), key=lambda index: len(paths[index]))
     return ".".join(map(str, paths[deepest]))[:LONGEST_PATH], errors[deepest]
+
+
+def note_error(code: str | None, param: str | None) -> None:
+    """Let the log line of the request say which error it got."""
+    note(code=code, **({"param": known_path(param)} if param else {}))
+
+
+def known_path(path: str) -> str:
+    """`path` without the names that a client made up, which may be content."""
+    steps = path.split(".")
+    return ".".join(step if step.isdecimal() or step in _names() else MADE_UP for step in steps)
+
+
+@cache
+def _names() -> frozenset[str]:
+    """The names of all fields that a request can have."""
+    schemas = [RequestBody]
+    for schema in schemas:
+        schemas += schema.__subclasses__()
+    return OTHER_NAMES.union(*(schema.model_fields for schema in schemas))
 
 
 def _path(error: Mapping[str, Any], body: Any) -> list[int | str]:

@@ -1,6 +1,7 @@
 """What bodies of requests and answers share."""
 
 import datetime as dt
+import re
 from collections.abc import Collection
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -15,6 +16,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+NO_DAY = "must be a day such as 2030-01-31"
 NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]+$"
 Time = Annotated[
     dt.datetime,
@@ -48,6 +51,19 @@ def _moment(given: Any) -> Any:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 """A time that a client gives: ISO 8601 with its zone."""
+
+
+def _day(given: Any) -> Any:
+    """A number could be seconds, and a time is of some zone."""
+    if isinstance(given, dt.datetime) or not isinstance(given, str | dt.date):
+        raise PydanticCustomError("no_day", NO_DAY)
+    if isinstance(given, str) and not DAY.fullmatch(given):
+        raise PydanticCustomError("no_day", NO_DAY)
+    return given
+
+
+Day = Annotated[dt.date, BeforeValidator(_day)]
+"""A day, such as 2030-01-31."""
 
 
 class RequestBody(BaseModel):

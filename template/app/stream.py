@@ -15,6 +15,7 @@ from app.guard.claims import STORE_SECONDS
 from app.guard.failures import too_late
 from app.guard.generation import Generation
 from app.providers.base import Body, Chunks
+from app.telemetry.context import note
 
 # More than the last word may wait until the answer is stored.
 LAST_WORD_SECONDS = STORE_SECONDS + 1
@@ -79,6 +80,7 @@ class EventStream(Response):
 
     def _fail(self, error: ServiceError) -> bytes:
         self.failed = True
+        note(code=error.code)
         return self.failure(error)
 
     async def _send(self, send: Send, documents: list[Body]) -> None:

@@ -84,6 +84,39 @@ async def test_pages_that_are_none(client: httpx2.AsyncClient, query: str) -> No
     assert error_of(response) == (422, "invalid_request", query.partition("=")[0])
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "query"),
+    [
+        ("GET", "/v1/predictions", "Limit=1"),
+        ("GET", "/v1/predictions", "limit=1&user_id=usr_1"),
+        ("GET", "/v1/predictions/pred_1", "limit=1"),
+        ("GET", "/v1/usage", "form=2030-01-01"),
+        ("GET", "/v1/usage", "=1"),
+        ("GET", "/v1/me", "x"),
+        ("GET", "/v1/models", "limit=1"),
+        ("GET", "/v1/models/offline/echo", "limit=1"),
+        ("POST", CHAT, "stream=true"),
+        ("POST", "/v1/predictions", "wait=1"),
+    ],
+)
+async def test_a_filter_that_there_is_not_is_refused(
+    client: httpx2.AsyncClient, method: str, path: str, query: str
+) -> None:
+    response = await client.request(method, f"{path}?{query}", json=chat())
+    wrong = 400 if path.startswith(("/v1/models", "/v1/chat")) else 422
+    name = query.rpartition("&")[2].partition("=")[0]
+    assert error_of(response) == (wrong, "unsupported_parameter", name or None)
+
+
+@pytest.mark.parametrize(
+    "day", ["0", "1700000000", "2030-1-1", "20300101", "2030-W01-1", "2030-01-01T00:00:00", "٢"]
+)
+@pytest.mark.parametrize("name", ["from", "to"])
+async def test_days_that_are_none(client: httpx2.AsyncClient, name: str, day: str) -> None:
+    response = await client.get("/v1/usage", params={name: day})
+    assert error_of(response) == (422, "invalid_request", name)
+
+
 @pytest.mark.parametrize("header", ["Authorization", "Prefer", "X-Request-ID", "Content-Type"])
 async def test_headers_that_are_no_text(client: httpx2.AsyncClient, header: str) -> None:
     response = await client.post(CHAT, content=b"{}", headers={header.encode(): b"\xff\x80"})

@@ -13,6 +13,7 @@ from tests.fixtures.service import Start
 from tests.support import SECRET_KEY, Service, User, chat, error_of, eventually, unique
 
 CHAT = "/v1/chat/completions"
+WRONG_TYPE = ("invalid_request", "messages.0.content.0.type")
 
 
 async def test_each_answer_is_one_line(
@@ -72,6 +73,43 @@ async def test_no_content_and_no_credential_on_errors(service: Service) -> None:
     assert statuses == [400, 400, 404, 400, 401]
     assert canary not in service.log
     assert not [secret for secret in _secrets(service, user) if secret in service.log]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (chat(temperature=3), ("invalid_request", "temperature")),
+        (chat(messages=[{"role": "user", "content": [{"type": 7}]}]), WRONG_TYPE),
+        (chat(logit_bias={"made up": "x"}), ("invalid_request", "logit_bias.…")),
+        (chat() | {"made_up": 1}, ("unsupported_parameter", "…")),
+        (chat(model="made up"), ("model_not_found", "model")),
+        ({}, ("invalid_request", "messages")),
+    ],
+    ids=str,
+)
+async def test_a_refusal_says_its_code_and_parameter(
+    service: Service, client: httpx2.AsyncClient, body: dict[str, Any], told: tuple[str, str]
+) -> None:
+    await client.post(CHAT, json=body)
+    (event,) = service.access_events()
+    assert (event["code"], event["param"]) == told
+    assert "made" not in service.log
+
+
+async def test_a_limit_that_refuses_is_in_the_log(service: Service) -> None:
+    client = service.client(await service.create_user(plan="one"))
+    answers = [await client.post(CHAT, json=chat()) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    passed, refused = service.access_events()
+    assert "code" not in passed
+    assert (refused["code"], refused["param"]) == ("rate_limit_exceeded", "requests")
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/livez"])
+async def test_an_answer_of_the_framework_says_its_code(service: Service, path: str) -> None:
+    response = await service.client().post(path)
+    (event,) = service.access_events()
+    assert event["code"] == response.json()["error"]["code"]
 
 
 async def test_no_content_when_the_database_fails(

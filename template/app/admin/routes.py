@@ -20,7 +20,7 @@ from app.admin.schemas import (
     UserPrediction,
 )
 from app.admin.stops import SERVICE, Stops
-from app.api import PageSize
+from app.api import PageSize, StrictRoute
 from app.auth.dependencies import ERRORS
 from app.auth.principal import Role
 from app.auth.users import USER_ID, Users
@@ -36,7 +36,7 @@ from app.usage.report import GroupBy, Report
 from app.usage.routes import AskedDays
 from app.usage.schemas import UsageReport
 
-router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=ERRORS)
+router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=ERRORS, route_class=StrictRoute)
 READING = [Depends(reads_everything)]
 UserId = Annotated[str, Query(pattern=f"^{USER_ID.pattern}$")]
 

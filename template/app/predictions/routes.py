@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
-from app.api import Asking, PageSize, asking, takes
+from app.api import Asking, PageSize, StrictRoute, asking, takes
 from app.auth.dependencies import ERRORS, Caller
 from app.auth.principal import Scope
 from app.bodies import parse_part
@@ -26,7 +26,9 @@ from app.settings import Settings
 # What is wrong with the input itself, by its path there.
 REFUSALS = (InvalidRequest, RequestTooLarge, UnsupportedParameter)
 
-router = APIRouter(prefix="/v1/predictions", tags=["predictions"], responses=ERRORS)
+router = APIRouter(
+    prefix="/v1/predictions", tags=["predictions"], responses=ERRORS, route_class=StrictRoute
+)
 
 
 @router.post(

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import GenerationStopped, ServiceError, StartError
 from app.ids import new_id
 from app.telemetry import metrics
-from app.telemetry.context import begin
+from app.telemetry.context import begin, note
 from app.telemetry.logging import log
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -117,6 +117,7 @@ def _request_id(scope: Scope) -> str:
 
 
 async def _send_error(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+    note(code=error.code)
     await JSONResponse(error.body(), error.status, error.headers)(scope, receive, send)
 
 

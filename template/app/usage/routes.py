@@ -1,22 +1,23 @@
 """`GET /v1/me` and `GET /v1/usage`."""
 
-import datetime as dt
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from app.api import StrictRoute
 from app.auth.dependencies import ERRORS, Caller
 from app.auth.principal import Scope
 from app.auth.users import Users
+from app.schemas import Day
 from app.usage.report import Days, Report, days_of
 from app.usage.schemas import Me, UsageReport
 
-router = APIRouter(prefix="/v1", tags=["account"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=["account"], responses=ERRORS, route_class=StrictRoute)
 
 
 async def asked_days(
-    first: Annotated[dt.date | None, Query(alias="from")] = None,
-    last: Annotated[dt.date | None, Query(alias="to")] = None,
+    first: Annotated[Day | None, Query(alias="from")] = None,
+    last: Annotated[Day | None, Query(alias="to")] = None,
 ) -> Days:
     """The days of the query; this month by default."""
     return days_of(first, last)

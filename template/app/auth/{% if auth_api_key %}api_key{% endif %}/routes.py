@@ -4,7 +4,7 @@ import datetime as dt
 
 from fastapi import APIRouter, Request
 
-from app.api import PageSize
+from app.api import PageSize, StrictRoute
 from app.auth.api_key.keys import Keys, api_keys, owned
 from app.auth.api_key.schemas import ApiKey, CreatedKey, KeyRequest
 from app.auth.dependencies import ERRORS, Caller
@@ -14,7 +14,9 @@ from app.db.tables import utc_now
 from app.errors import Forbidden, InvalidRequest
 from app.schemas import Page
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=ERRORS)
+router = APIRouter(
+    prefix="/v1/keys", tags=["keys"], responses=ERRORS, route_class=StrictRoute
+)
 # Later times cannot be written in every zone.
 LATEST = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 
