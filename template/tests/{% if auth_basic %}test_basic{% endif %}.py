@@ -1,7 +1,6 @@
 """HTTP Basic: passwords, guesses, other sites' pages, and when access ends."""
 
 import asyncio
-import base64
 from typing import Any
 
 import httpx2
@@ -10,11 +9,11 @@ from sqlalchemy import select, update
 
 from app import wiring
 from app.auth.basic import authenticator
-from app.auth.basic.authenticator import ATTEMPTS_FROM_ADDRESS, BasicAuthenticator, network_of
+from app.auth.basic.attempts import FROM_ADDRESS_ON_ACCOUNT, network_of
 from app.auth.basic.passwords import HASHER, passwords
 from app.auth.users import Users
 from app.db.audit import COMMAND_LINE
-from app.errors import ServiceError
+from tests.fixtures.basic import logged_in
 from tests.fixtures.service import Start
 from tests.support import Service, User, chat, error_of
 
@@ -22,32 +21,10 @@ WRONG = (401, "invalid_credentials", None)
 PASSWORD = "Pässwört: mit Ümlaut & Doppelpunkt € 🔑"
 
 
-def logged_in(service: Service, email: str, password: str) -> httpx2.AsyncClient:
-    """A client with that e-mail address and password, in UTF-8."""
-    encoded = base64.b64encode(f"{email}:{password}".encode()).decode()
-    return service.client(Authorization=f"Basic {encoded}")
-
-
 async def set_password(service: Service, user: User, password: str) -> None:
     change = update(passwords).where(passwords.c.user_id == user.id)
     change = change.values(hash=HASHER.hash(password))
     await service.database.transact(lambda connection: connection.execute(change))
-
-
-@pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The passwords that were hashed to be checked."""
-    seen = []
-
-    class Counting:
-        hash = HASHER.hash
-
-        def verify(self, password: str, stored: str) -> bool:
-            seen.append(password)
-            return HASHER.verify(password, stored)
-
-    monkeypatch.setattr(authenticator, "HASHER", Counting())
-    return seen
 
 
 async def test_address_and_password_may_have_any_letters(service: Service) -> None:
@@ -98,7 +75,7 @@ async def test_only_a_hash_is_stored_and_a_dear_one(
 async def test_a_password_that_was_right_is_hashed_once(
     service: Service, user: User, client: httpx2.AsyncClient, hashed: list[str]
 ) -> None:
-    for _ in range(2 * ATTEMPTS_FROM_ADDRESS):
+    for _ in range(2 * FROM_ADDRESS_ON_ACCOUNT):
         assert (await client.get("/v1/me")).status_code == 200
     assert hashed == [user.credential]
 
@@ -106,7 +83,7 @@ async def test_a_password_that_was_right_is_hashed_once(
 async def test_requests_that_arrive_together_share_a_hash(
     user: User, client: httpx2.AsyncClient, hashed: list[str]
 ) -> None:
-    together = 2 * ATTEMPTS_FROM_ADDRESS
+    together = 2 * FROM_ADDRESS_ON_ACCOUNT
     answers = await asyncio.gather(*(client.get("/v1/me") for _ in range(together)))
     assert [answer.status_code for answer in answers] == [200] * together
     assert hashed == [user.credential]
@@ -138,13 +115,13 @@ async def test_checks_that_are_kept_are_bounded(
 
 
 async def test_guesses_are_slowed_down(service: Service, user: User, hashed: list[str]) -> None:
-    guesses = 3 * ATTEMPTS_FROM_ADDRESS
+    guesses = 3 * FROM_ADDRESS_ON_ACCOUNT
     answers = await asyncio.gather(
         *(logged_in(service, user.email, f"{n}").get("/v1/me") for n in range(guesses))
     )
     refused = [answer for answer in answers if answer.status_code == 429]
     # Some more pass only when this takes so long that the bucket refills.
-    assert ATTEMPTS_FROM_ADDRESS <= len(hashed) < guesses
+    assert FROM_ADDRESS_ON_ACCOUNT <= len(hashed) < guesses
     assert len(refused) == guesses - len(hashed)
     assert {error_of(answer) for answer in refused} == {(429, "too_many_attempts", None)}
     assert all(1 <= int(answer.headers["Retry-After"]) <= 60 for answer in refused)
@@ -156,7 +133,7 @@ async def test_guesses_do_not_lock_out_who_is_in_or_others(
     service: Service, user: User, client: httpx2.AsyncClient
 ) -> None:
     assert (await client.get("/v1/me")).status_code == 200
-    guesses = 2 * ATTEMPTS_FROM_ADDRESS
+    guesses = 2 * FROM_ADDRESS_ON_ACCOUNT
     await asyncio.gather(
         *(logged_in(service, user.email, f"{n}").get("/v1/me") for n in range(guesses))
     )
@@ -178,21 +155,6 @@ async def test_guesses_do_not_lock_out_who_is_in_or_others(
 )
 def test_a_caller_with_many_addresses_is_one(address: str, network: str) -> None:
     assert network_of(address) == network
-
-
-async def test_guesses_are_counted_by_address_and_in_all(
-    service: Service, user: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(authenticator, "ATTEMPTS_FROM_ADDRESS", 2)
-    monkeypatch.setattr(authenticator, "ATTEMPTS_ON_ACCOUNT", 5)
-    basic: BasicAuthenticator = service.app.state.authenticator
-    codes = []
-    for number, address in enumerate("aaabbbccc"):
-        header = wiring.auth.authorization(user.email, f"{number}")
-        with pytest.raises(ServiceError) as caught:
-            await basic.authenticate("GET", {"authorization": header}, address)
-        codes.append(caught.value.status)
-    assert codes == [401, 401, 429, 401, 401, 429, 401, 429, 429]
 
 
 FOREIGN: list[dict[str, str]] = [

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import ipaddress
 import secrets
 import time
 from collections.abc import Mapping
@@ -14,32 +13,30 @@ import anyio.to_thread
 from sqlalchemy import Row
 
 from app.addresses import EVERY
+from app.auth.basic.attempts import Attempts, network_of, too_many
 from app.auth.basic.passwords import HASHER, Passwords
+from app.auth.basic.turns import NoTurn, Turns
 from app.auth.principal import Principal, Role, Scope
 from app.cors import asks_before
-from app.errors import Forbidden, InvalidCredentials, ServiceError
+from app.errors import Forbidden, InvalidCredentials
 from app.signing import Signer
-from app.state.base import Bucket, Demand, Limiter
+from app.state.base import Limiter
 
 # Two at a time bound the memory and the processor time that hashes take.
 HASHES_AT_ONCE = 2
+HASHES_WAITING = 200
+HASH_WAITS_SECONDS = 5.0
 CHECK_IS_KEPT_SECONDS = 60
 CHECKS_KEPT = 10_000
-# Log-ins a minute that may need a hash: for an account from one address, and from all.
-ATTEMPTS_FROM_ADDRESS = 10
-ATTEMPTS_ON_ACCOUNT = 60
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-
-
-class TooManyAttempts(ServiceError):
-    status, code = 429, "too_many_attempts"
 
 
 class BasicAuthenticator:
     """Reads the user at every request; a password that was right is not hashed again for a minute.
 
     A check is remembered by a keyed digest of user, stored hash and password, so that a change of
-    password or a disabled user ends access at once.
+    password or a disabled user ends access at once. When its minute is over, the digest still tells
+    that somebody knows the password: such a caller is hashed before others, and counts as no guess.
     """
 
     def __init__(
@@ -51,11 +48,12 @@ class BasicAuthenticator:
         shared_with: frozenset[str] = frozenset(),
     ) -> None:
         self._passwords = passwords
-        self._limiter = limiter
+        self._attempts = Attempts(limiter, signer)
         self._signer = signer
         self._shared_with = shared_with
         self._public_host = urlsplit(public_url).netloc
-        self._hashing = anyio.CapacityLimiter(HASHES_AT_ONCE)
+        self._turns = Turns(HASHES_AT_ONCE, HASHES_WAITING, HASH_WAITS_SECONDS)
+        self._threads = anyio.CapacityLimiter(HASHES_AT_ONCE)
         self._nobody = HASHER.hash(secrets.token_urlsafe())
         self._checked: dict[bytes, float] = {}
         self._checking: dict[bytes, asyncio.Task[bool]] = {}
@@ -88,30 +86,25 @@ class BasicAuthenticator:
     async def _attempt(
         self, check: bytes, email: str, password: str, stored: str, address: str
     ) -> bool:
-        await self._count_attempt(email, address)
-        right = await anyio.to_thread.run_sync(
-            HASHER.verify, password, stored, limiter=self._hashing
-        )
+        network = network_of(address)
+        # A password that was right is no guess.
+        attempt = None if check in self._checked else await self._attempts.admit(email, network)
+        first = attempt is None or attempt.is_own
+        right = await self._verify(password, stored, network, first=first)
         if right:
             self._remember(check)
+            if attempt:
+                await self._attempts.succeed(attempt)
         return right
 
-    async def _count_attempt(self, email: str, address: str) -> None:
-        account = self._signer.digest("account", email.encode()).hex()
-        origin = self._signer.digest("account", f"{email}\0{network_of(address)}".encode()).hex()
-        admission = await self._limiter.admit(
-            Demand(
-                (
-                    Bucket("attempts", f"{account}:all", ATTEMPTS_ON_ACCOUNT),
-                    Bucket("attempts", f"{account}:{origin}", ATTEMPTS_FROM_ADDRESS),
+    async def _verify(self, password: str, stored: str, network: str, *, first: bool) -> bool:
+        try:
+            async with self._turns.turn(network, first=first):
+                return await anyio.to_thread.run_sync(
+                    HASHER.verify, password, stored, limiter=self._threads
                 )
-            )
-        )
-        if not admission.admitted:
-            raise TooManyAttempts(
-                "Too many log-ins with this name; wait and try again.",
-                retry_after=admission.longest_wait.wait_seconds,
-            )
+        except NoTurn as error:
+            raise too_many(HASH_WAITS_SECONDS) from error
 
     def _remember(self, check: bytes) -> None:
         self._checked.pop(check, None)
@@ -135,19 +128,6 @@ class BasicAuthenticator:
         is_shared = origin is not None and not self._shared_with.isdisjoint({origin, EVERY})
         if not (is_shared and asks_before(method, headers)):
             raise Forbidden("Requests that change something are taken from this site only.")
-
-
-def network_of(address: str) -> str:
-    """The address; of IPv6 its network, as one caller has all addresses of a /64."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:  # a proxy's word
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(parsed), 64), strict=False))
 
 
 def _credentials(header: str) -> tuple[str, str]:

@@ -1,0 +1,82 @@
+"""How many log-ins are tried: by address, by account, and by both together."""
+
+import ipaddress
+from typing import NamedTuple
+
+from app.errors import ServiceError
+from app.signing import Signer
+from app.state.base import Bucket, Demand, Limiter
+
+# A minute, each: from an address on all accounts, from an address on an account, and on an account
+# from all addresses that are not its own.
+FROM_ADDRESS = 60
+FROM_ADDRESS_ON_ACCOUNT = 10
+ON_ACCOUNT = 600
+# An address is an account's own for so long after a log-in from there that succeeded.
+OWN_SECONDS = 30 * 24 * 3600
+
+
+class TooManyAttempts(ServiceError):
+    status, code = 429, "too_many_attempts"
+
+
+def too_many(seconds: float) -> TooManyAttempts:
+    return TooManyAttempts("Too many log-ins; wait and try again.", retry_after=seconds)
+
+
+class Attempt(NamedTuple):
+    """A log-in that was let in, and whether it comes from the account's own address."""
+
+    own: str
+    is_own: bool
+    taken: Demand
+
+
+class Attempts:
+    """Counts log-ins before anything is hashed; those that succeed do not count.
+
+    From an account's own address, only its log-ins from there count: guesses from elsewhere, and
+    at other accounts, do not keep its owner out. Account and address are known by a keyed digest.
+    """
+
+    def __init__(self, limiter: Limiter, signer: Signer) -> None:
+        self._limiter = limiter
+        self._signer = signer
+
+    async def admit(self, email: str, network: str) -> Attempt:
+        """Count a log-in. Raises `TooManyAttempts`, and `LimiterUnavailable`."""
+        pair = self._digest(f"{email}\0{network}")
+        own = f"own:{pair}"
+        is_own = (await self._limiter.recall([own]))[0] is not None
+        buckets = [Bucket("attempts", f"{pair}:pair", FROM_ADDRESS_ON_ACCOUNT)]
+        if not is_own:
+            buckets += [
+                Bucket("attempts", f"{self._digest(network)}:address", FROM_ADDRESS),
+                Bucket("attempts", f"{self._digest(email)}:account", ON_ACCOUNT),
+            ]
+        taken = Demand(tuple(buckets))
+        admission = await self._limiter.admit(taken)
+        if not admission.admitted:
+            raise too_many(admission.longest_wait.wait_seconds)
+        return Attempt(own, is_own, taken)
+
+    async def succeed(self, attempt: Attempt) -> None:
+        """Give back what the log-in took, and take its address for the account's own."""
+        await self._limiter.settle(attempt.taken)
+        await self._limiter.remember(attempt.own, "1", OWN_SECONDS)
+
+    def _digest(self, text: str) -> str:
+        return self._signer.digest("attempts", text.encode()).hex()
+
+
+def network_of(address: str) -> str:
+    """The address; of IPv6 its network, as one caller has all addresses of a /64."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # a proxy's word
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed), 64), strict=False))

@@ -1,0 +1,194 @@
+"""Log-ins under a flood: it is refused before it costs, and keeps nobody else out."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app import wiring
+from app.auth.basic import attempts, authenticator
+from app.auth.basic.attempts import FROM_ADDRESS, FROM_ADDRESS_ON_ACCOUNT
+from app.auth.basic.authenticator import HASHES_AT_ONCE
+from tests.fixtures.basic import CHEAP, logged_in
+from tests.support import PATIENCE_SECONDS, Service, User, error_of, eventually
+
+REFUSED = (429, "too_many_attempts", None)
+OWN, ANOTHER, FLOODING = "192.0.2.1", "192.0.2.2", "198.51.100.9"
+
+
+async def asked(service: Service, user: User, address: str, password: str = "") -> int:
+    """The status of a log-in with the right password, or with another."""
+    client = logged_in(service, user.email, password or user.credential, address)
+    return (await client.get("/v1/me")).status_code
+
+
+async def guess(service: Service, user: User, address: str, times: int) -> list[int]:
+    """The statuses of wrong log-ins."""
+    return [await asked(service, user, address, f"{address} {n}") for n in range(times)]
+
+
+async def flood(service: Service, times: int) -> list[Any]:
+    """Log-ins at the same time with names that nobody has."""
+    clients = [logged_in(service, f"{n}@example.com", f"{n}", FLOODING) for n in range(times)]
+    return await asyncio.gather(*(client.get("/v1/me") for client in clients))
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password that was right is hashed again at every request."""
+    monkeypatch.setattr(authenticator, "CHECK_IS_KEPT_SECONDS", 0)
+
+
+class Held:
+    """Hashes that do not end before they are told to."""
+
+    hash = CHEAP.hash
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self._ends = threading.Semaphore(0)
+
+    def verify(self, password: str, stored: str) -> bool:
+        self.begun.append(password)
+        assert self._ends.acquire(timeout=PATIENCE_SECONDS)
+        return CHEAP.verify(password, stored)
+
+    def end(self, number: int) -> None:
+        self._ends.release(number)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    hasher = Held()
+    monkeypatch.setattr(authenticator, "HASHER", hasher)
+    yield hasher
+    hasher.end(1000)
+
+
+async def test_many_names_from_one_address_are_refused_before_they_are_hashed(
+    service: Service, hashed: list[str]
+) -> None:
+    answers = await flood(service, 500)
+    # Some more pass only when this takes so long that the bucket refills.
+    assert FROM_ADDRESS <= len(hashed) < 2 * FROM_ADDRESS
+    refused = [answer for answer in answers if error_of(answer) == REFUSED]
+    assert len(refused) == 500 - len(hashed)
+    assert all(1 <= int(answer.headers["Retry-After"]) <= 60 for answer in refused)
+
+
+async def test_a_flood_from_one_address_leaves_the_next_hash_to_the_others(
+    service: Service, user: User, held: Held
+) -> None:
+    """A log-in waits for those that are being hashed, and for one more of the flood."""
+    flooding = asyncio.create_task(flood(service, FROM_ADDRESS // 2))
+    await eventually(lambda: is_waiting(service, FROM_ADDRESS // 2 - HASHES_AT_ONCE))
+    login = asyncio.create_task(asked(service, user, OWN))
+    await eventually(lambda: is_waiting(service, FROM_ADDRESS // 2 - HASHES_AT_ONCE + 1))
+    held.end(HASHES_AT_ONCE + 2)
+    assert await login == 200
+    assert held.begun.index(user.credential) <= HASHES_AT_ONCE + 1
+    held.end(FROM_ADDRESS)
+    await flooding
+
+
+async def test_an_address_of_the_account_is_hashed_before_all_others(
+    service: Service, user: User, held: Held, forgetful: None
+) -> None:
+    held.end(1)
+    assert await asked(service, user, OWN) == 200
+    flooding = asyncio.create_task(flood(service, FROM_ADDRESS // 2))
+    await eventually(lambda: is_waiting(service, FROM_ADDRESS // 2 - HASHES_AT_ONCE))
+    login = asyncio.create_task(asked(service, user, OWN))
+    await eventually(lambda: is_waiting(service, FROM_ADDRESS // 2 - HASHES_AT_ONCE + 1))
+    held.end(HASHES_AT_ONCE + 1)
+    assert await login == 200
+    assert held.begun.index(user.credential, 1) == HASHES_AT_ONCE + 1
+    held.end(FROM_ADDRESS)
+    await flooding
+
+
+async def test_a_hash_that_nobody_gets_to_in_time_is_refused(
+    service: Service, user: User, held: Held
+) -> None:
+    service.app.state.authenticator._turns._seconds = 0.05
+    others = asyncio.create_task(flood(service, HASHES_AT_ONCE))
+    await eventually(lambda: has_begun(held, HASHES_AT_ONCE))
+    client = logged_in(service, user.email, user.credential, OWN)
+    response = await client.get("/v1/me")
+    assert error_of(response) == REFUSED
+    assert int(response.headers["Retry-After"]) >= 1
+    held.end(1000)
+    await others
+    assert (await client.get("/v1/me")).status_code == 200
+
+
+async def test_six_addresses_lock_no_account(service: Service, user: User) -> None:
+    for number in range(6):
+        statuses = await guess(service, user, f"203.0.113.{number}", FROM_ADDRESS_ON_ACCOUNT + 1)
+        assert statuses[:FROM_ADDRESS_ON_ACCOUNT] == [401] * FROM_ADDRESS_ON_ACCOUNT
+    assert await asked(service, user, OWN) == 200
+
+
+async def test_any_number_of_addresses_locks_nobody_out_of_their_own(
+    service: Service, user: User, forgetful: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the account's bucket is empty, a stranger waits even with the right password."""
+    monkeypatch.setattr(attempts, "ON_ACCOUNT", 4)
+    assert await asked(service, user, OWN) == 200
+    for number in range(4):
+        await guess(service, user, f"203.0.113.{number}", 1)
+    assert await guess(service, user, ANOTHER, 1) == [429]
+    settings, database = service.settings, service.database
+    # Another process, or this one after its start: it knows no password that was right.
+    fresh = wiring.auth.open_authenticator(settings, database, service.app.state.limiter)
+    headers = {"authorization": wiring.auth.authorization(user.email, user.credential)}
+    assert (await fresh.authenticate("GET", headers, OWN)).user_id == user.id
+    with pytest.raises(attempts.TooManyAttempts):
+        await wiring.auth.open_authenticator(
+            settings, database, service.app.state.limiter
+        ).authenticate("GET", headers, ANOTHER)
+
+
+async def test_who_is_in_goes_on_from_anywhere(
+    service: Service, user: User, forgetful: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where guesses from the same address have used up all that it may try."""
+    monkeypatch.setattr(attempts, "ON_ACCOUNT", 4)
+    assert await asked(service, user, OWN) == 200
+    for address in (OWN, ANOTHER):
+        assert (await guess(service, user, address, 20))[-1] == 429
+        assert await asked(service, user, address) == 200
+
+
+async def test_names_of_others_do_not_use_up_what_an_account_may_at_its_own_address(
+    service: Service, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "FROM_ADDRESS", 3)
+    assert await asked(service, user, FLOODING) == 200
+    await flood(service, 10)
+    other = await service.create_user()
+    assert await asked(service, other, FLOODING) == 429
+    # A wrong one is counted, and not refused.
+    assert await guess(service, user, FLOODING, 1) == [401]
+
+
+async def test_an_office_that_logs_in_is_no_flood(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log-ins that succeed count for nothing."""
+    monkeypatch.setattr(attempts, "FROM_ADDRESS", 2)
+    for _ in range(5):
+        assert await asked(service, await service.create_user(), OWN) == 200
+
+
+async def is_waiting(service: Service, number: int) -> bool:
+    """Whether so many wait for their hash."""
+    turns = service.app.state.authenticator._turns
+    queues = [*turns._first._queues.values(), *turns._others._queues.values()]
+    return sum(map(len, queues)) == number
+
+
+async def has_begun(held: Held, number: int) -> bool:
+    return len(held.begun) == number
