@@ -22,7 +22,7 @@ from app.providers.base import misbilled
 from app.providers.http import open_session
 from app.readiness import CHECK_SECONDS
 from app.serve import require_exact_limits
-from app.settings import ROOT, Settings, load
+from app.settings import ROOT, Settings, exposure, load
 from app.state.base import Limiter
 from app.usage.parts import LAST_DAYS, undeclared
 
@@ -54,6 +54,7 @@ def examine(*, production: bool = False) -> list[Finding]:
     return [
         Finding("environment"),
         *strict,
+        *([Finding("mode of .env", "warning", exposed)] if (exposed := exposure()) else []),
         _replicas(settings),
         *(Finding(file, "warning", said) for file, said in placeholders(ROOT, settings.project)),
         *asyncio.run(_examine(settings)),

@@ -87,6 +87,8 @@ def create_app(given: Settings | None = None) -> FastAPI:
     """The application. Raises `StartError` for a wrong environment."""
     chosen = given or settings.load()
     configure(chosen)
+    if exposed := settings.exposure():
+        log(logging.WARNING, exposed)
     app = Application(
         title=chosen.project["title"],
         description=chosen.project["description"],

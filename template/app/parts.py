@@ -6,9 +6,15 @@ import aiohttp
 
 from app import policy, wiring
 from app.errors import StartError
+from app.guard.budget import usd
+from app.guard.pricing import largest_usage, max_cost
 from app.policy import Policy
+from app.prices import NANO
 from app.providers.base import Provider, misbilled
 from app.settings import Settings
+
+# A million US dollars, far below 2^63.
+MOST_NANO_USD = 1_000_000 * NANO
 
 
 def open_parts(
@@ -38,7 +44,8 @@ def check(rules: Policy, providers: Mapping[str, Provider], *, production: bool)
     if unused := sorted(set(rules.servers) - used):
         names = ", ".join(f"servers.{name}" for name in unused)
         raise StartError(f"models.toml, {names}: no model has it as its provider; remove it")
-    if problems := [*_wrong_prices(rules, providers), *_too_short(rules, providers)]:
+    problems = [*_wrong_prices(rules, providers), *_too_short(rules, providers), *_too_dear(rules)]
+    if problems:
         raise StartError("\n".join(problems))
     models = rules.models.values()
     wrong = [text for each in models if (text := misbilled(providers[each.provider], each))]
@@ -76,3 +83,14 @@ def _too_short(rules: Policy, providers: Mapping[str, Provider]) -> Iterator[str
         if model.usd_per_second is not None and (model.max_seconds or 0) < least:
             ends = f"{model.provider} ends nothing earlier"
             yield f"models.toml, {name}: max_seconds must be {least} at least, as {ends}"
+
+
+def _too_dear(rules: Policy) -> Iterator[str]:
+    """What a call of such a model reserves, or what several do, could not be counted."""
+    for model in rules.models.values():
+        most = max_cost(model.price, largest_usage(model))
+        if most > MOST_NANO_USD:
+            yield (
+                f"models.toml, {model.id}: one call could cost {usd(most)}, more than a million; "
+                "are its prices in US dollars, and its limits right?"
+            )

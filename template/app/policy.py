@@ -16,14 +16,24 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveInt,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails, to_json
 
-from app.errors import ModelNotFound, StartError
+from app.errors import ModelNotFound, StartError, shortened
+from app.policy_types import (
+    MOST_TOKENS,
+    ModelName,
+    Outputs,
+    OutputTokens,
+    PlanName,
+    Rate,
+    Seconds,
+    Tokens,
+)
 from app.prices import DeclaredLines, DeclaredTier, Price, Usd, nano, require_tiers
+from app.schemas import Day
 
 PRICES_ARE_OLD_AFTER = dt.timedelta(days=90)
 # What of a model changes neither what is refused nor what is billed.
@@ -47,20 +57,20 @@ class Model(DeclaredLines):
     kind: Kind
     tiers: tuple[DeclaredTier, ...] = ()
     usd_per_second: Usd | None = None
-    max_seconds: PositiveInt | None = None
+    max_seconds: Seconds | None = None
     usd_per_output: Usd | None = None
-    max_outputs: PositiveInt | None = None
+    max_outputs: Outputs | None = None
     outputs_parameter: str | None = Field(None, min_length=1)
-    max_output_tokens: PositiveInt = 1
-    max_input_tokens: PositiveInt | None = None
-    max_request_tokens: PositiveInt | None = None
-    overhead_tokens: int = Field(16, ge=0)
-    tokens_per_image: PositiveInt | None = None
+    max_output_tokens: OutputTokens = 1
+    max_input_tokens: Tokens | None = None
+    max_request_tokens: Tokens | None = None
+    overhead_tokens: int = Field(16, ge=0, le=MOST_TOKENS)
+    tokens_per_image: Tokens | None = None
     fallbacks: tuple[str, ...] = ()
     attempts: int = Field(3, ge=1, le=10)
     base_delay_seconds: float = Field(0.5, gt=0, le=60)
     max_cooldown_seconds: float = Field(3600, ge=1, le=86_400)
-    prices_checked: dt.date
+    prices_checked: Day
 
     @model_validator(mode="after")
     def _has_a_price(self) -> Self:
@@ -119,9 +129,9 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    requests_per_minute: PositiveInt
-    tokens_per_minute: PositiveInt | None = None
-    concurrent_generations: PositiveInt | None = None
+    requests_per_minute: Rate
+    tokens_per_minute: Rate | None = None
+    concurrent_generations: Rate | None = None
     daily_budget_usd: Usd | None = None
     monthly_budget_usd: Usd | None = None
     total_daily_budget_usd: Usd | None = None
@@ -141,9 +151,9 @@ class Service(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    requests_per_minute: PositiveInt | None = None
-    tokens_per_minute: PositiveInt | None = None
-    concurrent_generations: PositiveInt | None = None
+    requests_per_minute: Rate | None = None
+    tokens_per_minute: Rate | None = None
+    concurrent_generations: Rate | None = None
     daily_budget_usd: Usd | None = None
     monthly_budget_usd: Usd | None = None
     alert_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (50, 80, 100)
@@ -229,7 +239,7 @@ class ModelsFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    models: dict[str, Model]
+    models: dict[ModelName, Model]
     servers: dict[str, Any] = {}
 
 
@@ -239,7 +249,7 @@ class PlansFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     service: Service = Service()
-    plans: dict[str, Plan]
+    plans: dict[PlanName, Plan]
 
 
 File = TypeVar("File", ModelsFile, PlansFile)
@@ -276,7 +286,8 @@ def _wrong_fallbacks(models: Mapping[str, Model]) -> Iterator[str]:
 
 
 def _place(error: ErrorDetails) -> str:
-    return ".".join(map(str, error["loc"]))
+    steps = (shortened(str(step)) for step in error["loc"])
+    return ".".join(step if step.isprintable() else ascii(step) for step in steps)
 
 
 def _sentence(error: ErrorDetails) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -14,8 +15,9 @@ from app.prices import Price, Tier
 from app.providers.http import open_session
 from app.providers.offline import OfflineProvider
 from app.settings import Settings
+from tests.fixtures.service import Start
 from tests.scripted import Scripted
-from tests.support import ROOT
+from tests.support import MODELS_TOML, ROOT, chat
 
 CHAT = {
     "provider": '"offline"',
@@ -165,6 +167,13 @@ async def test_the_projects_own_files_are_right() -> None:
         ({"input_usd_per_million_tokens": "nan"}, "input_usd_per_million_tokens: "),
         ({"max_output_tokens": "0"}, "max_output_tokens: "),
         ({"max_outptu_tokens": "5"}, "max_outptu_tokens: Extra inputs"),
+        ({"input_usd_per_million_tokens": "1000000001"}, "less than or equal to 1000000000"),
+        ({"max_output_tokens": "100000001"}, "max_output_tokens: "),
+        ({"max_input_tokens": str(2**31)}, "max_input_tokens: "),
+        ({**PER_SECOND, "max_seconds": "604801"}, "max_seconds: "),
+        ({**PER_OUTPUT, "max_outputs": "1000001"}, "max_outputs: "),
+        ({"prices_checked": "0"}, "prices_checked: must be a day such as 2030-01-31"),
+        ({"prices_checked": "2030-01-01T00:00:00"}, "prices_checked: must be a day"),
     ],
     ids=str,
 )
@@ -185,12 +194,55 @@ def test_a_wrong_model_is_named(tmp_path: Path, changes: dict[str, str], words: 
         (PLANS + "requests_per_day = 1", "plans.toml, free.requests_per_day: Extra inputs"),
         ("[plans.free", "plans.toml is not valid TOML: "),
         (PLANS + PLANS, "plans.toml is not valid TOML: "),
+        (PLANS + "daily_budget_usd = 1000000001", "plans.toml, free.daily_budget_usd: "),
+        (f"[plans.free]\nrequests_per_minute = {10**8 + 1}", "plans.toml, free.requests_per_"),
+        (f"[plans.{'x' * 101}]\nrequests_per_minute = 1", "plans.toml, x"),
+        ('[plans.""]\nrequests_per_minute = 1', "plans.toml, .[key]: a plan's name"),
+        ('[plans."a\\u0000b"]\nrequests_per_minute = 1', "plans.toml, 'a\\x00b'.[key]: a plan's"),
         ("\x00", "plans.toml is not valid TOML: "),
     ],
 )
 def test_wrong_plans_are_named(tmp_path: Path, plans: str, words: str) -> None:
     (line,) = _problems(tmp_path, plans=plans).splitlines()
     assert line.startswith(words)
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "x" * 201, "modèle", "a\\nb", "a\\u0000", "x ", "\\u20ac"]
+)
+def test_a_model_has_a_name_that_headers_and_columns_take(tmp_path: Path, name: str) -> None:
+    (problem,) = _problems(tmp_path, _model().replace("mine", name)).splitlines()
+    assert ".[key]: a model's name has 1 to 200 characters of ASCII" in problem
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "a b/c:d-e?f#g%h'i~{}"])
+async def test_any_name_that_starts_is_served(start: Start, policy_dir: Path, name: str) -> None:
+    models = MODELS_TOML.replace("offline/echo", name)
+    (policy_dir / "models.toml").write_text(models, encoding="utf-8")
+    service = await start()
+    client = service.client(await service.create_user())
+    response = await client.post("/v1/chat/completions", json=chat(model=name))
+    assert response.status_code == 200
+    assert response.headers["x-served-model"] == name
+    assert (await service.prediction()).model == name
+    found = await client.get(f"/v1/models/{quote(name)}")
+    assert found.json()["id"] == name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_usd_per_million_tokens": "20000000", "max_input_tokens": "100000"},
+        {"output_usd_per_million_tokens": "1000000000"},
+        {"kind": '"embedding"', "input_usd_per_million_tokens": "9999"},
+    ],
+    ids=str,
+)
+def test_a_price_beyond_what_is_counted_is_named(tmp_path: Path, changes: dict[str, str]) -> None:
+    changes = {"max_input_tokens": "100000", "provider": '"offline"', **changes}
+    rules = _load(tmp_path, _model(**changes))
+    with pytest.raises(StartError, match=r"^models\.toml, mine: one call could cost [0-9]+"):
+        check(rules, {"offline": OfflineProvider()}, production=False)
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """The environment: what is wrong in it is named before the start, and never shown."""
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from secrets import token_hex, token_urlsafe
 
 import pytest
 from pydantic import AfterValidator, SecretStr
@@ -9,6 +12,7 @@ from pydantic import AfterValidator, SecretStr
 from app.errors import StartError
 from app.main import create_app, lifespan
 from app.settings import Settings, load
+from tests.fixtures.service import Run, Start
 from tests.support import CREDENTIALS, ROOT, SECRET_KEY, environment, unique
 
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
@@ -102,7 +106,12 @@ def test_production_needs_a_secret(
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_PREVIOUS", "METRICS_TOKEN"])
 @pytest.mark.parametrize(
-    "weak", ["short", "a" * 64, "0123456" * 8, "changeme-0123456789-abcdefghijklmnopqrstuvw"]
+    "weak",
+    [
+        *("short", "a" * 64, "0123456" * 8, "changeme-0123456789-abcdefghijklmnopqrstuvw"),
+        *("1234567890" * 4, "1a2b3c4d5e" * 4, "0123456789abcdefghijklmnopqrstuvwxyz"),
+        "12345678901234567890123456789012345678-abcdef",
+    ],
 )
 def test_production_refuses_weak_secrets(
     production: dict[str, str], monkeypatch: pytest.MonkeyPatch, name: str, weak: str
@@ -110,6 +119,37 @@ def test_production_refuses_weak_secrets(
     monkeypatch.setenv(name, weak)
     problem = _problem()
     assert problem == f"{name} is weak; make a new one with: openssl rand -base64 48"
+
+
+@pytest.mark.parametrize("make", [token_hex, token_urlsafe])
+def test_what_chance_makes_is_strong(
+    production: dict[str, str], monkeypatch: pytest.MonkeyPatch, make: Callable[[int], str]
+) -> None:
+    for _ in range(100):
+        monkeypatch.setenv("SECRET_KEY", make(32))
+        assert load().production
+
+
+def write_secrets(mode: int) -> None:
+    path = Path(".env")
+    path.write_text("", encoding="utf-8")
+    path.chmod(mode)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no modes")
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+async def test_secrets_that_others_can_read_are_told(start: Start, run: Run, mode: int) -> None:
+    write_secrets(mode)
+    service = await start()
+    told = f".env has the mode {mode:04o}: other users of this machine read it."
+    (event,) = [each for each in service.events if each["message"].startswith(told)]
+    assert event["level"] == "warning"
+    assert told in (await run("doctor")).output
+
+
+async def test_secrets_that_the_owner_alone_can_read_are_not_told(start: Start) -> None:
+    write_secrets(0o600)
+    assert "has the mode" not in (await start()).log
 
 
 def test_all_weak_secrets_are_named(

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from app.chat.messages import Messages
-from app.schemas import Objects, RequestBody, Texts, Whole
+from app.schemas import MOST_CHOICES, Objects, RequestBody, Texts, Whole
 
 TRANSPORT = frozenset({"model", "stream", "stream_options"})
 # Options of tools, which mean nothing in a request without tools.
@@ -35,7 +35,7 @@ class ChatInput(RequestBody):
     metadata: dict[str, Any] | None = None
     modalities: Texts | None = None
     moderation: Any = None
-    n: Whole | None = Field(None, ge=1, le=16)
+    n: Whole | None = Field(None, ge=1, le=MOST_CHOICES)
     parallel_tool_calls: bool | None = None
     prediction: Any = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)

@@ -4,10 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.schemas import RequestBody, Texts, Whole
+from app.schemas import MOST_INPUTS, RequestBody, Texts, Whole
 
-# As many as OpenAI takes.
-MOST_INPUTS = 2048
 Many = Field(min_length=1, max_length=MOST_INPUTS)
 TokenIds = Annotated[list[int], Field(min_length=1, fail_fast=True)]
 Inputs = (

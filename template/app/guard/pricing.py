@@ -15,6 +15,7 @@ from app.guard.text_bound import text_bytes
 from app.policy import Model
 from app.prices import Lines, Price
 from app.providers.base import MAXIMA, Usage
+from app.schemas import MOST_CHOICES, MOST_INPUTS
 
 MILLION = 1_000_000
 # Of a nano-dollar: 1.25 times a price is five of these.
@@ -105,6 +106,19 @@ def bound(model: Model, body: Mapping[str, Any]) -> Usage:
     if model.usd_per_second is not None and model.max_seconds:
         return Usage(microseconds=model.max_seconds * MILLION)
     return {"chat": _chat_bound, "embedding": _embedding_bound}[model.kind](model, body)
+
+
+def largest_usage(model: Model) -> Usage:
+    """The most that any call of `model` can use."""
+    if model.usd_per_output is not None:
+        return Usage(outputs=model.max_outputs or 0)
+    if model.usd_per_second is not None:
+        return Usage(microseconds=(model.max_seconds or 0) * MILLION)
+    most = model.max_input_tokens or 0
+    if model.kind == "chat":
+        return Usage(most, MOST_CHOICES * model.max_output_tokens)
+    texts = min(MOST_INPUTS * most, model.max_request_tokens or MOST_INPUTS * most)
+    return Usage(MOST_INPUTS * model.overhead_tokens + texts)
 
 
 def require_room(what: str, tokens: int, most: int | None, param: str) -> None:

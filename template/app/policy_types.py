@@ -1,0 +1,34 @@
+"""The numbers and names that the policy files may hold: with any of them, the service can serve."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+# What columns, timers and limiters can count, with room for sums.
+MOST_TOKENS, MOST_OUTPUT_TOKENS, MOST_OUTPUTS = 2**31 - 1, 10**8, 10**6
+MOST_SECONDS, MOST_RATE = 7 * 24 * 3600, 10**8
+# A header tells which model served, and columns keep the names.
+MODEL_NAME = re.compile(r"[!-~](?:[ -~]{0,198}[!-~])?")
+PLAN_NAME = re.compile(r"\S(?:.{0,98}\S)?")
+Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+OutputTokens = Annotated[int, Field(ge=1, le=MOST_OUTPUT_TOKENS)]
+Outputs = Annotated[int, Field(ge=1, le=MOST_OUTPUTS)]
+Seconds = Annotated[int, Field(ge=1, le=MOST_SECONDS)]
+Rate = Annotated[int, Field(ge=1, le=MOST_RATE)]
+
+
+def _model_name(given: str) -> str:
+    if not MODEL_NAME.fullmatch(given):
+        raise ValueError("a model's name has 1 to 200 characters of ASCII, as a header carries it")
+    return given
+
+
+def _plan_name(given: str) -> str:
+    if not (PLAN_NAME.fullmatch(given) and given.isprintable()):
+        raise ValueError("a plan's name has 1 to 100 characters that can be seen")
+    return given
+
+
+ModelName = Annotated[str, AfterValidator(_model_name)]
+PlanName = Annotated[str, AfterValidator(_plan_name)]
