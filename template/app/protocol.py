@@ -13,6 +13,7 @@ from app.errors import error_body
 from app.ids import new_id
 from app.json_text import encode
 from app.telemetry.logging import log
+from app.unread import UnreadTimer
 
 HEAD_SECONDS = 30.0
 HEAD_BYTES = 64 * 1024
@@ -32,9 +33,11 @@ class HeadTooLarge(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's, which would wait for a request's head for good, keep all that comes of it, and
-    answer what is no request in a form of its own.
+    """uvicorn's, which would wait for a request's head for good, keep all that comes of it and all
+    that a client does not read, and answer what is no request in a form of its own.
     """
+
+    _unread: UnreadTimer
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
@@ -54,6 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self, transport: asyncio.Transport
     ) -> None:
         super().connection_made(transport)
+        self._unread = UnreadTimer(self.loop, transport)
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -98,7 +102,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_no_head()
+        self._unread.stop()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread.start()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unread.stop()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # The connection waits, or closes, once all is read.
+        self._unread.start()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what comes, unless an answer to what came before is under way."""

@@ -1,16 +1,24 @@
 """Chats of providers that speak OpenAI's format: what is sent, what is paid, what is nonsense."""
 
 import asyncio
+import json
+from importlib import import_module
 from typing import Any
 
 import httpx2
 import pytest
 
+from app.policy import Model
+from app.providers.base import Deadline, Job
+from app.providers.http import open_session
+from app.providers.openai_wire import BLOCK_BYTES
+from app.settings import Settings
 from tests.fixtures.service import Start
+from tests.scripted import chunk
 from tests.simulator.journal import Call
 from tests.simulator.wiring import FORMATS
 from tests.support import POLICY, Service, chat, error_of, said, sse
-from tests.upstream import answering
+from tests.upstream import answering, streaming
 
 PATH = "/v1/chat/completions"
 VARIABLES = {each.name: each.variable.lower() for each in FORMATS}
@@ -214,3 +222,19 @@ async def test_many_streams_at_once(
     asked = [client.post(PATH, json=chat(f"{n}", model, stream=True)) for n in range(20)]
     answers = await asyncio.gather(*asked)
     assert [said(sse(answer.text)) for answer in answers] == [f"You said: {n}" for n in range(20)]
+
+
+async def test_a_stream_is_decoded_in_small_parts(model: str) -> None:
+    """What a client does not read yet waits as bytes; documents take ten times as much."""
+    event = b"data: " + json.dumps(chunk("x" * 50)).encode() + b"\n\n"
+    ending = b"data: " + json.dumps(chunk("", "stop")).encode() + b"\n\ndata: [DONE]\n\n"
+    burst = event * (20 * BLOCK_BYTES // len(event))
+    async with streaming([burst, ending]) as (url, _), open_session() as session:
+        provider = model.partition("/")[0]
+        settings = Settings(_env_file=None).model_copy(update={VARIABLES[provider]: url})
+        opened = import_module(f"app.providers.{provider}").open_provider(settings, session)
+        declared = Model.model_validate({**POLICY[model], "id": model})
+        job = Job(declared, {"messages": chat()["messages"]}, Deadline(60))
+        sizes = [len(chunks) async for chunks in opened.stream(job)]
+    assert sum(sizes) == len(burst) // len(event) + 1
+    assert max(sizes) <= BLOCK_BYTES // len(event) + 1

@@ -20,6 +20,8 @@ from app.providers.error_answers import MAX_REASON_CHARS, ErrorTable, read_error
 
 CONNECT_SECONDS = 5
 CONNECTIONS = 1000
+# A connection holds about twice as much that its caller does not take.
+READ_BYTES = 64 * 1024
 # The longest answer that there can be: vectors of a few thousand texts, as decimal numbers.
 ANSWER_BYTES = 128 * 1024 * 1024
 ERROR_BYTES = 64 * 1024
@@ -41,7 +43,7 @@ def open_session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
-        read_bufsize=256 * 1024,
+        read_bufsize=READ_BYTES,
     )
 
 

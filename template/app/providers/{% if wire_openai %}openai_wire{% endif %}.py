@@ -25,6 +25,8 @@ from app.providers.tool_calls import mend
 
 # The usage and the end of a stream whose choices have all ended are waited for so long.
 LAST_SECONDS = 5.0
+# Of a stream, so much is decoded at a time: what a client does not read yet waits as bytes.
+BLOCK_BYTES = 16 * 1024
 
 
 def with_output_limit(job: Job, name: str) -> Body:
@@ -82,9 +84,9 @@ async def next_block(response: aiohttp.ClientResponse, until: float | None) -> b
     """The next block of a body; empty at its end, and when none comes in time."""
     try:
         if until is None:
-            return await response.content.readany()
+            return await response.content.read(BLOCK_BYTES)
         async with asyncio.timeout_at(until):
-            return await response.content.readany()
+            return await response.content.read(BLOCK_BYTES)
     except TimeoutError:
         return b""
     except (aiohttp.ClientError, ConnectionError):
