@@ -15,7 +15,7 @@ from app.auth.principal import Role
 from app.auth.users import Users
 from app.command import Session
 from app.counts import counted
-from app.db.audit import COMMAND_LINE
+from app.db.audit import command_line
 from app.db.tables import utc_now
 from app.errors import NotFound, StartError
 from app.policy import load
@@ -51,7 +51,11 @@ async def ask(
     """
     user = await _asker(session)
     credential = await wiring.auth.create_credential(
-        session.settings, session.database, user.id, utc_now() + CREDENTIAL_LASTS
+        session.settings,
+        session.database,
+        user.id,
+        command_line(),
+        utc_now() + CREDENTIAL_LASTS,
     )
     base = (url or f"http://127.0.0.1:{session.settings.port}").rstrip("/") + "/"
     headers = {"Authorization": wiring.auth.authorization(user.email, credential)}
@@ -70,7 +74,7 @@ async def _asker(session: Session) -> Row[Any]:
         return await users.find(ASKER)
     except NotFound:
         plan = next(iter(load(session.settings.policy_dir).plans))
-        return await users.create(ASKER, Role.USER, plan, COMMAND_LINE)
+        return await users.create(ASKER, Role.USER, plan, command_line())
 
 
 async def _converse(http: aiohttp.ClientSession, question: str, model: str) -> None:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import Row
 
 from app import wiring
 from app.admin.commands import alert_key, start, stop
@@ -16,7 +17,7 @@ from app.auth.principal import Role
 from app.auth.users import Users
 from app.checking.commands import app as models
 from app.command import Json, Session, command, fail, in_session, show
-from app.db.audit import COMMAND_LINE
+from app.db.audit import command_line
 from app.db.migrate import upgrade
 from app.doctor import examine
 from app.errors import InvalidRequest
@@ -44,9 +45,11 @@ As = Annotated[Role, typer.Option(help="What the user may do.")]
 
 
 @command(app)
-async def migrate(session: Session) -> None:
+async def migrate(session: Session, as_json: Json = False) -> None:
     """Bring the tables up to date."""
-    await upgrade(session.database)
+    applied = await upgrade(session.database)
+    text = f"Applied {', '.join(applied)}." if applied else "The tables are up to date already."
+    show(applied, as_json, text)
 
 
 @app.command()
@@ -92,8 +95,9 @@ async def create_user(
 ) -> None:
     """Make a user and show a credential, this once."""
     _check_plan(session, plan)
-    user = await Users(session.database).create(email, role, plan, COMMAND_LINE)
-    secret = await wiring.auth.create_credential(session.settings, session.database, user.id)
+    actor = command_line()
+    user = await Users(session.database).create(email, role, plan, actor)
+    secret = await wiring.auth.create_credential(session.settings, session.database, user.id, actor)
     shown = {name: getattr(user, name) for name in ("id", "email", "role", "plan")}
     show({**shown, "credential": secret}, as_json, f"{user.email}: {secret}")
 
@@ -110,34 +114,46 @@ async def list_users(session: Session, as_json: Json = False) -> None:
 
 
 @command(users)
-async def set_role(session: Session, email: Email, role: As) -> None:
+async def set_role(session: Session, email: Email, role: As, as_json: Json = False) -> None:
     """Change what a user may do."""
-    await _change(session, email, role=role)
+    await _change(session, email, as_json, role=role)
 
 
 @command(users)
-async def set_plan(session: Session, email: Email, plan: Plan) -> None:
+async def set_plan(session: Session, email: Email, plan: Plan, as_json: Json = False) -> None:
     """Change what a user may use."""
     _check_plan(session, plan)
-    await _change(session, email, plan=plan)
+    await _change(session, email, as_json, plan=plan)
 
 
 @command(users)
-async def disable(session: Session, email: Email) -> None:
+async def disable(session: Session, email: Email, as_json: Json = False) -> None:
     """End all access of a user; records stay."""
-    await _change(session, email, disabled=True)
+    await _change(session, email, as_json, disabled=True)
 
 
 @command(users)
-async def enable(session: Session, email: Email) -> None:
+async def enable(session: Session, email: Email, as_json: Json = False) -> None:
     """Let a user in again who was disabled."""
-    await _change(session, email, disabled=False)
+    await _change(session, email, as_json, disabled=False)
 
 
-async def _change(session: Session, email: str, **values: Any) -> None:
+async def _change(session: Session, email: str, as_json: bool, **values: Any) -> None:
     table = Users(session.database)
-    user = await table.find(email)
-    await table.change(user.id, COMMAND_LINE, **values)
+    found = await table.find(email)
+    changed = await table.change(found.id, command_line(), **values)
+    (name,) = values
+    was, now = _state(found, name), _state(changed, name)
+    said = f"{now} already" if was == now else f"{now}, was {was}"
+    user = User.model_validate(changed).model_dump(mode="json")
+    show(user, as_json, f"{changed.email}: {said}.")
+
+
+def _state(user: Row[Any], name: str) -> str:
+    """What a user has under a name, for a person."""
+    if name == "disabled":
+        return "enabled" if user.disabled_at is None else "disabled"
+    return f"{name} {getattr(user, name)}"
 
 
 def _check_plan(session: Session, plan: str) -> None:

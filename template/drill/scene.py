@@ -18,7 +18,7 @@ from app import wiring as app_wiring
 from app.auth.principal import Role
 from app.auth.users import Users
 from app.counts import counted
-from app.db.audit import COMMAND_LINE
+from app.db.audit import command_line
 from app.db.engine import Database
 from app.db.tables import attempts, predictions
 from app.settings import Settings
@@ -128,8 +128,10 @@ class Scene:
         """A new user of a plan; each process has seen the credential once."""
         email = f"{name or secrets.token_hex(6)}@example.com"
         async with self._database() as (settings, database):
-            made = await Users(database).create(email, Role.USER, plan, COMMAND_LINE)
-            secret = await app_wiring.auth.create_credential(settings, database, made.id)
+            made = await Users(database).create(email, Role.USER, plan, command_line())
+            secret = await app_wiring.auth.create_credential(
+                settings, database, made.id, command_line()
+            )
         header = app_wiring.auth.authorization(email, secret)
         user = User(made.id, {"Authorization": header})
         for service in self.services:

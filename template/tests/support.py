@@ -37,9 +37,10 @@ from app import wiring
 from app.auth.principal import Role
 from app.batcher import Batcher
 from app.db import engine
+from app.db.audit import command_line
 from app.db.engine import Database
 from app.db.migrate import upgrade
-from app.db.tables import attempts, predictions, users, utc_now
+from app.db.tables import attempts, audit, predictions, users, utc_now
 from app.guard.decisions import OPEN
 from app.ids import new_id
 from app.patience import is_done
@@ -155,7 +156,9 @@ class Service:
             "created_at": utc_now(),
         }
         await self.database.transact(lambda connection: connection.execute(insert(users), row))
-        credential = await wiring.auth.create_credential(self.settings, self.database, user_id)
+        credential = await wiring.auth.create_credential(
+            self.settings, self.database, user_id, command_line()
+        )
         header = wiring.auth.authorization(email, credential)
         return User(user_id, email, credential, {"Authorization": header})
 
@@ -184,6 +187,11 @@ class Service:
     async def rows(self, table: Table) -> Sequence[Row[Any]]:
         """All rows, oldest first."""
         return await self.database.fetch(select(table).order_by(table.c.id))
+
+    async def changes(self) -> list[Row[Any]]:
+        """The audit, without the credentials of the tests' own users."""
+        rows = await self.rows(audit)
+        return [row for row in rows if not row.target.startswith(("key:", "password:"))]
 
     async def prediction(self) -> Row[Any]:
         """The only generation so far."""

@@ -1,13 +1,18 @@
 """What the owner sees of people and their generations, and what may be changed."""
 
+import json
+import os
+import pwd
 import re
+import socket
 from typing import Any
 
 import httpx2
 import pytest
 
 from app.auth.principal import Role
-from app.db.tables import audit, predictions, users
+from app.db.audit import command_line
+from app.db.tables import LONGEST_OPERATOR, audit, predictions, users
 from tests.fixtures.service import Run
 from tests.support import Service, User, chat, error_of, unique
 
@@ -43,7 +48,7 @@ async def test_only_administrators_change_users(service: Service, user: User, ro
     client = service.client(await service.create_user(role=role))
     response = await client.patch(f"/v1/admin/users/{user.id}", json={"plan": "few"})
     assert error_of(response) == FORBIDDEN
-    assert await service.rows(audit) == []
+    assert await service.changes() == []
 
 
 async def test_users_are_listed_newest_first_in_pages(
@@ -66,7 +71,7 @@ async def test_a_change_acts_at_once_and_is_audited(
     assert (response.json()["plan"], response.json()["role"]) == ("few", "auditor")
     me = (await service.client(user).get("/v1/me")).json()
     assert (me["plan"], me["role"]) == ("few", "auditor")
-    (entry,) = (await client.get("/v1/admin/audit")).json()["data"]
+    entry, *_ = (await client.get("/v1/admin/audit")).json()["data"]
     assert re.fullmatch("aud_[0-9a-f]{32}", entry.pop("id"))
     assert entry.pop("at").endswith("Z")
     assert entry == {
@@ -85,7 +90,7 @@ async def test_what_is_so_already_is_no_change(
     path = f"/v1/admin/users/{user.id}"
     assert (await client.patch(path, json={"plan": "many", "role": None})).status_code == 200
     assert (await client.patch(path, json={})).status_code == 200
-    assert await service.rows(audit) == []
+    assert await service.changes() == []
 
 
 async def test_a_user_can_be_disabled_and_let_in_again(
@@ -97,7 +102,7 @@ async def test_a_user_can_be_disabled_and_let_in_again(
     assert (await service.client(user).get("/v1/me")).status_code == 401
     assert (await client.patch(path, json={"disabled": False})).json()["disabled_at"] is None
     assert (await service.client(user).get("/v1/me")).status_code == 200
-    entries = (await client.get("/v1/admin/audit")).json()["data"]
+    entries = (await client.get("/v1/admin/audit", params={"limit": 2})).json()["data"]
     assert [entry["after"] for entry in entries] == [{"disabled": False}, {"disabled": True}]
 
 
@@ -107,7 +112,7 @@ async def test_administrators_do_not_shut_themselves_out(
 ) -> None:
     response = await client.patch(f"/v1/admin/users/{admin.id}", json=change)
     assert error_of(response) == (409, "conflict", None)
-    assert await service.rows(audit) == []
+    assert await service.changes() == []
     own_plan = await client.patch(f"/v1/admin/users/{admin.id}", json={"plan": "few"})
     assert own_plan.json()["plan"] == "few"
 
@@ -173,7 +178,7 @@ async def test_what_the_command_line_does_to_users_is_audited_without_addresses(
     for words in (["set-plan", "--plan", "many"], ["set-role", "--role", "admin"], ["disable"]):
         await run("users", *words, "--email", email)
     (row,) = await service.rows(users)
-    rows = await service.rows(audit)
+    rows = await service.changes()
     assert [(entry.action, entry.after) for entry in rows] == [
         ("create", {"role": "user", "plan": "few"}),
         ("change", {"plan": "many"}),
@@ -181,4 +186,42 @@ async def test_what_the_command_line_does_to_users_is_audited_without_addresses(
         ("change", {"disabled": True}),
     ]
     assert {(entry.actor_id, entry.target) for entry in rows} == {(None, f"user:{row.id}")}
-    assert not [entry for entry in rows if "@" in str(entry._asdict())]
+    assert not [entry for entry in rows if "@example.com" in str(entry._asdict())]
+
+
+async def test_the_audit_names_the_operator_of_the_command_line(
+    run: Run, client: httpx2.AsyncClient, user: User
+) -> None:
+    await run("users", "set-plan", "--plan", "few", "--email", user.email)
+    entry, *_ = (await client.get("/v1/admin/audit")).json()["data"]
+    assert (entry["action"], entry["request_id"]) == ("change", None)
+    assert entry["actor_id"] == f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
+
+
+def test_an_operator_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, which runs under a number that no file there names."""
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(socket, "gethostname", lambda: "h" * 300)
+    operator = command_line().operator
+    assert operator is not None
+    assert operator.startswith(f"{os.getuid()}@hhh")
+    assert len(operator) == LONGEST_OPERATOR
+
+
+async def test_a_credential_that_the_command_line_makes_is_audited(
+    service: Service, run: Run
+) -> None:
+    email = f"{unique('jane')}@example.com"
+    made = json.loads(
+        (await run("users", "create", "--email", email, "--plan", "few", "--json")).stdout
+    )
+    created, credential = await service.rows(audit)
+    assert created.target == f"user:{made['id']}"
+    assert credential.action in {"create", "reset"}
+    assert credential.target.startswith(("key:key_", f"password:{made['id']}"))
+    assert credential.operator == command_line().operator
+    assert made["credential"] not in str(credential._asdict())

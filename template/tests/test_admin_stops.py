@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert
 
 from app.auth.principal import Role
-from app.db.tables import audit, stops, utc_now
+from app.db.tables import stops, utc_now
 from tests.fixtures.service import Run
 from tests.support import Service, User, error_of
 
@@ -73,7 +73,7 @@ async def test_both_are_audited(service: Service, client: httpx2.AsyncClient, ad
     again_started = await client.post(START, json={"target": MODEL})
     first = {"stopped": {"reason": "first", "running": False}}
     second = {"stopped": {"reason": "second", "running": True}}
-    rows = await service.rows(audit)
+    rows = await service.changes()
     assert [(row.action, row.before, row.after) for row in rows] == [
         ("stop", None, first),
         ("stop", first, second),
@@ -93,7 +93,7 @@ async def test_starting_a_model_acknowledges_its_quarantine(
     await client.post(STOP, json={"reason": "look at it first", "target": MODEL})
     assert await _stopped(service) == {(MODEL, "quarantined"), (MODEL, "stopped")}
     assert (await client.post(START, json={"target": MODEL})).json() == {"data": []}
-    entry = (await service.rows(audit))[-1]
+    entry = (await service.changes())[-1]
     assert set(entry.before) == {"quarantined", "stopped"}
 
 
@@ -122,7 +122,7 @@ async def test_a_stop_that_would_stop_nothing_is_refused(
     service: Service, client: httpx2.AsyncClient, body: dict[str, Any], param: str
 ) -> None:
     assert error_of(await client.post(STOP, json=body)) == (422, "invalid_request", param)
-    assert await service.rows(audit) == []
+    assert await service.changes() == []
 
 
 async def test_a_start_of_nothing_known_is_refused(client: httpx2.AsyncClient) -> None:
@@ -154,7 +154,7 @@ async def test_the_command_line_stops_and_starts(service: Service, run: Run) -> 
     )
     assert (await run("start")).stdout == f"{MODEL} is stopped: odd answers\n"
     assert (await run("start", MODEL)).stdout == "Nothing is stopped.\n"
-    rows = await service.rows(audit)
+    rows = await service.changes()
     assert [row.action for row in rows] == ["stop", "stop", "start", "start"]
     assert {(row.actor_id, row.request_id) for row in rows} == {(None, None)}
 

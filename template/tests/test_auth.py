@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from app.auth.principal import Role
 from app.auth.users import Users
-from app.db.audit import COMMAND_LINE
+from app.db.audit import command_line
 from app.db.tables import users
 from tests.support import Service, chat, error_of
 
@@ -101,7 +101,7 @@ async def test_a_disabled_user_has_no_access_from_then_on(service: Service) -> N
     user, other = await service.create_user(), await service.create_user()
     client = service.client(user)
     assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
-    await Users(service.database).change(user.id, COMMAND_LINE, disabled=True)
+    await Users(service.database).change(user.id, command_line(), disabled=True)
     assert error_of(await client.get("/v1/me")) == INVALID
     assert error_of(await client.post("/v1/chat/completions", json=chat())) == INVALID
     assert (await service.client(other).get("/v1/me")).status_code == 200
@@ -112,7 +112,7 @@ async def test_role_and_plan_are_those_of_the_moment(service: Service) -> None:
     user = await service.create_user("many")
     client = service.client(user)
     assert (await client.get("/v1/me")).json()["role"] == "user"
-    await Users(service.database).change(user.id, COMMAND_LINE, role=Role.ADMIN, plan="few")
+    await Users(service.database).change(user.id, command_line(), role=Role.ADMIN, plan="few")
     me = (await client.get("/v1/me")).json()
     assert (me["role"], me["plan"]) == ("admin", "few")
     response = await client.post("/v1/chat/completions", json=chat())
@@ -130,7 +130,7 @@ async def test_an_auditor_reads_and_changes_nothing(service: Service) -> None:
 
 async def test_a_plan_that_is_gone_is_told(service: Service) -> None:
     user = await service.create_user()
-    await Users(service.database).change(user.id, COMMAND_LINE, plan="gone")
+    await Users(service.database).change(user.id, command_line(), plan="gone")
     response = await service.client(user).post("/v1/chat/completions", json=chat())
     assert error_of(response) == (403, "forbidden", None)
     assert "plans.toml" in response.json()["error"]["message"]

@@ -102,8 +102,13 @@ async def test_an_address_is_taken_once(run: Run) -> None:
 
 async def test_role_and_plan_change_at_once(run: Run, service: Service) -> None:
     user = await _created(run, "--plan", "few")
-    for words in (["set-plan", "--plan", "many"], ["set-role", "--role", "admin"]):
-        assert (await run("users", *words, "--email", user["email"])).exit_code == 0
+    for words, said in (
+        (["set-plan", "--plan", "many"], "plan many, was plan few"),
+        (["set-plan", "--plan", "many"], "plan many already"),
+        (["set-role", "--role", "admin"], "role admin, was role user"),
+    ):
+        changed = await run("users", *words, "--email", user["email"])
+        assert (changed.exit_code, changed.stdout) == (0, f"{user['email']}: {said}.\n")
     (listed,) = json.loads((await run("users", "list", "--json")).stdout)
     assert (listed["plan"], listed["role"]) == ("many", "admin")
     assert (await _ask(service, user)).headers["x-ratelimit-limit-requests"] == "6000"
@@ -113,10 +118,12 @@ async def test_role_and_plan_change_at_once(run: Run, service: Service) -> None:
 async def test_a_disabled_user_may_nothing_from_then_on(run: Run, service: Service) -> None:
     user = await _created(run, "--plan", "few")
     assert (await _ask(service, user)).status_code == 200
-    assert (await run("users", "disable", "--email", user["email"])).exit_code == 0
+    told = await run("users", "disable", "--email", user["email"])
+    assert (told.exit_code, told.stdout) == (0, f"{user['email']}: disabled, was enabled.\n")
     assert error_of(await _ask(service, user)) == (401, "invalid_credentials", None)
     assert await service.rows_count() == 2
-    assert (await run("users", "enable", "--email", user["email"])).exit_code == 0
+    enabled = await run("users", "enable", "--email", user["email"], "--json")
+    assert json.loads(enabled.stdout)["disabled_at"] is None
     assert (await _ask(service, user)).status_code == 200
 
 
@@ -170,8 +177,9 @@ async def test_migrate_makes_the_tables(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", empty_database_url)
     assert (await run("users", "list")).exit_code == 1
-    for _ in range(2):
-        assert (await run("migrate")).exit_code == 0
+    told = [(await run("migrate")).stdout for _ in range(2)]
+    assert told[0].startswith("Applied 0001, ")
+    assert told[1] == "The tables are up to date already.\n"
     database = wiring.database.open_database(Settings(_env_file=None))
     assert not await pending(database)
     assert await Users(database).list() == []

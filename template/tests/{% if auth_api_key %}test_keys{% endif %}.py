@@ -13,7 +13,8 @@ from sqlalchemy import update
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from app.auth.api_key.keys import Keys, api_keys
 from app.auth.principal import Allowance
-from app.db.tables import utc_now
+from app.db.audit import command_line
+from app.db.tables import audit, utc_now
 from app.errors import DatabaseUnavailable
 from tests.fixtures.service import Run
 from tests.support import Service, User, chat, error_of
@@ -377,3 +378,34 @@ async def test_a_limited_key_from_the_command_line(run: Run, service: Service, u
     assert {name: key[name] for name in Allowance._fields} == dict.fromkeys(Allowance._fields, 3)
     refused = await run("keys", "create", "--email", user.email, "--requests-per-minute", "0")
     assert refused.exit_code == 2
+
+
+async def test_keys_that_are_made_and_revoked_are_audited(
+    service: Service, user: User, client: httpx2.AsyncClient, run: Run
+) -> None:
+    """Over HTTP and on the command line; the audit has neither the secret nor the name."""
+    names = ["of jane", "of the command line"]
+    made = await client.post("/v1/keys", json={"name": names[0], "scopes": ["read"]})
+    revoked = await client.delete(f"/v1/keys/{made.json()['id']}")
+    words = ("--email", user.email, "--name", names[1], "--requests-per-minute", "7", "--json")
+    other = json.loads((await run("keys", "create", *words)).stdout)
+    ended = await run("keys", "revoke", other["id"])
+    assert ended.stdout == f"{other['id']} is revoked.\n"
+    rows = await service.rows(audit)
+    *_, first, second, third, fourth = rows
+    key, by_command = f"key:{made.json()['id']}", f"key:{other['id']}"
+    assert [(row.action, row.target) for row in (first, second, third, fourth)] == [
+        *(("create", key), ("revoke", key), ("create", by_command), ("revoke", by_command))
+    ]
+    assert first.after == {"user_id": user.id, "scopes": ["read"]}
+    assert third.after == {
+        "user_id": user.id,
+        "scopes": ["generate", "read"],
+        "requests_per_minute": 7,
+    }
+    assert second.before == fourth.before == {"user_id": user.id}
+    assert (first.actor_id, second.actor_id) == (user.id, user.id)
+    assert second.request_id == revoked.headers["X-Request-ID"]
+    assert third.operator == fourth.operator == command_line().operator
+    texts = [*names, made.json()["secret"], other["secret"], user.email]
+    assert not [row for row in rows if any(text in str(row._asdict()) for text in texts)]

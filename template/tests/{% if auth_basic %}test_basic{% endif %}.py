@@ -1,6 +1,7 @@
 """HTTP Basic: passwords, guesses, other sites' pages, and when access ends."""
 
 import asyncio
+import json
 from typing import Any
 
 import httpx2
@@ -12,9 +13,10 @@ from app.auth.basic import authenticator
 from app.auth.basic.attempts import FROM_ADDRESS_ON_ACCOUNT, network_of
 from app.auth.basic.passwords import HASHER, passwords
 from app.auth.users import Users
-from app.db.audit import COMMAND_LINE
+from app.db.audit import command_line
+from app.db.tables import audit
 from tests.fixtures.basic import logged_in
-from tests.fixtures.service import Start
+from tests.fixtures.service import Run, Start
 from tests.support import Service, User, chat, error_of
 
 WRONG = (401, "invalid_credentials", None)
@@ -237,7 +239,9 @@ async def test_a_new_password_ends_the_old_one_at_once(
     service: Service, user: User, client: httpx2.AsyncClient
 ) -> None:
     assert (await client.get("/v1/me")).status_code == 200
-    password = await wiring.auth.create_credential(service.settings, service.database, user.id)
+    password = await wiring.auth.create_credential(
+        service.settings, service.database, user.id, command_line()
+    )
     assert error_of(await client.get("/v1/me")) == WRONG
     response = await logged_in(service, user.email, password).get("/v1/me")
     assert response.json()["id"] == user.id
@@ -247,8 +251,16 @@ async def test_a_disabled_user_is_out_at_once_also_with_a_kept_check(
     service: Service, user: User, client: httpx2.AsyncClient
 ) -> None:
     assert (await client.get("/v1/me")).status_code == 200
-    await Users(service.database).change(user.id, COMMAND_LINE, disabled=True)
+    await Users(service.database).change(user.id, command_line(), disabled=True)
     response = await client.get("/v1/me")
     assert error_of(response) == WRONG
     wrong = await logged_in(service, user.email, "wrong").get("/v1/me")
     assert wrong.json() == response.json()
+
+
+async def test_a_password_that_is_reset_is_audited(service: Service, user: User, run: Run) -> None:
+    result = await run("passwords", "reset", "--email", user.email, "--json")
+    *_, entry = await service.rows(audit)
+    assert (entry.action, entry.target) == ("reset", f"password:{user.id}")
+    assert (entry.actor_id, entry.operator) == (None, command_line().operator)
+    assert json.loads(result.stdout)["credential"] not in str(entry._asdict())

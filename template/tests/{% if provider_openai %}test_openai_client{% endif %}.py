@@ -10,7 +10,7 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from app.auth.users import Users
-from app.db.audit import COMMAND_LINE
+from app.db.audit import command_line
 from tests.simulator.faults import Fault
 from tests.simulator.vectors import embed
 from tests.support import POLICY, Service, User
@@ -137,7 +137,7 @@ async def test_a_wrong_credential_is_an_authentication_error(service: Service) -
 
 
 async def test_a_plan_that_is_gone_is_a_permission_error(service: Service, user: User) -> None:
-    await Users(service.database).change(user.id, COMMAND_LINE, plan="gone")
+    await Users(service.database).change(user.id, command_line(), plan="gone")
     with pytest.raises(openai.PermissionDeniedError) as caught:
         await official(service, user).chat.completions.create(
             model="offline/echo", messages=MESSAGES

@@ -7,7 +7,7 @@ import typer
 from app.admin.schemas import Stop
 from app.admin.stops import SERVICE, Stops
 from app.command import Json, Session, show
-from app.db.audit import COMMAND_LINE
+from app.db.audit import command_line
 from app.guard.webhook import signing_key
 from app.policy import load
 from app.signing import signer
@@ -26,7 +26,7 @@ async def stop(
 ) -> None:
     """End all generation, or that of a provider or a model, on every replica within a second."""
     stops = _stops(session, target)
-    await stops.stop(target, reason, running=running, actor=COMMAND_LINE)
+    await stops.stop(target, reason, running=running, actor=command_line())
     await _tell(stops, as_json)
 
 
@@ -35,7 +35,7 @@ async def start(session: Session, target: Target = SERVICE, as_json: Json = Fals
     bound; show what is stopped still.
     """
     stops = _stops(session, target)
-    await stops.start(target, COMMAND_LINE)
+    await stops.start(target, command_line())
     await _tell(stops, as_json)
 
 

@@ -113,7 +113,7 @@ async def list_audit(
     """Who changed what, newest first."""
     pages: Pages = request.app.state.pages
     rows, next_cursor = await pages.read(select(audit), audit, limit, cursor)
-    return Page(data=[AuditEntry.model_validate(row) for row in rows], next_cursor=next_cursor)
+    return Page(data=[AuditEntry.of(row) for row in rows], next_cursor=next_cursor)
 
 
 @router.post("/stop")

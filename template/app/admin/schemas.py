@@ -1,8 +1,9 @@
 """Bodies of `/v1/admin/…`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Row
 
 from app.auth.principal import Role
 from app.predictions.schemas import Prediction
@@ -83,7 +84,7 @@ class UserPrediction(Prediction):
 
 
 class AuditEntry(Record):
-    """No actor is the command line."""
+    """The actor is a user's id or, of the command line, `USER@HOST`."""
 
     id: str
     at: Time
@@ -93,3 +94,8 @@ class AuditEntry(Record):
     before: dict[str, Any] | None
     after: dict[str, Any] | None
     request_id: str | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
+        shown = row._asdict()
+        return cls.model_validate({**shown, "actor_id": row.actor_id or row.operator})

@@ -1,13 +1,17 @@
 """The audit: who changed what for others, written in the transaction that changes it.
 
-It names people by their ids, and holds no address, credential or content.
+It names people by their ids, and the operator of the command line as the machine does. It holds no
+e-mail address, credential or content.
 """
 
+import os
+import pwd
+import socket
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert
 
-from app.db.tables import audit, utc_now
+from app.db.tables import LONGEST_OPERATOR, audit, utc_now
 from app.ids import new_id
 
 # The action by which stops and cooldowns are lifted.
@@ -15,14 +19,23 @@ STARTED = "start"
 
 
 class Actor(NamedTuple):
-    """Who does it, and by which request."""
+    """A user and the request, or the operator of the command line."""
 
-    id: str | None
-    request_id: str | None
+    id: str | None = None
+    request_id: str | None = None
+    operator: str | None = None
 
 
-# Whoever has a shell where the service runs.
-COMMAND_LINE = Actor(None, None)
+def command_line() -> Actor:
+    """The user of the machine whose process this is, as `USER@HOST`: the number of a user without
+    a name.
+    """
+    number = os.getuid()
+    try:
+        user = pwd.getpwuid(number).pw_name
+    except KeyError:
+        user = str(number)
+    return Actor(operator=f"{user}@{socket.gethostname()}"[:LONGEST_OPERATOR])
 
 
 def record(
@@ -43,5 +56,6 @@ def record(
         "before": before,
         "after": after,
         "request_id": actor.request_id,
+        "operator": actor.operator,
     }
     connection.execute(insert(audit), entry)

@@ -11,14 +11,14 @@ LONGEST_SECONDS = 600.0
 TRIES, PAUSE_SECONDS = 30, 1.0
 
 
-async def upgrade(database: Database) -> None:
-    """Apply every migration that is missing, in one transaction.
+async def upgrade(database: Database) -> list[str]:
+    """Apply every migration that is missing, in one transaction, and return their names.
 
     Raises `StartError` when others keep a table for too long.
     """
     await database.create()
     try:
-        await database.in_turn(
+        return await database.in_turn(
             lambda: database.transact(_upgrade, LONGEST_SECONDS), TRIES, PAUSE_SECONDS
         )
     except DatabaseUnavailable as error:
@@ -30,7 +30,7 @@ async def upgrade(database: Database) -> None:
         ) from error
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection) -> list[str]:
     # Alembic takes longer to load than most commands take to run.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -38,4 +38,6 @@ def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
     config.attributes["connection"] = connection
+    config.attributes["applied"] = applied = list[str]()
     command.upgrade(config, "heads")
+    return applied

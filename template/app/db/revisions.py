@@ -41,9 +41,13 @@ def adopt(connection: Connection, schema: str | None) -> None:
 
 
 def note(ctx: Any, step: Any, *_: Any, **__: Any) -> None:
-    """Keep what Alembic has just applied, or undone (see its `on_version_apply`)."""
+    """Keep what Alembic has just applied, or undone (see its `on_version_apply`).
+
+    The names of those applied are added to `applied` among the attributes of Alembic's config.
+    """
     revisions = [{"revision": name} for name in step.up_revision_ids]
     if step.is_upgrade:
+        ctx.config.attributes.setdefault("applied", []).extend(step.up_revision_ids)
         ctx.connection.execute(insert(applied), revisions)
     else:
         undone = applied.c.revision.in_(step.up_revision_ids)

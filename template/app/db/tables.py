@@ -22,6 +22,7 @@ from sqlalchemy.types import TypeDecorator
 
 from app.json_text import encode
 
+LONGEST_OPERATOR = 200
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -194,7 +195,7 @@ alerts = Table(
 )
 
 # Who changed what for others: one row for each change, written with it, and never changed itself.
-# No actor is the command line.
+# Without an actor it was the command line, used by `operator`.
 audit = Table(
     "audit",
     metadata,
@@ -206,6 +207,7 @@ audit = Table(
     Column("before", Json),
     Column("after", Json),
     Column("request_id", String(64)),
+    Column("operator", String(LONGEST_OPERATOR)),
 )
 
 

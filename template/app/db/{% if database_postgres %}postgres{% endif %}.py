@@ -227,9 +227,11 @@ def _trial() -> list[Query]:
 
 
 def _filling() -> Insert:
-    """A row for which a table has to grow. It is rolled back, so that nobody sees it."""
+    """A row for which a table has to grow. It is rolled back, so that nobody sees it; in the index
+    it comes before those that are looked for.
+    """
     word = literal("trial")
-    row = select(NOISE, func.now(), word, word, func.string_agg(NOISE, ""))
+    row = select(func.concat("0", NOISE), func.now(), word, word, func.string_agg(NOISE, ""))
     rows = row.select_from(func.generate_series(1, NOISES).alias())
     return insert(audit).from_select(["id", "at", "action", "target", "after"], rows)
 

@@ -5,11 +5,13 @@ import datetime as dt
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from app.auth.api_key.keys import Keys
 from app.auth.principal import Scope
+from app.db.audit import Actor
 from app.db.engine import Database
 from app.settings import Settings
 from app.state.base import Limiter
 
 SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key of this service."}
+NAME = "made on the command line"
 ROUTES = (f"{__name__}.routes",)
 
 
@@ -18,11 +20,15 @@ def open_authenticator(settings: Settings, database: Database, _: Limiter) -> Ap
 
 
 async def create_credential(
-    settings: Settings, database: Database, user_id: str, expires_at: dt.datetime | None = None
+    settings: Settings,
+    database: Database,
+    user_id: str,
+    actor: Actor,
+    expires_at: dt.datetime | None = None,
 ) -> str:
     """An API key with every scope, for the command line."""
     keys = Keys(database, settings.project["name"])
-    secret, _ = await keys.create(user_id, "made on the command line", list(Scope), expires_at)
+    secret, _ = await keys.create(user_id, NAME, list(Scope), actor, expires_at)
     return secret
 
 

@@ -10,6 +10,7 @@ from app.auth.api_key.schemas import MOST, MOST_NANO_USD, ApiKey, CreatedKey
 from app.auth.principal import Allowance, Scope
 from app.auth.users import Users
 from app.command import Json, Session, command, show
+from app.db.audit import command_line
 from app.errors import Conflict
 from app.schemas import Name
 
@@ -53,7 +54,7 @@ async def create(
         daily_budget_nano_usd,
         monthly_budget_nano_usd,
     )
-    secret, row = await _keys(session).create(user.id, name, scopes, limits=limits)
+    secret, row = await _keys(session).create(user.id, name, scopes, command_line(), limits=limits)
     key = CreatedKey.model_validate(row).model_copy(update={"secret": secret})
     show(key.model_dump(mode="json"), as_json, secret)
 
@@ -70,10 +71,13 @@ async def list_keys(session: Session, email: Email, as_json: Json = False) -> No
 
 @command(app)
 async def revoke(
-    session: Session, key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")]
+    session: Session,
+    key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")],
+    as_json: Json = False,
 ) -> None:
     """End a key at once."""
-    await _keys(session).revoke(None, key_id)
+    await _keys(session).revoke(None, key_id, command_line())
+    show({"id": key_id}, as_json, f"{key_id} is revoked.")
 
 
 def _keys(session: Session) -> Keys:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     ForeignKey,
     Index,
     Integer,
@@ -26,6 +27,7 @@ from sqlalchemy import (
 )
 
 from app.auth.principal import NO_LIMITS, Allowance, Scope
+from app.db.audit import Actor, record
 from app.db.engine import Database, Query
 from app.db.tables import Json, UtcDateTime, metadata, users, utc_now
 from app.errors import NotFound
@@ -104,37 +106,49 @@ class Keys:
         user_id: str,
         name: str,
         scopes: Collection[Scope],
+        actor: Actor,
         expires_at: dt.datetime | None = None,
         limits: Allowance = NO_LIMITS,
     ) -> tuple[str, Row[Any]]:
         """A new key and its row. The key is known to nobody afterwards."""
         secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
         key_id = new_id("key")
+        granted = sorted(set(scopes))
         row = insert(api_keys).values(
             id=key_id,
             user_id=user_id,
             name=name,
             secret_hash=digest(secret),
-            scopes=sorted(set(scopes)),
+            scopes=granted,
             created_at=utc_now(),
             expires_at=expires_at,
             **limits._asdict(),
         )
-        created = await self._database.transact(
-            lambda connection: connection.execute(row.returning(api_keys)).one()
-        )
+        after = {"user_id": user_id, "scopes": granted, **_given(expires_at, limits)}
+
+        def write(connection: Connection) -> Row[Any]:
+            record(connection, actor, "create", f"key:{key_id}", None, after)
+            return connection.execute(row.returning(api_keys)).one()
+
+        created = await self._database.transact(write)
         return compose(self._slug, key_id, secret), created
 
-    async def revoke(self, user_id: str | None, key_id: str) -> None:
+    async def revoke(self, user_id: str | None, key_id: str, actor: Actor) -> None:
         """End a key at once; for the operator, who is no user, anybody's.
 
         Raises `NotFound`, also for another user's key.
         """
         own = () if user_id is None else (api_keys.c.user_id == user_id,)
         key = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None), *own)
-        revoked = key.values(revoked_at=utc_now()).returning(api_keys.c.id)
-        known = KEY_ID.fullmatch(key_id)
-        if not known or not await self._database.transact(lambda db: db.execute(revoked).all()):
+        revoked = key.values(revoked_at=utc_now()).returning(api_keys.c.user_id)
+
+        def write(connection: Connection) -> bool:
+            row = connection.execute(revoked).one_or_none()
+            if row:
+                record(connection, actor, "revoke", f"key:{key_id}", {"user_id": row.user_id}, None)
+            return row is not None
+
+        if not KEY_ID.fullmatch(key_id) or not await self._database.transact(write):
             raise NotFound("There is no such key.")
 
     async def with_owners(self, key_ids: Collection[str]) -> dict[str, Any]:
@@ -147,6 +161,12 @@ class Keys:
         """Note that keys were used now."""
         used = update(api_keys).where(api_keys.c.id.in_(key_ids)).values(last_used_at=utc_now())
         await self._database.transact(lambda connection: connection.execute(used))
+
+
+def _given(expires_at: dt.datetime | None, limits: Allowance) -> dict[str, Any]:
+    """What a key has beside its scopes, as the audit keeps it."""
+    ends = {} if expires_at is None else {"expires_at": expires_at.isoformat()}
+    return ends | {name: most for name, most in limits._asdict().items() if most is not None}
 
 
 @cache

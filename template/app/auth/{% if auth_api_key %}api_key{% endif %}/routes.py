@@ -8,7 +8,8 @@ from app.api import PageSize, StrictRoute
 from app.auth.api_key.keys import Keys, api_keys, owned
 from app.auth.api_key.schemas import ApiKey, CreatedKey, KeyRequest
 from app.auth.dependencies import ERRORS, Caller
-from app.auth.principal import Scope
+from app.auth.principal import Principal, Scope
+from app.db.audit import Actor
 from app.db.pages import Pages
 from app.db.tables import utc_now
 from app.errors import Forbidden, InvalidRequest
@@ -49,9 +50,9 @@ async def create_key(caller: Caller, body: KeyRequest, request: Request) -> Crea
             "A key that expires makes none that outlive it: give an expires_at of "
             f"{caller.expires_at.isoformat()} at the latest."
         )
-    keys = _keys(request)
+    keys, actor = _keys(request), _actor(caller, request)
     secret, row = await keys.create(
-        caller.user_id, body.name, body.scopes, body.expires_at, body.limits
+        caller.user_id, body.name, body.scopes, actor, body.expires_at, body.limits
     )
     return CreatedKey.model_validate(row).model_copy(update={"secret": secret})
 
@@ -60,7 +61,11 @@ async def create_key(caller: Caller, body: KeyRequest, request: Request) -> Crea
 async def revoke_key(caller: Caller, key_id: str, request: Request) -> None:
     """End a key at once."""
     caller.require(Scope.ADMIN)
-    await _keys(request).revoke(caller.user_id, key_id)
+    await _keys(request).revoke(caller.user_id, key_id, _actor(caller, request))
+
+
+def _actor(caller: Principal, request: Request) -> Actor:
+    return Actor(caller.user_id, request.state.request_id)
 
 
 def _keys(request: Request) -> Keys:

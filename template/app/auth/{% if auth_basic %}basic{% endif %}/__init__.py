@@ -5,6 +5,7 @@ import datetime as dt
 
 from app.auth.basic.authenticator import BasicAuthenticator
 from app.auth.basic.passwords import Passwords
+from app.db.audit import Actor
 from app.db.engine import Database
 from app.settings import Settings
 from app.signing import Signer
@@ -23,10 +24,14 @@ def open_authenticator(
 
 
 async def create_credential(
-    _: Settings, database: Database, user_id: str, __: dt.datetime | None = None
+    _: Settings,
+    database: Database,
+    user_id: str,
+    actor: Actor,
+    __: dt.datetime | None = None,
 ) -> str:
     """A new password, for the command line. It lasts until there is a newer one."""
-    return await Passwords(database).reset(user_id)
+    return await Passwords(database).reset(user_id, actor)
 
 
 def authorization(email: str, credential: str) -> str:

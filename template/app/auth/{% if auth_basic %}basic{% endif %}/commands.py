@@ -7,6 +7,7 @@ import typer
 from app.auth.basic.passwords import Passwords
 from app.auth.users import Users
 from app.command import Json, Session, command, show
+from app.db.audit import command_line
 
 app = typer.Typer(name="passwords", help="Passwords of users.", no_args_is_help=True)
 
@@ -24,5 +25,5 @@ async def reset(
 ) -> None:
     """Give a user a new random password and show it, this once."""
     user = await Users(session.database).find(email)
-    password = await Passwords(session.database).reset(user.id)
+    password = await Passwords(session.database).reset(user.id, command_line())
     show({"email": user.email, "credential": password}, as_json, password)

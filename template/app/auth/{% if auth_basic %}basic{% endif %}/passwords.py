@@ -7,6 +7,7 @@ from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import Column, Connection, ForeignKey, Row, String, Table, delete, insert, select
 
+from app.db.audit import Actor, record
 from app.db.engine import Database
 from app.db.tables import UtcDateTime, metadata, users, utc_now
 
@@ -28,7 +29,7 @@ class Passwords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def reset(self, user_id: str) -> str:
+    async def reset(self, user_id: str, actor: Actor) -> str:
         """Give a user a new random password of 144 bits, and return it."""
         password = secrets.token_urlsafe(18)
         row = {"user_id": user_id, "hash": HASHER.hash(password), "changed_at": utc_now()}
@@ -36,6 +37,7 @@ class Passwords:
         def replace(connection: Connection) -> None:
             connection.execute(delete(passwords).where(passwords.c.user_id == user_id))
             connection.execute(insert(passwords), row)
+            record(connection, actor, "reset", f"password:{user_id}", None, None)
 
         await self._database.transact(replace)
         return password
