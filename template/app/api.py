@@ -20,6 +20,7 @@ from app.guard.generation import Call, Generation
 from app.guard.idempotency import Idempotency, Work
 from app.json_text import encode
 from app.policy import Kind
+from app.telemetry.context import note
 
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)
 NO_JSON = {"type": "json_invalid", "loc": ("body",), "msg": "no JSON"}
@@ -122,6 +123,7 @@ async def asking(request: Request) -> Asking:
     """Who asks for a generation. Raises `InvalidCredentials`, `UnsupportedParameter`."""
     caller = await authenticate(request)
     _require_known(request)
+    note(route=request.scope["route"].path)
     return Asking(request, caller)
 
 

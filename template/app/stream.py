@@ -16,6 +16,7 @@ from app.guard.failures import too_late
 from app.guard.generation import Generation
 from app.providers.base import Body, Chunks
 from app.telemetry.context import note
+from app.telemetry.scheduler import timed_task
 
 # More than the last word may wait until the answer is stored.
 LAST_WORD_SECONDS = STORE_SECONDS + 1
@@ -91,7 +92,7 @@ class EventStream(Response):
 
 async def unless_left(receive: Receive, work: Coroutine[Any, Any, Given]) -> Given:
     """What `work` gives; it ends when the client leaves. Raises `ClientDisconnect`."""
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_left(receive))
+    working, leaving = asyncio.create_task(timed_task(work)), asyncio.create_task(_left(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
     finally:

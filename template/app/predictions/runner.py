@@ -17,8 +17,10 @@ from app.guard.pipeline import Guard
 from app.providers.base import Reply
 from app.telemetry.context import begin
 from app.telemetry.logging import log
+from app.telemetry.scheduler import timed_task
 
 LOOK_SECONDS = 0.5
+ROUTE = "/v1/predictions"
 
 
 class Runner:
@@ -32,7 +34,7 @@ class Runner:
 
     def start(self, generation: Generation) -> None:
         """Finish `generation` in the background."""
-        task = asyncio.create_task(self._run(generation))
+        task = asyncio.create_task(timed_task(self._run(generation)))
         self._tasks[generation.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(generation.id, None))
 
@@ -80,6 +82,7 @@ class Runner:
             user_id=call.principal.user_id,
             prediction_id=generation.id,
             model=generation.model.id,
+            route=ROUTE,
         )
         try:
             with suppress(ServiceError):

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import time
+from functools import partial
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -16,6 +17,7 @@ from app.ids import new_id
 from app.telemetry import metrics
 from app.telemetry.context import begin, note
 from app.telemetry.logging import log
+from app.telemetry.scheduler import timed
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BODY_SECONDS = 30.0
@@ -39,7 +41,7 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._request(scope, receive, send)
+            await timed(self._request(scope, receive, send), partial(_route, scope))
         else:
             await self._app(scope, receive, _plain_failures(send))
 
@@ -121,8 +123,14 @@ async def _send_error(error: ServiceError, scope: Scope, receive: Receive, send:
     await JSONResponse(error.body(), error.status, error.headers)(scope, receive, send)
 
 
+def _route(scope: Scope) -> str:
+    """The path of the matching route, without what was put into it."""
+    path: str = getattr(scope.get("route"), "path", "unmatched")
+    return path
+
+
 def _record(scope: Scope, status: int, seconds: float, fields: dict[str, Any]) -> None:
-    route = getattr(scope.get("route"), "path", "unmatched")
+    route = _route(scope)
     method = scope["method"] if route != "unmatched" else "ANY"
     metrics.requests.labels(method, route, status).inc()
     metrics.request_seconds.labels(route).observe(seconds)
