@@ -20,12 +20,14 @@ HEAD_BYTES = 64 * 1024
 MOST_HEADERS = 100
 # What a client may send beside each byte of a body: a chunk of one byte has five bytes around it.
 BESIDE_A_BYTE = 8
-MALFORMED = "The request is not valid HTTP/1.1; send it again as RFC 9112 says."
-TOO_LARGE = (
-    f"The request's address and headers are over {HEAD_BYTES} bytes or {MOST_HEADERS} headers; "
-    "send less."
-)
 CODE = "invalid_request"
+REFUSALS = {
+    400: "The request is not valid HTTP/1.1; send it again as RFC 9112 says.",
+    431: (
+        f"The request's address and headers are over {HEAD_BYTES} bytes or {MOST_HEADERS} headers; "
+        "send less."
+    ),
+}
 
 
 class HeadTooLarge(Exception):
@@ -69,7 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._has_begun and self._number == first:
             self._beside_body += len(data)
             if self._beside_body > HEAD_BYTES:
-                self.send_400_response(TOO_LARGE)
+                self.send_400_response(REFUSALS[431])
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -131,8 +133,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int) -> None:
         request_id = new_id("req")
-        message = TOO_LARGE if status == 431 else MALFORMED
-        body = encode(error_body(status, CODE, message, None))
+        body = encode(error_body(status, CODE, REFUSALS[status], None))
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nX-Request-ID: {request_id}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"

@@ -7,6 +7,7 @@ from prometheus_client import Counter, Histogram
 
 from app.errors import IdempotencyMismatch, ServiceError
 from app.handlers import FRAMEWORK_ERRORS
+from app.protocol import CODE, REFUSALS
 from app.telemetry import metrics
 from tests.support import ROOT
 
@@ -27,6 +28,7 @@ def _errors(base: type[ServiceError]) -> Iterator[tuple[int, str]]:
 
 def test_every_error_is_explained_and_no_other() -> None:
     raised = {*_errors(ServiceError)} | {answer[:2] for answer in FRAMEWORK_ERRORS.values()}
+    raised |= {(status, CODE) for status in REFUSALS}
     # OpenAI's routes answer these with its own status.
     raised |= {(400, code) for status, code in raised if status == 422 and code != MISMATCH}
     told = [(status, code) for status, codes in ROW.findall(PAGE) for code in codes.split(", ")]
