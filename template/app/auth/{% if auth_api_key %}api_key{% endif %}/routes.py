@@ -15,9 +15,7 @@ from app.db.tables import utc_now
 from app.errors import Forbidden, InvalidRequest
 from app.schemas import Page
 
-router = APIRouter(
-    prefix="/v1/keys", tags=["keys"], responses=ERRORS, route_class=StrictRoute
-)
+router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=ERRORS, route_class=StrictRoute)
 # Later times cannot be written in every zone.
 LATEST = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 

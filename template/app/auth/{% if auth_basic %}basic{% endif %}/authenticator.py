@@ -5,20 +5,20 @@ import base64
 import binascii
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import anyio.to_thread
-from sqlalchemy import Row
 
 from app.addresses import EVERY
 from app.auth.basic.attempts import Attempts, network_of, too_many
 from app.auth.basic.passwords import HASHER, Passwords
 from app.auth.basic.turns import NoTurn, Turns
 from app.auth.principal import Principal, Role, Scope
+from app.batcher import Batcher
 from app.cors import asks_before
-from app.errors import Forbidden, InvalidCredentials
+from app.errors import DatabaseUnavailable, Forbidden, InvalidCredentials
 from app.signing import Signer
 from app.state.base import Limiter
 
@@ -48,6 +48,7 @@ class BasicAuthenticator:
         shared_with: frozenset[str] = frozenset(),
     ) -> None:
         self._passwords = passwords
+        self._lookups: Batcher[str, Any] = Batcher(self._find, outage=DatabaseUnavailable)
         self._attempts = Attempts(limiter, signer)
         self._signer = signer
         self._shared_with = shared_with
@@ -64,14 +65,16 @@ class BasicAuthenticator:
         if method not in SAFE_METHODS:
             self._refuse_foreign_pages(method, headers)
         email, password = _credentials(headers.get("authorization", ""))
-        row = await self._passwords.find(email)
+        row = await self._lookups.submit(email)
         if not await self._is_right(email, password, row, address) or row is None:
             raise _invalid()
         return Principal(row.id, Role(row.role), row.plan, frozenset(Scope))
 
-    async def _is_right(
-        self, email: str, password: str, row: Row[Any] | None, address: str
-    ) -> bool:
+    async def _find(self, emails: list[str]) -> Sequence[Any]:
+        rows = await self._passwords.with_owners(set(emails))
+        return [rows.get(email) for email in emails]
+
+    async def _is_right(self, email: str, password: str, row: Any, address: str) -> bool:
         stored = row.hash if row else self._nobody
         check = self._signer.digest("basic", f"{email}\0{stored}\0{password}".encode())
         if self._checked.get(check, 0) > time.monotonic():

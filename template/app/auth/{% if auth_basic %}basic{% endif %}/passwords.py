@@ -1,14 +1,16 @@
 """The table of password hashes."""
 
 import secrets
+from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
-from sqlalchemy import Column, Connection, ForeignKey, Row, String, Table, delete, insert, select
+from sqlalchemy import Column, Connection, ForeignKey, Select, String, Table, delete, insert, select
 
 from app.db.audit import Actor, record
-from app.db.engine import Database
+from app.db.engine import Database, Query
 from app.db.tables import UtcDateTime, metadata, users, utc_now
 
 # OWASP's minimum for Argon2id: 19 MiB, two passes.
@@ -42,10 +44,19 @@ class Passwords:
         await self._database.transact(replace)
         return password
 
-    async def find(self, email: str) -> Row[Any] | None:
-        """Hash, role and plan of an active user."""
-        return await self._database.fetch_one(
-            select(users.c.id, users.c.role, users.c.plan, passwords.c.hash)
-            .join(passwords, passwords.c.user_id == users.c.id)
-            .where(users.c.email == email, users.c.disabled_at.is_(None))
-        )
+    async def with_owners(self, emails: Collection[str]) -> dict[str, Any]:
+        """Hash, and the user's id, role and plan, of active users by their e-mail addresses."""
+        asked = [{"email": email} for email in emails]
+        rows = await self._database.find(Query(_active(type(self._database)), asked))
+        return {row.email: row for row in rows}
+
+
+@cache
+def _active(database: type[Database]) -> Select[Any]:
+    """Of the users asked for by their e-mail addresses, those who may log in."""
+    asked = database.rows([users.c.email])
+    return (
+        select(users.c.id, users.c.email, users.c.role, users.c.plan, passwords.c.hash)
+        .join_from(users, passwords, passwords.c.user_id == users.c.id)
+        .where(users.c.email == asked["email"], users.c.disabled_at.is_(None))
+    )
