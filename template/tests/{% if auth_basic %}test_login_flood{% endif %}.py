@@ -35,6 +35,12 @@ async def flood(service: Service, times: int) -> list[Any]:
     return await asyncio.gather(*(client.get("/v1/me") for client in clients))
 
 
+@pytest.fixture(autouse=True)
+def _patient_queue(service: Service) -> None:
+    """On a busy machine a hash waits for longer, which is no failure."""
+    service.app.state.authenticator._turns._seconds = PATIENCE_SECONDS
+
+
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """A password that was right is hashed again at every request."""
@@ -135,39 +141,36 @@ async def test_any_number_of_addresses_locks_nobody_out_of_their_own(
     service: Service, user: User, forgetful: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the account's bucket is empty, a stranger waits even with the right password."""
-    monkeypatch.setattr(attempts, "ON_ACCOUNT", 4)
+    monkeypatch.setattr(attempts, "ON_ACCOUNT", 1)
     assert await asked(service, user, OWN) == 200
-    for number in range(4):
-        await guess(service, user, f"203.0.113.{number}", 1)
+    assert await guess(service, user, "203.0.113.1", 1) == [401]
     assert await guess(service, user, ANOTHER, 1) == [429]
-    settings, database = service.settings, service.database
     # Another process, or this one after its start: it knows no password that was right.
-    fresh = wiring.auth.open_authenticator(settings, database, service.app.state.limiter)
+    limiter = service.app.state.limiter
+    fresh = wiring.auth.open_authenticator(service.settings, service.database, limiter)
     headers = {"authorization": wiring.auth.authorization(user.email, user.credential)}
-    assert (await fresh.authenticate("GET", headers, OWN)).user_id == user.id
     with pytest.raises(attempts.TooManyAttempts):
-        await wiring.auth.open_authenticator(
-            settings, database, service.app.state.limiter
-        ).authenticate("GET", headers, ANOTHER)
+        await fresh.authenticate("GET", headers, ANOTHER)
+    assert (await fresh.authenticate("GET", headers, OWN)).user_id == user.id
 
 
 async def test_who_is_in_goes_on_from_anywhere(
     service: Service, user: User, forgetful: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where guesses from the same address have used up all that it may try."""
-    monkeypatch.setattr(attempts, "ON_ACCOUNT", 4)
+    monkeypatch.setattr(attempts, "FROM_ADDRESS_ON_ACCOUNT", 1)
     assert await asked(service, user, OWN) == 200
     for address in (OWN, ANOTHER):
-        assert (await guess(service, user, address, 20))[-1] == 429
+        assert await guess(service, user, address, 2) == [401, 429]
         assert await asked(service, user, address) == 200
 
 
 async def test_names_of_others_do_not_use_up_what_an_account_may_at_its_own_address(
     service: Service, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "FROM_ADDRESS", 3)
+    monkeypatch.setattr(attempts, "FROM_ADDRESS", 1)
     assert await asked(service, user, FLOODING) == 200
-    await flood(service, 10)
+    await flood(service, 5)
     other = await service.create_user()
     assert await asked(service, other, FLOODING) == 429
     # A wrong one is counted, and not refused.
@@ -178,7 +181,7 @@ async def test_an_office_that_logs_in_is_no_flood(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Log-ins that succeed count for nothing."""
-    monkeypatch.setattr(attempts, "FROM_ADDRESS", 2)
+    monkeypatch.setattr(attempts, "FROM_ADDRESS", 1)
     for _ in range(5):
         assert await asked(service, await service.create_user(), OWN) == 200
 
