@@ -139,6 +139,20 @@ class GenerationStopped(ServiceError):
     status, code = 503, "generation_stopped"
 
 
+def erased() -> Conflict:
+    """What a client is told whose generation was erased; to try again would pay once more."""
+    message = "This prediction was erased, and so was cancelled."
+    return Conflict(message, headers={"x-should-retry": "false"})
+
+
+def cut_short() -> GenerationStopped:
+    """The process was asked to stop, and the time to finish is over."""
+    return GenerationStopped(
+        "The service stops, and this took too long to be finished before. Try again.",
+        retry_after=1,
+    )
+
+
 class LimiterUnavailable(ServiceError):
     status, code = 503, "limiter_unavailable"
 

@@ -142,7 +142,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await watch.announce()
         sweeper = Sweeper(database, ledger, rules, providers)
         told = Alerts(database, rules, open_webhook(chosen, session))
-        runner = Runner(guard, database)
+        runner = Runner(guard, running, database)
         loops = in_background(watch.run(), sweeper.run(), told.run(), runner.run(), stalls.run())
         app.state.loops = await stack.enter_async_context(loops)
         stack.push_async_callback(runner.close)

@@ -10,7 +10,7 @@ from fastapi import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from app.errors import ServiceError, log_cause
+from app.errors import ServiceError, cut_short, log_cause
 from app.guard.claims import STORE_SECONDS
 from app.guard.failures import too_late
 from app.guard.generation import Generation
@@ -39,6 +39,7 @@ class EventStream(Response):
         super().__init__(headers={"Cache-Control": "no-cache", **generation.headers})
         del self.headers["content-length"]
         self.failed = False
+        self._has_begun = False
         self._generation = generation
         self._model = generation.model.id
         self._first = first
@@ -56,6 +57,11 @@ class EventStream(Response):
         try:
             with suppress(ClientDisconnect):
                 await unless_left(receive, self._relay(send))
+        except asyncio.CancelledError:
+            if not self._has_begun:
+                raise
+            # The process was asked to stop, and the time to finish is over.
+            await self._end(send, self._fail(cut_short()))
         finally:
             await self._rest.aclose()
 
@@ -63,6 +69,7 @@ class EventStream(Response):
         deadline = self._generation.current.job.deadline
         headers = {"status": 200, "headers": self.raw_headers}
         await send({"type": "http.response.start", **headers})
+        self._has_begun = True
         try:
             async with deadline.scope():
                 await self._send(send, self._first)
@@ -74,7 +81,10 @@ class EventStream(Response):
         except ServiceError as error:
             log_cause(error)
             last = self._fail(error)
-        # A client that reads no more must not hold the request for good.
+        await self._end(send, last)
+
+    async def _end(self, send: Send, last: bytes) -> None:
+        """Send the last event. A client that reads no more must not hold the request for good."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORD_SECONDS):
                 await send({"type": "http.response.body", "body": last})

@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx2
@@ -19,14 +20,25 @@ from app.guard.idempotency import MOST_BYTES
 from app.predictions.records import Records
 from app.providers.base import Chunks, Job, ProviderFailure, Reply
 from app.sealing import Sealer
+from tests.books import add_plans, usd
 from tests.fixtures.service import Start
-from tests.scripted import USAGE, Scripted, chunk, completion, usage_chunk
+from tests.scripted import (
+    BOUND,
+    USAGE,
+    Scripted,
+    chunk,
+    completion,
+    say_fine,
+    stream_fine,
+    usage_chunk,
+)
 from tests.simulator.faults import Fault
 from tests.simulator.wiring import FORMATS
 from tests.support import (
     POLICY,
     SECRET_KEY,
     Service,
+    User,
     chat,
     error_of,
     eventually,
@@ -316,6 +328,90 @@ async def test_a_client_that_left_a_stream_is_not_served_twice(
     assert len(scripted.asked) == 1
 
 
+async def _blocked(
+    scripted: Scripted, start: Start, policy_dir: Path, way: str
+) -> tuple[Service, httpx2.AsyncClient, list[asyncio.Task[httpx2.Response]], asyncio.Event]:
+    """Ten requests with a key each, of which the first runs and the others wait for its budget."""
+    budget = f"requests_per_minute = 60, daily_budget_usd = {usd(BOUND)}"
+    add_plans(policy_dir, f"capped = {{{budget}}}")
+    gate = Gate()
+    scripted.on_answer, scripted.on_stream = gate.answer, gate.stream
+    service = await start()
+    client = service.client(await service.create_user("capped"))
+    asked = [asyncio.create_task(ask(client, way, key="0"))]
+
+    async def is_asked() -> bool:
+        return bool(scripted.asked)
+
+    async def all_wait() -> bool:
+        return len(await service.rows(idempotency)) == len(asked)
+
+    await eventually(is_asked)
+    asked += [asyncio.create_task(ask(client, way, key=str(number))) for number in range(1, 10)]
+    await eventually(all_wait)
+    return service, client, asked, gate.opened
+
+
+async def _statuses(client: httpx2.AsyncClient, way: str) -> list[tuple[int, str]]:
+    """What each of the ten keys gets."""
+    answers = [await ask(client, way, key=str(number)) for number in range(10)]
+    codes = ["" if each.is_success else error_of(each)[1] for each in answers]
+    return [(each.status_code, code) for each, code in zip(answers, codes, strict=True)]
+
+
+@pytest.mark.parametrize("way", ["chat", "stream"])
+async def test_the_keys_of_requests_that_began_nothing_are_free_after_a_stop(
+    scripted: Scripted, start: Start, policy_dir: Path, way: str
+) -> None:
+    service, client, asked, _ = await _blocked(scripted, start, policy_dir, way)
+    for task in asyncio.all_tasks():  # What uvicorn does when the time to stop is over.
+        if getattr(task.get_coro(), "__name__", "") == "run_asgi":
+            task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    await service.write(update(users).values(plan="many"))
+    scripted.on_answer, scripted.on_stream = say_fine, stream_fine
+
+    async def all_ended() -> bool:
+        states = {row.state for row in await service.rows(attempts)}
+        return states <= {"uncertain", "released"}
+
+    await eventually(all_ended)
+    first, *others = await _statuses(client, way)
+    assert others == [(200, "")] * 9
+    # The stream told its client; who waited for an answer may have left.
+    assert first == ((200, "") if way == "stream" else (409, "outcome_unknown"))
+
+
+async def test_the_keys_of_requests_that_began_nothing_are_free_after_a_crash(
+    service: Service, client: httpx2.AsyncClient, user: User
+) -> None:
+    claims = Claims(service.database, 30)
+    await claims.take(Key(user.id, CHAT, "once"), b"request")
+    assert error_of(await ask(client))[1] != "outcome_unknown"
+    await overdue(service)
+    first = await ask(client)
+    assert first.status_code == 200
+    assert (await ask(client)).content == first.content
+
+
+async def test_a_client_that_left_while_it_waited_for_budget_may_ask_again(
+    scripted: Scripted, start: Start, policy_dir: Path
+) -> None:
+    service, client, asked, opened = await _blocked(scripted, start, policy_dir, "stream")
+    for task in asked[1:]:
+        task.cancel()
+    await asyncio.gather(*asked[1:], return_exceptions=True)
+    opened.set()
+    assert (await asked[0]).status_code == 200
+    await service.write(update(users).values(plan="many"))
+    scripted.on_stream = stream_fine
+
+    async def is_free() -> bool:
+        return (await ask(client, "stream", key="9")).status_code == 200
+
+    assert await eventually(is_free)
+
+
 async def test_a_client_that_left_finds_its_answer(scripted: Scripted, start: Start) -> None:
     gate = Gate()
     scripted.on_answer = gate.answer
@@ -483,11 +579,9 @@ async def test_what_is_erased_while_it_is_written_is_not_stored(
     async with client.stream("POST", path, json=body, headers=KEY) as response:
         erased = await client.delete(f"{PREDICTIONS}/{response.headers['X-Prediction-ID']}")
         assert erased.status_code == 204
-        gate.opened.set()
-        assert said(sse((await response.aread()).decode())) == "one two"
-    assert error_of(await ask(client, "stream")) == UNKNOWN
-    (row,) = await service.rows(idempotency)
-    assert row.answer is None
+        *_, last = sse((await response.aread()).decode())
+        assert last["error"]["code"] == "conflict"
+    assert await service.rows(idempotency) == []
 
 
 async def test_an_answer_that_is_too_large_is_not_kept_and_not_made_again(

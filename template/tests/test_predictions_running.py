@@ -95,8 +95,9 @@ async def test_one_that_runs_can_be_read_and_is_cancelled_when_it_is_erased(
     row, attempt = await service.prediction(), await service.attempt()
     assert (row.status, row.outcome) == ("cancelled", "cancelled")
     assert canary not in repr(row)
-    # The bound is paid, unless the provider said with the cancel what was used.
-    assert attempt.cost_nano_usd == row.cost_nano_usd > 0
+    # The bound is paid, unless the provider said with the cancel what was used: nothing, if the
+    # work had not started.
+    assert attempt.cost_nano_usd == row.cost_nano_usd
     is_known = attempt.cost_nano_usd < attempt.bound_nano_usd
     assert attempt.state == ("settled" if is_known else "uncertain")
     assert error_of(await client.get(path)) == (404, "not_found", None)

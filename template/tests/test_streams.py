@@ -9,14 +9,15 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from sqlalchemy import update
 
-from app.db.tables import predictions
+from app.db.tables import predictions, utc_now
 from app.guard.cooldown import Cooldown
 from app.guard.ledger import Ledger
 from app.providers.base import Body, Chunks, Job, ProviderFailure, Usage
 from tests.books import add_plans
 from tests.fixtures.service import Start
-from tests.scripted import BOUND, COST, USAGE, Scripted, chunk, stream_fine, usage_chunk
+from tests.scripted import BOUND, COST, USAGE, Scripted, chunk, hang, stream_fine, usage_chunk
 from tests.support import SOON_SECONDS, Service, User, chat, error_of, eventually, said, sse
 
 PATH = "/v1/chat/completions"
@@ -111,6 +112,72 @@ async def test_a_client_that_leaves_after_the_usage_pays_the_usage(
     await eventually(lambda: ended(service))
     attempt = await service.attempt()
     assert (attempt.state, attempt.cost_nano_usd) == paid
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_is_erased_while_it_runs_is_cancelled(
+    scripted: Scripted, start: Start, stream: bool, here: bool
+) -> None:
+    """Through this process or another one."""
+    scripted.on_answer, scripted.on_stream = hang, hang_after_two
+    service = await start()
+    client = service.client(await service.create_user())
+    asked = asyncio.create_task(client.post(PATH, json=chat(stream=stream)))
+
+    async def is_asked() -> bool:
+        return bool(scripted.asked)
+
+    await eventually(is_asked)
+    row = await service.prediction()
+    if here:
+        assert (await client.delete(f"/v1/predictions/{row.id}")).status_code == 204
+    else:
+        gone = update(predictions).where(predictions.c.id == row.id)
+        await service.write(gone.values(input=None, erased_at=utc_now()))
+    response = await asked
+    if stream:
+        *_, last = sse(response.text)
+        assert last["error"]["code"] == "conflict"
+    else:
+        assert error_of(response) == (409, "conflict", None)
+        # The official clients try a 409 again, which would pay once more.
+        assert response.headers["x-should-retry"] == "false"
+    await eventually(lambda: ended(service))
+    attempt, prediction = await service.attempt(), await service.prediction()
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (prediction.status, prediction.output) == ("cancelled", None)
+    assert scripted.cancelled == scripted.asked
+
+
+async def test_another_users_stream_is_not_cancelled(scripted: Scripted, start: Start) -> None:
+    scripted.on_stream = hang_after_two
+    service = await start()
+    client = service.client(await service.create_user())
+    other = service.client(await service.create_user())
+    async with client.stream("POST", PATH, json=chat(stream=True)) as response:
+        path = f"/v1/predictions/{response.headers['X-Prediction-ID']}"
+        assert error_of(await other.delete(path)) == (404, "not_found", None)
+        assert (await client.get(path)).json()["status"] == "running"
+
+
+async def test_a_stream_that_the_end_of_the_process_cuts_ends_with_an_error(
+    scripted: Scripted, start: Start
+) -> None:
+    scripted.on_stream = hang_after_two
+    service = await start()
+    client = service.client(await service.create_user())
+    async with client.stream("POST", PATH, json=chat(stream=True)) as response:
+        lines = response.aiter_lines()
+        begun = [await anext(lines)]
+        for task in asyncio.all_tasks():  # What uvicorn does when the time to stop is over.
+            if getattr(task.get_coro(), "__name__", "") == "run_asgi":
+                task.cancel()
+        *_, last = sse("\n".join([*begun, *[line async for line in lines]]))
+    assert last["error"]["code"] == "generation_stopped"
+    await eventually(lambda: ended(service))
+    assert (await service.attempt()).state == "uncertain"
+    assert "Traceback" not in service.log
 
 
 async def test_a_client_that_leaves_while_the_end_is_learnt_changes_nothing(

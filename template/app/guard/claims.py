@@ -33,8 +33,9 @@ from sqlalchemy.exc import IntegrityError
 
 from app.batcher import Batcher
 from app.db.engine import Database
-from app.db.tables import UtcDateTime, metadata, owner, predictions
+from app.db.tables import UtcDateTime, attempts, metadata, owner, predictions
 from app.errors import DatabaseUnavailable, IdempotencyInFlight
+from app.guard.decisions import OPEN
 from app.guard.entries import LEASE_MARGIN
 from app.ids import new_id
 from app.telemetry.logging import log
@@ -183,7 +184,13 @@ class Claims:
         now = connection.execute(select(func.now(type_=UtcDateTime()))).scalar_one()
         _sweep(connection, key, now)
         if found := _find(connection, key, now):
-            return found
+            if not _is_lost(found):
+                return found
+            if begun := _states_of_attempts(connection, found):
+                # One that is open is still to be settled, perhaps at nothing.
+                is_ending = found.state == State.LOST and not begun.isdisjoint(OPEN)
+                return in_flight() if is_ending else found
+            connection.execute(delete(idempotency).where(idempotency.c.id == found.id))
         claim = Claim(new_id("idem"), key)
         row = {
             "id": claim.id,
@@ -220,6 +227,28 @@ def erasing(prediction_id: str) -> Update:
 def _find(connection: Connection, key: Key, now: dt.datetime) -> Row[Any] | None:
     overdue = (idempotency.c.lease_until <= now).label("overdue")
     return connection.execute(select(idempotency, overdue).where(_is(key))).first()
+
+
+def _is_lost(found: Row[Any]) -> bool:
+    return bool(found.state == State.LOST or (found.state == State.RUNNING and found.overdue))
+
+
+def _states_of_attempts(connection: Connection, found: Row[Any]) -> set[str]:
+    """The states of what the request of a key may have sent; none if it began nothing, as every
+    reservation is durable before a byte leaves.
+    """
+    table = attempts.c
+    query = (
+        select(table.state)
+        .join(predictions, predictions.c.id == table.prediction_id)
+        .where(
+            predictions.c.user_id == found.user_id,
+            predictions.c.idempotency_key == found.key,
+            predictions.c.created_at >= found.expires_at - KEPT,
+            table.state != "released",
+        )
+    )
+    return set(connection.execute(query).scalars())
 
 
 def _sweep(connection: Connection, key: Key, now: dt.datetime) -> None:

@@ -10,7 +10,7 @@ decides what the others get:
   the next request runs.
 - Its answer cannot be known any more, as a process died, a client left a stream or the record of
   what was begun could not be read: 409 `outcome_unknown`. It may have been paid, and is never made
-  again on its own.
+  again on its own. Where the ledger shows that nothing was sent, the next request runs.
 """
 
 import hashlib

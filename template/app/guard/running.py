@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from typing import Any
 
+from app.errors import erased
 from app.guard.attempts import Attempts
 from app.guard.decisions import stopped
 from app.guard.entries import correction
@@ -42,6 +43,16 @@ class Running:
     def add(self, generation: Generation) -> None:
         """It has begun."""
         self._generations[generation.id] = generation
+
+    @property
+    def ids(self) -> list[str]:
+        """The generations that run here."""
+        return list(self._generations)
+
+    def erase(self, generation_id: str) -> None:
+        """End a generation whose record is erased, if it runs here."""
+        if generation := self._generations.get(generation_id):
+            generation.deadline.cut(erased())
 
     def cut(self, target: str, kind: str) -> None:
         """End the generations that run at a stopped service, provider or model."""

@@ -65,7 +65,7 @@ async def _predict(asked: Asking, body: PredictionRequest, *, later: bool) -> Re
         prediction = await _begun(state.records, generation)
         location = f"/v1/predictions/{generation.id}"
         return _answer(prediction, 202, {**generation.headers, "Location": location})
-    reply = await runner.finish(generation)
+    reply = await guard.finish(generation)
     prediction = await _begun(state.records, generation)
     whole = prediction.model_copy(update={"input": body.input, "output": reply.output})
     return _answer(whole, 201, generation.headers)

@@ -1,4 +1,4 @@
-"""Predictions while they run: those that a client waits for, and those that it looks for later."""
+"""Generations while they run: those that nobody waits for, and those whose records are erased."""
 
 import asyncio
 import logging
@@ -11,10 +11,10 @@ from sqlalchemy import Row, select
 from app.background import repeat
 from app.db.engine import Database
 from app.db.tables import predictions
-from app.errors import Conflict, ServiceError
+from app.errors import ServiceError
 from app.guard.generation import Generation
 from app.guard.pipeline import Guard
-from app.providers.base import Reply
+from app.guard.running import Running
 from app.telemetry.context import begin
 from app.telemetry.logging import log
 from app.telemetry.scheduler import timed_task
@@ -24,13 +24,13 @@ ROUTE = "/v1/predictions"
 
 
 class Runner:
-    """The predictions that run in this process."""
+    """Finishes predictions in the background, and cancels whatever was erased."""
 
-    def __init__(self, guard: Guard, database: Database) -> None:
+    def __init__(self, guard: Guard, running: Running, database: Database) -> None:
         self._guard = guard
+        self._running = running
         self._database = database
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._waited_for: dict[str, Generation] = {}
 
     def start(self, generation: Generation) -> None:
         """Finish `generation` in the background."""
@@ -38,18 +38,11 @@ class Runner:
         self._tasks[generation.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(generation.id, None))
 
-    async def finish(self, generation: Generation) -> Reply:
-        """The answer to `generation`, for a client that waits. `Conflict` when it is erased."""
-        self._waited_for[generation.id] = generation
-        try:
-            return await self._guard.finish(generation)
-        finally:
-            del self._waited_for[generation.id]
-
     async def cancel(self, prediction_id: str) -> None:
-        """End a prediction, settled and recorded as cancelled, if it runs here."""
-        if generation := self._waited_for.get(prediction_id):
-            generation.deadline.cut(Conflict("This prediction was erased, and so was cancelled."))
+        """End a generation, settled and recorded as cancelled, if it runs here. A client that waits
+        for it is told `Conflict`.
+        """
+        self._running.erase(prediction_id)
         task = self._tasks.get(prediction_id)
         if task is not None:
             task.cancel()
@@ -69,8 +62,7 @@ class Runner:
         await asyncio.gather(*map(self.cancel, list(self._tasks)))
 
     async def _erased(self) -> Sequence[Row[Any]]:
-        running = [*self._tasks, *self._waited_for]
-        if not running:
+        if not (running := self._running.ids):
             return ()
         here, erased = predictions.c.id.in_(running), predictions.c.erased_at.is_not(None)
         return await self._database.fetch(select(predictions.c.id).where(here, erased))

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import GenerationStopped, ServiceError, StartError
+from app.errors import ServiceError, StartError, cut_short
 from app.ids import new_id
 from app.telemetry import metrics
 from app.telemetry.context import begin, note
@@ -27,9 +27,6 @@ HANG_UP = {"Connection": "close"}
 CLIENT_LEFT = 499
 # A bug: the traceback goes to the log, and a client learns the request's id alone.
 CRASHED = ServiceError("Something went wrong here; tell the operator the X-Request-ID.")
-CUT_SHORT = GenerationStopped(
-    "The service stops, and this took too long to be finished before. Try again.", retry_after=1
-)
 
 
 class RequestMiddleware:
@@ -59,7 +56,7 @@ class RequestMiddleware:
             # The process was asked to stop, and the time to finish is over.
             if answer.status:
                 raise
-            await _send_error(CUT_SHORT, scope, receive, answer)
+            await _send_error(cut_short(), scope, receive, answer)
         except Exception as error:
             log(logging.ERROR, "The request crashed", error=error)
             if not answer.status:
