@@ -3,16 +3,21 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psycopg
+
 from tests.backends import postgres
+
+INTERVAL_SECONDS = 0.02
 
 
 class PostgresServer:
-    """A server that can be frozen and killed, with all the processes that it consists of."""
+    """A server that can be frozen, killed and kept from writing, with all of its processes."""
 
     def __init__(self, _: Path) -> None:
         # Not in the drill's own folder: started by root, the server runs as another user.
@@ -43,6 +48,25 @@ class PostgresServer:
             yield
         finally:
             self._start()
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Take no writes, as when the disk is full: what reads goes on."""
+        self._set("ALTER SYSTEM SET default_transaction_read_only = on")
+        try:
+            yield
+        finally:
+            self._set("ALTER SYSTEM RESET default_transaction_read_only")
+
+    def _set(self, statement: str) -> None:
+        """Change a setting of the server, and wait until each new transaction heeds it."""
+        url = self.environment["DATABASE_URL"]
+        with psycopg.connect(url, autocommit=True) as connection:
+            before = connection.execute("SHOW default_transaction_read_only").fetchone()
+            connection.execute(statement)
+            connection.execute("SELECT pg_reload_conf()")
+            while connection.execute("SHOW default_transaction_read_only").fetchone() == before:
+                time.sleep(INTERVAL_SECONDS)
 
     def close(self) -> None:
         """End the server and remove its data."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class SqliteFile:
-    """A file that another connection can lock."""
+    """A file that another connection can lock, and that can be lost."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "drill.db"
@@ -18,6 +18,27 @@ class SqliteFile:
         """Hold the write lock."""
         with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
+            yield
+
+    @contextmanager
+    def moved(self) -> Iterator[None]:
+        """Move the file away, as a deployment does that unpacks its folder anew."""
+        away = self._path.with_suffix(".away")
+        self._path.rename(away)
+        try:
+            yield
+        finally:
+            away.replace(self._path)
+
+    @contextmanager
+    def replaced(self) -> Iterator[None]:
+        """Put a copy in the place of the file."""
+        with self.moved():
+            with (
+                closing(sqlite3.connect(self._path.with_suffix(".away"))) as source,
+                closing(sqlite3.connect(self._path)) as copy,
+            ):
+                source.backup(copy)
             yield
 
     def close(self) -> None:

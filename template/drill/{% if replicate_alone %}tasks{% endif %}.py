@@ -6,6 +6,7 @@ from typing import Any
 from drill.simulator import Upstream
 
 PATH = "/v1/predictions"
+STREAMS = False
 # What the simulator's tasks usually take, and the most that this one may: ten times of it.
 USUAL_MICROSECONDS, SECONDS = 1_500_000, 15
 NANO_PER_SECOND = 1_000_000
@@ -38,6 +39,11 @@ def models(provider: str, dearer: int = 1) -> str:
 def body(**rest: Any) -> dict[str, Any]:
     """A request that costs `BOUND` at most, and usually a tenth of it."""
     return {"model": "drill/task", "input": {"prompt": "go"}, **rest}
+
+
+def text(value: str) -> dict[str, Any]:
+    """The part of a request that says `value`."""
+    return {"input": {"prompt": value}}
 
 
 def billed(call: Upstream) -> int:

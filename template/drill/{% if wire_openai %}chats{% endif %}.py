@@ -6,6 +6,7 @@ from typing import Any
 from drill.simulator import Upstream
 
 PATH = "/v1/chat/completions"
+STREAMS = True
 PROMPT = "go"
 OUTPUT = 28
 # One dollar per million tokens of input, two of output; cached input a tenth of the input's
@@ -70,6 +71,11 @@ def body(**rest: Any) -> dict[str, Any]:
     """A request that costs `BOUND` at most, and usually a tenth of it."""
     messages = [{"role": "user", "content": PROMPT}]
     return {"model": "drill/chat", "messages": messages, "max_tokens": OUTPUT, **rest}
+
+
+def text(value: str) -> dict[str, Any]:
+    """The part of a request that says `value`."""
+    return {"messages": [{"role": "user", "content": value}]}
 
 
 def billed(call: Upstream) -> int:

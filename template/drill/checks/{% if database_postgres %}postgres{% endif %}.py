@@ -1,4 +1,4 @@
-"""PostgreSQL killed, and frozen."""
+"""PostgreSQL killed, frozen, and without room to write."""
 
 from drill.checks.backends import ABSENT, without
 from drill.postgres import PostgresServer
@@ -16,3 +16,11 @@ async def postgres_killed(scene: Scene) -> str:
 )
 async def postgres_frozen(scene: Scene) -> str:
     return await without(scene, scene.backend(PostgresServer).frozen())
+
+
+@promise(
+    "While PostgreSQL takes no writes nothing is generated, and the service comes back after",
+    ABSENT,
+)
+async def postgres_read_only(scene: Scene) -> str:
+    return await without(scene, scene.backend(PostgresServer).read_only())

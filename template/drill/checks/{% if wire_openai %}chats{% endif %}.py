@@ -47,6 +47,21 @@ async def disconnect(scene: Scene) -> str:
 
 
 @promise(
+    "Streams of one user that last too long close no model for another",
+    "8 streams ended after their first chunk; beside and after them 30 times ok",
+)
+async def long_streams(scene: Scene) -> str:
+    slow = await scene.create_user("roomy")
+    await scene.simulator.queue("stall")
+    streams = [asyncio.create_task(scene.ask(slow, stream=True)) for _ in range(8)]
+    beside = await scene.burst(scene.user, 15)
+    ended = [answer for answer in await asyncio.gather(*streams) if b"delta" in answer.body]
+    after = await scene.burst(scene.user, 15)
+    told = tally(beside + after)
+    return f"{len(ended)} streams ended after their first chunk; beside and after them {told}"
+
+
+@promise(
     "A client that sends back the messages that it was given, as they came, is answered",
     "3 turns: ok, ok, ok; each message came with annotations, reasoning_content",
 )

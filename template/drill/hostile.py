@@ -1,0 +1,110 @@
+"""Callers who do what they can to hurt the others, one kind of harm each.
+
+Each takes turns without end and waits for its answer in between, so that the harm is bounded.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from app import wiring as app_wiring
+from drill.scene import Scene, User
+from drill.wiring import work
+
+PAUSE_SECONDS = 0.1
+# How long a caller of a stream goes on without reading it; longer than a request may take.
+UNREAD_SECONDS = 7
+JSON = {"Content-Type": "application/json"}
+
+Turn = Callable[[Scene, User], Awaitable[None]]
+
+
+async def attack(scene: Scene, user: User, turn: Turn) -> None:
+    """Take turns until it is cancelled. A connection that the service closes ends no attack."""
+    while True:
+        with suppress(aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError):
+            await turn(scene, user)
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _post(scene: Scene, user: User, body: bytes | str) -> None:
+    url = scene.services[0].url + work.PATH
+    async with scene.http.post(url, headers={**user.headers, **JSON}, data=body) as response:
+        await response.read()
+
+
+async def marks(scene: Scene, user: User) -> None:
+    """Combining marks in the wrong order, which take a quadratic time to sort."""
+    await scene.ask(user, **work.text("\u0300" * 30_000 + "\u0316" * 30_000))
+
+
+async def brackets(scene: Scene, user: User) -> None:
+    """Nesting without end."""
+    await _post(scene, user, "[" * 1_000_000)
+
+
+async def names(scene: Scene, user: User) -> None:
+    """A name of 900 KB, and 20,000 others."""
+    await scene.ask(user, **{"x" * 900_000: 1})
+    await scene.ask(user, **{f"name-{number}": number for number in range(20_000)})
+
+
+async def head(scene: Scene, user: User) -> None:
+    """10,000 headers at once, and then a head that never ends."""
+    address = urlsplit(scene.services[0].url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"x: y\r\n" * 10_000)
+        await writer.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(UNREAD_SECONDS):
+                await reader.read()
+    finally:
+        writer.close()
+
+
+async def strangers(scene: Scene, _: User) -> None:
+    """Fifty log-ins at once, each with another name."""
+    wrong = [User("", {"Authorization": _wrong()}) for _ in range(50)]
+    await asyncio.gather(*(scene.get(scene.services[0], "/v1/me", each) for each in wrong))
+
+
+def _wrong() -> str:
+    email = f"{secrets.token_hex(6)}@example.com"
+    return app_wiring.auth.authorization(email, secrets.token_hex(16))
+
+
+async def leavers(scene: Scene, user: User) -> None:
+    """Twenty calls that nobody waits for."""
+    calls = [asyncio.create_task(scene.ask(user)) for _ in range(20)]
+    await asyncio.sleep(PAUSE_SECONDS)
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+
+
+async def long_streams(scene: Scene, user: User) -> None:
+    """Eight streams that last as long as they may; see the fault that is queued for streams."""
+    await asyncio.gather(*(scene.ask(user, stream=True) for _ in range(8)))
+
+
+async def unread_streams(scene: Scene, user: User) -> None:
+    """Streams that nobody reads."""
+    url, body = scene.services[0].url + work.PATH, work.body(stream=True)
+    async with scene.http.post(url, headers=user.headers, json=body):
+        await asyncio.sleep(UNREAD_SECONDS)
+
+
+TURNS: Sequence[Turn] = (
+    marks,
+    brackets,
+    names,
+    head,
+    strangers,
+    leavers,
+    *((long_streams, unread_streams) if work.STREAMS else (marks, leavers)),
+)
