@@ -33,12 +33,11 @@ class SqliteFile:
     @contextmanager
     def replaced(self) -> Iterator[None]:
         """Put a copy in the place of the file."""
+        copy = self._path.with_suffix(".copy")
+        with closing(sqlite3.connect(self._path)) as connection:
+            connection.execute("VACUUM INTO ?", [str(copy)])
         with self.moved():
-            with (
-                closing(sqlite3.connect(self._path.with_suffix(".away"))) as source,
-                closing(sqlite3.connect(self._path)) as copy,
-            ):
-                source.backup(copy)
+            copy.rename(self._path)
             yield
 
     def close(self) -> None:

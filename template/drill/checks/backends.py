@@ -1,11 +1,12 @@
 """Without what it stands on, the service generates nothing, lives on, and comes back by itself."""
 
 import asyncio
+import time
 from contextlib import AbstractContextManager
 
 from app.counts import counted
 from drill.processes import Service
-from drill.scene import Scene, eventually
+from drill.scene import INTERVAL_SECONDS, Answer, Scene, eventually
 
 BACK_SECONDS = 30
 ABSENT = (
@@ -29,7 +30,7 @@ async def without(scene: Scene, absence: AbstractContextManager[None]) -> str:
 async def _look(scene: Scene, service: Service) -> str:
     requests = {
         "generation": scene.ask(scene.user, service),
-        "/readyz": scene.get(service, "/readyz"),
+        "/readyz": _readiness(scene, service),
         "/livez": scene.get(service, "/livez"),
     }
     answers = zip(requests, await asyncio.gather(*requests.values()), strict=True)
@@ -37,6 +38,17 @@ async def _look(scene: Scene, service: Service) -> str:
     return ", ".join(
         f"{name} {a.status} within {max(1, round(a.seconds))} s" for name, a in answers
     )
+
+
+async def _readiness(scene: Scene, service: Service) -> Answer:
+    """What /readyz says, which may know it from a moment before: it is asked for a second."""
+    started = time.monotonic()
+    while True:
+        answer = await scene.get(service, "/readyz")
+        seconds = time.monotonic() - started
+        if answer.status == 503 or seconds > 1:
+            return answer._replace(seconds=seconds)
+        await asyncio.sleep(INTERVAL_SECONDS)
 
 
 async def _generates(scene: Scene, service: Service) -> bool:
