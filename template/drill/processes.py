@@ -97,7 +97,7 @@ async def simulator(directory: Path) -> AsyncIterator[str]:
 
 
 async def command(directory: Path, chosen: Environment, *words: str) -> Any:
-    """What a command of the service prints as JSON; None when it prints nothing."""
+    """What a command of the service prints with `--json`; None without it."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app", *words),
         cwd=directory,
@@ -113,7 +113,7 @@ async def command(directory: Path, chosen: Environment, *words: str) -> Any:
         raise
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(words)}: {errors.decode()}")
-    return json.loads(output) if output else None
+    return json.loads(output) if "--json" in words else None
 
 
 def environment(chosen: Environment) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from sqlalchemy import select
 
+from app.db.audit import command_line
 from app.db.tables import audit
 from drill.promises import promise
 from drill.scene import Scene
@@ -9,10 +10,14 @@ from drill.scene import Scene
 
 @promise(
     "Each change for somebody else is in the audit, the command line's with its user",
-    "a plan is in the audit with who set it",
+    "from roomy to tight, by this machine's user",
 )
-async def command_line(scene: Scene) -> str:
-    user = await scene.create_user("roomy")
-    await scene.command("users", "set-plan", user.id, "tight", "--json")
-    rows = await scene.fetch(select(audit).where(audit.c.target == user.id))
-    return f"{rows}"
+async def change_by_command(scene: Scene) -> str:
+    user = await scene.create_user("roomy", "moves")
+    moves = ("--email", "moves@example.com", "--plan", "tight")
+    await scene.command("users", "set-plan", *moves, "--json")
+    mine = audit.c.target == f"user:{user.id}"
+    last = (await scene.fetch(select(audit).where(mine).order_by(audit.c.id)))[-1]
+    is_named = last.operator == command_line().operator
+    who = "this machine's user" if is_named else last.operator
+    return f"from {last.before['plan']} to {last.after['plan']}, by {who}"

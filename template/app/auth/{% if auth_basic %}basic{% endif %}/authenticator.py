@@ -3,13 +3,15 @@
 import asyncio
 import base64
 import binascii
+import os
 import secrets
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
-
-import anyio.to_thread
 
 from app.addresses import EVERY
 from app.auth.basic.attempts import Attempts, network_of, too_many
@@ -26,6 +28,7 @@ from app.state.base import Limiter
 HASHES_AT_ONCE = 2
 HASHES_WAITING = 200
 HASH_WAITS_SECONDS = 5.0
+HASH_NICENESS = 10
 CHECK_IS_KEPT_SECONDS = 60
 CHECKS_KEPT = 10_000
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -54,7 +57,7 @@ class BasicAuthenticator:
         self._shared_with = shared_with
         self._public_host = urlsplit(public_url).netloc
         self._turns = Turns(HASHES_AT_ONCE, HASHES_WAITING, HASH_WAITS_SECONDS)
-        self._threads = anyio.CapacityLimiter(HASHES_AT_ONCE)
+        self._threads = ThreadPoolExecutor(HASHES_AT_ONCE, "hash", _give_way)
         self._nobody = HASHER.hash(secrets.token_urlsafe())
         self._checked: dict[bytes, float] = {}
         self._checking: dict[bytes, asyncio.Task[bool]] = {}
@@ -103,9 +106,8 @@ class BasicAuthenticator:
     async def _verify(self, password: str, stored: str, network: str, *, first: bool) -> bool:
         try:
             async with self._turns.turn(network, first=first):
-                return await anyio.to_thread.run_sync(
-                    HASHER.verify, password, stored, limiter=self._threads
-                )
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, HASHER.verify, password, stored)
         except NoTurn as error:
             raise too_many(HASH_WAITS_SECONDS) from error
 
@@ -131,6 +133,14 @@ class BasicAuthenticator:
         is_shared = origin is not None and not self._shared_with.isdisjoint({origin, EVERY})
         if not (is_shared and asks_before(method, headers)):
             raise Forbidden("Requests that change something are taken from this site only.")
+
+
+def _give_way() -> None:
+    """Lower the priority of a thread that hashes, and of those that it starts: a flood of log-ins
+    takes only the processor time that answers leave. Linux has a priority for each thread.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HASH_NICENESS)
 
 
 def _credentials(header: str) -> tuple[str, str]:
