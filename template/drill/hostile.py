@@ -4,6 +4,7 @@ Each takes turns without end and waits for its answer in between, so that the ha
 """
 
 import asyncio
+import json
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -49,8 +50,8 @@ async def brackets(scene: Scene, user: User) -> None:
 
 async def names(scene: Scene, user: User) -> None:
     """A name of 900 KB, and 20,000 others."""
-    await scene.ask(user, **{"x" * 900_000: 1})
-    await scene.ask(user, **{f"name-{number}": number for number in range(20_000)})
+    await _post(scene, user, json.dumps(work.body() | {"x" * 900_000: 1}))
+    await _post(scene, user, json.dumps(work.body() | {f"name-{n}": n for n in range(20_000)}))
 
 
 async def head(scene: Scene, user: User) -> None:
