@@ -110,7 +110,8 @@ async def list_users(session: Session, as_json: Json = False) -> None:
         f"{user.id}  {user.email}  {user.role}  {user.plan}{'  disabled' * bool(user.disabled_at)}"
         for user in rows
     ]
-    show([user.model_dump(mode="json") for user in rows], as_json, "\n".join(lines))
+    text = "\n".join(lines) or "There are no users; make one with: python -m app users create"
+    show([user.model_dump(mode="json") for user in rows], as_json, text)
 
 
 @command(users)

@@ -188,6 +188,15 @@ def _overwrite(path: Path) -> None:
     shutil.copyfile(backup, path)
 
 
+def _put_an_empty_one_there(path: Path) -> None:
+    _delete(path)
+    path.touch()
+
+
+def _put_back(path: Path) -> None:
+    path.with_suffix(".kept").replace(path)
+
+
 def _truncate(path: Path) -> None:
     os.truncate(path, 0)
 
@@ -224,6 +233,22 @@ async def test_nothing_is_bought_once_the_file_is_another_one(
     assert "database_unavailable: " in service.log
 
 
+async def test_a_connection_to_another_file_is_not_kept(database: Database) -> None:
+    """The file is put back, and what was connected to meanwhile is not used."""
+    await database.transact(lambda db: db.execute(text("CREATE TABLE t (x)")))
+    (row,) = await database.fetch(text("PRAGMA database_list"))
+    path = Path(row.file)
+    _put_an_empty_one_there(path)
+    count = text("SELECT count(*) FROM t")
+    found = await asyncio.gather(*[database.fetch(count) for _ in range(9)], return_exceptions=True)
+    assert any(isinstance(each, DatabaseUnavailable) for each in found)
+    _put_back(path)
+    for _ in range(9):
+        await database.transact(lambda db: db.execute(text("INSERT INTO t VALUES (1)")))
+    counts = await asyncio.gather(*[database.fetch_one(count) for _ in range(9)])
+    assert {row[0] for row in counts if row} == {9}
+
+
 async def test_a_commit_into_a_file_that_was_just_deleted_is_no_commit(database: Database) -> None:
     await database.transact(lambda db: db.execute(text("CREATE TABLE t (x)")))
     (row,) = await database.fetch(text("PRAGMA database_list"))
@@ -241,9 +266,9 @@ async def test_a_file_that_is_put_back_is_served_from_again(
 ) -> None:
     path = file_of(service.settings.database_url)
     assert (await client.post(CHAT, json=chat())).status_code == 200
-    kept = path.rename(path.with_suffix(".kept"))
+    _delete(path)
     assert error_of(await client.post(CHAT, json=chat())) in NOT_WRITTEN
-    kept.rename(path)
+    _put_back(path)
     assert (await client.post(CHAT, json=chat())).status_code == 200
     assert await eventually(lambda: _is_ready(service))
 
@@ -401,6 +426,21 @@ async def test_a_locked_file_is_told_and_comes_back(
     await other.close()
 
 
+async def test_what_waits_for_a_locked_file_ends_when_it_is_given_up(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that was refused does not hang on for the lock."""
+    monkeypatch.setattr(sqlite, "TURNS", 1_000_000)
+    monkeypatch.setattr(Database, "patience_seconds", 0.2)
+    database = open_database(_settings(empty_database_url))
+    await database.check()
+    with closing(sqlite3.connect(database.file.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseUnavailable):
+            await database.check()
+        await database.close()
+
+
 async def test_a_file_that_others_write_to_is_waited_for(database: Database) -> None:
     """They leave the lock to each other, and commit: that is no outage."""
     (row,) = await database.fetch(text("PRAGMA database_list"))
@@ -411,7 +451,7 @@ async def test_a_file_that_others_write_to_is_waited_for(database: Database) -> 
             other.execute("CREATE TABLE notes (text)")
             other.execute("BEGIN IMMEDIATE")
             begun.set()
-            while not over.wait(0.02):
+            while not over.wait(0.05):
                 other.execute("INSERT INTO notes VALUES ('')")
                 other.execute("COMMIT")
                 other.execute("BEGIN IMMEDIATE")

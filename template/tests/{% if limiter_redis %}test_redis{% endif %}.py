@@ -250,6 +250,7 @@ async def test_doctor_tells_of_a_redis_that_evicts(run: Run) -> None:
     result = await run("doctor")
     assert result.exit_code == 0
     assert "! limits are kept: Redis has the maxmemory-policy volatile-lru" in result.stdout
+    assert "✗ limits are kept: " in (await run("doctor", "--production")).stdout
 
 
 async def test_a_redis_that_begins_to_evict_is_not_ready(start: Start, redis_url: str) -> None:

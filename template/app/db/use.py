@@ -45,6 +45,11 @@ class Use:
         """Take what was just connected in this thread, before anything is asked there."""
         _local.use._take(driver)
 
+    @staticmethod
+    def require_current() -> None:
+        """Raise `TimeoutError` when nobody waits any more for what this thread does."""
+        _local.use.require_waiting()
+
     def _take(self, driver: Any) -> None:
         with self._lock:
             self.require_waiting()

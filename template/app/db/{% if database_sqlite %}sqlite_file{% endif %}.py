@@ -39,9 +39,11 @@ class SqliteFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         # SQLite follows links before it names what lies beside the file.
-        self._real = path.resolve()
+        real = path.resolve()
+        self._log, self._index_path = f"{real}{LOG}", f"{real}{INDEX}"
         self._opening = threading.Lock()
         self._kept: sqlite3.Connection | None = None
+        self._names = (str(path), self._log, self._index_path)
         self._identities: list[Identity | None] = []
         self._content: Content | None = None
         self._is_overwritten = False
@@ -69,7 +71,7 @@ class SqliteFile:
         except BlockingIOError:
             return False
         status = os.fstat(self._locked)
-        if (status.st_dev, status.st_ino) == _identity(self.path):
+        if (status.st_dev, status.st_ino) == _identity(str(self.path)):
             return True
         os.close(self._locked)  # It was replaced meanwhile.
         self._locked = None
@@ -83,16 +85,20 @@ class SqliteFile:
         with self._opening:
             if self._kept is None:
                 self._kept = self._keep()
-                self._identities = self._found()
+                self._identities = list(map(_identity, self._names))
                 if self._identities[-1] is not None:
-                    self._index = os.open(self._beside(INDEX), os.O_RDONLY | os.O_CLOEXEC)
+                    self._index = os.open(self._index_path, os.O_RDONLY | os.O_CLOEXEC)
                     if not _is_at_rest(self._checkpoint()):  # An earlier process was killed.
                         self._kept.execute("PRAGMA wal_checkpoint").fetchall()
 
     def require_same(self) -> None:
-        """Raise `OSError` when it is another file than the one that was opened, or overwritten."""
-        if self._found() != self._identities:
+        """Raise `OSError` when what is opened by its name now is not what was opened first."""
+        if self._kept is not None and list(map(_identity, self._names)) != self._identities:
             raise OSError(f"{self.path} was deleted or replaced while the service had it open.")
+
+    def require_unchanged(self) -> None:
+        """As `require_same`; raise `OSError` also when the file was overwritten."""
+        self.require_same()
         self._is_overwritten = self._is_overwritten or self._has_changed()
         if self._is_overwritten:
             raise OSError(f"{self.path} was overwritten while the service had it open.")
@@ -123,7 +129,7 @@ class SqliteFile:
         if self._index is None:
             return False
         before = self._checkpoint()
-        status = self.path.stat()
+        status = os.stat(self.path)
         if before != self._checkpoint() or not _is_at_rest(before):
             return False
         last, self._content = self._content, Content(before, status.st_mtime_ns, status.st_size)
@@ -134,15 +140,9 @@ class SqliteFile:
         header = os.pread(self._index, HEADER_BYTES, 0)
         return header[SALTS] + header[DONE] + header[BEGUN]
 
-    def _found(self) -> list[Identity | None]:
-        return [_identity(path) for path in (self.path, self._beside(LOG), self._beside(INDEX))]
-
     def log_written_at(self) -> float:
         """When a transaction last wrote, as a time since 1970."""
-        return self._beside(LOG).stat().st_mtime
-
-    def _beside(self, suffix: str) -> Path:
-        return self._real.with_name(self._real.name + suffix)
+        return os.stat(self._log).st_mtime
 
     def _open(self) -> int:
         try:
@@ -157,10 +157,10 @@ def _is_at_rest(checkpoint: bytes) -> bool:
     return checkpoint[-8:-4] == checkpoint[-4:]
 
 
-def _identity(path: Path) -> Identity | None:
+def _identity(path: str) -> Identity | None:
     """What two files never have in common; None where there is no file."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino

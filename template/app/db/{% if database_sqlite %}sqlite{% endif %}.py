@@ -38,7 +38,10 @@ EXAMPLE = "sqlite:///data/app.db"
 SCHEMES = {"sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"}
 # File systems that go with the container.
 EPHEMERAL = {"overlay", "tmpfs", "ramfs", "aufs", "fuse-overlayfs"}
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=4000", "foreign_keys=ON")
+BUSY_MS = 4000
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON")
+# The lock of the file is waited for in turns, so that the work ends soon when it is given up.
+TURNS, TURN_MS = 8, 500
 # What the pragmas say of a file that outlives a power loss: FULL is 2.
 DURABLE = ("wal", 2)
 LOCK_PATIENCE_SECONDS = 10.0
@@ -58,8 +61,7 @@ class SqliteDatabase(Database):
         url = URL.create("sqlite", database=f"file:{quote(str(path))}", query=only_open)
         super().__init__(url, writers=1, reading={"reading": True})
         self.file = SqliteFile(path)
-        event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "connect", lambda *_: self.file.opened())
+        event.listen(self._engine, "connect", self._connected)
         event.listen(self._engine, "begin", self._begin)
 
     async def create(self) -> None:
@@ -85,11 +87,17 @@ class SqliteDatabase(Database):
         # Only a write tells of a lock or a full disk. This one needs no table, and changes nothing.
         await self.transact(lambda db: db.execute(text("PRAGMA user_version = 0")))
 
+    def _connected(self, driver: sqlite3.Connection, _: Any) -> None:
+        self.file.require_same()
+        _configure(driver)
+        self.file.opened()
+
     def _begin(self, connection: Connection) -> None:
         # A transaction takes the write lock at once: taken later, it can fail with SQLITE_BUSY.
         if not connection.get_execution_options().get("reading"):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            self.file.require_same()
+            with self._driver(connection) as driver:
+                _wait_for_lock(driver)
+            self.file.require_unchanged()
 
     def _require_kept(self) -> None:
         self.file.require_same()
@@ -109,7 +117,7 @@ class SqliteDatabase(Database):
         return literal("")
 
     def is_contended(self, error: DatabaseUnavailable) -> bool:
-        # Who waits for the file's lock is served before `busy_timeout`, or not at all.
+        # Who waits for the file's lock gets it in one of its turns, or not at all.
         return False
 
     def _sign_of_life(self, use: Use) -> float:
@@ -240,7 +248,24 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _configure(connection: Any, _: Any) -> None:
+def _wait_for_lock(driver: sqlite3.Connection) -> None:
+    """Begin a transaction. Raises `TimeoutError` when the work is given up meanwhile."""
+    driver.execute(f"PRAGMA busy_timeout={TURN_MS}")
+    try:
+        for turn in range(1, TURNS + 1):
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or turn == TURNS:
+                    raise
+                Use.require_current()
+            else:
+                return
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+
+
+def _configure(connection: Any) -> None:
     # Transactions are begun by `_begin`, not by the driver.
     connection.isolation_level = None
     # SQLite's own clock is the machine's too, in milliseconds.

@@ -66,7 +66,8 @@ async def list_keys(session: Session, email: Email, as_json: Json = False) -> No
     rows = await session.database.fetch(owned(user.id).order_by(api_keys.c.id.desc()))
     keys = [ApiKey.model_validate(row) for row in rows]
     lines = [f"{key.id}  {key.name}  {','.join(key.scopes)}" for key in keys]
-    show([key.model_dump(mode="json") for key in keys], as_json, "\n".join(lines))
+    text = "\n".join(lines) or f"{user.email} has no keys."
+    show([key.model_dump(mode="json") for key in keys], as_json, text)
 
 
 @command(app)
