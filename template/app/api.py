@@ -13,11 +13,12 @@ from pydantic_core import PydanticKnownError, to_json
 
 from app.auth.dependencies import authenticate
 from app.auth.principal import Principal, Scope
-from app.bodies import parse
+from app.bodies import SMALL_BYTES, parse
 from app.errors import InvalidRequest, UnsupportedParameter, shortened
 from app.guard.claims import Key
 from app.guard.generation import Call, Generation
 from app.guard.idempotency import Idempotency, Work
+from app.guard.limits import Limits
 from app.json_text import encode
 from app.policy import Kind
 from app.telemetry.context import note
@@ -72,12 +73,16 @@ class Asking:
     def __init__(self, request: Request, caller: Principal) -> None:
         self.request = request
         self.caller = caller
+        self._is_large = False
 
     async def read(self, schema: type[Body]) -> Body:
         """The request's body. Raises what `parse` raises."""
         if not JSON_TYPE.match(self.request.headers.get("content-type", "")):
             raise RequestValidationError([NO_JSON])
         raw = await self.request.body()
+        self._is_large = len(raw) > SMALL_BYTES
+        if self._key() is None:
+            await self._look()
         return parse(raw, schema)
 
     def call(
@@ -107,7 +112,21 @@ class Asking:
         self.caller.require(Scope.GENERATE)
         idempotency: Idempotency = self.request.app.state.idempotency
         key = Key(self.caller.user_id, self.request.scope["route"].path, name)
-        return await idempotency.answer(key, [body, later], work)
+
+        async def limited() -> Response:
+            await self._look()
+            return await work()
+
+        return await idempotency.answer(key, [body, later], limited)
+
+    async def _look(self) -> None:
+        """Raise `RateLimited` for a large body of which nothing can come, before it costs more.
+
+        With an `Idempotency-Key`, a replay comes before the limits.
+        """
+        if self._is_large:
+            limits: Limits = self.request.app.state.limits
+            await limits.look(self.caller)
 
     def _key(self) -> str | None:
         key = self.request.headers.get("idempotency-key")

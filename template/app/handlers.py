@@ -19,7 +19,7 @@ FRAMEWORK_ERRORS = {
     404: (404, "not_found", "There is nothing at this address; see /docs."),
     405: (405, "method_not_allowed", "This address does not take this method; see /docs."),
     408: (408, "invalid_request", "The body took too long to arrive; send it again."),
-    413: (413, "body_too_large", "The body is over MAX_BODY_BYTES; send less."),
+    413: (413, "body_too_large", "The body is larger than this address takes; send less."),
 }
 # OpenAI's clients expect 400 where its API finds a request wrong.
 OPENAI_ROUTES = re.compile(r"/v1/(?:chat/completions|responses|embeddings|models)(?:/|$)")

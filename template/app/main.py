@@ -151,6 +151,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
         state.idempotency = Idempotency(claims, Sealer("idempotency", *secret_keys(chosen)))
         state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
+        state.limits = limits
         state.policy, state.users, state.stops = rules, Users(database), Stops(database, rules)
         state.report, state.cooldown, state.watch = Report(database, rules), cooldown, watch
         state.running, state.readiness = running, Readiness(state)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from app.telemetry.middleware import SMALL_BODY_BYTES
 from tests.support import Service, chat, error_of, eventually
 
 CHAT = "/v1/chat/completions"
@@ -63,6 +64,27 @@ async def test_feedback_that_is_none(
     status, code, named = error_of(response)
     assert (status, code) == (422, "invalid_request")
     assert named in {param, None}
+
+
+async def test_a_body_that_is_no_request_for_a_generation_is_small(
+    client: httpx2.AsyncClient,
+) -> None:
+    """FastAPI tells of each of its errors, which takes long."""
+    made = await client.post(CHAT, json=chat())
+    path = f"/v1/predictions/{made.headers['X-Prediction-ID']}/feedback"
+    content = json.dumps({f"x{n}": n for n in range(5000)}).encode()
+    assert len(content) > SMALL_BODY_BYTES
+    for body in (content, _pieces(content)):
+        headers = {"Content-Type": "application/json"}
+        response = await client.put(path, content=body, headers=headers)
+        assert error_of(response) == (413, "body_too_large", None)
+    comment = {"rating": "up", "comment": "\U0001f600" * 2000}
+    assert (await client.put(path, json=comment)).status_code == 200
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), 10_000):
+        yield content[start : start + 10_000]
 
 
 @pytest.mark.parametrize("key", ["x" * 256, ""], ids=["too long", "empty"])

@@ -44,6 +44,20 @@ async def test_token_ids(client: httpx2.AsyncClient, given: list[Any], count: in
     assert len((await embed(client, given)).json()["data"]) == count
 
 
+async def test_the_offline_provider_makes_no_endless_answer(client: httpx2.AsyncClient) -> None:
+    assert (await embed(client, ["x"] * 128, dimensions=4096)).status_code == 200
+    response = await embed(client, ["x"] * 129, dimensions=4096)
+    assert error_of(response) == (400, "invalid_request", "dimensions")
+
+
+@pytest.mark.parametrize("given", [["x"] * 2049, [[1]] * 2049], ids=["texts", "token ids"])
+async def test_there_are_no_more_inputs_than_openai_takes(
+    client: httpx2.AsyncClient, given: list[Any]
+) -> None:
+    assert error_of(await embed(client, given)) == (400, "invalid_request", "input")
+    assert (await embed(client, given[1:], dimensions=1)).status_code == 200
+
+
 async def test_base64_holds_the_same_numbers(client: httpx2.AsyncClient) -> None:
     floats = (await embed(client, "one", dimensions=8)).json()["data"][0]["embedding"]
     encoded = (await embed(client, "one", dimensions=8, encoding_format="base64")).json()

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import httpx2
 import pytest
 from sqlalchemy import update
 
+from app.bodies import SMALL_BYTES
 from app.db.tables import predictions, users
 from app.guard.limits import duration
 from tests.fixtures.service import Start
-from tests.support import Service, chat, error_of
+from tests.support import MODELS_TOML, Service, chat, error_of
 
 CHAT = "/v1/chat/completions"
 
@@ -21,6 +23,43 @@ async def test_of_one_more_than_the_limit_at_once_one_is_refused(service: Servic
     answers = await asyncio.gather(*requests)
     assert Counter(answer.status_code for answer in answers) == {200: 5, 429: 1}
     assert len(await service.rows(predictions)) == 5
+
+
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "one"}], ids=["alone", "with a key"])
+async def test_limits_come_before_the_bound_of_a_large_body(
+    service: Service, monkeypatch: pytest.MonkeyPatch, key: dict[str, str]
+) -> None:
+    client = service.client(await service.create_user("one"))
+    assert (await client.post(CHAT, json=chat())).status_code == 200
+    monkeypatch.setattr("app.guard.pricing.bound", None)
+    if not key:
+        monkeypatch.setattr("app.api.parse", None)
+    response = await client.post(CHAT, json=chat("x" * SMALL_BYTES), headers=key)
+    assert error_of(response) == (429, "rate_limit_exceeded", "requests")
+    assert 1 <= int(response.headers["Retry-After"]) <= 60
+    assert response.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+@pytest.mark.parametrize("plan", ["one", "thrifty"])
+async def test_a_look_at_the_limits_takes_nothing(service: Service, plan: str) -> None:
+    client = service.client(await service.create_user(plan))
+    for _ in range(3):
+        response = await client.post(CHAT, json=chat("x" * SMALL_BYTES))
+        assert error_of(response) == (400, "request_too_large", "messages")
+    assert (await client.post(CHAT, json=chat())).status_code == 200
+
+
+async def test_a_replay_of_a_large_body_comes_before_the_limits(
+    start: Start, policy_dir: Path
+) -> None:
+    models = MODELS_TOML.replace("max_input_tokens = 2000", "max_input_tokens = 200_000")
+    (policy_dir / "models.toml").write_text(models, encoding="utf-8")
+    service = await start()
+    client = service.client(await service.create_user("one"))
+    body, key = chat("x" * SMALL_BYTES), {"Idempotency-Key": "one"}
+    answers = [await client.post(CHAT, json=body, headers=key) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,26 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from app.schemas import MOST_INPUTS, RequestBody, Texts, Whole
 
-Many = Field(min_length=1, max_length=MOST_INPUTS)
 TokenIds = Annotated[list[int], Field(min_length=1, fail_fast=True)]
-Inputs = (
-    str | Annotated[Texts, Many] | TokenIds | Annotated[list[TokenIds], Many, Field(fail_fast=True)]
-)
+Inputs = str | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
+
+
+def _few(given: Any) -> Any:
+    """Refuse more inputs than there may be; token ids alone are one."""
+    if isinstance(given, list) and len(given) > MOST_INPUTS and not isinstance(given[0], int):
+        raise PydanticCustomError("too_long", f"must have {MOST_INPUTS} inputs at most")
+    return given
 
 
 class EmbeddingInput(RequestBody):
     """Everything but the model: texts, or token ids."""
 
-    input: Annotated[Inputs, Field(min_length=1)]
+    input: Annotated[Inputs, Field(min_length=1), AfterValidator(_few)]
     dimensions: Whole | None = Field(None, ge=1, le=4096)
     encoding_format: Literal["float", "base64"] | None = None
     user: str | None = None

@@ -49,6 +49,19 @@ class Limits:
             raise refusal(admission)
         return Grant(demand, admission, tokens)
 
+    async def look(self, principal: Principal) -> None:
+        """Raise `RateLimited` if not even one request, or one token, can be taken. Takes nothing.
+
+        A demand for more than a full bucket is refused, and tells how full each one is.
+        """
+        buckets = [each for scope in self._scopes(principal) for each in _buckets(*scope, 1)]
+        never = tuple(bucket._replace(take=bucket.capacity + 1) for bucket in buckets)
+        told = (await self._limiter.admit(Demand(never))).levels
+        levels = [Level(bucket, level) for bucket, (_, level) in zip(buckets, told, strict=True)]
+        admission = Admission(admitted=False, levels=tuple(levels))
+        if admission.longest_wait.wait_seconds:
+            raise refusal(admission)
+
     async def cover(self, grant: Grant, tokens: int) -> None:
         """Take what `grant` lacks for `tokens`, as for a fallback that can use more.
 

@@ -1,5 +1,6 @@
 """The built-in provider: answers at once, always the same, without a network or a key."""
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -10,12 +11,15 @@ from typing import Any
 import aiohttp
 
 from app.policy import Kind
-from app.providers.base import Body, Chunks, Job, Reply
+from app.providers.base import Body, Chunks, Job, ProviderFailure, Reply
 from app.providers.completion import EMBEDDING_COUNTS, usage_of
 from app.providers.parameters import CHAT, DROPPED, EMBEDDING, Table, Verdict
 from app.settings import Settings
 
 DIMENSIONS = 64
+# Of all vectors of an answer: more take long to make and to write.
+MOST_NUMBERS = 2**19
+TURN_TOKENS = 32
 # It takes what OpenAI takes, so that any client can be tried with it. Of that it heeds these: it
 # never calls a tool, and answers with an echo whatever format is asked for.
 HEEDED = frozenset({"messages", "max_tokens", "max_completion_tokens", "n"})
@@ -42,7 +46,7 @@ class OfflineProvider:
 
     async def answer(self, job: Job) -> Reply:
         if job.model.kind == "embedding":
-            return _embed(job.body)
+            return await _embed(job.body)
         tokens, reason = _reply(job)
         message = {"role": "assistant", "content": "".join(tokens), "refusal": None}
         choice = {"message": message, "finish_reason": reason, "logprobs": None}
@@ -54,7 +58,9 @@ class OfflineProvider:
     async def stream(self, job: Job) -> Chunks:
         tokens, reason = _reply(job)
         frame = {**_frame(job), "object": "chat.completion.chunk"}
-        for token in tokens:
+        for place, token in enumerate(tokens):
+            if place % TURN_TOKENS == 0:
+                await asyncio.sleep(0)  # Without a network, nothing else lets others run.
             delta = {"role": "assistant", "content": token}
             yield [{**frame, "choices": _parts(job, delta, None)}]
         ends = {**frame, "choices": _parts(job, {}, reason)}
@@ -113,10 +119,17 @@ def _usage(job: Job, answer: list[str]) -> dict[str, int]:
     return {"prompt_tokens": asked, "completion_tokens": written, "total_tokens": total}
 
 
-def _embed(body: Body) -> Reply:
+async def _embed(body: Body) -> Reply:
     texts = list(_texts(body["input"]))
     size = body.get("dimensions") or DIMENSIONS
-    vectors: list[Any] = [_vector(text, size) for text in texts]
+    if size * len(texts) > MOST_NUMBERS:
+        raise ProviderFailure(
+            f"over {MOST_NUMBERS} numbers", status=400, billed=False, param="dimensions"
+        )
+    vectors: list[Any] = []
+    for text in texts:
+        vectors.append(_vector(text, size))
+        await asyncio.sleep(0)
     if body.get("encoding_format") == "base64":
         vectors = [base64.b64encode(struct.pack(f"<{size}f", *v)).decode() for v in vectors]
     data = [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors)]

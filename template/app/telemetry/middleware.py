@@ -21,6 +21,7 @@ from app.telemetry.scheduler import timed
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BODY_SECONDS = 30.0
+SMALL_BODY_BYTES = 32 * 1024
 # The rest of a body that is too slow is not waited for.
 HANG_UP = {"Connection": "close"}
 # In the records alone: the client left before its request was complete.
@@ -71,6 +72,7 @@ class _Body:
     def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
         announced = dict(scope["headers"]).get(b"content-length", b"")
         self._size = int(announced) if announced.isdigit() else 0
+        self._scope = scope
         self._receive = receive
         self._max_bytes = max_bytes
         self._received = 0
@@ -80,7 +82,7 @@ class _Body:
     async def __call__(self) -> Message:
         if self._complete:
             return await self._receive()
-        if self._size > self._max_bytes:
+        if self._size > self._most:
             raise HTTPException(413)
         try:
             async with asyncio.timeout(self._until - time.monotonic()):
@@ -88,10 +90,16 @@ class _Body:
         except TimeoutError as error:
             raise HTTPException(408, headers=HANG_UP) from error
         self._received += len(message.get("body", b""))
-        if self._received > self._max_bytes:
+        if self._received > self._most:
             raise HTTPException(413)
         self._complete = not message.get("more_body", False)
         return message
+
+    @property
+    def _most(self) -> int:
+        """A body that FastAPI reads itself is small: it tells of every error that one has."""
+        is_read_by_fastapi = getattr(self._scope.get("route"), "body_field", None) is not None
+        return min(self._max_bytes, SMALL_BODY_BYTES) if is_read_by_fastapi else self._max_bytes
 
 
 class _Answer:

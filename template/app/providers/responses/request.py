@@ -100,27 +100,34 @@ def _messages(request: Mapping[str, Any]) -> Iterator[Body]:
 
 def _turns(items: Sequence[Body]) -> Iterator[Body]:
     """The messages of items: what an assistant thought, said and called at once is one message."""
-    turn, thought = Body(), ""
+    turn = Body()
+    # Pieces of what was thought in this turn, and before its next item.
+    thoughts: list[str] = []
+    pending: list[str] = []
     for place, item in enumerate(items):
         kind = item.get("type") or "message"
         if kind == "reasoning":
-            thought += _thought(item)
+            pending.append(_thought(item))
             continue
         if kind == "function_call":
             turn = turn or {"role": "assistant", "content": None}
             turn.setdefault("tool_calls", []).append(_call(item))
         else:
             if turn:
-                yield turn
-            turn = _message(item) if kind == "message" else _result(item, place)
+                yield _with_thoughts(turn, thoughts)
+            turn, thoughts = _message(item) if kind == "message" else _result(item, place), []
             if turn["role"] != "assistant":
                 yield turn
-                turn, thought = {}, ""
-        if thought:
-            turn |= {name: turn.get(name, "") + thought for name in REASONING}
-            thought = ""
+                turn, pending = {}, []
+        thoughts += pending
+        pending = []
     if turn:
-        yield turn
+        yield _with_thoughts(turn, thoughts)
+
+
+def _with_thoughts(turn: Body, thoughts: Sequence[str]) -> Body:
+    thought = "".join(thoughts)
+    return {**turn, **dict.fromkeys(REASONING, thought)} if thought else turn
 
 
 def _thought(item: Mapping[str, Any]) -> str:
