@@ -63,13 +63,15 @@ _HOSTILE_TEXTS = {
     "long": "n" * 200,
 }
 
+_HOSTILE_SLUGS = {"long": "n" * 50, "yaml": "null", "markup": "a1-b_2"}
+
 _SPREAD = COMBINATIONS[: -5 * len(_HOSTILE_TEXTS) : -5]
 # Rotating through all other answers, so that each text lands in the files of every option.
 HOSTILE = {
     name: combination.answers
     | {
         "project_name": text.strip(),
-        "project_slug": "acme",
+        "project_slug": _HOSTILE_SLUGS.get(name, "acme"),
         "project_description": f"{text}\n\n{text}",
         "author_name": text,
     }

@@ -56,7 +56,7 @@ WHOLE = {
 # Elsewhere, what a log-in does with the database and the limiter.
 OF_LOGIN = (
     *("account", "admin_people", "auth", "basic", "cli", "doctor", "health", "key_form", "keys"),
-    *("limits", "migrations", "serve"),
+    *("limits", "login_flood", "migrations", "serve"),
 )
 # With the default answers, whose tests are traced too, they hold every part that can be chosen.
 TRACED = {("postgres", "redis", "basic")}
