@@ -63,6 +63,10 @@ def test_one_choice_that_is_not_as_asked_decides() -> None:
     assert outcome_of({"choices": choices}, {}) is Outcome.FILTERED
 
 
+# What is no number of tokens.
+STRANGE = [True, "1_0", "10", 3.9, 10**30, 1e30, -1, float("nan"), float("inf"), [5], {"total": 5}]
+
+
 @pytest.mark.parametrize(
     "told",
     [
@@ -79,6 +83,13 @@ def test_one_choice_that_is_not_as_asked_decides() -> None:
         {"prompt_tokens": float("inf")},
         {"prompt_tokens": float("nan")},
         {"prompt_tokens": 10**30, "completion_tokens": 1},
+        *({"prompt_tokens": 2, "completion_tokens": strange} for strange in STRANGE),
+        *({"prompt_tokens": strange, "completion_tokens": 5} for strange in STRANGE),
+        # A written part costs more than plain input.
+        *(
+            {"prompt_tokens": 2, "completion_tokens": 5, "cache_creation_tokens": strange}
+            for strange in STRANGE
+        ),
     ],
     ids=repr,
 )
@@ -90,6 +101,21 @@ def test_usage() -> None:
     assert usage_of({"prompt_tokens": 2, "completion_tokens": 5}) == Usage(2, 5)
     assert usage_of({"prompt_tokens": 2}, EMBEDDING_COUNTS) == Usage(2, 0)
     assert usage_of({"prompt_tokens": 0, "completion_tokens": 0}) == Usage(0, 0)
+    assert usage_of({"prompt_tokens": 2.0, "completion_tokens": 5.0}) == Usage(2, 5)
+
+
+@pytest.mark.parametrize("strange", STRANGE, ids=repr)
+def test_a_stream_whose_last_usage_is_strange_has_none(strange: Any) -> None:
+    """Some servers tell with each chunk what was used so far."""
+    transcript = Transcript()
+    for told in (1, strange):
+        usage = {"prompt_tokens": 2, "completion_tokens": told}
+        transcript.add({"choices": [], "usage": usage})
+    assert transcript.usage is None
+    transcript.add({"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 5}})
+    transcript.add({"choices": [], "usage": {"queue_time": 0.1}})
+    transcript.add({"choices": [], "usage": True})
+    assert transcript.usage == Usage(2, 5)
 
 
 @pytest.mark.parametrize(
@@ -102,14 +128,15 @@ def test_usage() -> None:
         ({"cached_tokens": 30}, 30, 0),
         ({"cache_read_input_tokens": 30, "cache_creation_input_tokens": 50}, 30, 50),
         ({"prompt_tokens_details": {"cached_tokens": 30.0, "cache_creation_tokens": 50}}, 30, 50),
-        ({"prompt_tokens_details": {"cached_tokens": 10**30, "cache_write_tokens": 101}}, 100, 100),
+        ({"prompt_tokens_details": {"cached_tokens": 102, "cache_write_tokens": 101}}, 100, 100),
+        ({"cached_tokens": 10**30}, 0, 0),
         ({"prompt_tokens_details": None, "input_tokens_details": []}, 0, 0),
         ({"prompt_tokens_details": "many"}, 0, 0),
-        ({"prompt_tokens_details": {"cached_tokens": None, "cache_write_tokens": -1}}, 0, 0),
-        ({"prompt_tokens_details": {"cached_tokens": "30", "cache_write_tokens": True}}, 0, 0),
-        ({"prompt_tokens_details": {"cached_tokens": [30], "cache_write_tokens": {}}}, 0, 0),
-        ({"cached_tokens": float("inf"), "cache_write_tokens": float("nan")}, 0, 0),
-        ({"cached_tokens": 30.5, "cache_write_tokens": -2.0}, 0, 0),
+        ({"prompt_tokens_details": {"cached_tokens": None, "cache_write_tokens": None}}, 0, 0),
+        ({"prompt_tokens_details": {"cached_tokens": "30"}}, 0, 0),
+        ({"prompt_tokens_details": {"cached_tokens": [30]}}, 0, 0),
+        ({"cached_tokens": float("inf")}, 0, 0),
+        ({"cached_tokens": 30.5}, 0, 0),
     ],
     ids=repr,
 )

@@ -341,13 +341,44 @@ async def test_a_broken_bound_is_paid_in_full_told_and_ends_the_model(
     )
     refused = await client.post(CHAT, json=chat())
     assert error_of(refused) == STOPPED
-    assert "above its bound" in refused.json()["error"]["message"]
+    assert "broke its bound" in refused.json()["error"]["message"]
     listed = (await admin.get("/v1/admin/providers")).json()
     assert {each["model"] for each in listed if each["state"] == "quarantined"} == {"offline/echo"}
     scripted.on_answer = say_fine
     assert (await client.post(CHAT, json=chat(model="offline/other"))).status_code == 200
     await admin.post("/v1/admin/start", json={"target": ECHO})
     assert (await client.post(CHAT, json=chat())).status_code == 200
+    await check_books(service)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_more_output_than_was_asked_for_breaks_a_bound_that_the_money_fits(
+    service: Service, scripted: Scripted, client: httpx2.AsyncClient, stream: bool
+) -> None:
+    """The bound of the input is far above what most requests use."""
+    used = Usage(1, 9)
+
+    async def overshoot(job: Job) -> Reply:
+        job.sent = True
+        return Reply(completion("much"), used)
+
+    async def overshoot_in_chunks(job: Job) -> Chunks:
+        job.sent = True
+        yield [chunk("much", "stop"), usage_chunk(used)]
+
+    scripted.on_answer, scripted.on_stream = overshoot, overshoot_in_chunks
+    answer = await client.post(CHAT, json=chat(max_tokens=9, stream=stream))
+    assert answer.status_code == 200
+    assert await service.rows(alerts) == []
+    answer = await client.post(CHAT, json=chat(max_tokens=8, stream=stream))
+    assert answer.status_code == 200
+    _, attempt = await service.rows(attempts)
+    assert attempt.cost_nano_usd == 250 + 9 * 2000 < attempt.bound_nano_usd
+    (stop,) = await service.database.fetch(stops.select())
+    assert (stop.target, stop.kind) == (ECHO, "quarantined")
+    assert stop.reason == "A call wrote 9 output tokens, and its bound was 8."
+    assert [row.kind for row in await service.rows(alerts)] == ["bound"]
+    assert error_of(await client.post(CHAT, json=chat())) == STOPPED
     await check_books(service)
 
 

@@ -171,7 +171,7 @@ async def test_nonsense_instead_of_vectors(start: Start, answer: Any) -> None:
     assert await service.books() == ("uncertain", "provider_error")
 
 
-@pytest.mark.parametrize("told", ["", "soon", "-1", "inf", "nan", "1e300"])
+@pytest.mark.parametrize("told", ["", "soon", "-1", "inf", "nan", "1e300", "1_0", "true"])
 async def test_nonsense_seconds_are_paid_at_the_bound(start: Start, told: str) -> None:
     async with answering(lambda _: [["fine"]], headers={"x-compute-time": told}) as url:
         service = await start(hf_base_url=url)

@@ -79,6 +79,19 @@ async def test_the_outputs_that_replicate_counts_are_billed(start: Start) -> Non
     assert (await service.attempt()).bound_nano_usd == 9_000_000
 
 
+@pytest.mark.parametrize("strange", [True, "1_0", 3.9, 10**30, -1])
+async def test_a_strange_number_of_outputs_is_paid_at_the_bound(start: Start, strange: Any) -> None:
+    prediction = {"id": "p1", "status": "succeeded", "output": "one.zip"}
+    counted = {**prediction, "metrics": {"image_count": strange}}
+    async with answering(lambda _: counted) as url:
+        service = await start(replicate_base_url=url)
+        client = service.client(await service.create_user())
+        body = {"model": BY_OUTPUT, "input": {"num_outputs": 3}}
+        assert (await client.post("/v1/predictions", json=body)).status_code == 201
+    attempt = await service.attempt()
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", 9_000_000)
+
+
 async def test_a_version_is_named(service: Service, client: httpx2.AsyncClient) -> None:
     body = BODY | {"model": "replicate/version"}
     record = (await client.post("/v1/predictions", json=body)).json()
@@ -330,7 +343,9 @@ async def test_an_output_is_json_that_any_parser_takes(start: Start) -> None:
         assert json.loads(text, parse_constant=pytest.fail)["output"] == expected
 
 
-@pytest.mark.parametrize("seconds", [-1, "many", None, 1e300, [], float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    "seconds", [-1, "many", None, 1e300, [], float("inf"), float("nan"), True, "1_0", "2"]
+)
 async def test_nonsense_seconds_are_paid_at_the_bound(start: Start, seconds: Any) -> None:
     answer = {"id": "x", "status": "succeeded", "metrics": {"predict_time": seconds}}
     async with answering(lambda _: answer) as url:

@@ -153,7 +153,10 @@ class Turn:
         self.rows["close_attempt"][row["id"]] = {**row, "closed_at": self._state.now}
         self._held[row["id"]] = held._replace(state=row["state"], cost_nano_usd=cost)
         if cost > held.bound_nano_usd:
-            self._quarantine(held, cost)
+            reason = f"A call cost {cost} nano-dollars, and its bound was {held.bound_nano_usd}."
+            self._quarantine(held, cost, reason)
+        elif entry.broken:
+            self._quarantine(held, cost, entry.broken)
 
     def _correct(self, prediction_id: str, by: int) -> None:
         """Add to what a prediction cost; several of its attempts may be corrected."""
@@ -161,10 +164,9 @@ class Turn:
         before = rows[prediction_id]["cost_nano_usd"] if prediction_id in rows else 0
         rows[prediction_id] = {"id": prediction_id, "cost_nano_usd": before + by}
 
-    def _quarantine(self, held: Held, cost: int) -> None:
+    def _quarantine(self, held: Held, cost: int, reason: str) -> None:
         """A bound that was wrong once is wrong: no new calls until somebody has looked at it."""
         target, now = f"model:{held.model}", self._state.now
-        reason = f"A call cost {cost} nano-dollars, and its bound was {held.bound_nano_usd}."
         row = {"target": target, "kind": "quarantined", "reason": reason, "running": False}
         self.quarantined.append({**row, "at": now})
         self._stopped.add((target, "quarantined"))
@@ -179,5 +181,5 @@ class Turn:
 def stopped(target: str, kind: str) -> GenerationStopped:
     """What a client is told of a stop; its reason is the operator's."""
     what = {"service": "All generation"}.get(target, f"Generation by {target.partition(':')[2]}")
-    why = "its cost was above its bound" if kind == "quarantined" else "the operator stopped it"
+    why = "a call broke its bound" if kind == "quarantined" else "the operator stopped it"
     return GenerationStopped(f"{what} is stopped: {why}. Try again later.")

@@ -41,7 +41,8 @@ class Closing(NamedTuple):
     """Ends an attempt, and its prediction with the last one; either may be None.
 
     `usage` is what the attempt used, as far as it is known; `overdue` says that it is closed only
-    if its lease has run out; `alert` is what the owner must hear of.
+    if its lease has run out; `alert` is what the owner must hear of; `broken` says which bound of
+    the attempt its usage broke, if it was one of tokens.
     """
 
     caps: tuple[Cap, ...]
@@ -50,6 +51,7 @@ class Closing(NamedTuple):
     usage: Usage | None = None
     overdue: bool = False
     alert: Alert | None = None
+    broken: str | None = None
 
 
 Entry = Opening | Keeping | Closing
@@ -83,8 +85,9 @@ def closing(
     generation: Generation, attempt: Attempt | None, ending: Ending, *, last: bool, keep: bool
 ) -> Closing:
     """The entry that ends `attempt` if there is one, and the prediction if it was the `last`."""
-    row = None
+    row = broken = None
     if attempt is not None:
+        broken = attempt.broken_bound(ending)
         state, cost = attempt.settlement(ending)
         remote_id = attempt.job.remote_id
         row = {
@@ -96,7 +99,7 @@ def closing(
             "reason": ending.reason,
         }
     ended = _ended(generation, ending, keep=keep) if last else None
-    return Closing(generation.caps, row, ended, ending.usage, alert=ending.alert)
+    return Closing(generation.caps, row, ended, ending.usage, alert=ending.alert, broken=broken)
 
 
 def correction(generation: Generation, attempt: Attempt, ending: Ending, used: Usage) -> Closing:

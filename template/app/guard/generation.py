@@ -125,6 +125,13 @@ class Attempt:
             return "released", 0
         return "uncertain", self.bound_nano_usd
 
+    def broken_bound(self, ending: Ending) -> str | None:
+        """How its usage broke the bound of its output, which money alone does not always show."""
+        used, most = ending.usage, self.choice.bound.output_tokens
+        if used is None or used.output_tokens <= most:
+            return None
+        return f"A call wrote {used.output_tokens} output tokens, and its bound was {most}."
+
     def used_tokens(self, ending: Ending) -> int:
         """What counts against the limits: the bound when it is not known."""
         if self.settlement(ending)[0] == "released":

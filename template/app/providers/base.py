@@ -82,9 +82,11 @@ class Usage(NamedTuple):
 
 def compute(seconds: Any) -> Usage | None:
     """The usage of `seconds` of compute, rounded up; None when they are no such number."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        return None
     try:
-        microseconds = math.ceil(float(seconds) * 1e6)
-    except (OverflowError, TypeError, ValueError):
+        microseconds = math.ceil(seconds * 1e6)
+    except (OverflowError, ValueError):
         return None
     return Usage(microseconds=microseconds) if 0 <= microseconds <= MOST_MICROSECONDS else None
 

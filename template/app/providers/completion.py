@@ -28,28 +28,40 @@ TEXTS = frozenset({"content", "reasoning", "reasoning_content", "refusal"})
 
 
 def usage_of(usage: Any, counted: Sequence[str] = CHAT_COUNTS) -> Usage | None:
-    """What the provider counted, if it said all of it. Reasoning is part of the output tokens."""
-    try:
-        told = Usage(*(int(usage[name]) for name in counted))
-    except (KeyError, OverflowError, TypeError, ValueError):
+    """What the provider counted, if it said all of it; None where a count is no number of tokens.
+    Reasoning is part of the output tokens.
+
+    A cached part that is no number is ignored, which costs no less. A written one costs more than
+    plain input, so that nothing is known then.
+    """
+    if not isinstance(usage, dict):
         return None
-    if min(told) < 0 or max(told) > MOST_TOKENS:
-        return None
+    counts = [token_count(usage.get(name)) for name in counted]
     places = [usage, *(usage[name] for name in DETAILS if isinstance(usage.get(name), dict))]
-    cached, written = (_part(places, names, told.input_tokens) for names in (CACHED, WRITTEN))
-    return told._replace(cached_input_tokens=cached, cache_write_tokens=written)
+    written = [token_count(told) for told in _parts(places, WRITTEN)]
+    if None in counts or None in written:
+        return None
+    told = Usage(*(count or 0 for count in counts))
+    cached = [token_count(told) for told in _parts(places, CACHED)]
+    most = told.input_tokens
+    return told._replace(
+        cached_input_tokens=min(max((count or 0 for count in cached), default=0), most),
+        cache_write_tokens=min(max((count or 0 for count in written), default=0), most),
+    )
 
 
-def _part(places: Sequence[Body], names: Sequence[str], most: int) -> int:
-    """A part of the input, by whichever name it has; what is no count is ignored."""
-    return min(max(_count(place.get(name)) for place in places for name in names), most)
+def _parts(places: Sequence[Body], names: Sequence[str]) -> list[Any]:
+    """What is told of a part of the input, by whichever name it has."""
+    found = (place.get(name) for place in places for name in names)
+    return [told for told in found if told is not None]
 
 
-def _count(value: Any) -> int:
-    """A number of tokens; 0 for what is none."""
+def token_count(value: Any) -> int | None:
+    """A number of tokens, or of other pieces; None for what is none, such as `true` or a text."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and value is not True and value > 0 else 0
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_count and 0 <= value <= MOST_TOKENS else None
 
 
 def choices_of(document: Any) -> list[Body]:
@@ -120,8 +132,9 @@ class Transcript:
     def add(self, chunk: Body) -> None:
         """Add a chunk."""
         told = chunk.get("usage")
-        if told and (usage := usage_of(told)):
-            self.usage, self._told_apart = usage, not chunk.get("choices")
+        if told and isinstance(told, dict) and not told.keys().isdisjoint(CHAT_COUNTS):
+            # The last one counts, also where it says nothing.
+            self.usage, self._told_apart = usage_of(told), not chunk.get("choices")
         choices = chunk.get("choices")
         if not isinstance(choices, list):
             return

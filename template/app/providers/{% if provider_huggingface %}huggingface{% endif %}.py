@@ -48,6 +48,7 @@ ERRORS = ErrorTable(
         503: ErrorCase(Blame.PROVIDER),
     },
 )
+NUMBER = re.compile(r"\d{1,20}(?:\.\d{1,20})?", re.ASCII)
 TASKS = "hf-inference/models"
 IN_MILLISECONDS = "x-compute-tokens"
 LONGEST_LOADING_SECONDS = 24 * 60 * 60
@@ -148,7 +149,8 @@ def compute_of(response: aiohttp.ClientResponse) -> Usage | None:
     """The compute that the header `x-compute-time` states: in whole milliseconds by
     text-embeddings-inference, which alone counts `x-compute-tokens`, else in seconds.
     """
-    told = response.headers.get("x-compute-time")
+    header = response.headers.get("x-compute-time", "")
+    told = float(header) if NUMBER.fullmatch(header) else None
     if IN_MILLISECONDS in response.headers:
         milliseconds = compute(told)
         return milliseconds and compute(milliseconds.microseconds / 1e9)

@@ -21,7 +21,7 @@ from app.providers.base import (
     compute,
     may_pass,
 )
-from app.providers.completion import MOST_TOKENS
+from app.providers.completion import token_count
 from app.providers.error_answers import ErrorCase, ErrorTable
 from app.providers.http import Http
 from app.providers.parameters import Table
@@ -203,10 +203,10 @@ def _usage(job: Job, prediction: Body) -> Usage | None:
     if status != "succeeded":
         return None
     told = metrics.get("image_count") if isinstance(metrics, dict) else None
-    if not isinstance(told, int) or not 0 <= told <= MOST_TOKENS:
-        output = prediction.get("output")
-        told = len(output) if isinstance(output, list) else int(output is not None)
-    return (used or Usage())._replace(outputs=told)
+    output = prediction.get("output")
+    counted = len(output) if isinstance(output, list) else int(output is not None)
+    outputs = counted if told is None else token_count(told)
+    return None if outputs is None else (used or Usage())._replace(outputs=outputs)
 
 
 def throttled_seconds(details: Mapping[str, Any]) -> float | None:
