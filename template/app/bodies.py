@@ -15,7 +15,7 @@ SMALL_BYTES = 64 * 1024
 MOST_PARTS = 50_000
 # To tell of each error costs much more than to find it.
 MOST_ERRORS = 100
-TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
+TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 Body = TypeVar("Body", bound=BaseModel)
 
 
