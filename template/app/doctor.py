@@ -26,7 +26,7 @@ from app.settings import ROOT, Settings, exposure, load
 from app.state.base import Limiter
 from app.usage.parts import LAST_DAYS, undeclared
 
-LOCKED = "no answer within a second: does another session lock what it needs?"
+NO_ANSWER = "no answer within a second: is the server up, or does another session hold a lock?"
 LONGEST_SAID = 200
 # The checks without which no table can be read.
 TABLES = {"database", "migrations"}
@@ -200,9 +200,11 @@ async def _check(
     except StartError as error:
         return Finding(name, verdict, str(error))
     except ServiceError as error:
+        if isinstance(error.__cause__, TimeoutError):
+            return Finding(name, "problem", NO_ANSWER)
         return Finding(name, "problem", f"{advice or error}{_said(error)}")
     except TimeoutError:
-        return Finding(name, "problem", LOCKED)
+        return Finding(name, "problem", NO_ANSWER)
     return Finding(name)
 
 

@@ -15,8 +15,8 @@ from app.settings import Settings
 from app.telemetry.logging import log
 
 CHECK_SECONDS = 0.9
-# A check writes to the database: however many ask, it is made twice a second at most.
-KEPT_SECONDS = 0.5
+# A check writes to the database: however many ask, it is made five times a second at most.
+KEPT_SECONDS = 0.2
 
 
 class Readiness:
@@ -53,7 +53,8 @@ class Readiness:
         try:
             return await within(self._found(), CHECK_SECONDS)
         except ServiceError as error:
-            return f"{error.code}: {cause_of(error)}"
+            said, *_ = cause_of(error).splitlines()
+            return f"{error.code}: {said}"
         except TimeoutError:
             return f"no answer in time from {', '.join(self._waiting)}"
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from app import doctor, wiring
 from app.cli import app
 from app.db.engine import Database
-from app.doctor import LOCKED
+from app.doctor import NO_ANSWER
 from app.errors import LimiterUnavailable
 from app.placeholders import placeholders
 from app.settings import Settings
@@ -98,7 +98,7 @@ async def test_what_does_not_answer_in_time_is_told(
     code, findings = await _examine()
     assert code == 1
     for name in ("database", "migrations"):
-        assert findings[name] == ("problem", LOCKED)
+        assert findings[name] == ("problem", NO_ANSWER)
 
 
 async def test_missing_migrations(monkeypatch: pytest.MonkeyPatch, empty_database_url: str) -> None:

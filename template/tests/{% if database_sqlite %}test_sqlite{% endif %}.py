@@ -19,6 +19,7 @@ from app.db import sqlite
 from app.db.engine import Database
 from app.db.sqlite import alone, file_of, is_ephemeral, open_database
 from app.db.sqlite_file import SqliteFile
+from app.doctor import NO_ANSWER
 from app.errors import DatabaseUnavailable, StartError
 from app.providers.base import Reply
 from app.providers.offline import OfflineProvider
@@ -497,3 +498,11 @@ async def test_doctor_and_other_commands_make_no_file(
     assert f"✗ database: there is no file {tmp_path}/other/app.db" in told
     assert (await run("migrate")).exit_code == 0
     assert (await run("users", "list")).exit_code == 0
+
+
+async def test_doctor_tells_of_a_file_that_is_locked(run: Run, database_url: str) -> None:
+    with closing(sqlite3.connect(file_of(database_url), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        result = await run("doctor")
+    assert result.exit_code == 1
+    assert f"✗ database: {NO_ANSWER}" in result.stdout

@@ -43,7 +43,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from app.addresses import Address, AddressError, explained, is_host, parse
 from app.db.engine import Database, Query, Result, Work, require_waiting
 from app.db.prepared import GIVEN
-from app.db.tables import Json, accounts, attempts, audit, policies, predictions, stops, users
+from app.db.tables import Json, accounts, attempts, audit, metadata, policies, predictions
 from app.db.use import Use
 from app.errors import DatabaseUnavailable
 from app.settings import Settings
@@ -211,13 +211,13 @@ class PostgresDatabase(Database):
 
 @cache
 def _trial() -> list[Query]:
-    """A transaction that needs what the ledger needs: its tables and their locks, space for a new
-    page, and a commit.
+    """A transaction that needs what a generation needs: all tables to read, those of the ledger to
+    write, space for a new page, the ledger's lock, and a commit.
     """
     lock = select(policies.c.id).where(policies.c.id == 1).with_for_update()
     return [
         Query(select(func.set_config("lock_timeout", TRIAL_TIMEOUT, true()))),
-        *(Query(select(table).limit(1)) for table in (users, stops)),
+        *(Query(select(true()).select_from(each).limit(1)) for each in metadata.sorted_tables),
         *(Query(_no_update(table)) for table in LEDGER),
         Query(text("SAVEPOINT trial")),
         Query(_filling()),
