@@ -18,7 +18,7 @@ from app.policy import Model
 from app.providers.base import Chunks, Job, ProviderFailure, Reply
 from tests.books import add_plans, usd
 from tests.fixtures.service import Run, Start
-from tests.scripted import BOUND, Scripted, chunk, hang, say_fine
+from tests.scripted import BOUND, Scripted, chunk, fail_with, hang, say_fine
 from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, sse
 from tests.test_streams import fail_after_one, hang_after_two, open_stream
 
@@ -319,6 +319,17 @@ async def test_an_operator_lifts_a_cooldown(
 
     await eventually(is_let_in)
     assert await state(service) == "closed"
+
+
+async def test_a_client_is_told_no_longer_pause_than_the_model_allows(
+    scripted: Scripted, start: Start
+) -> None:
+    scripted.on_answer = fail_with(sent=True, status=429, retry_after=9e9)
+    service = await start()
+    client = service.client(await service.create_user())
+    answers = [await client.post(CHAT, json=chat()) for _ in range(2)]
+    assert [error_of(answer)[1] for answer in answers] == ["provider_cooling_down"] * 2
+    assert {3599, 3600} >= {int(answer.headers["Retry-After"]) for answer in answers}
 
 
 async def test_a_start_of_before_lifts_no_later_cooldown(service: Service, run: Run) -> None:

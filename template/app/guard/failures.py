@@ -60,9 +60,10 @@ def explain(
     if failure.blame is Blame.OPERATOR:
         return ProviderError(_misconfigured(failure.status, model))
     if failure.status in BUSY:
+        pause = failure.retry_after or DEFAULT_PAUSE_SECONDS
         return ProviderCoolingDown(
             f"{provider} is busy; try again later.",
-            retry_after=failure.retry_after or DEFAULT_PAUSE_SECONDS,
+            retry_after=min(pause, model.max_cooldown_seconds),
         )
     return ProviderError(f"{provider} failed: {failure}. Try again.")
 
