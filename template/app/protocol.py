@@ -4,9 +4,11 @@ there is a request.
 
 import asyncio
 import logging
+from collections.abc import Sized
 from http import HTTPStatus
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.errors import error_body
@@ -18,6 +20,8 @@ from app.unread import UnreadTimer
 HEAD_SECONDS = 30.0
 HEAD_BYTES = 64 * 1024
 MOST_HEADERS = 100
+# Requests that came before the answer to an earlier one: each costs a hundred times its bytes.
+MOST_QUEUED = 32
 # What a client may send beside each byte of a body: a chunk of one byte has five bytes around it.
 BESIDE_A_BYTE = 8
 CODE = "invalid_request"
@@ -34,9 +38,28 @@ class HeadTooLarge(Exception):
     """Ends the parser in the middle of a segment."""
 
 
+class TooManyQueued(Exception):
+    """Ends the parser: what follows is not read."""
+
+
+class QueueingFlow(FlowControl):
+    """uvicorn's, which would read on with each answer, and while a body is waited for, however
+    many requests are queued.
+    """
+
+    def __init__(self, transport: asyncio.Transport, queue: Sized) -> None:
+        super().__init__(transport)
+        self._queue = queue
+
+    def resume_reading(self) -> None:
+        if not self._queue:  # Of a request that others follow, all has come.
+            super().resume_reading()
+
+
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's, which would wait for a request's head for good, keep all that comes of it and all
-    that a client does not read, and answer what is no request in a form of its own.
+    """uvicorn's, which would wait for a request's head for good, keep all that comes of it, all
+    requests that are not answered yet and all that a client does not read, and answer what is no
+    request in a form of its own.
     """
 
     _unread: UnreadTimer
@@ -59,6 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self, transport: asyncio.Transport
     ) -> None:
         super().connection_made(transport)
+        self.flow = QueueingFlow(transport, self.pipeline)
         self._unread = UnreadTimer(self.loop, transport)
         self._expect_head()
 
@@ -78,6 +102,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._number += 1
         self._has_begun, self._has_head = True, False
         self._header_bytes = self._headers = self._beside_body = 0
+        if len(self.pipeline) >= MOST_QUEUED:
+            raise TooManyQueued
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -117,6 +143,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self.flow.resume_reading()  # once more, as the last request has left the queue only now
         # The connection waits, or closes, once all is read.
         self._unread.start()
 

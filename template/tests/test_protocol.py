@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from app.protocol import MOST_HEADERS, BoundedProtocol
+from app.protocol import MOST_HEADERS, MOST_QUEUED, BoundedProtocol
 from tests.support import PATIENCE_SECONDS, Service, chat
 
 ASKED = b"GET /livez HTTP/1.1\r\nHost: service\r\n\r\n"
@@ -70,6 +70,15 @@ async def test_who_has_asked_has_the_time_that_the_answer_takes(
         assert "200" in await answer(reader)
 
 
+def connection(service: Service) -> tuple[BoundedProtocol, Mock]:
+    """The protocol of a connection, and what it sends by."""
+    protocol = BoundedProtocol(uvicorn.Config(service.app, log_config=None), ServerState(), {})
+    transport = Mock(asyncio.Transport)
+    transport.is_closing.return_value = False
+    protocol.connection_made(transport)
+    return protocol, transport
+
+
 CHUNKED = b"POST /livez HTTP/1.1\r\nHost: service\r\nTransfer-Encoding: chunked\r\n\r\n"
 LONG_HEADER = b"X-Long: " + 1000 * b"x" + b"\r\n"
 
@@ -116,10 +125,7 @@ async def test_a_head_that_does_not_end_is_refused(service: Service, beginning: 
 async def test_a_head_that_is_too_large_is_refused(
     service: Service, sent: bytes, size: int
 ) -> None:
-    protocol = BoundedProtocol(uvicorn.Config(service.app, log_config=None), ServerState(), {})
-    transport = Mock(asyncio.Transport)
-    transport.is_closing.return_value = False
-    protocol.connection_made(transport)
+    protocol, transport = connection(service)
     with patch.object(protocol, "_start_asgi_task"):
         for start in range(0, len(sent), size):
             protocol.data_received(sent[start : start + size])
@@ -187,3 +193,24 @@ async def test_nothing_is_written_into_an_answer_that_is_under_way(service: Serv
         assert (await reader.read(12)).endswith(b"200")
         writer.write(b"nonsense\r\n\r\n")
         assert b"HTTP/1.1" not in await reader.read()
+
+
+async def test_nothing_is_read_while_requests_are_queued(service: Service) -> None:
+    protocol, transport = connection(service)
+    with patch.object(protocol, "_start_asgi_task"):
+        protocol.data_received(3 * ASKED)
+        transport.pause_reading.assert_called_once()
+        protocol.flow.resume_reading()  # as a request that waits for its body does
+        protocol.on_response_complete()
+        transport.resume_reading.assert_not_called()
+        protocol.on_response_complete()
+        transport.resume_reading.assert_called_once()
+    protocol.connection_lost(None)
+
+
+async def test_few_requests_are_queued_and_those_are_answered(service: Service) -> None:
+    async with connected(service) as (reader, writer):
+        writer.write(10 * MOST_QUEUED * ASKED)
+        answers = [await answer(reader) for _ in range(1 + MOST_QUEUED)]
+        assert all("200" in status for status in answers)
+        assert await reader.read() == b""
