@@ -44,6 +44,14 @@ async def test_token_ids(client: httpx2.AsyncClient, given: list[Any], count: in
     assert len((await embed(client, given)).json()["data"]) == count
 
 
+@pytest.mark.parametrize("token", [0, 2**63, -(10**4000)], ids=["0", "64 bits", "4000 digits"])
+async def test_a_token_id_is_one_token_however_long_it_is(
+    client: httpx2.AsyncClient, token: int
+) -> None:
+    for given in ([token, token], [[token], [token]]):
+        assert (await embed(client, given)).json()["usage"]["prompt_tokens"] == 2
+
+
 async def test_the_offline_provider_makes_no_endless_answer(client: httpx2.AsyncClient) -> None:
     assert (await embed(client, ["x"] * 128, dimensions=4096)).status_code == 200
     response = await embed(client, ["x"] * 129, dimensions=4096)

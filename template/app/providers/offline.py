@@ -133,14 +133,21 @@ async def _embed(body: Body) -> Reply:
     if body.get("encoding_format") == "base64":
         vectors = [base64.b64encode(struct.pack(f"<{size}f", *v)).decode() for v in vectors]
     data = [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors)]
-    count = sum(len(_tokens(text)) for text in texts)
+    count = _input_count(body["input"])
     usage = {"prompt_tokens": count, "total_tokens": count}
     answer = {"object": "list", "data": data, "usage": usage}
     return Reply(answer, usage_of(usage, EMBEDDING_COUNTS))
 
 
+def _input_count(given: Any) -> int:
+    """The tokens of all inputs; each token id is one, however long its number is."""
+    if isinstance(given, str):
+        return len(_tokens(given))
+    return len(given) if isinstance(given[0], int) else sum(map(_input_count, given))
+
+
 def _texts(given: Any) -> Iterator[str]:
-    """Each input as a text; token ids count as words."""
+    """Each input as a text; token ids are words."""
     if isinstance(given, str):
         yield given
     elif isinstance(given[0], int):
