@@ -66,6 +66,13 @@ async def test_there_are_no_more_inputs_than_openai_takes(
     assert (await embed(client, given[1:], dimensions=1)).status_code == 200
 
 
+async def test_vectors_are_not_logged_with_the_content(start: Start) -> None:
+    service = await start(log_content=True)
+    await embed(service.client(await service.create_user()), "one")
+    (event,) = service.access_events()
+    assert (event["outcome"], "output" in event) == ("ok", False)
+
+
 async def test_base64_holds_the_same_numbers(client: httpx2.AsyncClient) -> None:
     floats = (await embed(client, "one", dimensions=8)).json()["data"][0]["embedding"]
     encoded = (await embed(client, "one", dimensions=8, encoding_format="base64")).json()

@@ -6,6 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.db.tables import predictions
+from app.json_text import encode
 from tests.fixtures.service import Start
 from tests.support import SECRET_KEY, Service, chat, error_of, unique
 
@@ -120,6 +122,25 @@ async def test_pages_are_newest_first_and_complete(client: httpx2.AsyncClient) -
     whole = (await client.get("/v1/predictions")).json()
     assert [record["id"] for record in whole["data"]] == [newest, *ids[::-1]]
     assert whole["next_cursor"] is None
+
+
+async def test_a_page_of_long_records_is_shorter(
+    service: Service, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [(await ask(client))["id"] for _ in range(5)]
+    row, *_ = await service.rows(predictions)
+    size = len(encode(row.input)) + len(encode(row.output))
+    rooms: list[tuple[int, list[int]]] = [(1, [1] * 5), (2 * size, [2, 2, 1]), (9 * size, [5])]
+    for room, expected in rooms:
+        monkeypatch.setattr("app.db.pages.PAGE_CHARACTERS", room)
+        pages: list[list[str]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = (await client.get(f"/v1/predictions?limit=5{cursor}")).json()
+            pages.append([record["id"] for record in page["data"]])
+            cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+        assert [identifier for page in pages for identifier in page] == made[::-1]
+        assert [len(page) for page in pages] == expected
 
 
 async def test_an_exact_page_has_no_successor(client: httpx2.AsyncClient) -> None:

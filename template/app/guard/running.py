@@ -124,7 +124,7 @@ class Running:
 
     def _end(self, generation: Generation, ending: Ending) -> None:
         self._generations.pop(generation.id, None)
-        model, usage = generation.model.id, ending.usage or Usage()
+        call, model, usage = generation.call, generation.model.id, ending.usage or Usage()
         metrics.generations.labels(model, ending.outcome.value).inc()
         metrics.generation_seconds.labels(model).observe(generation.latency_ms / 1000)
         note(
@@ -134,5 +134,5 @@ class Running:
             output_tokens=usage.output_tokens,
             cost_nano_usd=generation.cost_nano_usd,
             latency_ms=generation.latency_ms,
-            **({"output": ending.output} if self._log_content else {}),
+            **({"output": ending.output} if self._log_content and call.keep_output else {}),
         )
