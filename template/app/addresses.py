@@ -25,7 +25,7 @@ URL_CHARACTERS = re.compile(r"""[^\s\x00-\x20\x7f"<>\\^`{|}]*""")
 # A name that may be shown: a part of a password hardly looks so.
 OPTION = re.compile(r"[A-Za-z]\w{0,39}", re.ASCII)
 SECRETS = ("password", "passwd", "secret", "token")
-# In a list of origins: all of them.
+# In a list of origins, or of proxies: all of them.
 EVERY = "*"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@]+", re.IGNORECASE)
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -146,6 +146,18 @@ def _origin(text: str) -> str:
     scheme, host, port = address.scheme, address.host.lower(), address.port
     host = f"[{host}]" if ":" in host else host.encode("idna").decode()
     return f"{scheme}://{host}" + (f":{port}" if port and port != DEFAULT_PORTS.get(scheme) else "")
+
+
+def require_networks(text: str) -> None:
+    """Raise `ValueError` for what is neither a list of IP addresses and networks nor `*`."""
+    try:
+        for item in [] if text == EVERY else text.split(","):
+            ipaddress.ip_network(item.strip())
+    except ValueError as error:
+        raise ValueError(
+            "must be addresses and networks such as 10.0.0.1 and 10.0.0.0/8, with commas between, "
+            "or * alone for all"
+        ) from error
 
 
 def is_ip(text: str) -> bool:

@@ -172,6 +172,11 @@ def test_all_weak_secrets_are_named(
         ("ALERT_WEBHOOK_URL", "https:///alerts"),
         ("CORS_ORIGINS", "https://app.example.com/path"),
         ("CORS_ORIGINS", "*,https://app.example.com"),
+        ("FORWARDED_ALLOW_IPS", "proxy"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.0/99"),
+        ("FORWARDED_ALLOW_IPS", "10.1.2.3/8"),
+        ("FORWARDED_ALLOW_IPS", "*,10.0.0.1"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.1 10.0.0.2"),
         ("MAX_BODY_BYTES", "10"),
         ("REQUEST_DEADLINE_SECONDS", "0"),
         ("REQUEST_DEADLINE_SECONDS", "soon"),
@@ -180,6 +185,12 @@ def test_all_weak_secrets_are_named(
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     assert _problem().startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("value", ["*", "10.0.0.1, ::1", "172.16.0.0/12,fd00::/8"])
+def test_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", value)
+    assert load().forwarded_allow_ips == value
 
 
 @pytest.mark.parametrize(
