@@ -3,14 +3,15 @@
 import asyncio
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from app.errors import BudgetExceeded
 from app.guard.attempts import Attempts
-from app.guard.generation import Attempt, Generation
 from app.guard.ledger import Ledger
+from app.guard.limits import MOST_OVERDRAWN_MINUTES
 from app.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Reply, Usage
 from tests.fixtures.service import Start
 from tests.scripted import USAGE, Scripted, chunk, completion
@@ -96,6 +97,16 @@ async def test_tokens_beyond_the_bound_count(scripted: Scripted, service: Servic
     )
 
 
+async def test_a_wrong_number_of_tokens_keeps_nobody_out_for_days(
+    scripted: Scripted, service: Service
+) -> None:
+    client = service.client(await service.create_user("thrifty"))
+    Gate(scripted, usage=Usage(2, 2**31 - 1)).open()
+    assert (await client.post(CHAT, json=chat())).status_code == 200
+    wait = int((await client.post(CHAT, json=chat())).headers["Retry-After"])
+    assert 0 < wait <= (MOST_OVERDRAWN_MINUTES + 1) * 60
+
+
 async def test_what_was_not_sent_used_no_tokens(scripted: Scripted, service: Service) -> None:
     client = service.client(await service.create_user("thrifty"))
 
@@ -173,7 +184,7 @@ async def test_what_the_ledger_refuses_was_never_taken(
     client = service.client(await service.create_user("one"))
     with monkeypatch.context() as context:
 
-        async def refuse(_: Ledger, __: Generation, ___: Attempt) -> None:
+        async def refuse(*_: Any, **__: Any) -> None:
             raise BudgetExceeded("Nothing is left.")
 
         context.setattr(Ledger, "open", refuse)

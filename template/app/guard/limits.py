@@ -14,6 +14,9 @@ from app.state.base import Admission, Bucket, Demand, Level, Limiter, Place, Slo
 from app.telemetry import metrics
 
 Rates = Plan | Service | Allowance
+# What attempts use beyond the grant is less. More is a provider's wrong number, which must not keep
+# the caller and the whole service out for days.
+MOST_OVERDRAWN_MINUTES = 60
 
 
 @dataclass(slots=True)
@@ -86,7 +89,9 @@ class Limits:
         """
         unused = 0 if used_tokens is None else grant.tokens - used_tokens
         buckets = (b for b in grant.demand.buckets if b.kind == "tokens") if unused else ()
-        given_back = tuple(bucket._replace(take=unused) for bucket in buckets)
+        given_back = tuple(
+            bucket._replace(take=_at_most_overdrawn(bucket, unused)) for bucket in buckets
+        )
         await self._give_back(Demand(given_back, grant.demand.slots))
 
     async def withdraw(self, grant: Grant) -> None:
@@ -121,6 +126,10 @@ def _buckets(account: str, rates: Rates, tokens: int) -> Iterator[Bucket]:
 def _slots(account: str, rates: Rates, holder: str, seconds: float) -> Iterator[Slot]:
     if rates.concurrent_generations is not None:
         yield Slot(account, rates.concurrent_generations, holder, seconds)
+
+
+def _at_most_overdrawn(bucket: Bucket, unused: int) -> int:
+    return max(unused, -MOST_OVERDRAWN_MINUTES * bucket.capacity)
 
 
 def _require_room(buckets: tuple[Bucket, ...]) -> None:
