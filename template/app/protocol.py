@@ -26,7 +26,10 @@ MOST_QUEUED = 32
 BESIDE_A_BYTE = 8
 CODE = "invalid_request"
 REFUSALS = {
-    400: "The request is not valid HTTP/1.1; send it again as RFC 9112 says.",
+    400: (
+        "The request is not valid HTTP/1.1, or has a body and asks for another protocol; send it "
+        "again as RFC 9112 says, without Upgrade."
+    ),
     431: (
         f"The request's address and headers are over {HEAD_BYTES} bytes or {MOST_HEADERS} headers; "
         "send less."
@@ -54,6 +57,10 @@ class QueueingFlow(FlowControl):
     def resume_reading(self) -> None:
         if not self._queue:  # Of a request that others follow, all has come.
             super().resume_reading()
+
+
+class UpgradeWithBody(Exception):
+    """Ends the parser, which would take the body for a request of its own."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -117,6 +124,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._expect_no_head()
+        if self.parser.should_upgrade() and any(map(_tells_of_a_body, self.headers)):
+            raise UpgradeWithBody
         super().on_headers_complete()
         self._has_head = True
 
@@ -158,6 +167,10 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._refuse(431 if self._is_too_large else 400)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """There is one protocol here. What followed the request was not read, so no more is."""
+        self.cycle.keep_alive = False
+
     def _refuse(self, status: int) -> None:
         request_id = new_id("req")
         body = encode(error_body(status, CODE, REFUSALS[status], None))
@@ -189,3 +202,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._hang_up is not None:
             self._hang_up.cancel()
             self._hang_up = None
+
+
+def _tells_of_a_body(header: tuple[bytes, bytes]) -> bool:
+    name, value = header
+    return name == b"transfer-encoding" or (name == b"content-length" and value != b"0")

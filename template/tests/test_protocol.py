@@ -214,3 +214,27 @@ async def test_few_requests_are_queued_and_those_are_answered(service: Service) 
         answers = [await answer(reader) for _ in range(1 + MOST_QUEUED)]
         assert all("200" in status for status in answers)
         assert await reader.read() == b""
+
+
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [b"Content-Length: %d\r\n" % len(ASKED), b"Transfer-Encoding: chunked\r\n"],
+    ids=["length", "chunks"],
+)
+async def test_a_body_after_an_upgrade_is_no_request(service: Service, told: bytes) -> None:
+    async with connected(service) as (reader, writer):
+        writer.write(b"POST /livez HTTP/1.1\r\nHost: service\r\n" + told + UPGRADE + b"\r\n")
+        await writer.drain()
+        writer.write(ASKED)
+        assert "400" in (await refusal(reader))[0]
+
+
+async def test_an_upgrade_is_not_done_and_the_request_is_answered(service: Service) -> None:
+    async with connected(service) as (reader, writer):
+        writer.write(ASKED.replace(b"\r\n\r\n", b"\r\n" + UPGRADE + b"\r\n") + ASKED)
+        assert "200" in await answer(reader)
+        assert await reader.read() == b""
+    assert not [event for event in service.events if event["level"] == "warning"]
