@@ -13,7 +13,7 @@ from pydantic_core import PydanticKnownError, to_json
 
 from app.auth.dependencies import authenticate
 from app.auth.principal import Principal, Scope
-from app.bodies import SMALL_BYTES, parse
+from app.bodies import SMALL_BYTES, LargeBodies, parse
 from app.errors import InvalidRequest, UnsupportedParameter, shortened
 from app.guard.claims import Key
 from app.guard.generation import Call, Generation
@@ -79,7 +79,8 @@ class Asking:
         """The request's body. Raises what `parse` raises."""
         if not JSON_TYPE.match(self.request.headers.get("content-type", "")):
             raise RequestValidationError([NO_JSON])
-        raw = await self.request.body()
+        bodies: LargeBodies = self.request.app.state.large_bodies
+        raw = await bodies.read(self.request, self.caller.user_id)
         self._is_large = len(raw) > SMALL_BYTES
         if self._key() is None:
             await self._look()

@@ -15,6 +15,7 @@ from app import handlers, health, models, settings, wiring
 from app.admin import routes as admin
 from app.admin.stops import Stops
 from app.auth.users import Users
+from app.bodies import LargeBodies
 from app.chat import routes as chat
 from app.console import routes as console
 from app.cors import Preflights, SharedAnswers
@@ -151,7 +152,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
         state.idempotency = Idempotency(claims, Sealer("idempotency", *secret_keys(chosen)))
         state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
-        state.limits = limits
+        state.limits, state.large_bodies = limits, LargeBodies()
         state.policy, state.users, state.stops = rules, Users(database), Stops(database, rules)
         state.report, state.cooldown, state.watch = Report(database, rules), cooldown, watch
         state.running, state.readiness = running, Readiness(state)

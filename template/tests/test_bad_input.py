@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from app.bodies import SMALL_BYTES
 from app.telemetry.middleware import SMALL_BODY_BYTES
 from tests.support import Service, chat, error_of, eventually
 
@@ -160,6 +161,23 @@ async def test_a_body_that_does_not_come_ends_the_request(
     assert json.loads(body)["error"]["message"].startswith("The body took too long")
     assert await service.rows_count() == 0
     assert service.access_events()[-1]["status"] == 408
+
+
+async def test_few_large_bodies_of_a_caller_are_read_at_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.bodies.AT_ONCE", 1)
+    user, other = await service.create_user(), await service.create_user()
+    headers = [f"Authorization: {user.headers['Authorization']}", f"Content-Length: {2**20}"]
+    large = chat("x" * SMALL_BYTES)
+    async with _begun(service, "POST", CHAT, *headers):
+        assert (await service.client(user).post(CHAT, json=chat())).status_code == 200
+        waiting = asyncio.create_task(service.client(user).post(CHAT, json=large))
+        for _ in range(3):
+            answer = await service.client(other).post(CHAT, json=large)
+            assert error_of(answer) == (400, "request_too_large", "messages")
+        assert not waiting.done()
+    assert (await waiting).status_code == 400
 
 
 async def test_a_client_that_leaves_before_its_body_came_is_no_crash(service: Service) -> None:
