@@ -1,5 +1,6 @@
 """`python -m app …`. The process that answers is started without the command line's weight."""
 
+import shlex
 import sys
 
 if sys.argv[1:] == ["serve"]:
@@ -7,6 +8,12 @@ if sys.argv[1:] == ["serve"]:
 
     main()
 else:
-    from app.cli import app
+    try:
+        from app.cli import app
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "app":
+            raise
+        words = shlex.join(sys.argv[1:])
+        sys.exit(f"This Python has no {error.name}. Run: .venv/bin/python -m app {words}".rstrip())
 
     app(prog_name="python -m app")

@@ -29,6 +29,8 @@ app = typer.Typer(
     help="The AI service.",
     no_args_is_help=True,
     add_completion=False,
+    # Boxes cut the long names of options at 80 columns.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 users = typer.Typer(help="Users, their roles and plans.", no_args_is_help=True)

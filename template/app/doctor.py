@@ -106,6 +106,8 @@ def _checks(
         with suppress(DatabaseUnavailable):  # Also without a table.
             if not await pending(database):
                 return
+        if database.absence() is None:
+            await database.check()  # Without it, migrate cannot help.
         raise StartError("run: python -m app migrate")
 
     async def durable() -> None:
@@ -116,8 +118,8 @@ def _checks(
         if weakness := await limiter.weakness():
             raise StartError(weakness)
 
-    yield _check("database", there, "is DATABASE_URL right, and the server up?")
-    yield _check("migrations", migrated)
+    yield _check("database", there, "is DATABASE_URL right, and does what it names work?")
+    yield _check("migrations", migrated, "not known without the database.")
     yield _check("limiter", limiter.check, "is its address right, and the server up?")
     verdict = "problem" if settings.production else "warning"
     yield _check("limits are kept", keeping, verdict=verdict)

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 logger = logging.getLogger("app")
 # For the operator, where a client is told to try again.
 NO_DATABASE = (
-    "The database does not answer, or was not migrated: is DATABASE_URL right, and the server up? "
-    "Then run: python -m app migrate"
+    "The database does not answer, or lacks its tables. Is DATABASE_URL right? "
+    "`python -m app doctor` says what is wrong; `python -m app migrate` makes the tables."
 )
 
 

@@ -36,10 +36,14 @@ def check(rules: Policy, providers: Mapping[str, Provider], *, production: bool)
     provider that they use has no credential.
     """
     used = {model.provider for model in rules.models.values()}
-    if unknown := used - set(providers):
+    known = ", ".join(sorted(providers))
+    if unknown := [model for model in rules.models.values() if model.provider not in providers]:
         raise StartError(
-            f"models.toml: {', '.join(sorted(unknown))} is no provider of this service; "
-            f"it has {', '.join(sorted(providers))}"
+            "\n".join(
+                f"models.toml, {model.id}: {model.provider} is no provider of this service; "
+                f"it has {known}"
+                for model in unknown
+            )
         )
     if unused := sorted(set(rules.servers) - used):
         names = ", ".join(f"servers.{name}" for name in unused)

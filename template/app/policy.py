@@ -4,9 +4,10 @@ Both are read once at the start. What is wrong in them stops the start with ever
 """
 
 import datetime as dt
+import difflib
 import hashlib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -262,16 +263,16 @@ def _checked(path: Path, form: type[File], problems: list[str]) -> File | None:
     except OSError:
         problems.append(f"{path.name} cannot be read; it belongs into {path.parent}")
     except ValidationError as error:
-        problems += problems_of(path, error)
+        problems += problems_of(path, error, form)
     except ValueError as error:
         problems.append(f"{path.name} is not valid TOML: {error}")
     return None
 
 
-def problems_of(path: Path, error: ValidationError) -> list[str]:
+def problems_of(path: Path, error: ValidationError, form: type[BaseModel]) -> list[str]:
     """A line for each thing that is wrong in a policy file."""
     return [
-        f"{path.name}, {_place(e).removeprefix(f'{path.stem}.')}: {_sentence(e)}"
+        f"{path.name}, {_place(e).removeprefix(f'{path.stem}.')}: {_sentence(e, form)}"
         for e in error.errors(include_url=False, include_input=False)
     ]
 
@@ -285,10 +286,27 @@ def _wrong_fallbacks(models: Mapping[str, Model]) -> Iterator[str]:
                 yield f"models.toml, {name}: the fallback {other} must be {wanted}"
 
 
+def _names(form: type[BaseModel], table: Iterable[int | str]) -> list[str]:
+    """The names that a table of the file may have, by the file's schema."""
+    schema = part = form.model_json_schema()
+    for step in table:
+        inner = part.get("properties", {}).get(step) or part.get("items")
+        inner = inner or part.get("additionalProperties") or {}
+        part = schema["$defs"][inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
+    return list(part.get("properties", {}))
+
+
 def _place(error: ErrorDetails) -> str:
     steps = (shortened(str(step)) for step in error["loc"])
     return ".".join(step if step.isprintable() else ascii(step) for step in steps)
 
 
-def _sentence(error: ErrorDetails) -> str:
+def _sentence(error: ErrorDetails, form: type[BaseModel]) -> str:
+    """What is wrong in TOML's words, with the nearest name for one that does not exist."""
+    if error["type"] == "extra_forbidden":
+        *table, name = error["loc"]
+        near = difflib.get_close_matches(str(name), _names(form, table), n=1)
+        return f"no such name; did you mean {near[0]}?" if near else "no such name"
+    if error["type"] == "tuple_type":
+        return "Input should be an array"
     return error["msg"].removeprefix("Value error, ")

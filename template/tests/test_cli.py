@@ -4,15 +4,18 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
+import typer.main
 from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 
 from app import wiring
 from app.auth.users import Users
+from app.cli import app
 from app.db.revisions import pending
 from app.errors import DatabaseUnavailable
 from app.settings import ROOT, Settings
@@ -170,6 +173,30 @@ async def test_help_names_every_command(run: Run) -> None:
     assert result.exit_code == 0
     names = ("serve", "migrate", "doctor", "users", "ask", "stop", "start", "usage")
     assert all(name in result.stdout for name in names)
+
+
+async def test_help_shows_the_names_of_all_options(run: Run) -> None:
+    """Also the long ones, in 80 columns."""
+
+    def walk(command: Any, *words: str) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+        yield words, [name for each in command.params for name in each.opts if name[:2] == "--"]
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(child, *words, name)
+
+    shown = dict(walk(typer.main.get_command(app)))
+    assert ("users", "create") in shown
+    for words, names in shown.items():
+        told = (await run(*words, "--help")).stdout
+        assert [name for name in names if name not in told] == []
+
+
+def test_without_its_dependencies_it_says_which_python_has_them() -> None:
+    """What an advice says is typed as it is, with the Python of the machine."""
+    without = [sys.executable, "-S", "-m", "app", "users", "list"]
+    result = subprocess.run(without, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.endswith("Run: .venv/bin/python -m app users list\n")
+    assert len(result.stderr.splitlines()) == 1
 
 
 async def test_migrate_makes_the_tables(

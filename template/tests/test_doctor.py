@@ -81,7 +81,7 @@ async def test_a_dead_database(monkeypatch: pytest.MonkeyPatch, dead_database_ur
     assert code == 1
     verdict, advice = findings["database"]
     assert verdict == "problem"
-    assert advice.startswith(("is DATABASE_URL right, and the server up?", "there is no file"))
+    assert advice.startswith(("is DATABASE_URL right, and does what it names", "there is no file"))
 
 
 async def test_what_does_not_answer_in_time_is_told(

@@ -140,7 +140,7 @@ async def test_the_projects_own_files_are_right() -> None:
         ({"cache_write_usd_per_million_tokens": "-1"}, "cache_write_usd_per_million_tokens: "),
         ({"tiers": f"[{{{LINE}}}]"}, "tiers.0.above_input_tokens: Field required"),
         ({"tiers": f"[{{above_input_tokens = 0, {LINE}}}]"}, "tiers.0.above_input_tokens: "),
-        ({"tiers": f"[{{above_input_tokens = 1, {LINE}, second = 1}}]"}, "second: Extra inputs"),
+        ({"tiers": f"[{{above_input_tokens = 1, {LINE}, second = 1}}]"}, "second: no such name"),
         (
             {"tiers": "[{above_input_tokens = 1, output_usd_per_million_tokens = 1}]"},
             "what a tier costs is unknown; add input_usd_per_million_tokens",
@@ -166,7 +166,7 @@ async def test_the_projects_own_files_are_right() -> None:
         ({"input_usd_per_million_tokens": "0.0000000001"}, "input_usd_per_million_tokens: "),
         ({"input_usd_per_million_tokens": "nan"}, "input_usd_per_million_tokens: "),
         ({"max_output_tokens": "0"}, "max_output_tokens: "),
-        ({"max_outptu_tokens": "5"}, "max_outptu_tokens: Extra inputs"),
+        ({"max_outptu_tokens": "5"}, "max_outptu_tokens: no such name; did you mean max_output_"),
         ({"input_usd_per_million_tokens": "1000000001"}, "less than or equal to 1000000000"),
         ({"max_output_tokens": "100000001"}, "max_output_tokens: "),
         ({"max_input_tokens": str(2**31)}, "max_input_tokens: "),
@@ -191,7 +191,10 @@ def test_a_wrong_model_is_named(tmp_path: Path, changes: dict[str, str], words: 
         ("[plans.free]", "plans.toml, free.requests_per_minute: Field required"),
         ("[plans.free]\nrequests_per_minute = 0", "plans.toml, free.requests_per_minute: "),
         ('[plans.free]\nrequests_per_minute = "x"', "plans.toml, free.requests_per_minute: "),
-        (PLANS + "requests_per_day = 1", "plans.toml, free.requests_per_day: Extra inputs"),
+        (PLANS + "daily_budget_us = 1", "plans.toml, free.daily_budget_us: no such name; did you "),
+        (PLANS + "alert_percent = [1]", "plans.toml, free.alert_percent: no such name"),
+        (PLANS + "[service]\nalert_percent = 80", "plans.toml, service.alert_percent: Input "),
+        (PLANS + "[servic]", "plans.toml, servic: no such name; did you mean service?"),
         ("[plans.free", "plans.toml is not valid TOML: "),
         (PLANS + PLANS, "plans.toml is not valid TOML: "),
         (PLANS + "daily_budget_usd = 1000000001", "plans.toml, free.daily_budget_usd: "),
@@ -326,7 +329,7 @@ def test_the_version_stays_when_prices_were_checked(tmp_path: Path) -> None:
 
 def test_an_unknown_provider_is_named(tmp_path: Path) -> None:
     rules = _load(tmp_path, _model(provider='"acme"'))
-    with pytest.raises(StartError, match="acme is no provider of this service; it has offline"):
+    with pytest.raises(StartError, match="mine: acme is no provider of this service; it has off"):
         check(rules, {"offline": OfflineProvider()}, production=False)
 
 

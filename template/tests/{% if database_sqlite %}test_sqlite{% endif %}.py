@@ -501,6 +501,26 @@ async def test_doctor_and_other_commands_make_no_file(
     assert (await run("users", "list")).exit_code == 0
 
 
+async def test_doctor_tells_of_a_file_that_was_moved_while_it_was_open(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in its -wal would be lost with a new file."""
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/moved.db")
+    (tmp_path / "moved.db-wal").touch()
+    told = (await run("doctor")).stdout
+    assert f"✗ database: {tmp_path}/moved.db was deleted, or moved away from its -wal file" in told
+
+
+async def test_a_file_of_another_kind_is_not_to_be_migrated(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/notes.txt")
+    (tmp_path / "notes.txt").write_text("Not a database, but long enough to be read as one." * 99)
+    told = (await run("doctor")).stdout
+    assert "✗ migrations: not known without the database" in told
+    assert "app migrate" not in told
+
+
 async def test_doctor_tells_of_a_file_that_is_locked(run: Run, database_url: str) -> None:
     with closing(sqlite3.connect(file_of(database_url), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

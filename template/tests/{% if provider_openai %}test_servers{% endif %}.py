@@ -178,7 +178,7 @@ def test_a_key_that_no_header_can_carry_stops_the_start_by_name(
         ("acme", {"api_key_env": '"OPENAI_ADMIN_KEY"'}, "OPENAI_ADMIN_KEY is not a server's key"),
         ("acme", {"output_limit": '"max_output_tokens"'}, "acme.output_limit: Input should"),
         ("acme", {"responses": '"yes"'}, "servers.acme.responses: Input should be a valid boolean"),
-        ("acme", {"key": '"x"'}, "servers.acme.key: Extra inputs are not permitted"),
+        ("acme", {"key": '"x"'}, "servers.acme.key: no such name"),
         ("other", {}, "servers.other: no model has it as its provider; remove it"),
     ],
 )
@@ -196,7 +196,7 @@ async def test_what_is_wrong_is_named(
 
 
 async def test_a_provider_that_is_no_server_is_named(settings: dict[str, Any]) -> None:
-    with pytest.raises(StartError, match=r"^models\.toml: acme is no provider of this"):
+    with pytest.raises(StartError, match=r"^models\.toml, acme/chat: acme is no provider"):
         await opened(settings, MODEL)
 
 

@@ -70,6 +70,12 @@ class SqliteDatabase(Database):
     def absence(self) -> str | None:
         if self.file.path.exists():
             return None
+        if self.file.path.with_name(f"{self.file.path.name}-wal").exists():
+            return (
+                f"{self.file.path} was deleted, or moved away from its -wal file: move it back. "
+                "To begin with an empty file, stop the service, remove -wal and -shm, "
+                "and run: python -m app migrate"
+            )
         return f"there is no file {self.file.path}: is DATABASE_URL right? migrate makes it"
 
     async def close(self) -> None:

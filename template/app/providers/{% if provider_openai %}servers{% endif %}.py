@@ -70,7 +70,7 @@ def open_servers(
     try:
         servers = Servers(servers=dict(declared)).servers
     except ValidationError as error:
-        raise StartError("\n".join(problems_of(FILE, error))) from error
+        raise StartError("\n".join(problems_of(FILE, error, Servers))) from error
     if problems := list(_problems(servers, built_in)):
         raise StartError("\n".join(problems))
     return {name: _open(settings, session, name, server) for name, server in servers.items()}
