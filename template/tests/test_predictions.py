@@ -8,6 +8,7 @@ import pytest
 
 from app.db.tables import predictions
 from app.json_text import encode
+from app.predictions.records import Records
 from tests.fixtures.service import Start
 from tests.support import SECRET_KEY, Service, chat, error_of, unique
 
@@ -254,3 +255,22 @@ async def test_wrong_feedback(client: httpx2.AsyncClient, body: dict[str, str], 
 def _time(text: str) -> dt.datetime:
     assert text.endswith("Z")
     return dt.datetime.fromisoformat(text)
+
+
+async def test_no_feedback_comes_after_an_erasure(
+    service: Service, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await ask(client)
+    path = f"/v1/predictions/{made['id']}"
+    read = Records.get
+
+    async def read_and_erase(records: Records, user_id: str, prediction_id: str) -> Any:
+        row = await read(records, user_id, prediction_id)
+        monkeypatch.setattr(Records, "get", read)
+        assert (await client.delete(path)).status_code == 204
+        return row
+
+    monkeypatch.setattr(Records, "get", read_and_erase)
+    feedback = {"rating": "down", "comment": unique("canary")}
+    assert (await client.put(f"{path}/feedback", json=feedback)).status_code == 200
+    assert (await service.prediction()).feedback is None

@@ -30,7 +30,8 @@ class Records:
     async def rate(self, user_id: str, prediction_id: str, feedback: dict[str, Any]) -> None:
         """Keep what the user thinks of an answer, in place of what was thought before."""
         rated = _changing(user_id, prediction_id, feedback=feedback)
-        await self._change(user_id, prediction_id, rated)
+        kept = rated.where(predictions.c.erased_at.is_(None))  # An erasure may come in between.
+        await self._change(user_id, prediction_id, kept)
 
     async def erase(self, user_id: str, prediction_id: str) -> None:
         """Remove the content, also from replays; what it cost stays in the ledger."""
