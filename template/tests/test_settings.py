@@ -179,6 +179,7 @@ def test_all_weak_secrets_are_named(
         ("FORWARDED_ALLOW_IPS", "10.0.0.1 10.0.0.2"),
         ("MAX_BODY_BYTES", "10"),
         ("REQUEST_DEADLINE_SECONDS", "0"),
+        ("REQUEST_DEADLINE_SECONDS", "0.5"),
         ("REQUEST_DEADLINE_SECONDS", "soon"),
     ],
 )
