@@ -65,7 +65,7 @@ OF_PROVIDERS = (
         "server_entries",
         "server_shapes",
     ),
-    *("servers", "simulator*", "sse", "stream_texts", "text_bound"),
+    *("servers", "simulator*", "sse", "stream_texts"),
 )
 # Elsewhere, what a log-in does with the database and the limiter.
 OF_LOGIN = (
