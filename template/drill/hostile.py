@@ -17,7 +17,7 @@ from app import wiring as app_wiring
 from drill.scene import Scene, User
 from drill.wiring import work
 
-PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 1.0
 # How long a call that nobody waits for goes on.
 PATIENCE_SECONDS = 0.1
 # How long a caller of a stream goes on without reading it; longer than a request may take.
@@ -52,9 +52,9 @@ async def brackets(scene: Scene, user: User) -> None:
 
 
 async def names(scene: Scene, user: User) -> None:
-    """A name of 900 KB, and 20,000 others."""
+    """A name of 900 KB, and 5,000 others."""
     await _post(scene, user, json.dumps(work.body() | {"x" * 900_000: 1}))
-    await _post(scene, user, json.dumps(work.body() | {f"name-{n}": n for n in range(20_000)}))
+    await _post(scene, user, json.dumps(work.body() | {f"name-{n}": n for n in range(5_000)}))
 
 
 async def head(scene: Scene, user: User) -> None:
