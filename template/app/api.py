@@ -40,10 +40,7 @@ PageSize = Annotated[int, Query(ge=1, le=100), BeforeValidator(_digits)]
 
 
 class StrictRoute(APIRoute):
-    """A route that refuses parameters of the query that it does not have.
-
-    What was meant as a filter would be ignored.
-    """
+    """A route that refuses unknown query parameters, so that a misspelt filter is an error."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler, known = super().get_route_handler(), frozenset(_query_names(self.dependant))
@@ -140,7 +137,7 @@ class Asking:
 
 
 async def asking(request: Request) -> Asking:
-    """Who asks for a generation. Raises `InvalidCredentials`, `UnsupportedParameter`."""
+    """The context of a generation. Raises `InvalidCredentials`, `UnsupportedParameter`."""
     caller = await authenticate(request)
     _require_known(request)
     note(route=request.scope["route"].path)

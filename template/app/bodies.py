@@ -33,8 +33,8 @@ class LargeBodies:
 
     async def read(self, request: Request, caller: str) -> bytes:
         """The body of a request, whose time goes on while it waits for its turn."""
-        told = request.headers.get("content-length", "")
-        if told.isdigit() and int(told) <= SMALL_BYTES:
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) <= SMALL_BYTES:
             return await request.body()
         async with self._turns.setdefault(caller, asyncio.Semaphore(AT_ONCE)):
             return await request.body()
@@ -55,7 +55,7 @@ def parse(raw: bytes, schema: type[Body]) -> Body:
 
 
 def parse_part(given: dict[str, Any], schema: type[Body], *path: str) -> Body:
-    """What is in a body at `path`, as `parse` reads a whole body."""
+    """Validate `given`, the part of a body at `path`. Raises as `parse`."""
     try:
         return schema.model_validate(given)
     except ValidationError as error:

@@ -164,7 +164,7 @@ class Keys:
 
 
 def _given(expires_at: dt.datetime | None, limits: Allowance) -> dict[str, Any]:
-    """What a key has beside its scopes, as the audit keeps it."""
+    """The expiry and limits of a key, for the audit."""
     ends = {} if expires_at is None else {"expires_at": expires_at.isoformat()}
     return ends | {name: most for name, most in limits._asdict().items() if most is not None}
 

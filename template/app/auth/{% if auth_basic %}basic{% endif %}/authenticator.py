@@ -38,8 +38,8 @@ class BasicAuthenticator:
     """Reads the user at every request; a password that was right is not hashed again for a minute.
 
     A check is remembered by a keyed digest of user, stored hash and password, so that a change of
-    password or a disabled user ends access at once. When its minute is over, the digest still tells
-    that somebody knows the password: such a caller is hashed before others, and counts as no guess.
+    password or a disabled user ends access at once. After its minute, the digest still shows
+    that the caller knows the password: the hash comes before others, and counts as no attempt.
     """
 
     def __init__(
