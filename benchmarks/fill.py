@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from app import wiring
-from app.db.tables import accounts, attempts, predictions, users, utc_now
+from gateway.db.tables import accounts, attempts, predictions, users, utc_now
 from app.settings import load
 
 # Ids have 32 digits. With 10**18 added, all numbers have 19.

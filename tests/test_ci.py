@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 OTHER = {"database": "postgres", "limiter": "redis", "auth": "basic", "host": "compose"}
 # What keeps a red case quick: one test, of this module.
-MODULE = "app/guard/pricing.py"
+MODULE = "gateway/pricing.py"
 TESTS = "tests/test_red.py"
 FUNCTION = """
 
@@ -36,7 +36,7 @@ def test_one_price() -> None:
 # Run on one Python alone, as code for the newest one would be.
 ON_ONE_PYTHON = """import os
 
-from app.guard import pricing
+from gateway import pricing
 
 
 def test_half() -> None:
@@ -71,7 +71,7 @@ def test_what_is_locked_is_installed_with_servers_of_its_own(template: Path) -> 
         project = Checkout(as_repository(directory))
         project.on_one_python()
         project.replace(".github/workflows/ci.yml", "make drill |", "true |")
-        project.test_only("tests/test_ledger.py tests/test_redis.py tests/test_basic.py")
+        project.test_only("tests/gateway/test_ledger.py tests/gateway/test_redis.py tests/test_basic.py")
         ran = project.run(event="push")
         assert ran.code == 0, ran.log[-20_000:]
         assert jobs_of(ran) == dict.fromkeys(JOBS, True)
@@ -81,11 +81,11 @@ def test_what_is_locked_is_installed_with_servers_of_its_own(template: Path) -> 
 
 
 def _unformatted(project: Checkout) -> None:
-    project.add("app/ids.py", "\n\nlist_of_all = [ 1,2 ]\n")
+    project.add("gateway/ids.py", "\n\nlist_of_all = [ 1,2 ]\n")
 
 
 def _wrong_type(project: Checkout) -> None:
-    project.add("app/ids.py", '\n\nNUMBER: int = "one"\n')
+    project.add("gateway/ids.py", '\n\nNUMBER: int = "one"\n')
 
 
 def _cannot_be_undone(project: Checkout) -> None:
@@ -114,7 +114,7 @@ def _other_lock(project: Checkout) -> None:
     [
         (_unformatted, "lint", "unformatted: File would be reformatted"),
         (_wrong_type, "types", "Incompatible types in assignment"),
-        (_cannot_be_undone, "migrations", "FAILED tests/test_migrations.py::test_they_can_be_"),
+        (_cannot_be_undone, "migrations", "FAILED tests/gateway/test_migrations.py::test_they_can_be_"),
         (_not_pinned, "workflows", "unpinned-uses"),
         (_no_workflow, "workflows", "time-out-minutes"),
         (_image_ends, "image", "The service ended by itself."),

@@ -206,7 +206,7 @@ def test_the_model_that_the_pages_show_starts_and_its_fallback_can_stand_in(
 )
 def test_everything_that_the_policy_files_take_is_named(forms: set[str], pages: list[str]) -> None:
     template = ROOT / "template"
-    code = ast.parse((template / "app/policy.py").read_text(encoding="utf-8"))
+    code = ast.parse((template / "gateway/policy.py").read_text(encoding="utf-8"))
     fields = {
         ast.unparse(line.target)
         for form in code.body

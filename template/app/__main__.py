@@ -4,12 +4,12 @@ import shlex
 import sys
 
 if sys.argv[1:] == ["serve"]:
-    from app.serve import main
+    from app.cli.serve import main
 
     main()
 else:
     try:
-        from app.cli import app
+        from app.cli.main import app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "app":
             raise

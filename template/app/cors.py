@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.addresses import EVERY
+from gateway.addresses import EVERY
 
 SIMPLE_METHODS = {"GET", "HEAD", "POST"}
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"

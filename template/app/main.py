@@ -11,47 +11,49 @@ from typing import Any
 import aiohttp
 from fastapi import FastAPI
 
-from app import handlers, health, models, settings, wiring
-from app.admin import routes as admin
-from app.admin.stops import Stops
-from app.auth.users import Users
-from app.bodies import LargeBodies
-from app.chat import routes as chat
+from app import settings, wiring
+from app.routes import health, models
+from gateway.http import exception_handlers as handlers
+from app.routes import admin
+from gateway.kill_switch import Stops
+from gateway.accounts.users import Users
+from gateway.http.bodies import LargeBodies
+from app.routes import chat
 from app.console import routes as console
 from app.cors import Preflights, SharedAnswers
-from app.db.pages import Pages
-from app.embeddings import routes as embeddings
-from app.errors import NO_DATABASE, DatabaseUnavailable, LimiterUnavailable, StartError
-from app.guard.alerts import Alerts
-from app.guard.attempts import Attempts
-from app.guard.claims import Claims
-from app.guard.cooldown import Cooldown
-from app.guard.failure_report import FailureReport
-from app.guard.idempotency import Idempotency
-from app.guard.ledger import Ledger
-from app.guard.limits import Limits
-from app.guard.pipeline import Guard
-from app.guard.running import Running
-from app.guard.stalls import Stalls
-from app.guard.sweeper import Sweeper
-from app.guard.watch import Watch
-from app.guard.webhook import Webhook, signing_key
-from app.parts import open_parts
-from app.predictions import routes as predictions
-from app.predictions.records import Records
-from app.predictions.runner import Runner
-from app.providers.http import open_session
+from gateway.db.pagination import Pages
+from app.routes import embeddings
+from gateway.errors import DatabaseUnavailable, LimiterUnavailable, NO_DATABASE, StartError
+from gateway.alerts.alerts import Alerts
+from gateway.pipeline.attempts import Attempts
+from gateway.idempotency.store import Claims
+from gateway.circuit_breaker.breaker import Cooldown
+from gateway.pipeline.failure_report import FailureReport
+from gateway.idempotency.idempotency import Idempotency
+from gateway.ledger.ledger import Ledger
+from gateway.rate_limits.limits import Limits
+from gateway.pipeline.pipeline import Guard
+from gateway.pipeline.in_flight import Running
+from gateway.circuit_breaker.stalls import Stalls
+from gateway.ledger.sweeper import Sweeper
+from gateway.pipeline.stop_watcher import Watch
+from gateway.alerts.webhook import Webhook, signing_key
+from app.startup_checks import open_parts
+from app.routes import predictions
+from gateway.ledger.records import Records
+from gateway.pipeline.runner import Runner
+from gateway.providers.http import open_session
 from app.readiness import Readiness
-from app.responses import routes as responses
-from app.sealing import Sealer
+from app.routes import responses
+from gateway.idempotency.sealing import Sealer
 from app.settings import Settings
-from app.signing import secret_keys, signer
-from app.state.base import Limiter
-from app.telemetry.logging import configure, log
-from app.telemetry.middleware import RequestMiddleware
-from app.telemetry.redaction import make_redactor
-from app.usage import routes as usage
-from app.usage.report import Report
+from gateway.signing import secret_keys, signer
+from gateway.rate_limits.base import Limiter
+from gateway.telemetry.logging import configure, log
+from gateway.telemetry.middleware import RequestMiddleware
+from gateway.telemetry.redaction import make_redactor
+from app.routes import usage
+from gateway.ledger.usage_report import Report
 
 ROUTERS = (
     chat.router,

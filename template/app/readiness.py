@@ -6,13 +6,13 @@ import time
 from collections.abc import Awaitable
 from typing import Any
 
-from app.db.revisions import pending
-from app.errors import ServiceError, cause_of
-from app.guard.watch import Watch
-from app.patience import within
-from app.policy import Model, Policy
+from gateway.db.revisions import pending
+from gateway.errors import ServiceError, cause_of
+from gateway.pipeline.stop_watcher import Watch
+from gateway.patience import within
+from gateway.policy import Model, Policy
 from app.settings import Settings
-from app.telemetry.logging import log
+from gateway.telemetry.logging import log
 
 CHECK_SECONDS = 0.9
 # A check writes to the database: however many ask, it is made five times a second at most.

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from app import wiring
 from drill.order import PROMISES
-from drill.promises import Finding, Promise
+from drill.guarantees import Finding, Promise
 from drill.report import heading, line
-from drill.scene import scene
+from drill.environment import scene
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MOST_PROCESSES = 20

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from app import wiring as app_wiring
-from drill.scene import Scene, User
+from drill.environment import Scene, User
 from drill.wiring import work
 
 PAUSE_SECONDS = 1.0

@@ -3,7 +3,7 @@
 import textwrap
 from itertools import zip_longest
 
-from drill.promises import Finding
+from drill.guarantees import Finding
 
 WIDTHS = (46, 34, 34, 8)
 

@@ -1,9 +1,9 @@
-"""How Alembic runs: on the connection that `app.db.migrate` hands over."""
+"""How Alembic runs: on the connection that `gateway.db.migrate` hands over."""
 
 from alembic import context
 from sqlalchemy import text
 
-from app.db import revisions
+from gateway.db import revisions
 
 connection = context.config.attributes["connection"]
 schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from app.errors import LimiterUnavailable
-from app.state.base import Admission, Demand, Memory, Place
+from gateway.errors import LimiterUnavailable
+from gateway.rate_limits.base import Admission, Demand, Memory, Place
 
 
 class Shared:

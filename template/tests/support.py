@@ -34,17 +34,17 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Executable, Row, Table, insert, select
 
 from app import wiring
-from app.auth.principal import Role
-from app.batcher import Batcher
-from app.db import engine
-from app.db.audit import command_line
-from app.db.engine import Database
-from app.db.migrate import upgrade
-from app.db.tables import attempts, audit, predictions, users, utc_now
-from app.guard.decisions import OPEN
-from app.ids import new_id
-from app.patience import is_done
-from app.protocol import BoundedProtocol
+from gateway.accounts.principals import Role
+from gateway.batcher import Batcher
+from gateway.db import engine
+from gateway.accounts.audit import command_line
+from gateway.db.engine import Database
+from gateway.db.migrate import upgrade
+from gateway.db.tables import attempts, audit, predictions, users, utc_now
+from gateway.ledger.batch import OPEN
+from gateway.ids import new_id
+from gateway.patience import is_done
+from gateway.http.header_limits import BoundedProtocol
 from app.settings import Settings
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator

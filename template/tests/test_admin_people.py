@@ -10,9 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.auth.principal import Role
-from app.db.audit import command_line
-from app.db.tables import LONGEST_OPERATOR, audit, predictions, users
+from gateway.accounts.principals import Role
+from gateway.accounts.audit import command_line
+from gateway.db.tables import LONGEST_OPERATOR, audit, predictions, users
 from tests.fixtures.service import Run
 from tests.support import Service, User, chat, error_of, unique
 

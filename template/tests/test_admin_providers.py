@@ -6,11 +6,11 @@ import httpx2
 import pytest
 from sqlalchemy import insert
 
-from app.auth.principal import Role
-from app.db.tables import stops, utc_now
-from app.guard.cooldown import Cooldown
-from app.policy import Policy
-from app.providers.base import Quota
+from gateway.accounts.principals import Role
+from gateway.db.tables import stops, utc_now
+from gateway.circuit_breaker.breaker import Cooldown
+from gateway.policy import Policy
+from gateway.providers.base import Quota
 from tests.support import POLICY, Service, error_of
 
 PROVIDERS = "/v1/admin/providers"

@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from sqlalchemy import insert
 
-from app.auth.principal import Role
-from app.db.tables import stops, utc_now
+from gateway.accounts.principals import Role
+from gateway.db.tables import stops, utc_now
 from tests.fixtures.service import Run
 from tests.support import Service, User, error_of
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.auth.principal import Role
-from app.db.tables import predictions, utc_now
+from gateway.accounts.principals import Role
+from gateway.db.tables import predictions, utc_now
 from tests.fixtures.service import Run
-from tests.rows import account, prediction
+from tests.factories import account, prediction
 from tests.support import Service, User, chat, error_of
 
 USAGE = "/v1/admin/usage"

@@ -8,10 +8,10 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, text
 
-from app.auth.principal import Role
-from app.auth.users import Users
-from app.db.audit import command_line
-from app.db.tables import users
+from gateway.accounts.principals import Role
+from gateway.accounts.users import Users
+from gateway.accounts.audit import command_line
+from gateway.db.tables import users
 from tests.support import Service, chat, error_of
 
 INVALID = (401, "invalid_credentials", None)

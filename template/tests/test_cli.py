@@ -14,10 +14,10 @@ from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 
 from app import wiring
-from app.auth.users import Users
-from app.cli import app
-from app.db.revisions import pending
-from app.errors import DatabaseUnavailable
+from gateway.accounts.users import Users
+from app.cli.main import app
+from gateway.db.revisions import pending
+from gateway.errors import DatabaseUnavailable
 from app.settings import ROOT, Settings
 from tests.fixtures.service import Run
 from tests.ports import kept_port

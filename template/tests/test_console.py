@@ -6,7 +6,7 @@ import re
 import httpx2
 import pytest
 
-from app.errors import LimiterUnavailable
+from gateway.errors import LimiterUnavailable
 from tests.support import Service, error_of
 
 NONCE = re.compile(r"style-src 'nonce-([\w-]{20,})'")

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app import doctor, wiring
-from app.cli import app
-from app.db.engine import Database
-from app.doctor import NO_ANSWER
-from app.errors import LimiterUnavailable
-from app.placeholders import placeholders
+from app import wiring
+from app.cli import doctor
+from app.cli.main import app
+from gateway.db.engine import Database
+from app.cli.doctor import NO_ANSWER
+from gateway.errors import LimiterUnavailable
+from app.cli.placeholders import placeholders
 from app.settings import Settings
 from tests.fixtures.service import Run
 from tests.support import CHECKED, CREDENTIALS, SECRET_KEY, environment

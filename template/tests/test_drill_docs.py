@@ -3,7 +3,7 @@
 import re
 
 from drill.order import PROMISES
-from drill.promises import Finding
+from drill.guarantees import Finding
 from drill.report import line
 from tests.support import ROOT
 

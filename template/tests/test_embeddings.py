@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 import httpx2
 import pytest
 
-from app.db.tables import attempts
-from app.providers.base import Job, ProviderFailure, Reply, Usage
+from gateway.db.tables import attempts
+from gateway.providers.base import Job, ProviderFailure, Reply, Usage
 from tests.fixtures.service import Start
-from tests.scripted import Scripted
+from tests.fake_provider import Scripted
 from tests.support import Service, error_of, eventually
 
 MODEL = "offline/embedding"
@@ -128,7 +128,7 @@ async def test_a_call_for_many_requests_that_fails_is_one_failure(
     monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
     """Eight are too many in a row for a provider that is well."""
-    monkeypatch.setattr("app.guard.batching.GATHER_SECONDS", 60)
+    monkeypatch.setattr("gateway.pipeline.coalescing.GATHER_SECONDS", 60)
     scripted, go = Scripted.install(monkeypatch), asyncio.Event()
     scripted.parameters = {"embedding": None}
 

@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from app import readiness, wiring
-from app.errors import LimiterUnavailable
-from app.guard.cooldown import Cooldown
-from app.guard.sweeper import Sweeper
-from app.policy import Policy
-from app.providers.base import Quota
+from gateway.errors import LimiterUnavailable
+from gateway.circuit_breaker.breaker import Cooldown
+from gateway.ledger.sweeper import Sweeper
+from gateway.policy import Policy
+from gateway.providers.base import Quota
 from app.settings import Settings
-from app.state.base import Admission, Demand
+from gateway.rate_limits.base import Admission, Demand
 from tests.fixtures.service import Start
 from tests.support import PROMISED_SECONDS, Service, eventually, free_time
 

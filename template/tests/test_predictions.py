@@ -6,9 +6,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.db.tables import predictions
-from app.json_text import encode
-from app.predictions.records import Records
+from gateway.db.tables import predictions
+from gateway.json_text import encode
+from gateway.ledger.records import Records
 from tests.fixtures.service import Start
 from tests.support import SECRET_KEY, Service, chat, error_of, unique
 
@@ -133,7 +133,7 @@ async def test_a_page_of_long_records_is_shorter(
     size = len(encode(row.input)) + len(encode(row.output))
     rooms: list[tuple[int, list[int]]] = [(1, [1] * 5), (2 * size, [2, 2, 1]), (9 * size, [5])]
     for room, expected in rooms:
-        monkeypatch.setattr("app.db.pages.PAGE_CHARACTERS", room)
+        monkeypatch.setattr("gateway.db.pagination.PAGE_CHARACTERS", room)
         pages: list[list[str]] = []
         cursor: str | None = ""
         while cursor is not None:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 from prometheus_client import Counter, Histogram
 
-from app.errors import IdempotencyMismatch, ServiceError
-from app.handlers import FRAMEWORK_ERRORS
-from app.protocol import CODE, REFUSALS
-from app.telemetry import metrics
+from gateway.errors import IdempotencyMismatch, ServiceError
+from gateway.http.exception_handlers import FRAMEWORK_ERRORS
+from gateway.http.header_limits import CODE, REFUSALS
+from gateway.telemetry import metrics
 from tests.support import ROOT
 
 MISMATCH = IdempotencyMismatch.code

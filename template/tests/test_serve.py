@@ -17,9 +17,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from app import serve, wiring
-from app.errors import StartError
-from app.serve import ABSENT, EVERYWHERE, LOOPBACK, Server, _bound, listen, server_config
+from app import wiring
+from app.cli import serve
+from gateway.errors import StartError
+from app.cli.serve import ABSENT, EVERYWHERE, LOOPBACK, Server, _bound, listen, server_config
 from app.settings import Settings
 from tests.ports import has_ipv6, kept_port
 from tests.support import PATIENCE_SECONDS, ROOT, SECRET_KEY, environment, eventually
@@ -113,7 +114,7 @@ async def test_it_migrates_serves_logs_and_stops(
 
 STOPPED_WITHIN = """
 import os, signal
-from app import serve
+from app.cli import serve
 
 def load():
     try:

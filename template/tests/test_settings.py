@@ -9,7 +9,7 @@ from secrets import token_hex, token_urlsafe
 import pytest
 from pydantic import AfterValidator, SecretStr
 
-from app.errors import StartError
+from gateway.errors import StartError
 from app.main import create_app, lifespan
 from app.settings import Settings, load
 from tests.fixtures.service import Run, Start

@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import update
 
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
-from app.auth.api_key.keys import Keys, api_keys
-from app.auth.principal import Allowance
-from app.db.audit import command_line
-from app.db.tables import audit, utc_now
-from app.errors import DatabaseUnavailable
+from gateway.accounts.api_keys import Keys, api_keys
+from gateway.accounts.principals import Allowance
+from gateway.accounts.audit import command_line
+from gateway.db.tables import audit, utc_now
+from gateway.errors import DatabaseUnavailable
 from tests.fixtures.service import Run
 from tests.support import Service, User, chat, error_of
 

@@ -2,10 +2,10 @@
 
 from sqlalchemy import select
 
-from app.db.audit import command_line
-from app.db.tables import audit
-from drill.promises import promise
-from drill.scene import Scene
+from gateway.accounts.audit import command_line
+from gateway.db.tables import audit
+from drill.guarantees import promise
+from drill.environment import Scene
 
 
 @promise(

@@ -4,9 +4,9 @@ import asyncio
 import time
 from contextlib import AbstractContextManager
 
-from app.counts import counted
+from gateway.counts import counted
 from drill.processes import Service
-from drill.scene import INTERVAL_SECONDS, Answer, Scene, eventually
+from drill.environment import INTERVAL_SECONDS, Answer, Scene, eventually
 
 BACK_SECONDS = 30
 ABSENT = (

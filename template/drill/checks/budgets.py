@@ -3,11 +3,11 @@
 import asyncio
 import datetime as dt
 
-from app.counts import counted
-from app.db.tables import utc_now
+from gateway.counts import counted
+from gateway.db.tables import utc_now
 from drill.policy import TIGHT
-from drill.promises import promise
-from drill.scene import Scene, User, tally
+from drill.guarantees import promise
+from drill.environment import Scene, User, tally
 from drill.wiring import work
 
 CLIENTS = 8

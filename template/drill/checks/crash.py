@@ -8,9 +8,9 @@ from typing import Any
 import aiohttp
 from sqlalchemy import Row, select
 
-from app.db.tables import accounts, attempts, users
-from drill.promises import promise
-from drill.scene import Scene, eventually
+from gateway.db.tables import accounts, attempts, users
+from drill.guarantees import promise
+from drill.environment import Scene, eventually
 from drill.wiring import work
 
 KILLED = "killed"

@@ -9,8 +9,8 @@ from multiprocessing import get_context
 from urllib.request import urlopen
 
 from drill.hostile import TURNS, attack
-from drill.promises import promise
-from drill.scene import Scene
+from drill.guarantees import promise
+from drill.environment import Scene
 from drill.wiring import work
 
 QUIET_SECONDS, SECONDS = 5, 60

@@ -2,8 +2,8 @@
 
 import secrets
 
-from drill.promises import promise
-from drill.scene import Scene, tally
+from drill.guarantees import promise
+from drill.environment import Scene, tally
 
 
 @promise(

@@ -2,8 +2,8 @@
 
 from drill.checks.backends import ABSENT, without
 from drill.postgres import PostgresServer
-from drill.promises import promise
-from drill.scene import Scene
+from drill.guarantees import promise
+from drill.environment import Scene
 
 
 @promise("Without PostgreSQL nothing is generated, and the service comes back with it", ABSENT)

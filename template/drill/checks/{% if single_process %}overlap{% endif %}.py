@@ -2,8 +2,8 @@
 
 import asyncio
 
-from drill.promises import promise
-from drill.scene import Scene
+from drill.guarantees import promise
+from drill.environment import Scene
 
 WAIT_SECONDS = 3
 

@@ -4,9 +4,9 @@ import asyncio
 import json
 import secrets
 
-from app.counts import counted
-from drill.promises import promise
-from drill.scene import Scene, eventually, tally
+from gateway.counts import counted
+from drill.guarantees import promise
+from drill.environment import Scene, eventually, tally
 from drill.wiring import work
 
 

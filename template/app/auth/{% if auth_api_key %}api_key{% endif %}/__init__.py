@@ -3,12 +3,12 @@
 import datetime as dt
 
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
-from app.auth.api_key.keys import Keys
-from app.auth.principal import Scope
-from app.db.audit import Actor
-from app.db.engine import Database
+from gateway.accounts.api_keys import Keys
+from gateway.accounts.principals import Scope
+from gateway.accounts.audit import Actor
+from gateway.db.engine import Database
 from app.settings import Settings
-from app.state.base import Limiter
+from gateway.rate_limits.base import Limiter
 
 SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key of this service."}
 NAME = "made on the command line"

@@ -5,11 +5,11 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.auth.api_key.keys import Keys, digest, limits_of, parse
-from app.auth.principal import NO_LIMITS, Principal, Role, Scope
-from app.batcher import Batcher
-from app.db.tables import utc_now
-from app.errors import DatabaseUnavailable, InvalidCredentials
+from gateway.accounts.api_keys import Keys, digest, limits_of, parse
+from gateway.accounts.principals import NO_LIMITS, Principal, Role, Scope
+from gateway.batcher import Batcher
+from gateway.db.tables import utc_now
+from gateway.errors import DatabaseUnavailable, InvalidCredentials
 
 LAST_USE_IS_KEPT_TO = dt.timedelta(minutes=1)
 

@@ -3,9 +3,9 @@
 import ipaddress
 from typing import NamedTuple
 
-from app.errors import ServiceError
-from app.signing import Signer
-from app.state.base import Bucket, Demand, Limiter
+from gateway.errors import ServiceError
+from gateway.signing import Signer
+from gateway.rate_limits.base import Bucket, Demand, Limiter
 
 # A minute, each: from an address on all accounts, from an address on an account, and on an account
 # from all addresses that are not its own.

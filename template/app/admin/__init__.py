@@ -1,1 +1,0 @@
-"""Routes and schemas of `/v1/admin/…`: for the owner."""

@@ -1,1 +1,0 @@
-"""`python -m app models check`: is a model at its provider what `models.toml` says?"""

@@ -1,0 +1,84 @@
+"""What every command of `python -m app` shares: settings, the database, and how errors are told.
+
+Exit code 0: done; 1: refused or a check failed; 2: wrong usage.
+"""
+
+import asyncio
+import functools
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, NamedTuple, NoReturn
+
+import typer
+from pydantic_core import to_json
+
+from app import wiring
+from gateway.db.engine import Database
+from gateway.errors import DatabaseUnavailable, NO_DATABASE, ServiceError, StartError
+from app.settings import Settings, load
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+Work = Callable[..., Awaitable[None]]
+
+
+class Session(NamedTuple):
+    """What a command works with."""
+
+    settings: Settings
+    database: Database
+
+
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Work], Work]:
+    """Make a command of an async function whose first parameter is a `Session`.
+
+    An error of ours is a sentence on standard error and exit code 1.
+    """
+
+    def register(work: Work) -> Work:
+        @functools.wraps(work)
+        def run(**options: Any) -> None:
+            _check_text(options)
+            asyncio.run(in_session(work, options))
+
+        _, *parameters = inspect.signature(work).parameters.values()
+        vars(run)["__signature__"] = inspect.Signature(parameters)
+        app.command(name)(run)
+        return work
+
+    return register
+
+
+async def in_session(work: Work, options: dict[str, Any]) -> None:
+    """Do `work` with a session that ends with it."""
+    try:
+        settings = load()
+        database = wiring.database.open_database(settings)
+        try:
+            await work(Session(settings, database), **options)
+        finally:
+            await database.close()
+    except DatabaseUnavailable:
+        fail(NO_DATABASE)
+    except (ServiceError, StartError) as error:
+        fail(str(error))
+
+
+def _check_text(options: Mapping[str, Any]) -> None:
+    """An argument comes as bytes, and what is no text can be neither kept nor sent."""
+    for name, given in options.items():
+        try:
+            str(given).encode()
+        except UnicodeEncodeError as error:
+            raise typer.BadParameter("must be text in UTF-8.", param_hint=name) from error
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong and end with exit code 1."""
+    print(message, file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def show(value: Any, as_json: bool, text: str) -> None:
+    """Print `value` as JSON, or `text` for a person."""
+    print(to_json(value).decode() if as_json else text)

@@ -1,0 +1,217 @@
+"""`python -m app doctor`: is everything that the service needs in order, and if not, what to do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+from itertools import chain, combinations
+from typing import NamedTuple
+
+from sqlalchemy import select
+
+from app import wiring
+from gateway.kill_switch import Stops
+from gateway.db.engine import Database
+from gateway.db.revisions import pending
+from gateway.db.tables import users
+from gateway.errors import DatabaseUnavailable, ServiceError, StartError
+from app.startup_checks import open_parts
+from gateway.patience import within
+from app.cli.placeholders import placeholders
+from gateway.policy import load as load_policy
+from gateway.providers.base import misbilled
+from gateway.providers.http import open_session
+from app.readiness import CHECK_SECONDS
+from app.cli.serve import require_exact_limits
+from app.settings import ROOT, Settings, exposure, load
+from gateway.rate_limits.base import Limiter
+from gateway.ledger.undeclared_usage import LAST_DAYS, undeclared
+
+NO_ANSWER = "no answer within a second: is the server up, or does another session hold a lock?"
+LONGEST_SAID = 200
+# The checks without which no table can be read.
+TABLES = {"database", "migrations"}
+
+
+class Finding(NamedTuple):
+    """What a check found: `verdict` is ok, warning or problem; `advice` says what to do."""
+
+    check: str
+    verdict: str = "ok"
+    advice: str = ""
+
+    @property
+    def mark(self) -> str:
+        return {"ok": "✓", "warning": "!", "problem": "✗"}[self.verdict]
+
+
+def examine(*, production: bool = False) -> list[Finding]:
+    """Run every check that can be run; for `production`, as strictly as it starts there."""
+    try:
+        settings = load(production=production)
+    except StartError as error:
+        return [Finding("environment", "problem", str(error))]
+    strict = [_separate_keys(settings)] if settings.production else []
+    return [
+        Finding("environment"),
+        *strict,
+        *([Finding("mode of .env", "warning", exposed)] if (exposed := exposure()) else []),
+        _replicas(settings),
+        *(Finding(file, "warning", said) for file, said in placeholders(ROOT, settings.project)),
+        *asyncio.run(_examine(settings)),
+    ]
+
+
+def _separate_keys(settings: Settings) -> Finding:
+    secrets = settings.secrets().items()
+    same = [f"{one} and {other}" for (one, x), (other, y) in combinations(secrets, 2) if x == y]
+    advice = f"{', '.join(same)} are the same; make one for each"
+    return Finding("separate keys", "problem", advice) if same else Finding("separate keys")
+
+
+def _replicas(settings: Settings) -> Finding:
+    try:
+        require_exact_limits(settings)
+    except StartError as error:
+        return Finding("replicas", "problem", str(error))
+    return Finding("replicas")
+
+
+async def _examine(settings: Settings) -> list[Finding]:
+    async with AsyncExitStack() as stack:
+        findings = await _policy(settings)
+        try:
+            database = wiring.database.open_database(settings)
+            stack.push_async_callback(database.close)
+            limiter = wiring.limiter.open_limiter(settings, database)
+            stack.push_async_callback(limiter.close)
+        except StartError as error:
+            return [*findings, Finding("addresses", "problem", str(error))]
+
+        checks = await asyncio.gather(*_checks(settings, database, limiter))
+        if any(check.verdict == "problem" for check in checks if check.check in TABLES):
+            return [*findings, *checks]  # What the tables say would take long, or not come.
+        noticed = await _attention(settings, database), await _undeclared(settings, database)
+        return [*findings, *checks, *chain(*noticed)]
+
+
+def _checks(
+    settings: Settings, database: Database, limiter: Limiter
+) -> Iterator[Awaitable[Finding]]:
+    async def there() -> None:
+        if absence := database.absence():
+            raise StartError(absence)
+        await database.check()
+
+    async def migrated() -> None:
+        with suppress(DatabaseUnavailable):  # Also without a table.
+            if not await pending(database):
+                return
+        if database.absence() is None:
+            await database.check()  # Without it, migrate cannot help.
+        raise StartError("run: python -m app migrate")
+
+    async def durable() -> None:
+        if weakness := await database.weakness():
+            raise StartError(weakness)
+
+    async def keeping() -> None:
+        if weakness := await limiter.weakness():
+            raise StartError(weakness)
+
+    yield _check("database", there, "is DATABASE_URL right, and does what it names work?")
+    yield _check("migrations", migrated, "not known without the database.")
+    yield _check("limiter", limiter.check, "is its address right, and the server up?")
+    verdict = "problem" if settings.production else "warning"
+    yield _check("limits are kept", keeping, verdict=verdict)
+    if settings.production:
+        yield _check("durability", durable)
+
+
+async def _policy(settings: Settings) -> list[Finding]:
+    async with open_session() as session:
+        try:
+            rules, providers = open_parts(settings, session)
+        except StartError as error:
+            return [Finding("policy", "problem", str(error))]
+    findings = [Finding("policy")]
+    if rules.service.monthly_budget_usd is None and settings.production:
+        advice = "plans.toml sets no monthly_budget_usd for the service: nothing bounds the bill"
+        findings.append(Finding("budget", "warning", advice))
+    for name in sorted({model.provider for model in rules.models.values()}):
+        if missing := providers[name].missing():
+            advice = f"{missing} is not set; its models cannot answer"
+            findings.append(Finding(f"key of {name}", "warning", advice))
+    for model in rules.models.values():
+        if wrong := misbilled(providers[model.provider], model):
+            findings.append(Finding(f"price of {model.id}", "problem", wrong))
+        if model.prices_are_old:
+            advice = f"checked on {model.prices_checked}; compare it with the provider's list"
+            findings.append(Finding(f"price of {model.id}", "warning", advice))
+    return findings
+
+
+async def _attention(settings: Settings, database: Database) -> list[Finding]:
+    """What the tables say that somebody should look at, where there are tables."""
+    try:
+        stopped = await Stops(database, None).all()
+        used = await database.fetch(
+            select(users.c.plan).where(users.c.disabled_at.is_(None)).distinct()
+        )
+        known = load_policy(settings.policy_dir).plans
+    except (ServiceError, StartError):
+        return []  # Told already.
+    findings = [
+        Finding(
+            f"{row.target} is {row.kind}",
+            "warning",
+            f"{row.reason}; lift it: python -m app start {row.target}",
+        )
+        for row in stopped
+    ]
+    for plan in sorted({row.plan for row in used} - set(known)):
+        advice = (
+            "users have it and plans.toml does not: they are refused; python -m app users set-plan"
+        )
+        findings.append(Finding(f"plan {plan}", "warning", advice))
+    return findings
+
+
+async def _undeclared(settings: Settings, database: Database) -> list[Finding]:
+    """The parts of the usage that no line of `models.toml` bills."""
+    try:
+        found = await undeclared(database, load_policy(settings.policy_dir).models)
+    except (ServiceError, StartError):
+        return []  # Told already.
+    return [
+        Finding(
+            f"{each.part} of {each.model}",
+            "warning",
+            f"its provider told {each.tokens} in the last {LAST_DAYS} days, and it has no "
+            f"{each.line}: they are billed {each.billed}; add the provider's price",
+        )
+        for each in found
+    ]
+
+
+async def _check(
+    name: str, work: Callable[[], Awaitable[None]], advice: str = "", verdict: str = "problem"
+) -> Finding:
+    """Without `advice`, the error's own words say what to do."""
+    try:
+        await within(work(), CHECK_SECONDS)
+    except StartError as error:
+        return Finding(name, verdict, str(error))
+    except ServiceError as error:
+        if isinstance(error.__cause__, TimeoutError):
+            return Finding(name, "problem", NO_ANSWER)
+        return Finding(name, "problem", f"{advice or error}{_said(error)}")
+    except TimeoutError:
+        return Finding(name, "problem", NO_ANSWER)
+    return Finding(name)
+
+
+def _said(error: ServiceError) -> str:
+    """What a database or limiter said itself, in a line."""
+    cause = error.__cause__
+    said = str(getattr(cause, "orig", cause) or "").partition("\n")[0].strip()
+    return f" It said: {said[:LONGEST_SAID]}" if said else ""

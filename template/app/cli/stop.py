@@ -1,0 +1,58 @@
+"""`python -m app stop`, `start` and `alert-key`."""
+
+from typing import Annotated
+
+import typer
+
+from app.schemas.admin import Stop
+from gateway.kill_switch import SERVICE, Stops
+from app.cli.base import Json, Session, show
+from gateway.accounts.audit import command_line
+from gateway.alerts.webhook import signing_key
+from gateway.policy import load
+from gateway.signing import signer
+
+Target = Annotated[
+    str, typer.Argument(help="service, provider:NAME or model:NAME as models.toml has them.")
+]
+
+
+async def stop(
+    session: Session,
+    reason: Annotated[str, typer.Option(help="Why; the audit keeps it.")],
+    target: Target = SERVICE,
+    running: Annotated[bool, typer.Option("--running", help="End what runs, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """End all generation, or that of a provider or a model, on every replica within a second."""
+    stops = _stops(session, target)
+    await stops.stop(target, reason, running=running, actor=command_line())
+    await _tell(stops, as_json)
+
+
+async def start(session: Session, target: Target = SERVICE, as_json: Json = False) -> None:
+    """Lift a stop and the cooldowns of what it covers, and acknowledge that a model broke its
+    bound; show what is stopped still.
+    """
+    stops = _stops(session, target)
+    await stops.start(target, command_line())
+    await _tell(stops, as_json)
+
+
+async def alert_key(session: Session, as_json: Json = False) -> None:
+    """Show the key that signs what is posted to ALERT_WEBHOOK_URL, for its receiver."""
+    key = signing_key(signer(session.settings))
+    show({"key": key}, as_json, key)
+
+
+def _stops(session: Session, target: str) -> Stops:
+    """An emergency does not wait for the policy files to be in order."""
+    policy = None if target == SERVICE else load(session.settings.policy_dir)
+    return Stops(session.database, policy)
+
+
+async def _tell(stops: Stops, as_json: bool) -> None:
+    rows = [Stop.model_validate(row) for row in await stops.all()]
+    lines = [f"{row.target} is {row.kind}: {row.reason}" for row in rows]
+    text = "\n".join(lines) or "Nothing is stopped."
+    show([row.model_dump(mode="json") for row in rows], as_json, text)

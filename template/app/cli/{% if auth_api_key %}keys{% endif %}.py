@@ -1,0 +1,85 @@
+"""`python -m app keys …`."""
+
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.accounts.api_keys import Keys, api_keys, owned
+from app.schemas.keys import ApiKey, CreatedKey, MOST, MOST_NANO_USD
+from gateway.accounts.principals import Allowance, Scope
+from gateway.accounts.users import Users
+from app.cli.base import Json, Session, command, show
+from gateway.accounts.audit import command_line
+from gateway.errors import Conflict
+from gateway.schemas.base import Name
+
+app = typer.Typer(name="keys", help="API keys of users.", no_args_is_help=True)
+Rate = Annotated[int | None, typer.Option(min=1, max=MOST, help="Of this key alone.")]
+Budget = Annotated[int | None, typer.Option(min=0, max=MOST_NANO_USD, help="Of this key alone.")]
+Email = Annotated[str, typer.Option(help="Whose key it is.")]
+
+
+def _name(given: str) -> str:
+    try:
+        return TypeAdapter(Name).validate_python(given)
+    except ValidationError as error:
+        raise typer.BadParameter("must be 1 to 100 characters without control ones.") from error
+
+
+@command(app)
+async def create(
+    session: Session,
+    email: Email,
+    name: Annotated[str, typer.Option(help="What it is for.", callback=_name)] = "key",
+    scope: Annotated[list[Scope] | None, typer.Option(help="May be given several times.")] = None,
+    requests_per_minute: Rate = None,
+    tokens_per_minute: Rate = None,
+    concurrent_generations: Rate = None,
+    daily_budget_nano_usd: Budget = None,
+    monthly_budget_nano_usd: Budget = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key and show it, this once."""
+    user = await Users(session.database).find(email)
+    if user.disabled_at is not None:
+        raise Conflict(
+            f"{user.email} is disabled, and no key would work; users enable comes first."
+        )
+    scopes = scope or [Scope.GENERATE, Scope.READ]
+    limits = Allowance(
+        requests_per_minute,
+        tokens_per_minute,
+        concurrent_generations,
+        daily_budget_nano_usd,
+        monthly_budget_nano_usd,
+    )
+    secret, row = await _keys(session).create(user.id, name, scopes, command_line(), limits=limits)
+    key = CreatedKey.model_validate(row).model_copy(update={"secret": secret})
+    show(key.model_dump(mode="json"), as_json, secret)
+
+
+@command(app, "list")
+async def list_keys(session: Session, email: Email, as_json: Json = False) -> None:
+    """Show a user's keys, newest first."""
+    user = await Users(session.database).find(email)
+    rows = await session.database.fetch(owned(user.id).order_by(api_keys.c.id.desc()))
+    keys = [ApiKey.model_validate(row) for row in rows]
+    lines = [f"{key.id}  {key.name}  {','.join(key.scopes)}" for key in keys]
+    text = "\n".join(lines) or f"{user.email} has no keys."
+    show([key.model_dump(mode="json") for key in keys], as_json, text)
+
+
+@command(app)
+async def revoke(
+    session: Session,
+    key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")],
+    as_json: Json = False,
+) -> None:
+    """End a key at once."""
+    await _keys(session).revoke(None, key_id, command_line())
+    show({"id": key_id}, as_json, f"{key_id} is revoked.")
+
+
+def _keys(session: Session) -> Keys:
+    return Keys(session.database, session.settings.project["name"])

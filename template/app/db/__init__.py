@@ -1,1 +1,0 @@
-"""Engine, tables and the transactions that everything durable goes through."""

@@ -1,1 +1,0 @@
-"""What every generation passes before and after a provider; `pipeline` is the path."""

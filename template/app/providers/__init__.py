@@ -1,1 +1,0 @@
-"""Who answers: one interface, one thin adapter per provider."""

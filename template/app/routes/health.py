@@ -1,0 +1,45 @@
+"""Is it up, is it ready, what does it count: for hosts and monitors."""
+
+import hmac
+
+from fastapi import APIRouter, Request, Response
+
+from gateway.errors import NotFound
+from app.readiness import Readiness
+from app.settings import Settings
+from gateway.telemetry import metrics
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez")
+@router.head("/livez", include_in_schema=False)
+async def alive() -> dict[str, str]:
+    """The process is up; says nothing of what it depends on."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+@router.head("/readyz", include_in_schema=False)
+@router.get("/healthz", include_in_schema=False)
+@router.head("/healthz", include_in_schema=False)
+async def ready(request: Request, response: Response) -> dict[str, str]:
+    """Whether generations can be served now: by process, database, limiter, policy, a provider."""
+    readiness: Readiness = request.app.state.readiness
+    if await readiness.is_ready():
+        return {"status": "ready"}
+    response.status_code = 503
+    return {"status": "not ready"}
+
+
+@router.get("/metrics", include_in_schema=False)
+async def expose_metrics(request: Request) -> Response:
+    """Prometheus' text format. In production it is not there without the token."""
+    settings: Settings = request.app.state.settings
+    token = settings.metrics_token.get_secret_value()
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    right = hmac.compare_digest(given.strip().encode(), token.encode())
+    if (token or settings.production) and not (token and right and scheme.lower() == "bearer"):
+        raise NotFound("There is nothing at this address; see /docs.")
+    body, content_type = metrics.expose()
+    return Response(body, headers={"Content-Type": content_type})

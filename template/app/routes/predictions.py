@@ -1,0 +1,164 @@
+"""`/v1/predictions`: any model with any input, and the caller's own records."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+
+from app.routes.base import Asking, PageSize, StrictRoute, asking, takes
+from app.dependencies import Caller, ERRORS
+from gateway.accounts.principals import Scope
+from gateway.http.bodies import parse_part
+from gateway.schemas.chat import ChatInput
+from gateway.db.pagination import Pages
+from gateway.db.tables import predictions
+from gateway.schemas.embeddings import EmbeddingInput
+from gateway.errors import InvalidRequest, RequestTooLarge, ServiceError, UnsupportedParameter
+from gateway.pipeline.generation import Generation
+from gateway.pipeline.pipeline import Guard
+from gateway.policy import Kind, Model, Policy
+from gateway.ledger.records import Records, owned
+from gateway.pipeline.runner import Runner
+from app.schemas.predictions import Feedback, Prediction, PredictionRequest
+from gateway.schemas.base import Page
+from app.settings import Settings
+
+# What is wrong with the input itself, by its path there.
+REFUSALS = (InvalidRequest, RequestTooLarge, UnsupportedParameter)
+
+router = APIRouter(
+    prefix="/v1/predictions", tags=["predictions"], responses=ERRORS, route_class=StrictRoute
+)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Prediction,
+    responses={202: {"model": Prediction}},
+    openapi_extra=takes(PredictionRequest),
+)
+async def create_prediction(request: Request, prefer: Annotated[str, Header()] = "") -> Response:
+    """Ask any model. Waits for the answer, or with `Prefer: respond-async` answers 202 at once."""
+    asked = await asking(request)
+    body = await asked.read(PredictionRequest)
+    later = "respond-async" in _preferences(prefer)
+    return await asked.once(body, lambda: _predict(asked, body, later=later), later=later)
+
+
+async def _predict(asked: Asking, body: PredictionRequest, *, later: bool) -> Response:
+    state = asked.request.app.state
+    guard: Guard = state.guard
+    policy: Policy = state.policy
+    model = policy.model(body.model)
+    seconds = _seconds(model, state.settings) if later else None
+    call = asked.call(model.kind, model.id, _body_of(model.kind, body.input), seconds)
+    call.given = body.input
+    try:
+        generation = await guard.begin(call)
+    except REFUSALS as error:
+        error.param = _place(error.param, body.input)
+        raise
+    runner: Runner = state.runner
+    if later:
+        runner.start(generation)
+        prediction = await _begun(state.records, generation)
+        location = f"/v1/predictions/{generation.id}"
+        return _answer(prediction, 202, {**generation.headers, "Location": location})
+    reply = await guard.finish(generation)
+    prediction = await _begun(state.records, generation)
+    whole = prediction.model_copy(update={"input": body.input, "output": reply.output})
+    return _answer(whole, 201, generation.headers)
+
+
+@router.get("")
+async def list_predictions(
+    caller: Caller,
+    request: Request,
+    limit: PageSize = 20,
+    cursor: str | None = None,
+) -> Page[Prediction]:
+    """The caller's records, newest first."""
+    caller.require(Scope.READ)
+    pages: Pages = request.app.state.pages
+    rows, next_cursor = await pages.read(owned(caller.user_id), predictions, limit, cursor)
+    return Page(data=[Prediction.of(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.get("/{prediction_id}")
+async def get_prediction(caller: Caller, prediction_id: str, request: Request) -> Prediction:
+    """One record, also while it runs."""
+    caller.require(Scope.READ)
+    return await _read(request.app.state.records, caller.user_id, prediction_id)
+
+
+@router.delete("/{prediction_id}", status_code=204)
+async def erase_prediction(caller: Caller, prediction_id: str, request: Request) -> None:
+    """Cancel it if it runs, and erase its content. The ledger keeps what it cost."""
+    caller.require(Scope.GENERATE)
+    records: Records = request.app.state.records
+    runner: Runner = request.app.state.runner
+    await records.get(caller.user_id, prediction_id)
+    await runner.cancel(prediction_id)
+    await records.erase(caller.user_id, prediction_id)
+
+
+@router.put("/{prediction_id}/feedback")
+async def rate_prediction(
+    caller: Caller, prediction_id: str, body: Feedback, request: Request
+) -> Feedback:
+    """Say whether an answer was good."""
+    caller.require(Scope.GENERATE)
+    records: Records = request.app.state.records
+    await records.rate(caller.user_id, prediction_id, body.model_dump())
+    return body
+
+
+def _place(param: str | None, given: Mapping[str, Any]) -> str | None:
+    """Where in the body of a prediction the parameter of a chat or embedding is."""
+    name = (param or "").partition(".")[0]
+    if name in given:
+        return f"input.{param}"
+    return "input.prompt" if name == "messages" else param
+
+
+def _preferences(header: str) -> set[str]:
+    """The names in `Prefer` (RFC 7240), without their values and parameters."""
+    return {given.partition(";")[0].strip().lower() for given in header.split(",")}
+
+
+def _answer(prediction: Prediction, status: int, headers: Mapping[str, str]) -> Response:
+    return Response(prediction.model_dump_json(), status, headers, "application/json")
+
+
+async def _read(records: Records, user_id: str, prediction_id: str) -> Prediction:
+    return Prediction.of(await records.get(user_id, prediction_id))
+
+
+async def _begun(records: Records, generation: Generation) -> Prediction:
+    """The record of what is paid, whether it can be read or not."""
+    try:
+        return await _read(records, generation.call.principal.user_id, generation.id)
+    except ServiceError as error:
+        error.begun = True
+        raise
+
+
+def _seconds(model: Model, settings: Settings) -> float:
+    """Nobody waits for it, so a model billed by time may take all the time that it may bill."""
+    return max(settings.request_deadline_seconds, model.max_seconds or 0)
+
+
+def _body_of(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:
+    """The input of a model of `kind`, checked like that of the kind's own route.
+
+    A chat takes `prompt` for a single message. Raises what `parse` raises.
+    """
+    if kind == "task":
+        return given
+    if kind == "chat" and isinstance(given.get("prompt"), str) and "messages" not in given:
+        given = {**given, "messages": [{"role": "user", "content": given["prompt"]}]}
+        del given["prompt"]
+    if kind == "chat":
+        return parse_part(given, ChatInput, "input").body()
+    return parse_part(given, EmbeddingInput, "input").body()

@@ -1,0 +1,70 @@
+"""`/v1/keys`: the caller's own API keys."""
+
+import datetime as dt
+
+from fastapi import APIRouter, Request
+
+from app.routes.base import PageSize, StrictRoute
+from gateway.accounts.api_keys import Keys, api_keys, owned
+from app.schemas.keys import ApiKey, CreatedKey, KeyRequest
+from app.dependencies import Caller, ERRORS
+from gateway.accounts.principals import Principal, Scope
+from gateway.accounts.audit import Actor
+from gateway.db.pagination import Pages
+from gateway.db.tables import utc_now
+from gateway.errors import Forbidden, InvalidRequest
+from gateway.schemas.base import Page
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=ERRORS, route_class=StrictRoute)
+# Later times cannot be written in every zone.
+LATEST = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
+
+
+@router.get("")
+async def list_keys(
+    caller: Caller, request: Request, limit: PageSize = 20, cursor: str | None = None
+) -> Page[ApiKey]:
+    """The caller's keys, newest first."""
+    caller.require(Scope.READ)
+    pages: Pages = request.app.state.pages
+    rows, next_cursor = await pages.read(owned(caller.user_id), api_keys, limit, cursor)
+    return Page(data=[ApiKey.model_validate(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.post("", status_code=201)
+async def create_key(caller: Caller, body: KeyRequest, request: Request) -> CreatedKey:
+    """A new key, with no more scopes and no longer life than the key that asks for it."""
+    caller.require(Scope.ADMIN)
+    if missing := set(body.scopes) - caller.scopes:
+        raise Forbidden(f"This credential cannot grant {', '.join(sorted(missing))}.")
+    if caller.key_id is not None:
+        raise Forbidden("A key with limits of its own makes no keys: they would go around them.")
+    if body.expires_at and not utc_now() < body.expires_at < LATEST:
+        raise InvalidRequest(
+            "expires_at must lie in the future and before the year 9999.", param="expires_at"
+        )
+    if caller.expires_at and not (body.expires_at and body.expires_at <= caller.expires_at):
+        raise Forbidden(
+            "A key that expires makes none that outlive it: give an expires_at of "
+            f"{caller.expires_at.isoformat()} at the latest."
+        )
+    keys, actor = _keys(request), _actor(caller, request)
+    secret, row = await keys.create(
+        caller.user_id, body.name, body.scopes, actor, body.expires_at, body.limits
+    )
+    return CreatedKey.model_validate(row).model_copy(update={"secret": secret})
+
+
+@router.delete("/{key_id}", status_code=204)
+async def revoke_key(caller: Caller, key_id: str, request: Request) -> None:
+    """End a key at once."""
+    caller.require(Scope.ADMIN)
+    await _keys(request).revoke(caller.user_id, key_id, _actor(caller, request))
+
+
+def _actor(caller: Principal, request: Request) -> Actor:
+    return Actor(caller.user_id, request.state.request_id)
+
+
+def _keys(request: Request) -> Keys:
+    return Keys(request.app.state.database, request.app.state.settings.project["name"])

@@ -1,0 +1,101 @@
+"""Bodies of `/v1/admin/…`."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Row
+
+from gateway.accounts.principals import Role
+from app.schemas.predictions import Prediction
+from gateway.schemas.base import RequestBody, Time
+from gateway.schemas.usage import Me
+
+
+class Record(BaseModel):
+    """A row as it is shown."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class StopRequest(RequestBody):
+    """`target` is `service`, `provider:…` or `model:…`; `running` ends running calls, too."""
+
+    reason: str
+    target: str = "service"
+    running: bool = False
+
+
+class StartRequest(RequestBody):
+    target: str = "service"
+
+
+class Stop(Record):
+    """What may not be called: stopped by a person, or quarantined as it broke its bound."""
+
+    target: str
+    kind: Literal["stopped", "quarantined"]
+    reason: str
+    running: bool
+    actor_id: str | None
+    at: Time
+
+
+class StopList(BaseModel):
+    data: list[Stop]
+
+
+class ProviderState(Record):
+    """A model at its provider: whether it may be called now, and what its quota has left."""
+
+    provider: str
+    model: str
+    state: Literal["closed", "open", "half_open", "stopped", "quarantined"]
+    until: Time | None
+    remaining_requests: int | None
+    remaining_tokens: int | None
+
+
+class UserChange(RequestBody):
+    """What is absent stays."""
+
+    role: Annotated[Role, Field(strict=False)] | None = None
+    plan: str | None = None
+    disabled: bool | None = None
+
+
+class User(Me):
+    disabled_at: Time | None
+
+
+class Attempt(Record):
+    """A call of a provider. `reason` is what the provider said of a failure, under its status."""
+
+    number: int
+    model: str
+    state: Literal["reserved", "sent", "settled", "released", "uncertain"]
+    cost_nano_usd: int
+    provider_status: int | None
+    reason: str | None
+
+
+class UserPrediction(Prediction):
+    user_id: str
+    attempts: list[Attempt]
+
+
+class AuditEntry(Record):
+    """The actor is a user's id or, of the command line, `USER@HOST`."""
+
+    id: str
+    at: Time
+    actor_id: str | None
+    action: str
+    target: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    request_id: str | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
+        shown = row._asdict()
+        return cls.model_validate({**shown, "actor_id": row.actor_id or row.operator})

@@ -1,1 +1,0 @@
-"""What the limits share between requests: one interface, one file per backend."""

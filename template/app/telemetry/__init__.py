@@ -1,1 +1,0 @@
-"""Logs, metrics and the redactor that all of them share."""

@@ -1,0 +1,1 @@
+"""Users, principals, credentials and the audit log."""

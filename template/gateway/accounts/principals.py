@@ -1,0 +1,74 @@
+"""Who is asking, and what they may do."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from gateway.errors import Forbidden
+
+
+class Role(StrEnum):
+    """`auditor` reads everything and changes nothing."""
+
+    USER = "user"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+class Scope(StrEnum):
+    """What a credential is good for: ask models, read one's records, manage access."""
+
+    GENERATE = "generate"
+    READ = "read"
+    ADMIN = "admin"
+
+
+class Allowance(NamedTuple):
+    """What a credential may use, within what its owner may; None is as much as the owner."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_generations: int | None = None
+    daily_budget_nano_usd: int | None = None
+    monthly_budget_nano_usd: int | None = None
+
+
+NO_LIMITS = Allowance()
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A user as authenticated for one request.
+
+    `key_id` names the credential where it has limits of its own, `limits`. `expires_at` is when the
+    credential ends, None if it does not.
+    """
+
+    user_id: str
+    role: Role
+    plan: str
+    scopes: frozenset[Scope]
+    key_id: str | None = None
+    limits: Allowance = NO_LIMITS
+    expires_at: dt.datetime | None = None
+
+    def require(self, scope: Scope) -> None:
+        """Raise `Forbidden` unless the credential has `scope` and the role may use it."""
+        if scope not in self.scopes:
+            raise Forbidden(f"This credential lacks the scope {scope.value!r}.")
+        if self.role is Role.AUDITOR and scope is not Scope.READ:
+            raise Forbidden("An auditor reads everything and changes nothing.")
+
+
+class Authenticator(Protocol):
+    """The chosen way to prove who one is."""
+
+    async def authenticate(
+        self, method: str, headers: Mapping[str, str], address: str
+    ) -> Principal:
+        """The principal of a request with `headers` from the client `address`.
+
+        Raises `InvalidCredentials`; `TooManyAttempts` and `Forbidden` where the method has them.
+        """

@@ -1,0 +1,106 @@
+"""Users: who they are, their role and plan."""
+
+import re
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from gateway.accounts.principals import Role
+from gateway.accounts.audit import Actor, record
+from gateway.db.engine import Database
+from gateway.db.tables import users, utc_now
+from gateway.errors import Conflict, InvalidRequest, NotFound
+from gateway.ids import new_id
+
+USER_ID = re.compile(r"usr_[0-9a-f]{32}")
+# HTTP Basic ends a name at the first colon.
+EMAIL = re.compile(r"[^@\s:]{1,64}@[^@\s:.]+(\.[^@\s:.]+)+")
+
+
+class Users:
+    """The table of users."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, email: str, role: Role, plan: str, actor: Actor) -> Row[Any]:
+        """A new user. Raises `InvalidRequest` and, for a taken address, `Conflict`."""
+        email = email.strip().lower()
+        if not (EMAIL.fullmatch(email) and email.isprintable()) or len(email) > 254:
+            raise InvalidRequest(
+                "An e-mail address such as jane@example.com is needed, with no colon and nothing "
+                "that cannot be seen."
+            )
+        user_id = new_id("usr")
+        given = {"role": role.value, "plan": plan}
+
+        def write(connection: Connection) -> None:
+            row = insert(users).values(id=user_id, email=email, **given, created_at=utc_now())
+            connection.execute(row)
+            record(connection, actor, "create", f"user:{user_id}", None, given)
+
+        try:
+            await self._database.transact(write)
+        except IntegrityError as error:
+            raise Conflict(f"There is a user {email} already.") from error
+        return await self.get(user_id)
+
+    async def get(self, user_id: str) -> Row[Any]:
+        if not USER_ID.fullmatch(user_id):
+            raise unknown()
+        return await self._one(select(users).where(users.c.id == user_id))
+
+    async def find(self, email: str) -> Row[Any]:
+        return await self._one(select(users).where(users.c.email == email.strip().lower()))
+
+    async def list(self) -> list[Row[Any]]:
+        return list(await self._database.fetch(select(users).order_by(users.c.id)))
+
+    async def change(
+        self,
+        user_id: str,
+        actor: Actor,
+        *,
+        role: Role | None = None,
+        plan: str | None = None,
+        disabled: bool | None = None,
+    ) -> Row[Any]:
+        """Set what is given, and return the user. Records stay, also of a disabled one.
+
+        Raises `NotFound`.
+        """
+        given = {"role": role and role.value, "plan": plan, "disabled": disabled}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        await self.get(user_id)
+
+        def write(connection: Connection) -> None:
+            own = users.c.id == user_id
+            row = connection.execute(select(users).where(own).with_for_update()).one()
+            now = {"role": row.role, "plan": row.plan, "disabled": row.disabled_at is not None}
+            after = {name: value for name, value in wanted.items() if value != now[name]}
+            if after:
+                before = {name: now[name] for name in after}
+                connection.execute(update(users).where(own).values(**_columns(after)))
+                record(connection, actor, "change", f"user:{user_id}", before, after)
+
+        await self._database.transact(write)
+        return await self.get(user_id)
+
+    async def _one(self, statement: Any) -> Row[Any]:
+        row = await self._database.fetch_one(statement)
+        if row is None:
+            raise unknown()
+        return row
+
+
+def unknown() -> NotFound:
+    return NotFound("There is no such user; `python -m app users list` shows all.")
+
+
+def _columns(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` as the table has them: since when a user is disabled."""
+    if "disabled" not in values:
+        return values
+    rest = {name: value for name, value in values.items() if name != "disabled"}
+    return {**rest, "disabled_at": utc_now() if values["disabled"] else None}

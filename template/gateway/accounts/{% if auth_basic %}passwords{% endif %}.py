@@ -1,0 +1,62 @@
+"""The table of password hashes."""
+
+import secrets
+from collections.abc import Collection
+from functools import cache
+from typing import Any
+
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
+from sqlalchemy import Column, Connection, ForeignKey, Select, String, Table, delete, insert, select
+
+from gateway.accounts.audit import Actor, record
+from gateway.db.engine import Database, Query
+from gateway.db.tables import UtcDateTime, metadata, users, utc_now
+
+# OWASP's minimum for Argon2id: 19 MiB, two passes.
+HASHER = PasswordHash((Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1),))
+
+passwords = Table(
+    "passwords",
+    metadata,
+    Column("user_id", String(40), ForeignKey("users.id"), primary_key=True),
+    Column("hash", String(200), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+
+class Passwords:
+    """The table of password hashes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def reset(self, user_id: str, actor: Actor) -> str:
+        """Give a user a new random password of 144 bits, and return it."""
+        password = secrets.token_urlsafe(18)
+        row = {"user_id": user_id, "hash": HASHER.hash(password), "changed_at": utc_now()}
+
+        def replace(connection: Connection) -> None:
+            connection.execute(delete(passwords).where(passwords.c.user_id == user_id))
+            connection.execute(insert(passwords), row)
+            record(connection, actor, "reset", f"password:{user_id}", None, None)
+
+        await self._database.transact(replace)
+        return password
+
+    async def with_owners(self, emails: Collection[str]) -> dict[str, Any]:
+        """Hash, and the user's id, role and plan, of active users by their e-mail addresses."""
+        asked = [{"email": email} for email in emails]
+        rows = await self._database.find(Query(_active(type(self._database)), asked))
+        return {row.email: row for row in rows}
+
+
+@cache
+def _active(database: type[Database]) -> Select[Any]:
+    """Of the users asked for by their e-mail addresses, those who may log in."""
+    asked = database.rows([users.c.email])
+    return (
+        select(users.c.id, users.c.email, users.c.role, users.c.plan, passwords.c.hash)
+        .join_from(users, passwords, passwords.c.user_id == users.c.id)
+        .where(users.c.email == asked["email"], users.c.disabled_at.is_(None))
+    )

@@ -1,0 +1,1 @@
+"""What the owner is alerted to, and how."""

@@ -1,0 +1,115 @@
+"""What the owner must hear of: told once, whichever replica does it.
+
+Alerts are rows, written with what caused them. One replica logs and counts each; where there is
+a webhook, it is posted there, again and again until the webhook has taken it.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from gateway.background import repeat
+from gateway.db.engine import Database
+from gateway.db.tables import alerts, utc_now
+from gateway.alerts.webhook import LONGEST_SECONDS, Webhook
+from gateway.policy import Policy
+from gateway.telemetry import metrics
+from gateway.telemetry.logging import log
+
+LOOK_SECONDS = 0.5
+MOST_AT_ONCE = 20
+# Nobody else posts an alert meanwhile; then it is tried again.
+POST_LEASE = dt.timedelta(seconds=2 * LONGEST_SECONDS)
+UNTOLD = alerts.c.told_at.is_(None)
+UNSENT = alerts.c.sent_at.is_(None)
+
+
+class Alerts:
+    """Tells of alerts for as long as the service runs."""
+
+    def __init__(self, database: Database, policy: Policy, webhook: Webhook | None) -> None:
+        self._database = database
+        self._policy = policy
+        self._webhook = webhook
+        self._prices_seen: dt.date | None = None
+
+    async def run(self) -> None:
+        """Look often. A slow webhook keeps nothing out of the log."""
+        await asyncio.gather(repeat(self.tell, LOOK_SECONDS), repeat(self.post, LOOK_SECONDS))
+
+    async def tell(self) -> None:
+        """Log and count what nobody has told of."""
+        await self._look_at_prices()
+        if await self._database.fetch(select(alerts.c.id).where(UNTOLD).limit(1)):
+            await self._database.transact(self._tell)
+
+    async def post(self) -> None:
+        """Post what the webhook has not taken yet."""
+        if self._webhook is None:
+            return
+        if await self._database.fetch(select(alerts.c.id).where(_due()).limit(1)):
+            claimed = await self._database.transact(_claim)
+            await asyncio.gather(*(self._post(self._webhook, row) for row in claimed))
+
+    def _tell(self, connection: Connection) -> None:
+        now = utc_now()
+        told = {"told_at": now} if self._webhook else {"told_at": now, "sent_at": now}
+        for row in connection.execute(
+            update(alerts).where(UNTOLD).values(**told).returning(alerts)
+        ):
+            # Before the commit: twice in the log, if that fails, is better than never.
+            log(logging.WARNING, "Alert", alert=row.id, kind=row.kind, **row.details)
+            metrics.alerts.labels(row.kind).inc()
+
+    async def _post(self, webhook: Webhook, row: Row[Any]) -> None:
+        problem = await webhook.post(row.id, row.kind, row.at, row.details)
+        if problem:
+            log(logging.WARNING, "The webhook did not take an alert", alert=row.id, problem=problem)
+            return
+        sent = update(alerts).where(alerts.c.id == row.id).values(sent_at=utc_now())
+        await self._database.transact(lambda connection: connection.execute(sent))
+
+    async def _look_at_prices(self) -> None:
+        """Once a day: prices that nobody has checked for long."""
+        today = utc_now().date()
+        if self._prices_seen == today:
+            return
+        for model in self._policy.models.values():
+            if model.prices_are_old:
+                checked = model.prices_checked.isoformat()
+                details = {"model": model.id, "prices_checked": checked}
+                await raise_alert(self._database, f"prices:{model.id}:{checked}", "prices", details)
+        self._prices_seen = today
+
+
+async def raise_alert(
+    database: Database, alert_id: str, kind: str, details: dict[str, Any]
+) -> None:
+    """Have something told of, unless it was already."""
+
+    def write(connection: Connection) -> None:
+        if not connection.execute(select(alerts.c.id).where(alerts.c.id == alert_id)).first():
+            row = {"id": alert_id, "kind": kind, "details": details, "at": utc_now()}
+            connection.execute(insert(alerts), row)
+
+    with suppress(IntegrityError):  # Somebody else raises it at the same moment.
+        await database.transact(write)
+
+
+def _due() -> Any:
+    next_try = alerts.c.next_try_at
+    return UNSENT & or_(next_try.is_(None), next_try <= utc_now())
+
+
+def _claim(connection: Connection) -> Sequence[Row[Any]]:
+    """Take alerts that are due; those that another replica takes at this moment are its own."""
+    due = select(alerts.c.id).where(_due()).order_by(alerts.c.at).limit(MOST_AT_ONCE)
+    ids = connection.execute(due.with_for_update(skip_locked=True)).scalars().all()
+    claim = update(alerts).where(alerts.c.id.in_(ids)).values(next_try_at=utc_now() + POST_LEASE)
+    return connection.execute(claim.returning(alerts)).all()

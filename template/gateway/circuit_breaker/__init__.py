@@ -1,0 +1,1 @@
+"""A circuit for each provider and model."""

@@ -1,0 +1,89 @@
+"""What one process knows of a provider: how its calls went lately, and what follows from that."""
+
+import datetime as dt
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from gateway.policy import Model
+from gateway.providers.base import BadAnswer, Blame, Exchange, ProviderFailure
+from gateway.rate_limits.base import Slot
+
+# Failures in a row, or half of so many calls within so many seconds.
+IN_A_ROW, ENOUGH_CALLS, WINDOW_SECONDS = 5, 20, 30
+
+
+State = Literal["closed", "open", "half_open"]
+
+
+class Circuit(NamedTuple):
+    """A circuit as operators see it; `until` is when it may be tried again."""
+
+    provider: str
+    model: str
+    state: State
+    until: dt.datetime | None
+    remaining_requests: int | None
+    remaining_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Permission for one call, to be given back by how it ended. A probe holds a slot."""
+
+    model: Model
+    at: float
+    probe: Slot | None = None
+    exchange: Exchange = field(default_factory=Exchange)
+
+
+class Tally:
+    """The calls of the last seconds, counted by the second."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+        self._seconds: deque[list[int]] = deque()
+
+    def add(self, now: float, *, failed: bool) -> None:
+        """Count a call that ended `now`."""
+        self._in_a_row = self._in_a_row + 1 if failed else 0
+        second = int(now)
+        if not self._seconds or self._seconds[-1][0] != second:
+            self._seconds.append([second, 0, 0])
+        while self._seconds[0][0] <= second - WINDOW_SECONDS:
+            self._seconds.popleft()
+        self._seconds[-1][1] += 1
+        self._seconds[-1][2] += failed
+
+    def count(self, exchange: Exchange, now: float, *, failed: bool) -> None:
+        """Count a call once, whichever of its requests tells of it."""
+        if not exchange.counted:
+            exchange.counted = True
+            self.add(now, failed=failed)
+
+    @property
+    def is_alarming(self) -> bool:
+        """Whether so many failed that the provider should be left alone."""
+        calls, failures = (sum(second[i] for second in self._seconds) for i in (1, 2))
+        return self._in_a_row >= IN_A_ROW or (calls >= ENOUGH_CALLS and 2 * failures >= calls)
+
+
+@dataclass(slots=True)
+class Known:
+    """What this process knows of a circuit, in seconds of its own clock."""
+
+    open_until: float = 0.0
+    closed_until: float = 0.0
+    tripped_at: float = float("-inf")
+    answered_at: float = float("-inf")
+    quota_shared_at: float = float("-inf")
+    tally: Tally = field(default_factory=Tally)
+
+
+def counts(failure: ProviderFailure) -> bool:
+    """Whether a failure is the provider's: no connection, no answer in time, or too much to do."""
+    if failure.blame is not Blame.PROVIDER:
+        return False
+    if failure.status is None:
+        return not isinstance(failure, BadAnswer)
+    return failure.status >= 500 or failure.status in {408, 429}

@@ -1,0 +1,43 @@
+"""Bring the tables up to date with `migrations/`."""
+
+from sqlalchemy import Connection
+
+from gateway.db.engine import Database
+from gateway.errors import DatabaseUnavailable, StartError
+from app.settings import ROOT
+
+LONGEST_SECONDS = 600.0
+# A table that others use is waited for in short tries: what comes meanwhile waits behind each.
+TRIES, PAUSE_SECONDS = 30, 1.0
+
+
+async def upgrade(database: Database) -> list[str]:
+    """Apply every migration that is missing, in one transaction, and return their names.
+
+    Raises `StartError` when others keep a table for too long.
+    """
+    await database.create()
+    try:
+        return await database.in_turn(
+            lambda: database.transact(_upgrade, LONGEST_SECONDS), TRIES, PAUSE_SECONDS
+        )
+    except DatabaseUnavailable as error:
+        if not database.is_contended(error):
+            raise
+        raise StartError(
+            "Nothing was migrated: another session keeps a table that has to change, as a backup "
+            "or an open transaction does. Try again when it has ended."
+        ) from error
+
+
+def _upgrade(connection: Connection) -> list[str]:
+    # Alembic takes longer to load than most commands take to run.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.attributes["connection"] = connection
+    config.attributes["applied"] = applied = list[str]()
+    command.upgrade(config, "heads")
+    return applied

@@ -1,0 +1,57 @@
+"""Lists in pages, newest first, by ids that sort by time."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, Table, Text, cast, func, literal
+
+from gateway.db.engine import Database
+from gateway.db.tables import Json
+from gateway.errors import InvalidRequest
+from gateway.signing import Signer
+
+# Of the documents of a page: to read and to write them takes as long as a large request.
+PAGE_CHARACTERS = 2 * 1024 * 1024
+
+
+class Pages:
+    """Reads pages. A cursor is signed, so that none can be made up or taken to another list."""
+
+    def __init__(self, database: Database, signer: Signer) -> None:
+        self._database = database
+        self._signer = signer
+
+    async def read(
+        self, rows: Select[Any], table: Table, limit: int, cursor: str | None
+    ) -> tuple[Sequence[Row[Any]], str | None]:
+        """Up to `limit` of `rows` of `table`, and the cursor of the next page if there is one.
+
+        A page of long documents is shorter.
+        """
+        query = rows.order_by(table.c.id.desc()).limit(limit + 1)
+        if cursor is not None:
+            last = self._signer.verify(table.name, cursor)
+            if last is None:
+                raise InvalidRequest("The cursor is not one of this list.", param="cursor")
+            query = query.where(table.c.id < last)
+        sizes = await self._database.fetch(query.with_only_columns(table.c.id, _size(table)))
+        chosen = [row.id for row in sizes[: min(limit, _fitting([row.size for row in sizes]))]]
+        if not chosen:
+            return [], None
+        page = await self._database.fetch(query.where(table.c.id.in_(chosen)))
+        more = len(sizes) > len(chosen)
+        return page, self._signer.sign(table.name, chosen[-1]) if more else None
+
+
+def _size(table: Table) -> ColumnElement[int]:
+    """The characters of a row's documents."""
+    documents = [column for column in table.c if isinstance(column.type, Json)]
+    lengths = [func.coalesce(func.length(cast(each, Text)), 0) for each in documents]
+    return sum(lengths, literal(0)).label("size")
+
+
+def _fitting(sizes: Sequence[int]) -> int:
+    """How many rows are a page: one at least."""
+    totals = accumulate(sizes)
+    return max(1, sum(total <= PAGE_CHARACTERS for total in totals))

@@ -1,0 +1,303 @@
+"""PostgreSQL, also behind a transaction pooler."""
+
+import os
+import re
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
+from typing import Any
+
+import psycopg
+from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction, UndefinedTable
+from psycopg.pq import Conninfo
+from pydantic_core import to_json
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Insert,
+    Integer,
+    String,
+    Table,
+    Text,
+    Update,
+    bindparam,
+    cast,
+    column,
+    false,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    true,
+    update,
+)
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from gateway.addresses import Address, AddressError, explained, is_host, parse
+from gateway.db.engine import Database, Query, Result, Work, require_waiting
+from gateway.db.prepared import GIVEN
+from gateway.db.tables import Json, accounts, attempts, audit, metadata, policies, predictions
+from gateway.db.cancel_handle import Use
+from gateway.errors import DatabaseUnavailable
+from app.settings import Settings
+
+Driver = psycopg.Connection[Any]
+EXAMPLE = "postgresql://user:password@host/database"
+SCHEMES = {"postgres", "postgresql"}
+# Whatever another program uses, here it is psycopg.
+DRIVERS = {"", "asyncpg", "pg8000", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async"}
+# How a socket's folder begins; @ is Linux's abstract kind.
+SOCKETS = ("/", "@")
+SCHEMA = "app"
+WRITERS = 3
+# Off, a commit is answered before it outlives a power loss.
+DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
+# A server that vanished, as in a failover, is given up within seconds, not a quarter of an hour.
+CONNECTING = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 5_000,  # milliseconds
+    "keepalives_idle": 3,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+}
+# Well within the patience of a transaction, so that it is known why there was no answer.
+LOCK_TIMEOUT = "400ms"
+# A process that is frozen, or whose machine is gone, must not keep a lock from all others.
+SILENCE_TIMEOUT = "2s"
+# To ask the server to stop what it does; one that is gone does not answer that either.
+CANCEL_SECONDS = 0.5
+ALIVE = text("SELECT 1")
+# A check says within a second what it waited for in vain.
+TRIAL_TIMEOUT = "700ms"
+LEDGER = (predictions, attempts, accounts, policies)
+# Together more than a page, of what cannot be compressed.
+NOISE, NOISES = func.md5(cast(func.random(), Text)), 300
+
+
+class PostgresDatabase(Database):
+    """The tables live in the schema `app`, away from what an API of the host may expose."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            url_of(url),
+            writers=WRITERS,
+            reading={"isolation_level": "AUTOCOMMIT"},
+            # Prepared statements do not survive a transaction pooler.
+            connect_args={"prepare_threshold": None, **CONNECTING},
+            execution_options={"schema_translate_map": {None: SCHEMA}},
+        )
+
+    async def create(self) -> None:
+        """Its server makes it."""
+
+    def absence(self) -> None:
+        """Its server knows."""
+
+    def _require_kept(self) -> None:
+        """What a server commits is in its database."""
+
+    async def check(self) -> None:
+        """As every database: it commits what a generation does, and leaves nothing."""
+        try:
+            await self.transact(lambda connection: self.write_last(connection, _trial()))
+        except DatabaseUnavailable as error:
+            if not _is_caused_by(error, UndefinedTable):  # A missing migration is told as such.
+                raise
+
+    async def weakness(self) -> str | None:
+        off = [name for name in DURABLE if (await self.fetch(text(f"SHOW {name}")))[0][0] == "off"]
+        return f"set {' and '.join(off)} to on, or a power loss takes commits" if off else None
+
+    @staticmethod
+    def microseconds() -> ColumnElement[int]:
+        return cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
+
+    @staticmethod
+    def rows(columns: Sequence[Column[Any]]) -> Mapping[str, ColumnElement[Any]]:
+        # One parameter for all rows, which the server takes apart.
+        # Unbounded texts: what is too long is an error, where a cast would cut it.
+        fields = [column(c.name, Text() if _is_text(c) else c.type) for c in columns]
+        given = cast(bindparam(f"{GIVEN}rows", type_=Text), JSON)
+        listed = func.json_to_recordset(given).table_valued(*fields, name="listed")
+        # How many there are, the server would not know, and would read whole tables for a few.
+        count = bindparam(f"{GIVEN}count", type_=Integer)
+        rows = select(listed.render_derived(with_types=True)).limit(count).subquery("given")
+        return dict(rows.c.items())
+
+    @staticmethod
+    def brief() -> ColumnElement[str]:
+        # Evaluated before the rows of its statement are locked.
+        return func.concat(
+            func.set_config("lock_timeout", LOCK_TIMEOUT, true()),
+            func.set_config("idle_in_transaction_session_timeout", SILENCE_TIMEOUT, true()),
+        )
+
+    def is_contended(self, error: DatabaseUnavailable) -> bool:
+        return _is_caused_by(error, LockNotAvailable)
+
+    async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
+        try:
+            return await super().transact(work, seconds)
+        except DatabaseUnavailable as error:
+            if _is_caused_by(error, ReadOnlySqlTransaction):
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Make every connection anew: after a failover, the address leads to another server."""
+        self._breakers.submit(self._engine.dispose)
+
+    def _sign_of_life(self, use: Use) -> float:
+        with self._reading.connect() as connection, use.of(connection):
+            connection.execute(ALIVE)
+        return time.time()
+
+    def break_off(self, driver: Driver) -> None:
+        # The server looks at the connection only when it has something to say: without a word, it
+        # would wait on for a lock, and hold those it has. And a server that is gone does not answer
+        # where whoever stands between goes on to take what is sent.
+        with suppress(psycopg.Error):
+            driver.cancel_safe(timeout=CANCEL_SECONDS)
+        with (
+            suppress(psycopg.Error, OSError),
+            socket.socket(fileno=os.dup(driver.pgconn.socket)) as same,
+        ):
+            if not driver.closed:  # Closed meanwhile, its number could be another socket's.
+                same.shutdown(socket.SHUT_RDWR)
+
+    def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
+        with self._pipeline(connection) as driver:
+            cursors = [self._send(driver, query) for query in queries]
+        pairs = zip(queries, cursors, strict=True)
+        return [self._prepared(query.statement).rows(cursor) for query, cursor in pairs]
+
+    def write_last(self, connection: Connection, queries: Sequence[Query]) -> None:
+        require_waiting(connection)
+        with self._pipeline(connection) as driver:
+            for query in queries:
+                self._send(driver, query)
+            # The driver's own commit waits for good where more was sent than the socket takes at
+            # once: it only reads, while the server waits for the rest.
+            driver.execute("COMMIT")
+
+    @contextmanager
+    def _pipeline(self, connection: Connection) -> Iterator[Driver]:
+        """The driver's connection, past SQLAlchemy, which would wait for each statement's end.
+
+        What is sent within it fails, or is done, at its end.
+        """
+        driver: Any = connection.connection.driver_connection
+        try:
+            with driver.pipeline():
+                yield driver
+        except psycopg.Error as error:
+            if driver.closed:
+                # Others may be as well. When SQLAlchemy sees it itself, it makes all of them anew.
+                connection.exec_driver_sql("SELECT 1")
+            raise self._fault(error) from error
+
+    def _send(self, driver: Driver, query: Query) -> psycopg.Cursor[Any]:
+        prepared, rows = self._prepared(query.statement), query.rows or ()
+        given = {f"{GIVEN}rows": to_json(rows).decode(), f"{GIVEN}count": len(rows)}
+        return driver.execute(prepared.text, {**prepared.fixed, **given})
+
+
+@cache
+def _trial() -> list[Query]:
+    """A transaction that needs what a generation needs: all tables to read, those of the ledger to
+    write, space for a new page, the ledger's lock, and a commit.
+    """
+    lock = select(policies.c.id).where(policies.c.id == 1).with_for_update()
+    return [
+        Query(select(func.set_config("lock_timeout", TRIAL_TIMEOUT, true()))),
+        *(Query(select(true()).select_from(each).limit(1)) for each in metadata.sorted_tables),
+        *(Query(_no_update(table)) for table in LEDGER),
+        Query(text("SAVEPOINT trial")),
+        Query(_filling()),
+        Query(text("ROLLBACK TO SAVEPOINT trial")),
+        Query(lock),
+    ]
+
+
+def _filling() -> Insert:
+    """A row for which a table has to grow. It is rolled back, so that nobody sees it; in the index
+    it comes before those that are looked for.
+    """
+    word = literal("trial")
+    row = select(func.concat("0", NOISE), func.now(), word, word, func.string_agg(NOISE, ""))
+    rows = row.select_from(func.generate_series(1, NOISES).alias())
+    return insert(audit).from_select(["id", "at", "action", "target", "after"], rows)
+
+
+def _no_update(table: Table) -> Update:
+    """Locks the table as an update does, and changes nothing."""
+    key = next(iter(table.primary_key))
+    return update(table).where(false()).values({key: key})
+
+
+def _is_caused_by(error: DatabaseUnavailable, kind: type[psycopg.Error]) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, DBAPIError) and isinstance(cause.orig, kind)
+
+
+def _is_text(column: Column[Any]) -> bool:
+    return isinstance(column.type, Json | String)
+
+
+def open_database(settings: Settings) -> PostgresDatabase:
+    """The database of `DATABASE_URL`. Raises `StartError` for an address that is wrong."""
+    return PostgresDatabase(settings.database_url)
+
+
+@asynccontextmanager
+async def beside_others(_: Settings, __: Database) -> AsyncIterator[None]:
+    """Any number of processes serve at once: nothing is to be held."""
+    yield
+
+
+def url_of(url: str) -> URL:
+    """A URL as hosts hand it out (`postgres://`, `postgresql://`, `?host=/socket`) for psycopg.
+
+    Raises `StartError` for one that is wrong.
+    """
+    with explained("DATABASE_URL", EXAMPLE):
+        address = parse(url)
+        scheme, _, driver = address.scheme.partition("+")
+        if scheme not in SCHEMES or driver not in DRIVERS:
+            raise AddressError("it is not the address of a PostgreSQL database")
+        address.require_options([option.keyword.decode() for option in Conninfo.get_defaults()])
+        options: dict[str, list[str]] = {}
+        for name, value in address.options:
+            options.setdefault(name, []).append(value)
+        _require_place(address, options)
+        parsed = URL.create(
+            "postgresql+psycopg",
+            *(address.user, address.password, address.host or None, address.port),
+            address.path or None,
+            {name: values if len(values) > 1 else values[0] for name, values in options.items()},
+        )
+        try:
+            parsed.get_dialect()().create_connect_args(parsed)
+        except (ArgumentError, ValueError) as error:
+            raise AddressError("the host and port among its options are not both right") from error
+    return parsed
+
+
+def _require_place(address: Address, options: Mapping[str, Sequence[str]]) -> None:
+    """Raise `AddressError` unless a server and a database are named, as libpq would guess them."""
+    if "service" in options:  # a file has them
+        return
+    if address.host or not options.keys() & {"host", "hostaddr"}:
+        address.require_server()
+    for host in (each for value in options.get("host", ()) for each in value.split(",")):
+        if not host.startswith(SOCKETS) and not is_host(re.sub(":[0-9]+$", "", host)):
+            raise AddressError("its option host is not a name, an IP address or a socket's folder")
+    if not address.path and "dbname" not in options:
+        raise AddressError("it has no database")

@@ -1,0 +1,1 @@
+"""HTTP around a generation: bounds, errors, streams."""

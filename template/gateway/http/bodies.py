@@ -1,0 +1,103 @@
+"""How the body of a generation's request is read: bounded before anything is made of it."""
+
+import asyncio
+import re
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from gateway.errors import InvalidRequest, ServiceError, UnsupportedParameter, shortened
+
+# A smaller body cannot have many parts.
+SMALL_BYTES = 64 * 1024
+# The texts, lists and objects of a body: each costs the time and the memory of many of its bytes.
+MOST_PARTS = 50_000
+# To tell of each error costs much more than to find it.
+MOST_ERRORS = 100
+TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+# Large bodies of one caller that are read at once.
+AT_ONCE = 8
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class LargeBodies:
+    """Reads few large bodies of each caller at once: what the others send waits in the network."""
+
+    def __init__(self) -> None:
+        # A caller's turns are there while they are used.
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def read(self, request: Request, caller: str) -> bytes:
+        """The body of a request, whose time goes on while it waits for its turn."""
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) <= SMALL_BYTES:
+            return await request.body()
+        async with self._turns.setdefault(caller, asyncio.Semaphore(AT_ONCE)):
+            return await request.body()
+
+
+def parse(raw: bytes, schema: type[Body]) -> Body:
+    """The body. Raises `RequestValidationError`, `InvalidRequest`, `UnsupportedParameter`.
+
+    FastAPI's own reading takes twice the time, which counts on the path that must be fast.
+    """
+    _require_few_parts(raw)
+    try:
+        return schema.model_validate_json(raw)
+    except ValidationError as error:
+        if error.error_count() > MOST_ERRORS:
+            raise _too_wrong(_decoded(raw), schema) from error
+        raise wrong_body(error, _decoded(raw)) from error
+
+
+def parse_part(given: dict[str, Any], schema: type[Body], *path: str) -> Body:
+    """Validate `given`, the part of a body at `path`. Raises as `parse`."""
+    try:
+        return schema.model_validate(given)
+    except ValidationError as error:
+        if error.error_count() > MOST_ERRORS:
+            raise _too_wrong(given, schema, *path) from error
+        body: Any = given
+        for name in reversed(path):
+            body = {name: body}
+        raise wrong_body(error, body, *path) from error
+
+
+def wrong_body(error: ValidationError, body: Any, *path: str) -> RequestValidationError:
+    """`error` as FastAPI tells of a body that is wrong at `path`."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    errors = [{**e, "loc": ("body", *path, *e["loc"])} for e in found]
+    return RequestValidationError(errors, body=body)
+
+
+def _require_few_parts(raw: bytes) -> None:
+    """Raise `InvalidRequest` for a body of more parts than a request can have."""
+    if len(raw) <= SMALL_BYTES:
+        return
+    rest, texts = TEXT.subn(b"", raw)
+    if texts + rest.count(b"[") + rest.count(b"{") > MOST_PARTS:
+        raise InvalidRequest(
+            f"The body has more than {MOST_PARTS} texts, lists and objects; send fewer of them."
+        )
+
+
+def _too_wrong(given: Any, schema: type[BaseModel], *path: str) -> ServiceError:
+    """The error of a body that has too many of them: an unknown name, where it has one."""
+    names = given if isinstance(given, dict) else {}
+    unknown = next((name for name in names if name not in schema.model_fields), None)
+    if unknown is None:
+        return InvalidRequest(f"The body has more than {MOST_ERRORS} errors; see /docs.")
+    place = shortened(".".join([*path, unknown]))
+    return UnsupportedParameter(f"The parameter {place!r} is not supported.", param=place)
+
+
+def _decoded(raw: bytes) -> Any:
+    """The body in which an error has its place; None for what is no JSON."""
+    try:
+        return from_json(raw)
+    except ValueError:
+        return None

@@ -1,0 +1,73 @@
+"""Where in a request an error is, by a path that the request has."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+from gateway.schemas.base import RequestBody
+from gateway.telemetry.context import note
+
+LONGEST_PATH = 100
+MADE_UP = "…"
+# Of messages, items and tools, of the query, of headers and of limits.
+OTHER_NAMES = frozenset(
+    {
+        *("arguments", "call_id", "content", "detail", "file_id", "image_url", "name", "output"),
+        *("refusal", "role", "text", "tool_call_id", "type", "url"),
+        *("cursor", "from", "group_by", "limit", "to", "user_id"),
+        *("idempotency-key", "requests", "tokens", "concurrency"),
+    }
+)
+Error = TypeVar("Error", bound=Mapping[str, Any])
+
+
+def place_of(errors: Sequence[Error], body: Any) -> tuple[str, Error]:
+    """The path of the error that is deepest in `body`, and that error.
+
+    Where a value has none of several forms, each form has its error; the client meant the one that
+    fits furthest.
+    """
+    paths = [_path(error, body) for error in errors]
+    deepest = max(range(len(errors)), key=lambda index: len(paths[index]))
+    return ".".join(map(str, paths[deepest]))[:LONGEST_PATH], errors[deepest]
+
+
+def note_error(code: str | None, param: str | None) -> None:
+    """Let the log line of the request say which error it got."""
+    note(code=code, **({"param": known_path(param)} if param else {}))
+
+
+def known_path(path: str) -> str:
+    """`path` without the names that a client made up, which may be content."""
+    steps = path.split(".")
+    return ".".join(step if step.isdecimal() or step in _names() else MADE_UP for step in steps)
+
+
+@cache
+def _names() -> frozenset[str]:
+    """The names of all fields that a request can have."""
+    schemas = [RequestBody]
+    for schema in schemas:
+        schemas += schema.__subclasses__()
+    return OTHER_NAMES.union(*(schema.model_fields for schema in schemas))
+
+
+def _path(error: Mapping[str, Any], body: Any) -> list[int | str]:
+    """The steps of an error's location that `body` has: pydantic adds the names of forms."""
+    steps: list[int | str] = list(error["loc"][1:])
+    if error["loc"][0] != "body":
+        return steps
+    path: list[int | str] = []
+    for step in steps:
+        if _has(body, step):
+            body = body[step]
+            path.append(step)
+    if error["type"] == "missing" and steps:
+        path.append(steps[-1])
+    return path
+
+
+def _has(holder: Any, step: int | str) -> bool:
+    if isinstance(step, int):
+        return isinstance(holder, list) and step < len(holder)
+    return isinstance(holder, dict) and step in holder

@@ -1,0 +1,76 @@
+"""Sends every error in one shape: the service's own, and what Starlette and FastAPI raise."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+
+from gateway.errors import ErrorBody, IdempotencyMismatch, ServiceError, error_body, log_cause
+from gateway.http.error_places import note_error, place_of
+
+# What Starlette and FastAPI raise themselves, in the service's words.
+FRAMEWORK_ERRORS = {
+    400: (422, "invalid_request", "The body could not be read; send valid JSON in UTF-8."),
+    404: (404, "not_found", "There is nothing at this address; see /docs."),
+    405: (405, "method_not_allowed", "This address does not take this method; see /docs."),
+    408: (408, "invalid_request", "The body took too long to arrive; send it again."),
+    413: (413, "body_too_large", "The body is larger than this address takes; send less."),
+}
+# OpenAI's clients expect 400 where its API finds a request wrong.
+OPENAI_ROUTES = re.compile(r"/v1/(?:chat/completions|responses|embeddings|models)(?:/|$)")
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error in one shape."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _framework_error)
+
+
+async def _service_error(request: Request, error: Any) -> JSONResponse:
+    log_cause(error)
+    status = _status(request, error.status, error.code)
+    return _answer(error.body(), status, error.headers)
+
+
+async def _validation_error(request: Request, error: Any) -> JSONResponse:
+    """Names the first wrong field and what is wrong with it, never the input itself."""
+    path, first = place_of(error.errors(), error.body)
+    code, message = "invalid_request", f"{path}: {first['msg']}."
+    if first["type"] == "extra_forbidden":
+        code, message = "unsupported_parameter", f"The parameter {path!r} is not supported."
+    elif first["type"] == "json_invalid" or not path:
+        path, message = "", "The body must be a JSON object (Content-Type: application/json)."
+    return _answer(error_body(422, code, message, path or None), _status(request, 422))
+
+
+async def _framework_error(request: Request, error: Any) -> JSONResponse:
+    default = (error.status_code, "invalid_request", str(error.detail))
+    status, code, message = FRAMEWORK_ERRORS.get(error.status_code, default)
+    status = _status(request, status)
+    headers = {"Allow": _methods(request)} if status == 405 else error.headers
+    return _answer(error_body(status, code, message, None), status, headers)
+
+
+def _answer(body: ErrorBody, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer, whose code and parameter the log line of the request has, too."""
+    note_error(body["error"]["code"], body["error"]["param"])
+    return JSONResponse(body, status, headers)
+
+
+def _status(request: Request, status: int, code: str = "") -> int:
+    """400 in place of 422 on OpenAI's routes; the code of a mismatch is not OpenAI's."""
+    is_wrong = status == 422 and code != IdempotencyMismatch.code
+    return 400 if is_wrong and OPENAI_ROUTES.match(request.scope["path"]) else status
+
+
+def _methods(request: Request) -> str:
+    """What the address takes, by all of its routes: each has a method of its own."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in here for method in route.methods or ()}))

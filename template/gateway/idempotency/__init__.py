@@ -1,0 +1,1 @@
+"""The first answer again for the same Idempotency-Key."""

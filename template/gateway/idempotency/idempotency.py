@@ -1,0 +1,152 @@
+"""`Idempotency-Key`: the same request again gets the first answer again, and is paid once.
+
+A key belongs to a user and a route, and is looked up before the limits: a replay takes nothing.
+Of the requests with one key, over all processes, exactly one runs. For a day, what became of it
+decides what the others get:
+
+- It runs: 409 `idempotency_in_flight`.
+- Its answer is complete: that answer. It is stored, encrypted, before its end leaves.
+- The client was told an error, whichever, also in the middle of a stream: nothing is stored, and
+  the next request runs.
+- Its answer cannot be known any more, as a process died, a client left a stream or the record of
+  what was begun could not be read: 409 `outcome_unknown`. It may have been paid, and is never made
+  again on its own. Where the ledger shows that nothing was sent, the next request runs.
+"""
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import Response
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import from_json, to_json
+from sqlalchemy import Row
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.errors import IdempotencyMismatch, OutcomeUnknown, ServiceError
+from gateway.idempotency.store import Claim, Claims, Key, State, in_flight
+from gateway.idempotency.sealing import Sealer
+from gateway.telemetry.context import note
+
+MOST_BYTES = 2**20
+# The headers that are as true of a replay.
+REPLAYED = {"cache-control", "content-type", "location", "x-prediction-id", "x-served-model"}
+BROKE_OFF = "The first request with this Idempotency-Key broke off, and may have been carried out"
+UNKNOWN = {
+    State.RUNNING: BROKE_OFF,
+    State.LOST: BROKE_OFF,
+    State.TOO_LARGE: f"The first answer was over {MOST_BYTES} bytes, which is too much to keep",
+    State.ERASED: "The first answer was erased",
+    State.ANSWERED: "The first answer cannot be read any more, as the operator changed SECRET_KEY",
+}
+Work = Callable[[], Awaitable[Response]]
+
+
+class Idempotency:
+    """Answers requests once, and replays the answers."""
+
+    def __init__(self, claims: Claims, sealer: Sealer) -> None:
+        self._claims = claims
+        self._sealer = sealer
+
+    async def answer(self, key: Key, asked: Any, work: Work) -> Response:
+        """What `work` answers to `asked`, or answered the first time.
+
+        Raises `IdempotencyInFlight`, `IdempotencyMismatch`, `OutcomeUnknown`,
+        `DatabaseUnavailable`, and what `work` raises.
+        """
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=vars).encode()).digest()
+        claim = await self._claims.take(key, self._sealer.seal(digest, *key, "request"))
+        if not isinstance(claim, Claim):
+            return self._replay(key, digest, claim)
+        try:
+            return _Kept(await work(), self, claim)
+        except (ServiceError, RequestValidationError) as error:
+            begun = isinstance(error, ServiceError) and error.begun
+            await (self.lose(claim) if begun else self.forget(claim))
+            raise
+        except BaseException:
+            await self.lose(claim)
+            raise
+
+    async def keep(self, claim: Claim, answer: Response, body: bytes) -> None:
+        """Store a complete answer for replays, unless it is too large."""
+        if len(body) > MOST_BYTES:
+            await self._claims.spend(claim, State.TOO_LARGE)
+            return
+        headers = {name: text for name, text in answer.headers.items() if name in REPLAYED}
+        whole = to_json([answer.status_code, headers]) + b"\n" + body
+        sealed = self._sealer.seal(whole, *claim.key, "answer")
+        await self._claims.store(claim, sealed, answer.headers["x-prediction-id"])
+
+    async def forget(self, claim: Claim) -> None:
+        """The client was told an error."""
+        await self._claims.free(claim)
+
+    async def lose(self, claim: Claim) -> None:
+        """Nobody knows the answer any more."""
+        await self._claims.spend(claim, State.LOST)
+
+    def _replay(self, key: Key, digest: bytes, found: Row[Any]) -> Response:
+        known = self._sealer.open(found.request, *key, "request")
+        if known is None:
+            raise _unknown(State.ANSWERED)
+        if known != digest:
+            raise IdempotencyMismatch(
+                "This Idempotency-Key came with another request before; use a new one.",
+                param="idempotency-key",
+            )
+        if found.state == State.RUNNING and not found.overdue:
+            raise in_flight()
+        whole = found.answer and self._sealer.open(found.answer, *key, "answer")
+        if not whole:
+            raise _unknown(State(found.state))
+        head, _, body = whole.partition(b"\n")
+        status, headers = from_json(head)
+        note(prediction_id=found.prediction_id, replayed=True)
+        return Response(body, status, {**headers, "Idempotent-Replayed": "true"})
+
+
+class _Kept(Response):
+    """An answer that is kept while it is sent: whole and before its end leaves, or not at all."""
+
+    def __init__(self, answer: Response, idempotency: Idempotency, claim: Claim) -> None:
+        super().__init__()
+        self._answer = answer
+        self._idempotency = idempotency
+        self._claim = claim
+        self._body = bytearray()
+        self._ended = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def note_and_send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                await self._note(message)
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, note_and_send)
+        finally:
+            if not self._ended:
+                await self._idempotency.lose(self._claim)
+
+    async def _note(self, message: Message) -> None:
+        part = message.get("body", b"")
+        if len(self._body) <= MOST_BYTES:
+            self._body += part
+        if message.get("more_body"):
+            return
+        self._ended = True
+        if getattr(self._answer, "failed", False):  # A stream's last event was an error.
+            await self._idempotency.forget(self._claim)
+        else:
+            await self._idempotency.keep(self._claim, self._answer, bytes(self._body))
+
+
+def _unknown(state: State) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{UNKNOWN[state]}. Look at GET /v1/predictions; to ask again, use a new key.",
+        param="idempotency-key",
+        headers={"x-should-retry": "false"},
+    )

@@ -1,0 +1,1 @@
+"""Reservations, settlements and budgets."""

@@ -1,0 +1,160 @@
+"""Budgets: what accounts hold, what a call may reserve of them, and when the owner must hear of it.
+
+An account is the service, a plan, a user or an API key, in a period: a UTC day or month. Spent
+plus reserved never passes a cap, as both are read and changed under one lock (`posting`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from gateway.accounts.principals import Principal
+from gateway.errors import BudgetExceeded, RequestTooLarge
+from gateway.policy import Cap, Policy
+from gateway.prices import NANO
+
+Key = tuple[str, str]
+"""The name of an account, and a period."""
+
+
+class Blocked(Exception):
+    """Only open reservations of other calls are in the way: they may cost less than they hold."""
+
+
+class Alert(NamedTuple):
+    """What the owner must hear of, once for its id."""
+
+    id: str
+    kind: str
+    details: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Account:
+    """What an account holds in a period, in nano-dollars; `was` is what it held at first."""
+
+    spent: int
+    reserved: int
+    was: tuple[int, int] | None = None
+
+    @property
+    def changed(self) -> bool:
+        return (self.spent, self.reserved) != (self.was or (0, 0))
+
+
+def caps_of(policy: Policy, principal: Principal) -> tuple[Cap, ...]:
+    """Every budget that a call of `principal` counts against."""
+    caps = policy.caps(principal.user_id, principal.plan)
+    if principal.key_id is None:
+        return caps
+    own = principal.limits
+    key = Cap(f"key:{principal.key_id}", own.daily_budget_nano_usd, own.monthly_budget_nano_usd)
+    return (*caps, key)
+
+
+def accounts_of(user_id: str, plan: str, key_id: str | None) -> list[str]:
+    """The names of the accounts that an attempt counts against."""
+    names = ["service", f"plan:{plan}", f"user:{user_id}"]
+    return [*names, f"key:{key_id}"] if key_id else names
+
+
+def require_room(caps: Sequence[Cap], bound: int) -> None:
+    """Raise `RequestTooLarge` for a bound that no empty budget could pay."""
+    for cap in caps:
+        for most in (cap.daily, cap.monthly):
+            if most is not None and bound > most:
+                raise RequestTooLarge(
+                    f"This request can cost up to {usd(bound)} and a budget is {usd(most)}. "
+                    "Send less, or ask for fewer output tokens."
+                )
+
+
+class Sheet:
+    """The accounts that a transaction works on."""
+
+    def __init__(self, held: Mapping[Key, tuple[int, int]], percents: Sequence[int]) -> None:
+        self._accounts = {key: Account(*sums, was=sums) for key, sums in held.items()}
+        self._percents = percents
+        self.alerts: dict[str, Alert] = {}
+
+    def reserve(self, caps: Sequence[Cap], day: str, bound: int) -> None:
+        """Take `bound` from every account of `caps`, or nothing.
+
+        Raises `BudgetExceeded` where spending has left no room for it, and `Blocked`.
+        """
+        places = list(self._places(caps, day))
+        for cap, key, account in places:
+            if cap is not None and account.spent + bound > cap:
+                self._alert(key, 100, account.spent, cap)
+                raise _exceeded(key, cap - account.spent, bound)
+        for cap, _, account in places:
+            if cap is not None and account.spent + account.reserved + bound > cap:
+                raise Blocked
+        for _, _, account in places:
+            account.reserved += bound
+
+    def change(self, names: Sequence[str], day: str, *, reserved: int, spent: int) -> None:
+        """Add to what accounts have reserved and spent on a day and in its month."""
+        for name in names:
+            for period in periods(day):
+                account = self._account((name, period))
+                account.reserved += reserved
+                account.spent += spent
+
+    def look(self, caps: Sequence[Cap], day: str) -> None:
+        """Note the alerts that became due since the accounts were read."""
+        for cap, key, account in self._places(caps, day):
+            before = account.was[0] if account.was else 0
+            if not cap:
+                continue
+            for percent in self._percents:
+                if before * 100 < percent * cap <= account.spent * 100:
+                    self._alert(key, percent, account.spent, cap)
+
+    def changes(self) -> Iterator[tuple[Key, Account]]:
+        """The accounts that are no longer as they were read."""
+        return ((key, account) for key, account in self._accounts.items() if account.changed)
+
+    def _places(self, caps: Sequence[Cap], day: str) -> Iterator[tuple[int | None, Key, Account]]:
+        for cap in caps:
+            for most, period in zip((cap.daily, cap.monthly), periods(day), strict=True):
+                key = cap.account, period
+                yield most, key, self._account(key)
+
+    def _account(self, key: Key) -> Account:
+        account = self._accounts.get(key)
+        if account is None:
+            account = self._accounts[key] = Account(0, 0)
+        return account
+
+    def _alert(self, key: Key, percent: int, spent: int, cap: int) -> None:
+        account, period = key
+        details = {
+            "account": account,
+            "period": period,
+            "percent": percent,
+            "spent_nano_usd": spent,
+            "cap_nano_usd": cap,
+        }
+        alert = Alert(f"budget:{account}:{period}:{percent}", "budget", details)
+        self.alerts[alert.id] = alert
+
+
+def periods(day: str) -> tuple[str, str]:
+    """The day, and its month."""
+    return day, day[:7]
+
+
+def usd(nano_usd: int) -> str:
+    return f"{nano_usd / NANO:.9f} USD"
+
+
+def _exceeded(key: Key, left: int, bound: int) -> BudgetExceeded:
+    account, period = key
+    kind = account.partition(":")[0]
+    whose = {"user": "your", "key": "this API key's"}.get(kind, "the service's")
+    span = "month" if len(period) == len("2026-11") else "day"
+    return BudgetExceeded(
+        f"This request can cost up to {usd(bound)}, and {whose} budget for the {span} has "
+        f"{usd(max(0, left))} left. Ask for less, or wait for the next {span} (UTC)."
+    )

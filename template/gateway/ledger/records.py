@@ -1,0 +1,61 @@
+"""The caller's own records. Every query names the owner, so another's id is as good as none."""
+
+import re
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, Update, select, update
+
+from gateway.db.engine import Database
+from gateway.db.tables import predictions, utc_now
+from gateway.errors import NotFound
+from gateway.idempotency.store import erasing
+
+PREDICTION_ID = re.compile(r"pred_[0-9a-f]{32}")
+
+
+class Records:
+    """The table of predictions as one user sees it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, user_id: str, prediction_id: str) -> Row[Any]:
+        query = owned(user_id).where(predictions.c.id == prediction_id)
+        known = PREDICTION_ID.fullmatch(prediction_id)
+        row = await self._database.fetch_one(query) if known else None
+        if row is None:
+            raise NotFound("There is no such prediction.")
+        return row
+
+    async def rate(self, user_id: str, prediction_id: str, feedback: dict[str, Any]) -> None:
+        """Keep what the user thinks of an answer, in place of what was thought before."""
+        rated = _changing(user_id, prediction_id, feedback=feedback)
+        kept = rated.where(predictions.c.erased_at.is_(None))  # An erasure may come in between.
+        await self._change(user_id, prediction_id, kept)
+
+    async def erase(self, user_id: str, prediction_id: str) -> None:
+        """Remove the content, also from replays; what it cost stays in the ledger."""
+        nothing = {"input": None, "output": None, "error": None, "feedback": None}
+        erased = _changing(user_id, prediction_id, **nothing, erased_at=utc_now())
+        await self._change(user_id, prediction_id, erased, erasing(prediction_id))
+
+    async def _change(self, user_id: str, prediction_id: str, *changes: Update) -> None:
+        await self.get(user_id, prediction_id)
+
+        def work(connection: Connection) -> None:
+            for change in changes:
+                connection.execute(change)
+
+        await self._database.transact(work)
+
+
+def _changing(user_id: str, prediction_id: str, **values: Any) -> Update:
+    own = predictions.c.id == prediction_id, predictions.c.user_id == user_id
+    return update(predictions).where(*own).values(**values)
+
+
+def owned(user_id: str) -> Select[Any]:
+    """A user's records that were not erased."""
+    return select(predictions).where(
+        predictions.c.user_id == user_id, predictions.c.erased_at.is_(None)
+    )

@@ -1,0 +1,255 @@
+"""Settles what nobody else will: what died with its process, and what could not be written.
+
+Any replica does it. An attempt is left alone until its lease has run out. Work that outlived its
+process at a provider is found again by its id there and adopted; everything else is paid at its
+bound, as nobody knows what it cost. What died between two attempts has failed.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic_core import to_json
+from sqlalchemy import Row, Select, bindparam, exists, func, select
+
+from gateway.background import repeat
+from gateway.db.engine import Database
+from gateway.db.tables import attempts, moment, predictions, utc_now
+from gateway.errors import DatabaseUnavailable, OutcomeUnknown
+from gateway import pricing
+from gateway.ledger.batch import OPEN
+from gateway.ledger.entries import Closing, LEASE_MARGIN
+from gateway.ledger.ledger import Ledger
+from gateway.json_text import encode
+from gateway.policy import Cap, Model, Policy
+from gateway.prices import Price
+from gateway.providers.base import Deadline, Job, Outcome, Provider, ProviderFailure, Reply, Usage, may_pass
+from gateway.telemetry.logging import log
+
+LOOK_SECONDS = 1.0
+MOST_AT_ONCE = 100
+FIND_SECONDS = 5.0
+# Work that is not found for so long is given up.
+LOST_AFTER = dt.timedelta(hours=1)
+ENDED = ("settled", "released", "uncertain")
+# What died between attempts is looked for from so long before the last sign of life of earlier
+# processes, which looked until then; after that, from a moment before the last look on.
+LOOK_BACK, OVERLAP = dt.timedelta(minutes=10), dt.timedelta(seconds=10)
+# To look through all that ended in that time takes longer than most.
+LOOK_PATIENCE_SECONDS = 10.0
+# What the column holds: nearly 25 days.
+MOST_MS = 2**31 - 1
+BROKE_OFF = OutcomeUnknown("The process that asked ended before the answer came.")
+
+
+class Sweeper:
+    """Looks for overdue attempts for as long as the service runs."""
+
+    def __init__(
+        self,
+        database: Database,
+        ledger: Ledger,
+        policy: Policy,
+        providers: Mapping[str, Provider],
+    ) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._policy = policy
+        self._providers = providers
+        self._swept: dt.datetime | None = None
+
+    async def run(self) -> None:
+        """Look, until the service ends."""
+        await repeat(self._look, LOOK_SECONDS)
+
+    async def sweep(self) -> None:
+        """Settle or adopt what is overdue now, look again at remote work that was paid at its
+        bound, and end what was between two attempts.
+        """
+        now = await self._now()
+        if self._swept is None:
+            self._swept = await self._last_life(now) - LOOK_BACK
+        rows = await self._database.fetch(_OVERDUE, {"now": now})
+        await _each(rows, self._settle)
+        rows = await self._database.fetch(_UNCERTAIN, {"since": self._swept, "now": now})
+        await _each(rows, self._correct)
+        between = {"since": self._swept - OVERLAP, "now": now}
+        rows = await self._database.fetch(_FORGOTTEN, between, seconds=LOOK_PATIENCE_SECONDS)
+        await _each(rows, self._end)
+        if len(rows) < MOST_AT_ONCE:
+            self._swept = now
+
+    async def _look(self) -> None:
+        await self._ledger.pay()
+        await self.sweep()
+
+    async def _now(self) -> dt.datetime:
+        """The time by the database's clock, as leases are."""
+        (row,) = await self._database.fetch(select(self._database.microseconds().label("now")))
+        return moment(row.now)
+
+    async def _last_life(self, now: dt.datetime) -> dt.datetime:
+        """A moment when a process served: until about then, there were others who looked."""
+        (opened,) = await self._database.fetch(_LATEST)
+        return max(filter(None, opened), default=now)
+
+    async def _settle(self, row: Row[Any]) -> None:
+        provider, model = self._providers.get(row.provider), self._policy.models.get(row.model)
+        if row.remote_id is None or provider is None or model is None:
+            return await self._close(row, None, None)
+        try:
+            reply = await _find(provider, model, row.remote_id)
+        except Exception as error:  # A crash in an adapter must not keep the rest open.
+            log(logging.WARNING, "Work was not found at its provider", attempt=row.id, error=error)
+            return await self._not_found(row, error)
+        if reply is None:
+            return await self._ledger.renew(row.id, row.remote_id, LEASE_MARGIN)
+        return await self._close(row, reply.usage, reply)
+
+    async def _not_found(self, row: Row[Any], error: Exception) -> None:
+        """It failed there, or could not be looked for now."""
+        usage = error.usage if isinstance(error, ProviderFailure) else None
+        later = not isinstance(error, ProviderFailure) or may_pass(error)
+        if later and usage is None and utc_now() - row.opened_at < LOST_AFTER:
+            return await self._ledger.renew(row.id, row.remote_id, LEASE_MARGIN)
+        return await self._close(row, usage, None)
+
+    async def _correct(self, row: Row[Any]) -> None:
+        """Correct remote work that was paid at its bound, once the provider tells what it took."""
+        provider, model = self._providers.get(row.provider), self._policy.models.get(row.model)
+        if provider is None or model is None:
+            return
+        try:
+            reply = await _find(provider, model, row.remote_id)
+            usage = reply.usage if reply else None
+        except (ProviderFailure, TimeoutError) as error:
+            usage = error.usage if isinstance(error, ProviderFailure) else None
+        if usage is not None:
+            corrected = _ended_attempt(row, usage)
+            await self._ledger.settle(Closing(self._caps(row), corrected, None, usage))
+
+    async def _close(self, row: Row[Any], usage: Usage | None, reply: Reply | None) -> None:
+        attempt = _ended_attempt(row, usage)
+        ended = self._record(row, int(row.paid) + attempt["cost_nano_usd"], usage, reply)
+        await self._ledger.settle(Closing(self._caps(row), attempt, ended, usage, overdue=True))
+
+    async def _end(self, row: Row[Any]) -> None:
+        ended = self._record(row, int(row.paid), None, None)
+        await self._ledger.settle(Closing((), None, ended))
+
+    def _record(
+        self, row: Row[Any], cost: int, usage: Usage | None, reply: Reply | None
+    ) -> dict[str, Any]:
+        """The end of an attempt's prediction, which cost so much in all."""
+        took = utc_now() - row.opened_at
+        return {
+            "id": row.prediction_id,
+            "served_model": row.model,
+            "provider": row.provider,
+            "latency_ms": min(round(took.total_seconds() * 1000), MOST_MS),
+            "cost_nano_usd": cost,
+            **(usage or Usage())._asdict(),
+            **self._came_of(reply),
+        }
+
+    def _came_of(self, reply: Reply | None) -> dict[str, Any]:
+        if reply is None:
+            error = to_json(BROKE_OFF.body()["error"]).decode()
+            failed = {"status": "failed", "outcome": Outcome.CANCELLED.value}
+            return {**failed, "output": None, "error": error}
+        outcome = Outcome.OK if reply.output else Outcome.EMPTY
+        output = encode(reply.output).decode() if self._ledger.keeps_content else None
+        return {"status": "succeeded", "outcome": outcome.value, "output": output, "error": None}
+
+    def _caps(self, row: Row[Any]) -> tuple[Cap, ...]:
+        """What it counts against, for the alerts; plans may be gone."""
+        known = row.plan in self._policy.plans
+        return self._policy.caps(row.user_id, row.plan) if known else ()
+
+
+async def _find(provider: Provider, model: Model, remote_id: str) -> Reply | None:
+    """The answer of remote work, None while it runs. Raises what `find` raises, `TimeoutError`."""
+    job = Job(model, {}, Deadline(FIND_SECONDS), remote_id=remote_id)
+    async with job.deadline.scope():
+        return await provider.find(job)
+
+
+def _ended_attempt(row: Row[Any], usage: Usage | None) -> dict[str, Any]:
+    """An attempt at its cost, or at its bound where its usage is not known."""
+    cost = row.bound_nano_usd if usage is None else pricing.cost(Price.of(row.price), usage)
+    return {
+        "id": row.id,
+        "state": "uncertain" if usage is None else "settled",
+        "cost_nano_usd": cost,
+        "remote_id": row.remote_id,
+        "provider_status": row.provider_status,
+        "reason": row.reason,
+    }
+
+
+async def _each(rows: Sequence[Row[Any]], work: Callable[[Row[Any]], Awaitable[None]]) -> None:
+    """Do `work` with each attempt; one with which it fails must not keep the others from it."""
+    ended = await asyncio.gather(*map(work, rows), return_exceptions=True)
+    for row, error in zip(rows, ended, strict=True):
+        if error is not None and not isinstance(error, DatabaseUnavailable):
+            log(logging.ERROR, "An attempt could not be settled", attempt=row.id, error=error)
+
+
+def _with_paid() -> Select[Any]:
+    """Attempts, each with what all of its prediction cost so far."""
+    every = attempts.alias()
+    paid = select(func.coalesce(func.sum(every.c.cost_nano_usd), 0)).where(
+        every.c.prediction_id == attempts.c.prediction_id
+    )
+    return select(attempts, paid.scalar_subquery().label("paid"))
+
+
+def _overdue() -> Select[Any]:
+    """Open attempts whose lease has run out at `now`."""
+    late = attempts.c.lease_until <= bindparam("now")
+    return _with_paid().where(attempts.c.state.in_(OPEN), late).limit(MOST_AT_ONCE)
+
+
+def _uncertain() -> Select[Any]:
+    """Attempts at remote work that were paid at their bound, and whose time was up since `since`:
+    one look at each, as the provider then knows what became of it.
+    """
+    late = attempts.c.lease_until.between(bindparam("since"), bindparam("now"))
+    is_remote = attempts.c.remote_id.is_not(None)
+    return select(attempts).where(attempts.c.state == "uncertain", late, is_remote)
+
+
+def _forgotten() -> Select[Any]:
+    """Attempts whose time was up from `since` to `now`, with predictions that run and no other.
+
+    An attempt's lease covers the time of all that follow.
+    """
+    later = attempts.alias()
+    no_other = ~exists().where(
+        later.c.prediction_id == attempts.c.prediction_id, later.c.number > attempts.c.number
+    )
+    return (
+        _with_paid()
+        .join(predictions, predictions.c.id == attempts.c.prediction_id)
+        .where(
+            attempts.c.state.in_(ENDED),
+            attempts.c.lease_until.between(bindparam("since"), bindparam("now")),
+            predictions.c.status == "running",
+            no_other,
+        )
+        .limit(MOST_AT_ONCE)
+    )
+
+
+def _latest() -> Select[Any]:
+    """When the attempts were opened that have the latest lease of each state: one look into an
+    index for each, however many there are.
+    """
+    by_lease = select(attempts.c.opened_at).order_by(attempts.c.lease_until.desc()).limit(1)
+    each = (by_lease.where(attempts.c.state == state).scalar_subquery() for state in ENDED)
+    return select(*each)
+
+
+_OVERDUE, _UNCERTAIN, _FORGOTTEN, _LATEST = _overdue(), _uncertain(), _forgotten(), _latest()

@@ -1,0 +1,129 @@
+"""What was spent and what may be: periods from the accounts, lines from the records."""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import ColumnElement, Row, func, select
+
+from gateway.db.engine import Database
+from gateway.db.tables import accounts, predictions, utc_now
+from gateway.errors import InvalidRequest
+from gateway.ids import earliest_id
+from gateway.policy import Cap, Policy
+from gateway.schemas.usage import Period, UsageLine, UsageReport
+
+GroupBy = Literal["user", "model", "outcome"]
+COLUMNS = {
+    "user": predictions.c.user_id,
+    "model": predictions.c.model,
+    "outcome": predictions.c.outcome,
+}
+SUMMED = (
+    *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "outputs"),
+    "cost_nano_usd",
+)
+SERVICE = "service"
+# A month of a busy service takes longer to add up than a request to be recorded.
+LONGEST_SECONDS = 20.0
+DAY = dt.timedelta(days=1)
+# What ids can tell apart.
+EARLIEST, LATEST = dt.date(2000, 1, 1), dt.date(9000, 1, 1)
+
+
+class Days(NamedTuple):
+    """From `first` to `last`, both included; in UTC."""
+
+    first: dt.date
+    last: dt.date
+
+
+class Report:
+    """What accounts hold and may hold, and the lines that it came from."""
+
+    def __init__(self, database: Database, policy: Policy) -> None:
+        self._database = database
+        self._policy = policy
+
+    async def of_service(self, days: Days, group_by: GroupBy) -> UsageReport:
+        """The whole service's report."""
+        return await self._report(self._service_cap, days, group_by)
+
+    async def of_user(
+        self, user_id: str, plan: str, days: Days, group_by: GroupBy = "model"
+    ) -> UsageReport:
+        """One user's report."""
+        cap = self._user_cap(user_id, plan)
+        return await self._report(cap, days, group_by, predictions.c.user_id == user_id)
+
+    @property
+    def _service_cap(self) -> Cap:
+        return Cap(SERVICE, *self._policy.service.budgets)
+
+    def _user_cap(self, user_id: str, plan: str) -> Cap:
+        account = f"user:{user_id}"
+        if plan not in self._policy.plans:  # Nothing can be spent by it.
+            return Cap(account, 0, 0)
+        return next(cap for cap in self._policy.caps(user_id, plan) if cap.account == account)
+
+    async def _report(
+        self, cap: Cap, days: Days, group_by: GroupBy, *conditions: ColumnElement[bool]
+    ) -> UsageReport:
+        today = utc_now().date().isoformat()
+        query = select(accounts).where(
+            accounts.c.name == cap.account, accounts.c.period.in_([today, today[:7]])
+        )
+        rows = {row.period: row for row in await self._database.fetch(query)}
+        lines = await self._lines(days, group_by, *conditions)
+        return UsageReport(
+            day=_period(rows.get(today), cap.daily),
+            month=_period(rows.get(today[:7]), cap.monthly),
+            data=[UsageLine.model_validate(line, from_attributes=True) for line in lines],
+        )
+
+    async def _lines(
+        self, days: Days, group_by: GroupBy, *conditions: ColumnElement[bool]
+    ) -> Sequence[Row[Any]]:
+        """Requests, tokens and cost by day and `group_by`, newest day first."""
+        columns, group = predictions.c, COLUMNS[group_by]
+        query = (
+            select(
+                columns.day.label("date"),
+                group,
+                func.count().label("requests"),
+                *(func.sum(columns[name]).label(name) for name in SUMMED),
+            )
+            .where(_made_in(days), *conditions)
+            .group_by(columns.day, group)
+            .order_by(columns.day.desc(), group)
+        )
+        return await self._database.fetch(query, seconds=LONGEST_SECONDS)
+
+
+def days_of(first: dt.date | None, last: dt.date | None) -> Days:
+    """The days that are asked for; without a first one, from the first of the last one's month.
+
+    Raises `InvalidRequest`.
+    """
+    last = last or utc_now().date()
+    first = first or last.replace(day=1)
+    if first > last:
+        raise InvalidRequest("from: must not be after to, by default today.", param="from")
+    return Days(first, last)
+
+
+def _made_in(days: Days) -> ColumnElement[bool]:
+    """The records whose ids were made about these days: the range that has to be read.
+
+    The clock that made an id may be another than the one that decided the day.
+    """
+    first, last = max(days.first, EARLIEST), min(days.last, LATEST)
+    made = predictions.c.id.between(
+        earliest_id("pred", first - DAY), earliest_id("pred", last + 2 * DAY)
+    )
+    return made & predictions.c.day.between(days.first.isoformat(), days.last.isoformat())
+
+
+def _period(row: Row[Any] | None, cap: int | None) -> Period:
+    spent, reserved = (row.spent_nano_usd, row.reserved_nano_usd) if row else (0, 0)
+    return Period(spent_nano_usd=spent, reserved_nano_usd=reserved, cap_nano_usd=cap)

@@ -1,0 +1,193 @@
+"""Attempts: at which models they may be made, in which order, and what follows from their ends."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from gateway.errors import GenerationStopped, ProviderCoolingDown, ProviderError, RateLimited, ServiceError
+from gateway.circuit_breaker.breaker import Cooldown
+from gateway.pipeline.generation import Attempt, Call, Choice, Ending, Generation
+from gateway.ledger.ledger import Ledger
+from gateway.rate_limits.limits import Limits
+from gateway.pipeline.retry import Retries
+from gateway.circuit_breaker.stalls import Stalls
+from gateway.policy import Model, Policy
+from gateway.providers.base import Blame, Job, Outcome, Provider, ProviderFailure, Usage, misbilled, request_body
+from gateway.telemetry.logging import log
+
+# Of its time, an attempt must have had so much for its silence to be the provider's fault: it may
+# have waited for its budget, or come after others.
+FAIR_SHARE = 0.5
+
+
+class Plan(NamedTuple):
+    """What is tried next, in this order, and after how many seconds."""
+
+    pause: float
+    choices: Sequence[Choice]
+
+
+class Attempts:
+    """Opens attempts, and learns from how they end."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        cooldown: Cooldown,
+        limits: Limits,
+        ledger: Ledger,
+        providers: Mapping[str, Provider],
+        stalls: Stalls,
+        *,
+        production: bool,
+    ) -> None:
+        self._policy = policy
+        self._cooldown = cooldown
+        self._limits = limits
+        self._ledger = ledger
+        self._providers = providers
+        self._stalls = stalls
+        self._production = production
+        self._retries = Retries()
+
+    def choices(self, model: Model, call: Call) -> list[Choice]:
+        """`model`, and those of its fallbacks that can serve `call` and cost no more.
+
+        Raises `ProviderError`, `InvalidRequest` or `RequestTooLarge` for what `model` cannot do.
+        """
+        first = self._choice(model, call)
+        return [first, *self._fallbacks(first, call)]
+
+    async def begin(self, generation: Generation, choices: Sequence[Choice]) -> None:
+        """Open the first attempt."""
+        self._retries.first()
+        await self.open(generation, choices)
+
+    async def open(self, generation: Generation, choices: Sequence[Choice]) -> None:
+        """Open an attempt at the first of `choices` that may be called.
+
+        Raises what kept the first one out when there is none, `BudgetExceeded`,
+        `LimiterUnavailable`, `TimeoutError`.
+        """
+        refused: ServiceError | None = None
+        for place, choice in enumerate(choices):
+            try:
+                generation.attempt = await self._open(generation, choice)
+            except (ProviderCoolingDown, GenerationStopped, RateLimited) as error:
+                refused = refused or error
+            else:
+                generation.rest = choices[place + 1 :]
+                return
+        assert refused is not None, "something to choose from"
+        raise refused
+
+    async def leave(
+        self, attempt: Attempt, ending: Ending, error: BaseException | None
+    ) -> Usage | None:
+        """Learn from an end, and end what may run on: what that used, where it is known now."""
+        begun = error is not None and ending.usage is None and attempt.job.remote_id is not None
+        if begun or ending.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
+            used = await self._cancel(attempt)
+        else:
+            used = None
+        job = attempt.job
+        await self._cooldown.learnt(attempt.model, job.quota, time.monotonic() - job.quota_at)
+        await self._tell(attempt, ending, error)
+        return used
+
+    def again(self, generation: Generation, error: BaseException) -> Plan | None:
+        """What to try after `error`, where that can help: the same, or the next choice."""
+        attempt = generation.current
+        remote_id, deadline = attempt.job.remote_id, generation.deadline
+        if not isinstance(error, ProviderFailure) or deadline.cut_by:
+            return None
+        pause = self._retries.pause(attempt.model, attempt.tries, error, deadline, remote_id)
+        if pause is not None:
+            return Plan(pause, [attempt.choice, *generation.rest])
+        helps = remote_id is None and error.blame is not Blame.CALLER
+        return Plan(0.0, generation.rest) if helps and generation.rest else None
+
+    async def _cancel(self, attempt: Attempt) -> Usage | None:
+        """The bound is paid already if this fails too; a crash in an adapter changes no end."""
+        try:
+            with suppress(ProviderFailure, TimeoutError):
+                return await attempt.provider.cancel(attempt.job)
+        except Exception as error:
+            log(logging.ERROR, "Work could not be cancelled", attempt=attempt.id, error=error)
+        return None
+
+    async def _tell(self, attempt: Attempt, ending: Ending, error: BaseException | None) -> None:
+        """Tell the circuit what the provider did. It is not to blame for what this process missed
+        while it stood still.
+        """
+        entered = replace(attempt.entered, exchange=attempt.job.exchange)
+        if error is None:
+            if not attempt.entered.exchange.answered:
+                await self._cooldown.answered(entered)
+        elif isinstance(error, ProviderFailure) and not self._was_missed(attempt, error):
+            await self._cooldown.failed(entered, error)
+        elif ending.outcome is Outcome.TIMEOUT and self._is_silence(attempt):
+            await self._cooldown.silent(entered)
+        else:
+            await self._cooldown.left(entered)
+
+    def _was_missed(self, attempt: Attempt, failure: ProviderFailure) -> bool:
+        return failure.status is None and self._stalls.since(attempt.began)
+
+    def _is_silence(self, attempt: Attempt) -> bool:
+        """Whether the provider had its time, and sent nothing in it."""
+        job, took = attempt.job, time.monotonic() - attempt.began
+        had_time = job.sent and took >= FAIR_SHARE * job.deadline.seconds
+        return had_time and not (job.exchange.answered or self._stalls.since(attempt.began))
+
+    async def _open(self, generation: Generation, choice: Choice) -> Attempt:
+        model, deadline, before = choice.model, generation.deadline, generation.attempt
+        entered = await self._cooldown.enter(model)
+        answered = partial(self._cooldown.answered, entered)
+        job = Job(model, choice.body, deadline, exchange=entered.exchange, on_answer=answered)
+        attempt = Attempt(choice, job, entered)
+        if before is not None:
+            attempt.number = before.number + 1
+            attempt.tries = before.tries + 1 if before.model is model else 1
+        try:
+            await self._limits.cover(generation.grant, choice.tokens)
+            # A probe that waited for its caller's budget would keep everybody out.
+            await self._ledger.open(generation, attempt, waits=entered.probe is None)
+            attempt.began = time.monotonic()
+        except (Exception, asyncio.CancelledError):
+            await self._cooldown.left(entered)
+            raise
+        if model.usd_per_second is not None or model.usd_per_output is not None:
+            attempt.job.keep = partial(self._ledger.keep, generation, attempt)
+            if model.max_seconds is not None:
+                attempt.job.deadline = deadline.within(model.max_seconds)
+        return attempt
+
+    def _choice(self, model: Model, call: Call) -> Choice:
+        offered = self._providers[model.provider]
+        if missing := offered.missing():
+            raise ProviderError(f"{missing} is not set, so this model cannot answer.")
+        if misbilled(offered, model):
+            raise ProviderError(
+                f"models.toml prices this model by the second, and {offered.name} bills it by the "
+                "output; tell the operator."
+            )
+        provider, body = call.format.fit(offered, call.body)
+        sent = request_body(provider, model, body)
+        return Choice(model, provider, call.format.bound(model, call.body), sent)
+
+    def _fallbacks(self, first: Choice, call: Call) -> Iterator[Choice]:
+        most = first.max_cost
+        for name in first.model.fallbacks:
+            model = self._policy.models[name]
+            if self._production and model.provider == "offline":
+                continue
+            with suppress(ServiceError):
+                choice = self._choice(model, call)
+                if choice.max_cost <= most:
+                    yield choice

@@ -1,0 +1,95 @@
+"""What a failure means: for the record, for the bill, and for the client."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.errors import ContextLengthExceeded, DeadlineExceeded, InvalidRequest, ProviderCoolingDown, ProviderError, ProviderQuotaExceeded, ServiceError
+from gateway.pipeline.generation import Ending, Generation
+from gateway.policy import Model
+from gateway.providers.base import BUSY, Blame, Deadline, Outcome, ProviderFailure
+from gateway.providers.error_answers import CONTEXT_LENGTH
+
+DEFAULT_PAUSE_SECONDS = 5.0
+# One limit under its different names: an adapter sends the name that its server takes.
+OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+def ending_of(generation: Generation, error: BaseException) -> Ending:
+    """How the attempt at hand ended, by what it raised."""
+    failed = Ending("failed", Outcome.PROVIDER_ERROR)
+    whole, own = generation.deadline, generation.current.job.deadline
+    deadline = whole if whole.passed else own
+    if whole.cut_by:
+        return Ending("cancelled", Outcome.CANCELLED, error=whole.cut_by)
+    if isinstance(error, ProviderFailure):
+        failed.usage, failed.billed = error.usage, error.billed is not False
+        failed.error = explain(error, generation.model, generation.call.body)
+    elif isinstance(error, ServiceError):
+        failed.error = error
+    elif isinstance(error, TimeoutError) or deadline.passed:
+        failed.outcome, failed.error = Outcome.TIMEOUT, too_late(deadline)
+    elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return Ending("cancelled", Outcome.CANCELLED)
+    return failed
+
+
+def explain(
+    failure: ProviderFailure, model: Model, body: Mapping[str, Any] | None = None
+) -> ServiceError:
+    """The error for a client that sent `body`. The provider's own words may hold content: they go
+    to the operator alone.
+    """
+    provider = model.provider
+    if failure.blame is Blame.CALLER:
+        return _refused(failure, provider, body or {})
+    if failure.blame is Blame.ACCOUNT:
+        return ProviderQuotaExceeded(
+            f"The operator's account at {provider} has no credit or quota left, or its credential "
+            "is not valid. Trying again does not help; tell the operator."
+        )
+    if failure.blame is Blame.OPERATOR:
+        return ProviderError(_misconfigured(failure.status, model))
+    if failure.status in BUSY:
+        pause = failure.retry_after or DEFAULT_PAUSE_SECONDS
+        return ProviderCoolingDown(
+            f"{provider} is busy; try again later.",
+            retry_after=min(pause, model.max_cooldown_seconds),
+        )
+    return ProviderError(f"{provider} failed: {failure}. Try again.")
+
+
+def _misconfigured(status: int | None, model: Model) -> str:
+    """What the operator has to mend."""
+    if status is not None and 300 <= status < 400:
+        return f"{model.provider} moved to another address; tell the operator."
+    return (
+        f"{model.provider} does not serve {model.id} as models.toml declares it; tell the operator."
+    )
+
+
+def _refused(failure: ProviderFailure, provider: str, body: Mapping[str, Any]) -> ServiceError:
+    param = parameter_of(failure.param, body)
+    if failure.code == CONTEXT_LENGTH:
+        # Clients recognise it by these words, as they show the message alone: LangChain by the
+        # code, LiteLLM and others by the beginning.
+        message = "This model's maximum context length is exceeded (context_length_exceeded)"
+        return ContextLengthExceeded(f"{message}; send less.", param=param)
+    at = f" at {param!r}" if param else ""
+    return InvalidRequest(f"{provider} refused the request{at}; check its parameters.", param=param)
+
+
+def parameter_of(told: str | None, body: Mapping[str, Any]) -> str | None:
+    """The parameter that a provider named, as the client's body calls it; None if it has none."""
+    name = re.split(r"[.\[]", told, maxsplit=1)[0] if told else ""
+    if name in OUTPUT_LIMITS:
+        return next((limit for limit in OUTPUT_LIMITS if limit in body), None)
+    return told if name in body else None
+
+
+def too_late(deadline: Deadline) -> ServiceError:
+    """Why there is no more time."""
+    return deadline.cut_by or DeadlineExceeded(
+        f"No complete answer within {deadline.seconds:g} s; ask for less, or try again."
+    )

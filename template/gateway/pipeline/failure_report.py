@@ -1,0 +1,91 @@
+"""What the operator learns of an attempt that failed: a log line, a count, the reason on record.
+
+The client gets a sentence. The provider's own words are the operator's, without what the caller
+wrote: providers repeat parts of a request, and no content reaches logs.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from gateway.db.tables import utc_now
+from gateway.ledger.budget import Alert
+from gateway.pipeline.generation import Ending, Generation
+from gateway.providers.base import Blame, Outcome, ProviderFailure
+from gateway.telemetry import metrics
+from gateway.telemetry.logging import log
+
+MASK = "…"
+# Shorter words say nothing of a request.
+WORD = re.compile(r"\w{4,}")
+MAX_REASON_CHARS = 500
+
+
+class FailureReport:
+    """Tells of failed attempts. `redact` takes credentials out of a text."""
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        self._redact = redact
+
+    def add(self, generation: Generation, ending: Ending, error: BaseException | None) -> None:
+        """Count the attempt at hand; one that failed is a warning, and has a reason on record."""
+        attempt = generation.current
+        metrics.attempts.labels(attempt.model.id, result_of(ending, error)).inc()
+        if error is None or ending.outcome is Outcome.CANCELLED:
+            return
+        if isinstance(error, ProviderFailure):
+            ending.provider_status = error.status
+            ending.reason = self._reason(error, generation.call.body)
+            if error.blame is Blame.ACCOUNT:
+                ending.alert = account_alert(attempt.model.provider, ending)
+        elif ending.error is not None:
+            ending.reason = ending.error.code
+        state, cost_nano_usd = attempt.settlement(ending)
+        log(
+            logging.WARNING,
+            "An attempt failed",
+            attempt=attempt.id,
+            model=attempt.model.id,
+            provider_status=ending.provider_status,
+            reason=ending.reason,
+            state=state,
+            cost_nano_usd=cost_nano_usd,
+        )
+
+    def _reason(self, failure: ProviderFailure, body: Mapping[str, Any]) -> str:
+        """The provider's words without the caller's; those of the adapter where it gave none."""
+        told = f"{failure}: {failure.reason}" if failure.reason else str(failure)
+        return self._redact(without_words_of(body, told))[:MAX_REASON_CHARS]
+
+
+def result_of(ending: Ending, error: BaseException | None) -> str:
+    """How an attempt ended, for a metric: `ok`, who can mend a failure, or the outcome."""
+    if error is None:
+        return "ok"
+    return error.blame.value if isinstance(error, ProviderFailure) else ending.outcome.value
+
+
+def account_alert(provider: str, ending: Ending) -> Alert:
+    """The account at `provider` does not pay or is not let in: told once a day."""
+    details = {"provider": provider, "status": ending.provider_status, "reason": ending.reason}
+    return Alert(f"account:{provider}:{utc_now().date()}", "account", details)
+
+
+def without_words_of(body: Any, told: str) -> str:
+    """`told`, with each word that a text of `body` holds replaced by a mark."""
+    words = {word for text in _texts(body) for word in WORD.findall(text)}
+    return WORD.sub(lambda found: MASK if found[0] in words else found[0], told)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON document, and every name that a caller chose."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, str):
+            yield found
+        elif isinstance(found, Mapping):
+            waiting.extend(found.values())
+        elif isinstance(found, list | tuple):
+            waiting.extend(each for each in found if not isinstance(each, int | float))

@@ -1,0 +1,62 @@
+"""The formats of a chat that clients ask in, and how the guard handles each."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from gateway import pricing
+from gateway.response_pricing import response_bound
+from gateway.policy import Model
+from gateway.providers.base import Body, Outcome, Provider, Usage
+from gateway.providers.completion import Transcript, outcome_of
+from gateway.providers.parameters import CHAT, parameters_sent
+from gateway.providers.responses.parameters import RESPONSES as TABLE
+from gateway.providers.responses.reading import ResponseTranscript, response_outcome
+from gateway.providers.responses.request import chat_body
+from gateway.providers.responses.translated import Translated
+
+
+class Written(Protocol):
+    """What was written of a stream so far."""
+
+    usage: Usage | None
+
+    def add(self, chunk: Body, /) -> None: ...
+
+    @property
+    def begun(self) -> bool: ...
+
+    @property
+    def output(self) -> Body: ...
+
+    @property
+    def last_usage(self) -> Usage | None: ...
+
+
+class Format(NamedTuple):
+    """How a request is fitted to a provider, bounded, and how its answer is read.
+
+    `fit` gives who is asked, and with which body. `bound` is of the client's body.
+    """
+
+    fit: Callable[[Provider, Body], tuple[Provider, Body]]
+    bound: Callable[[Model, Mapping[str, Any]], Usage]
+    outcome: Callable[[Body, Mapping[str, Any]], Outcome]
+    transcript: Callable[[], Written]
+
+
+def _as_it_is(provider: Provider, body: Body) -> tuple[Provider, Body]:
+    return provider, body
+
+
+def _as_responses(provider: Provider, body: Body) -> tuple[Provider, Body]:
+    """The server's own `/v1/responses`, or its chats."""
+    if provider.responses is not None:
+        return provider.responses, body
+    taken = provider.parameters.get("chat")
+    sent = parameters_sent(TABLE, body)
+    return Translated(provider, body), chat_body(sent, CHAT if taken is None else taken)
+
+
+COMPLETIONS = Format(_as_it_is, pricing.bound, outcome_of, Transcript)
+"""OpenAI's chat completions; embeddings and tasks are in no other format."""
+RESPONSES = Format(_as_responses, response_bound, response_outcome, ResponseTranscript)

@@ -1,0 +1,187 @@
+"""What the guard carries along its path: a call, the generation it becomes, its attempts."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from gateway.accounts.principals import Principal
+from gateway.errors import ServiceError
+from gateway import pricing
+from gateway.ledger.budget import Alert
+from gateway.pipeline.formats import COMPLETIONS, Format
+from gateway.rate_limits.limits import Grant, headers
+from gateway.circuit_breaker.window import Pass
+from gateway.ids import new_id
+from gateway.policy import Cap, Kind, Model
+from gateway.providers.base import Body, Deadline, Job, Outcome, Provider, Usage
+
+
+@dataclass(slots=True)
+class Call:
+    """A generation that a client asks for.
+
+    `body` is the request without `model` and what concerns transport, `given` what is recorded of
+    it where that differs; `seconds` bounds all the work for it. `format` is that of `body` and of
+    the answer.
+    """
+
+    principal: Principal
+    kind: Kind
+    model: str
+    body: Body
+    request_id: str
+    seconds: float
+    idempotency_key: str | None = None
+    keep_output: bool = True
+    given: Body | None = None
+    format: Format = COMPLETIONS
+
+
+@dataclass(slots=True)
+class Ending:
+    """How an attempt ended. `usage` is None when unknown; `billed` false when it cost nothing.
+
+    `cost` is its share of a call that it was part of. `provider_status`, `reason` and
+    `alert` are what the operator learns of a failure.
+    """
+
+    status: str
+    outcome: Outcome
+    usage: Usage | None = None
+    output: Any = None
+    error: ServiceError | None = None
+    billed: bool = True
+    cost: int | None = None
+    provider_status: int | None = None
+    reason: str | None = None
+    alert: Alert | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model that may be asked, its provider, and the most that the call can use there.
+
+    `body` is what the provider is sent, as far as it is not the adapter's.
+    """
+
+    model: Model
+    provider: Provider
+    bound: Usage
+    body: Body
+
+    @cached_property
+    def max_cost(self) -> int:
+        """The most that it can cost, in nano-dollars."""
+        return pricing.max_cost(self.model.price, self.bound)
+
+    @property
+    def tokens(self) -> int:
+        """The most that it can use, which counts against the limits."""
+        return self.bound.input_tokens + self.bound.output_tokens
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call of a provider, with a reservation of its own.
+
+    `number` counts the attempts of a generation from 1, and `tries` those with the same model. It
+    `began` when its reservation was written, in seconds of the monotonic clock.
+    """
+
+    choice: Choice
+    job: Job
+    entered: Pass
+    number: int = 1
+    tries: int = 1
+    began: float = field(default_factory=time.monotonic)
+    id: str = field(default_factory=lambda: new_id("att"))
+
+    @property
+    def model(self) -> Model:
+        return self.choice.model
+
+    @property
+    def provider(self) -> Provider:
+        return self.choice.provider
+
+    @property
+    def bound_nano_usd(self) -> int:
+        """What it reserves."""
+        return self.choice.max_cost
+
+    def settlement(self, ending: Ending) -> tuple[str, int]:
+        """Its last state, and its cost in nano-dollars.
+
+        What cannot be known is paid at the bound; cost is never guessed.
+        """
+        if ending.cost is not None:
+            return "settled", ending.cost
+        if ending.usage is not None:
+            return "settled", pricing.cost(self.model.price, ending.usage)
+        # Work that was begun there may go on, whatever became of later requests.
+        if self.job.remote_id is None and not (self.job.sent and ending.billed):
+            return "released", 0
+        return "uncertain", self.bound_nano_usd
+
+    def broken_bound(self, ending: Ending) -> str | None:
+        """How its usage broke the bound of its output, which money alone does not always show."""
+        used, most = ending.usage, self.choice.bound.output_tokens
+        if used is None or used.output_tokens <= most:
+            return None
+        return f"A call wrote {used.output_tokens} output tokens, and its bound was {most}."
+
+    def used_tokens(self, ending: Ending) -> int:
+        """What counts against the limits: the bound when it is not known."""
+        if self.settlement(ending)[0] == "released":
+            return 0
+        if ending.usage is None:
+            return self.choice.tokens
+        return ending.usage.input_tokens + ending.usage.output_tokens
+
+
+@dataclass(slots=True)
+class Generation:
+    """A call that was admitted, and its attempts so far.
+
+    `rest` is what may be asked if the attempt at hand fails. `cost_nano_usd` and `used_tokens` are
+    those of all attempts that have ended.
+    """
+
+    call: Call
+    caps: tuple[Cap, ...]
+    grant: Grant
+    deadline: Deadline
+    id: str
+    attempt: Attempt | None = None
+    rest: Sequence[Choice] = ()
+    cost_nano_usd: int = 0
+    used_tokens: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def current(self) -> Attempt:
+        """The attempt at hand, which there is once the generation was begun."""
+        assert self.attempt is not None, "a generation that was begun"
+        return self.attempt
+
+    @property
+    def model(self) -> Model:
+        """The model that serves."""
+        return self.current.model
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every answer to a generation bears."""
+        names = {"X-Prediction-ID": self.id, "x-served-model": self.model.id}
+        return {**names, **headers(self.grant.admission)}
+
+    @property
+    def latency_ms(self) -> int:
+        return round((time.monotonic() - self.started) * 1000)
+
+    def count(self, ending: Ending) -> None:
+        """Add what the attempt at hand cost."""
+        self.cost_nano_usd += self.current.settlement(ending)[1]
+        self.used_tokens += self.current.used_tokens(ending)

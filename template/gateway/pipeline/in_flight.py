@@ -1,0 +1,138 @@
+"""The generations that run in this process, and how they end."""
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from typing import Any
+
+from gateway.errors import erased
+from gateway.pipeline.attempts import Attempts
+from gateway.ledger.batch import stopped
+from gateway.ledger.entries import correction
+from gateway.pipeline.failure_report import FailureReport
+from gateway.pipeline.generation import Ending, Generation
+from gateway.ledger.ledger import Ledger
+from gateway.rate_limits.limits import Limits
+from gateway.providers.base import Usage
+from gateway.telemetry import metrics
+from gateway.telemetry.context import note
+
+
+class Running:
+    """Ends attempts and generations: on record, learnt from, and with what was not used given back.
+
+    Nothing of that depends on who waits for it: a client may leave at any moment.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        ledger: Ledger,
+        attempts: Attempts,
+        report: FailureReport,
+        *,
+        log_content: bool,
+    ) -> None:
+        self._limits = limits
+        self._ledger = ledger
+        self._attempts = attempts
+        self._report = report
+        self._log_content = log_content
+        self._generations: dict[str, Generation] = {}
+        self._endings: set[asyncio.Task[None]] = set()
+
+    def add(self, generation: Generation) -> None:
+        """It has begun."""
+        self._generations[generation.id] = generation
+
+    @property
+    def ids(self) -> list[str]:
+        """The generations that run here."""
+        return list(self._generations)
+
+    def erase(self, generation_id: str) -> None:
+        """End a generation whose record is erased, if it runs here."""
+        if generation := self._generations.get(generation_id):
+            generation.deadline.cut(erased())
+
+    def cut(self, target: str, kind: str) -> None:
+        """End the generations that run at a stopped service, provider or model."""
+        for generation in list(self._generations.values()):
+            model = generation.model
+            if target in {"service", f"provider:{model.provider}", f"model:{model.id}"}:
+                generation.deadline.cut(stopped(target, kind))
+
+    async def close(
+        self,
+        generation: Generation,
+        ending: Ending,
+        error: BaseException | None,
+        *,
+        last: bool = True,
+    ) -> None:
+        """Make an attempt's ending durable, and the generation's with the `last` one."""
+        attempt = generation.current
+        generation.count(ending)
+        self._report.add(generation, ending, error)
+        closed = self._ledger.close(generation, attempt, ending, last=last)
+        if last:
+            self._end(generation, ending)
+        await self._beside(self._leave(generation, ending, error, closed, last=last))
+
+    async def give_up(self, generation: Generation, ending: Ending) -> None:
+        """End a generation between two attempts."""
+        closed = self._ledger.close(generation, None, ending)
+        self._end(generation, ending)
+        await self._beside(self._release(generation, closed))
+
+    async def drain(self) -> None:
+        """Wait for everything that is being ended."""
+        if self._endings:
+            await asyncio.wait(self._endings)
+        await self._ledger.drain()
+
+    async def _leave(
+        self,
+        generation: Generation,
+        ending: Ending,
+        error: BaseException | None,
+        closed: Awaitable[None],
+        *,
+        last: bool,
+    ) -> None:
+        """Learn from an attempt's end beside the ledger's write, so that it takes no time."""
+        attempt = generation.current
+        try:
+            used = await self._attempts.leave(attempt, ending, error)
+            if used is not None and attempt.settlement(ending)[0] == "uncertain":
+                closed = self._ledger.settle(correction(generation, attempt, ending, used))
+        finally:
+            await (self._release(generation, closed) if last else closed)
+
+    async def _release(self, generation: Generation, closed: Awaitable[None]) -> None:
+        """Give back what was not used."""
+        try:
+            await self._limits.settle(generation.grant, generation.used_tokens)
+        finally:
+            await closed
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
+        """`work`, which goes on when its caller is gone."""
+        task = asyncio.create_task(work)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        return asyncio.shield(task)
+
+    def _end(self, generation: Generation, ending: Ending) -> None:
+        self._generations.pop(generation.id, None)
+        call, model, usage = generation.call, generation.model.id, ending.usage or Usage()
+        metrics.generations.labels(model, ending.outcome.value).inc()
+        metrics.generation_seconds.labels(model).observe(generation.latency_ms / 1000)
+        note(
+            served_model=model,
+            outcome=ending.outcome.value,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_nano_usd=generation.cost_nano_usd,
+            latency_ms=generation.latency_ms,
+            **({"output": ending.output} if self._log_content and call.keep_output else {}),
+        )

@@ -1,0 +1,204 @@
+"""The path that every generation passes, to be read from top to bottom.
+
+authenticate (`auth`) → model, parameters and bound → limits → circuit → reserve the bound in the
+ledger, durably → call the provider under one deadline → settle and record, durably → answer.
+What fails is settled as well, and tried again, or with a fallback, where that can help.
+
+Each step either passes or raises an error of `gateway.errors`; a refusal leaves nothing behind.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import NamedTuple, NoReturn, TypeVar
+
+from gateway.accounts.principals import Scope
+from gateway.errors import BudgetExceeded, RateLimited
+from gateway.pipeline.attempts import Attempts
+from gateway.pipeline.coalescing import Coalescer
+from gateway.ledger.budget import caps_of, require_room
+from gateway.pipeline.error_mapping import ending_of, too_late
+from gateway.pipeline.generation import Call, Ending, Generation
+from gateway.rate_limits.limits import Limits
+from gateway.pipeline.in_flight import Running
+from gateway.ids import new_id
+from gateway.policy import Policy
+from gateway.providers.base import Body, Chunks, Deadline, Outcome, Reply
+from gateway.telemetry import metrics
+from gateway.telemetry.context import note
+
+# A slot's lease outlives the deadline by this: closing takes a moment.
+SLOT_MARGIN_SECONDS = 10
+
+Given = TypeVar("Given")
+
+
+class Answer(NamedTuple):
+    """A reply, what came of it, and its share of the cost if it was part of a larger call."""
+
+    reply: Reply
+    outcome: Outcome
+    cost: int | None = None
+
+
+class Guard:
+    """Takes a call to a provider and back, so that nothing is unlimited, unpaid or unrecorded."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        limits: Limits,
+        attempts: Attempts,
+        running: Running,
+    ) -> None:
+        self._policy = policy
+        self._limits = limits
+        self._attempts = attempts
+        self._running = running
+        self._coalescer = Coalescer()
+
+    async def generate(self, call: Call) -> tuple[Generation, Reply]:
+        """The whole answer to `call`."""
+        generation = await self.begin(call)
+        return generation, await self.finish(generation)
+
+    async def begin(self, call: Call) -> Generation:
+        """Everything before the provider: the call is checked, admitted and in the ledger."""
+        call.principal.require(Scope.GENERATE)
+        deadline, generation_id = Deadline(call.seconds), new_id("pred")
+        model = self._policy.model(call.model, call.kind)
+        choices = self._attempts.choices(model, call)
+        bound = choices[0].bound
+        lease_seconds = call.seconds + SLOT_MARGIN_SECONDS
+        grant = await self._limits.admit(call.principal, bound, generation_id, lease_seconds)
+        try:
+            caps = caps_of(self._policy, call.principal)
+            require_room(caps, choices[0].max_cost)
+            generation = Generation(call, caps, grant, deadline, generation_id)
+            await self._attempts.begin(generation, choices)
+        except (Exception, asyncio.CancelledError) as error:
+            await self._limits.withdraw(grant)
+            if isinstance(error, BudgetExceeded):
+                metrics.refusals.labels("budget").inc()
+            if isinstance(error, TimeoutError):
+                raise too_late(deadline) from error
+            raise
+        self._running.add(generation)
+        note(prediction_id=generation.id, model=generation.model.id)
+        return generation
+
+    async def finish(self, generation: Generation) -> Reply:
+        """The provider's whole answer, settled and recorded."""
+        answer = await self._first(generation, self._answer)
+        await self._succeeded(generation, answer)
+        return answer.reply
+
+    async def stream(self, call: Call) -> tuple[Generation, list[Body], Chunks]:
+        """A chat as it is written: the first chunks, and the rest, which the caller must close.
+
+        What fails before the first chunk is a plain error.
+        """
+        generation = await self.begin(call)
+        chunks = self._chunks(generation)
+        first: list[Body] = await anext(chunks, [])
+        return generation, first, chunks
+
+    async def _answer(self, generation: Generation) -> Answer:
+        attempt, share = generation.current, None
+        if attempt.model.kind == "embedding":
+            user_id, bound = generation.call.principal.user_id, attempt.choice.bound
+            reply, share = await self._coalescer.answer(
+                user_id, attempt.provider, attempt.job, bound
+            )
+        else:
+            reply = await attempt.provider.answer(attempt.job)
+        return Answer(reply, _outcome(generation, reply), share)
+
+    async def _chunks(self, generation: Generation) -> Chunks:
+        """The provider's chunks; settles when they end, fail, or nobody takes them any more."""
+        source, chunks = await self._first(generation, _start)
+        transcript = generation.call.format.transcript()
+        try:
+            async with aclosing(source):
+                if chunks:
+                    await generation.current.job.note_answer()
+                while chunks:
+                    for chunk in chunks:
+                        transcript.add(chunk)
+                    yield chunks
+                    chunks = await anext(source, [])
+            reply = Reply(transcript.output, transcript.usage)
+            answer = Answer(reply, _outcome(generation, reply))
+        except (Exception, asyncio.CancelledError, GeneratorExit) as error:
+            ending = ending_of(generation, error)
+            ending.usage = transcript.last_usage or ending.usage
+            ending.billed = True  # It had begun to answer.
+            if transcript.begun:
+                ending.output = transcript.output
+            await self._running.close(generation, ending, error)
+            _tell_client(generation, error, ending)
+        await self._succeeded(generation, answer)
+
+    async def _first(
+        self, generation: Generation, work: Callable[[Generation], Awaitable[Given]]
+    ) -> Given:
+        """What `work` gives, by the first attempt that succeeds."""
+        while True:
+            try:
+                async with generation.current.job.deadline.scope():
+                    return await work(generation)
+            except (Exception, asyncio.CancelledError) as error:
+                await self._failed(generation, error)
+
+    async def _failed(self, generation: Generation, error: BaseException) -> None:
+        """Settle an attempt; then there is another one, or what a client is told is raised."""
+        ending = ending_of(generation, error)
+        plan = self._attempts.again(generation, error)
+        if plan is None:
+            await self._running.close(generation, ending, error)
+            _tell_client(generation, error, ending)
+        try:
+            await self._running.close(generation, ending, error, last=False)
+            async with generation.deadline.scope():
+                await asyncio.sleep(plan.pause)
+                await self._attempts.open(generation, plan.choices)
+        except (Exception, asyncio.CancelledError) as later:
+            # A fallback that the limits do not allow is as none.
+            told = error if isinstance(later, RateLimited) else later
+            ending = ending_of(generation, told)
+            await self._running.give_up(generation, ending)
+            _tell_client(generation, told, ending)
+
+    async def _succeeded(self, generation: Generation, answer: Answer) -> None:
+        reply = answer.reply
+        ending = Ending("succeeded", answer.outcome, reply.usage, reply.output, cost=answer.cost)
+        await self._running.close(generation, ending, None)
+
+
+async def _start(generation: Generation) -> tuple[Chunks, list[Body]]:
+    """A stream whose first chunks are there."""
+    attempt = generation.current
+    source = attempt.provider.stream(attempt.job)
+    try:
+        return source, await anext(source, [])
+    except BaseException:
+        await source.aclose()
+        raise
+
+
+def _outcome(generation: Generation, reply: Reply) -> Outcome:
+    call = generation.call
+    if call.kind == "chat":
+        return call.format.outcome(reply.output, call.body)
+    return Outcome.OK if reply.output else Outcome.EMPTY
+
+
+def _tell_client(generation: Generation, error: BaseException, ending: Ending) -> NoReturn:
+    """Raise what the client is told, if anyone still listens, or what happened itself."""
+    if not isinstance(error, Exception) or ending.error is None:
+        raise error
+    # There is a record, and perhaps a cost.
+    ending.error.headers = {**generation.headers, **ending.error.headers}
+    if ending.error is error:
+        raise error
+    raise ending.error from error

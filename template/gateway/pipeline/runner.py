@@ -1,0 +1,85 @@
+"""Generations while they run: those that nobody waits for, and those whose records are erased."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Row, select
+
+from gateway.background import repeat
+from gateway.db.engine import Database
+from gateway.db.tables import predictions
+from gateway.errors import ServiceError
+from gateway.pipeline.generation import Generation
+from gateway.pipeline.pipeline import Guard
+from gateway.pipeline.in_flight import Running
+from gateway.telemetry.context import begin
+from gateway.telemetry.logging import log
+from gateway.telemetry.scheduler import timed_task
+
+LOOK_SECONDS = 0.5
+ROUTE = "/v1/predictions"
+
+
+class Runner:
+    """Finishes predictions in the background, and cancels whatever was erased."""
+
+    def __init__(self, guard: Guard, running: Running, database: Database) -> None:
+        self._guard = guard
+        self._running = running
+        self._database = database
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, generation: Generation) -> None:
+        """Finish `generation` in the background."""
+        task = asyncio.create_task(timed_task(self._run(generation)))
+        self._tasks[generation.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(generation.id, None))
+
+    async def cancel(self, prediction_id: str) -> None:
+        """End a generation, settled and recorded as cancelled, if it runs here. A client that waits
+        for it is told `Conflict`.
+        """
+        self._running.erase(prediction_id)
+        task = self._tasks.get(prediction_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def run(self) -> None:
+        """Look, until the service ends."""
+        await repeat(self.cancel_erased, LOOK_SECONDS)
+
+    async def cancel_erased(self) -> None:
+        """Cancel what was erased through another process."""
+        for row in await self._erased():
+            await self.cancel(row.id)
+
+    async def close(self) -> None:
+        """End those that nobody waits for."""
+        await asyncio.gather(*map(self.cancel, list(self._tasks)))
+
+    async def _erased(self) -> Sequence[Row[Any]]:
+        if not (running := self._running.ids):
+            return ()
+        here, erased = predictions.c.id.in_(running), predictions.c.erased_at.is_not(None)
+        return await self._database.fetch(select(predictions.c.id).where(here, erased))
+
+    async def _run(self, generation: Generation) -> None:
+        call = generation.call
+        begin(
+            request_id=call.request_id,
+            user_id=call.principal.user_id,
+            prediction_id=generation.id,
+            model=generation.model.id,
+            route=ROUTE,
+        )
+        try:
+            with suppress(ServiceError):
+                await self._guard.finish(generation)
+        except Exception as error:
+            log(logging.ERROR, "The prediction crashed", error=error)
+        finally:
+            log(logging.INFO, "Prediction ended")

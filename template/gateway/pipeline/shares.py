@@ -1,0 +1,47 @@
+"""Divides what a joined call used and cost among its requests; the shares add up exactly."""
+
+from collections.abc import Sequence
+
+from gateway import pricing
+from gateway.prices import Price
+from gateway.providers.base import Usage
+
+Divided = tuple[Sequence[Usage | None], Sequence[int | None]]
+"""What each request used, and what it pays in nano-dollars."""
+
+
+def divide(price: Price, usage: Usage | None, bounds: Sequence[Usage]) -> Divided:
+    """What each used and pays, by its bound; each pays its own bound where nothing was told."""
+    if usage is None:
+        nothing = [None] * len(bounds)
+        return nothing, nothing
+    most = [pricing.max_cost(price, bound) for bound in bounds]
+    return usages(usage, bounds), shares(pricing.cost(price, usage), most)
+
+
+def usages(usage: Usage, bounds: Sequence[Usage]) -> list[Usage]:
+    """What each used of `usage`. The parts of each one's input fit into it, as in the whole."""
+    columns = zip(usage[:3], zip(*(bound[:3] for bound in bounds), strict=True), strict=True)
+    inputs, outputs, times = (shares(whole, weights) for whole, weights in columns)
+    written = shares(usage.cache_write_tokens, inputs)
+    unwritten = [whole - part for whole, part in zip(inputs, written, strict=True)]
+    cached = shares(usage.cached_input_tokens, unwritten)
+    made = shares(usage.outputs, [bound.outputs for bound in bounds])
+    each = zip(inputs, outputs, times, cached, written, made, strict=True)
+    return [Usage(*values) for values in each]
+
+
+def shares(whole: int, weights: Sequence[int]) -> list[int]:
+    """Parts of `whole` by `weights`, which add up to it: the largest remainders are rounded up.
+
+    No part is above its weight unless `whole` is above their sum.
+    """
+    total = sum(weights)
+    if not total:
+        weights, total = [1] * len(weights), len(weights)
+    parts = [whole * weight // total for weight in weights]
+    remainders = [whole * weight % total for weight in weights]
+    order = sorted(range(len(parts)), key=remainders.__getitem__, reverse=True)
+    for index in order[: whole - sum(parts)]:
+        parts[index] += 1
+    return parts

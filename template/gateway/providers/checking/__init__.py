@@ -1,0 +1,1 @@
+"""What `models check` asks of a provider."""

@@ -1,0 +1,101 @@
+"""One small real call of a model, and what its provider did."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from gateway.policy import Model
+from gateway.providers.base import Body, Deadline, Job, Provider, ProviderFailure, Usage
+from gateway.providers.completion import Transcript, choices_of, text_of
+
+# Many more tokens than are allowed, and an end that is not far for a server that allows them all.
+QUESTION = (
+    "Write the numbers from 1 to 300 in figures, with a comma and a space between them, in one "
+    "line, without an introduction, an explanation, a comment or an ending of any kind."
+)
+TEXT = "One small text."
+OUTPUT_TOKENS = 16
+SECONDS = 60.0
+# The most that is read of a server that heeds no limit.
+MOST_CHARS = 20_000
+
+
+@dataclass(slots=True)
+class Seen:
+    """What came of a call. `reported` is the usage in the words of the provider."""
+
+    job: Job
+    failure: ProviderFailure | None = None
+    usage: Usage | None = None
+    reported: Mapping[str, Any] = field(default_factory=dict)
+    finish_reason: str | None = None
+    characters: int = 0
+    answers: int = 0
+    """Chunks with a choice, or vectors."""
+
+
+def body_of(model: Model) -> Body:
+    """The smallest request that shows whether the output is limited."""
+    if model.kind == "embedding":
+        return {"input": TEXT}
+    limit = min(OUTPUT_TOKENS, model.max_output_tokens)
+    return {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": limit}
+
+
+async def probe(provider: Provider, model: Model) -> Seen:
+    """Ask once, within a minute."""
+    work = _embed if model.kind == "embedding" else _chat
+    return await _seen(model, body_of(model), partial(work, provider))
+
+
+async def probe_responses(provider: Provider, model: Model) -> Seen:
+    """Ask once more, in the other format."""
+    limit = min(OUTPUT_TOKENS, model.max_output_tokens)
+    body = {"input": QUESTION, "max_output_tokens": limit}
+    return await _seen(model, body, partial(_respond, provider))
+
+
+async def _seen(model: Model, body: Body, work: Callable[[Seen], Awaitable[None]]) -> Seen:
+    seen = Seen(Job(model, body, Deadline(SECONDS)))
+    try:
+        async with seen.job.deadline.scope():
+            await work(seen)
+    except ProviderFailure as failure:
+        seen.failure = failure
+    except TimeoutError:
+        seen.failure = ProviderFailure(f"no complete answer within {SECONDS:g} s")
+    return seen
+
+
+async def _embed(provider: Provider, seen: Seen) -> None:
+    reply = await provider.answer(seen.job)
+    seen.usage = reply.usage
+    seen.answers = len(reply.output["data"])
+
+
+async def _respond(provider: Provider, seen: Seen) -> None:
+    seen.usage = (await provider.answer(seen.job)).usage
+
+
+async def _chat(provider: Provider, seen: Seen) -> None:
+    transcript = Transcript()
+    async with aclosing(provider.stream(seen.job)) as source:
+        async for chunks in source:
+            for chunk in chunks:
+                transcript.add(chunk)
+                _note(seen, chunk)
+            seen.usage = transcript.usage
+            if seen.characters > MOST_CHARS:
+                return
+
+
+def _note(seen: Seen, chunk: Body) -> None:
+    usage = chunk.get("usage")
+    seen.reported = usage if isinstance(usage, dict) else seen.reported
+    for choice in choices_of(chunk):
+        seen.answers += 1
+        seen.finish_reason = choice.get("finish_reason") or seen.finish_reason
+        delta = choice.get("delta")
+        seen.characters += len(text_of(delta.get("content")) if isinstance(delta, dict) else "")

@@ -1,0 +1,211 @@
+"""A chat's answer in the shape of OpenAI's chat completions, which is this service's own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_core import from_json
+
+from gateway.providers.base import Body, Outcome, Usage
+from gateway.providers.tool_calls import ToolCalls, grow, whole
+
+MOST_TOKENS = 2**31 - 1
+CHAT_COUNTS = ("prompt_tokens", "completion_tokens")
+EMBEDDING_COUNTS = ("prompt_tokens",)
+# Where servers tell which tokens of the input were read from a cache, and which written into it:
+# OpenAI (chats, then responses), and the names of DeepSeek, Moonshot and LiteLLM.
+DETAILS = ("prompt_tokens_details", "input_tokens_details")
+CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
+WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+# What reading an answer of another form raises.
+FORM_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
+FINISHED = {
+    "length": Outcome.TRUNCATED,
+    "max_tokens": Outcome.TRUNCATED,
+    "content_filter": Outcome.FILTERED,
+}
+# The texts of a message, which come in pieces.
+TEXTS = frozenset({"content", "reasoning", "reasoning_content", "refusal"})
+
+
+def usage_of(usage: Any, counted: Sequence[str] = CHAT_COUNTS) -> Usage | None:
+    """What the provider counted, if it said all of it; None where a count is no number of tokens.
+    Reasoning is part of the output tokens.
+
+    A cached part that is no number is ignored, which costs no less. A written one costs more than
+    plain input, so that nothing is known then.
+    """
+    if not isinstance(usage, dict):
+        return None
+    counts = [token_count(usage.get(name)) for name in counted]
+    places = [usage, *(usage[name] for name in DETAILS if isinstance(usage.get(name), dict))]
+    written = [token_count(told) for told in _parts(places, WRITTEN)]
+    if None in counts or None in written:
+        return None
+    told = Usage(*(count or 0 for count in counts))
+    cached = [token_count(told) for told in _parts(places, CACHED)]
+    most = told.input_tokens
+    return told._replace(
+        cached_input_tokens=min(max((count or 0 for count in cached), default=0), most),
+        cache_write_tokens=min(max((count or 0 for count in written), default=0), most),
+    )
+
+
+def _parts(places: Sequence[Body], names: Sequence[str]) -> list[Any]:
+    """What is told of a part of the input, by whichever name it has."""
+    found = (place.get(name) for place in places for name in names)
+    return [told for told in found if told is not None]
+
+
+def token_count(value: Any) -> int | None:
+    """A number of tokens, or of other pieces; None for what is none, such as `true` or a text."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_count and 0 <= value <= MOST_TOKENS else None
+
+
+def choices_of(document: Any) -> list[Body]:
+    """The choices of an answer or a chunk that have the form of one."""
+    choices = document.get("choices") if isinstance(document, dict) else None
+    if not isinstance(choices, list):
+        return []
+    return [choice for choice in choices if isinstance(choice, dict)]
+
+
+def index_of(choice: Body, place: int) -> int | str:
+    """The index of a choice; its `place` among the others where a server does not tell it."""
+    index = choice.get("index")
+    return index if isinstance(index, int | str) else place
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, which some servers write as parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(map(text_of, content))
+    return text_of(content.get("text")) if isinstance(content, dict) else ""
+
+
+def outcome_of(output: Any, asked: Mapping[str, Any]) -> Outcome:
+    """How a chat ended, by its first choice that is not as `asked`."""
+    outcomes = [_outcome(choice, asked) for choice in choices_of(output)] or [Outcome.EMPTY]
+    return next((outcome for outcome in outcomes if outcome is not Outcome.OK), Outcome.OK)
+
+
+def _outcome(choice: Body, asked: Mapping[str, Any]) -> Outcome:
+    told, message = choice.get("finish_reason"), choice.get("message")
+    reason = told if isinstance(told, str) else ""
+    if reason in FINISHED:
+        return FINISHED[reason]
+    message = message if isinstance(message, dict) else {}
+    if message.get("refusal"):
+        return Outcome.REFUSAL
+    if message.get("tool_calls") or message.get("function_call"):
+        return Outcome.OK
+    if not message.get("content"):
+        return Outcome.EMPTY
+    form = (asked.get("response_format") or {}).get("type", "text")
+    is_as_asked = form == "text" or _is_json(text_of(message["content"]))
+    return Outcome.OK if is_as_asked else Outcome.INVALID_SCHEMA
+
+
+def _is_json(text: str) -> bool:
+    try:
+        from_json(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Transcript:
+    """Puts the chunks of a stream together, as the answer that would have come in one piece.
+
+    What has no known form is left out: the record must not end what the client can read.
+    """
+
+    def __init__(self) -> None:
+        self.choices: dict[int | str, Choice] = {}
+        self.usage: Usage | None = None
+        self._told_apart = False
+
+    def add(self, chunk: Body) -> None:
+        """Add a chunk."""
+        told = chunk.get("usage")
+        if told and isinstance(told, dict) and not told.keys().isdisjoint(CHAT_COUNTS):
+            # The last one counts, also where it says nothing.
+            self.usage, self._told_apart = usage_of(told), not chunk.get("choices")
+        choices = chunk.get("choices")
+        if not isinstance(choices, list):
+            return
+        for place, part in enumerate(choices):
+            if isinstance(part, dict):
+                index = part.get("index")
+                if type(index) is not int:
+                    index = index_of(part, place)
+                choice = self.choices.get(index)
+                if choice is None:
+                    choice = self.choices[index] = Choice(index)
+                choice.add(part)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is any output."""
+        return bool(self.choices)
+
+    @property
+    def last_usage(self) -> Usage | None:
+        """The usage of a stream that broke off, unless it is only what was used so far, which
+        some tell with every chunk.
+        """
+        finished = all(choice.finish_reason for choice in self.choices.values())
+        return self.usage if self._told_apart or finished else None
+
+    @property
+    def output(self) -> Body:
+        """The choices in the form of a chat completion."""
+        choices = [choice.output for choice in self.choices.values()]
+        return {"object": "chat.completion", "choices": choices}
+
+
+class Choice:
+    """A choice as far as it was streamed."""
+
+    def __init__(self, index: int | str) -> None:
+        self.finish_reason: Any = None
+        self._index = index
+        # Pieces, not what they make together so far, as that would be copied with each of them.
+        self._texts: dict[str, list[str]] = {}
+        self._calls = ToolCalls()
+        self._function: Body = {}
+
+    def add(self, part: Body) -> None:
+        """Add what a chunk tells of it."""
+        if reason := part.get("finish_reason"):
+            self.finish_reason = reason
+        delta = part.get("delta")
+        if not isinstance(delta, dict):
+            return
+        for name, value in delta.items():
+            if not value:
+                continue
+            if name in TEXTS:
+                text = value if isinstance(value, str) else text_of(value)
+                if name in self._texts:
+                    self._texts[name].append(text)
+                else:
+                    self._texts[name] = [text]
+            elif name == "tool_calls":
+                self._calls.add(value)
+            elif name == "function_call" and isinstance(value, dict):
+                grow(self._function, value)
+
+    @property
+    def output(self) -> Body:
+        """It in the form of a chat completion's."""
+        texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
+        calls, function = self._calls.output, whole(self._function)
+        message: Body = {"role": "assistant", **texts}
+        message |= {"tool_calls": calls} if calls else {}
+        message |= {"function_call": function} if function else {}
+        return {"index": self._index, "message": message, "finish_reason": self.finish_reason}

@@ -1,0 +1,168 @@
+"""The built-in provider: answers at once, always the same, without a network or a key."""
+
+import asyncio
+import base64
+import hashlib
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import aiohttp
+
+from gateway.policy import Kind
+from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Reply
+from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
+from gateway.providers.parameters import CHAT, DROPPED, EMBEDDING, Table, Verdict
+from app.settings import Settings
+
+DIMENSIONS = 64
+# Of all vectors of an answer: more take long to make and to write.
+MOST_NUMBERS = 2**19
+TURN_TOKENS = 32
+# It takes what OpenAI takes, so that any client can be tried with it. Of that it heeds these: it
+# never calls a tool, and answers with an echo whatever format is asked for.
+HEEDED = frozenset({"messages", "max_tokens", "max_completion_tokens", "n"})
+ECHO: Table = {
+    name: rule if name in HEEDED or rule.verdict is Verdict.REFUSED else DROPPED
+    for name, rule in CHAT.items()
+}
+TOKEN = re.compile(r"\s*(?:\w{1,8}|[^\w\s])|\s+")
+
+
+class OfflineProvider:
+    """Echoes chats and embeds texts by their hash; counts tokens and so costs something."""
+
+    name = "offline"
+    least_seconds = 0
+    parameters: Mapping[Kind, Table | None] = {"chat": ECHO, "embedding": EMBEDDING}
+    timed: frozenset[Kind] = frozenset()
+    counted: frozenset[Kind] = frozenset()
+    official_owners: frozenset[str] = frozenset()
+    responses = None
+
+    def missing(self) -> None:
+        """Needs no credential."""
+
+    async def answer(self, job: Job) -> Reply:
+        if job.model.kind == "embedding":
+            return await _embed(job.body)
+        tokens, reason = _reply(job)
+        message = {"role": "assistant", "content": "".join(tokens), "refusal": None}
+        choice = {"message": message, "finish_reason": reason, "logprobs": None}
+        choices = [{"index": index, **choice} for index in range(_count(job))]
+        usage = _usage(job, tokens)
+        output = {**_frame(job), "object": "chat.completion", "choices": choices, "usage": usage}
+        return Reply(output, usage_of(usage))
+
+    async def stream(self, job: Job) -> Chunks:
+        tokens, reason = _reply(job)
+        frame = {**_frame(job), "object": "chat.completion.chunk"}
+        for place, token in enumerate(tokens):
+            if place % TURN_TOKENS == 0:
+                await asyncio.sleep(0)  # Without a network, nothing else lets others run.
+            delta = {"role": "assistant", "content": token}
+            yield [{**frame, "choices": _parts(job, delta, None)}]
+        ends = {**frame, "choices": _parts(job, {}, reason)}
+        yield [ends, {**frame, "choices": [], "usage": _usage(job, tokens)}]
+
+    async def cancel(self, job: Job) -> None:
+        """Nothing runs on."""
+
+    async def find(self, job: Job) -> None:
+        """Nothing runs on."""
+
+
+def _frame(job: Job) -> Body:
+    return {"id": "chatcmpl-offline", "created": 0, "model": job.model.name}
+
+
+def _reply(job: Job) -> tuple[list[str], str]:
+    """The answer in tokens, and why it ended."""
+    tokens = _tokens(f"You said: {_text(job.body['messages'][-1])}")
+    asked = job.body.get("max_completion_tokens") or job.body.get("max_tokens")
+    most = asked or job.model.max_output_tokens
+    return tokens[:most], "length" if len(tokens) > most else "stop"
+
+
+def _count(job: Job) -> int:
+    """How many choices are asked for."""
+    count: int = job.body.get("n") or 1
+    return count
+
+
+def _parts(job: Job, delta: Body, reason: str | None) -> list[Body]:
+    """The same piece of each choice."""
+    return [
+        {"index": index, "delta": delta, "finish_reason": reason} for index in range(_count(job))
+    ]
+
+
+def _tokens(text: str) -> list[str]:
+    return TOKEN.findall(text)
+
+
+def _text(message: Body) -> str:
+    """What a message says; an assistant's content may be of any form."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return " ".join(text for text in texts if isinstance(text, str))
+
+
+def _usage(job: Job, answer: list[str]) -> dict[str, int]:
+    asked = sum(len(_tokens(_text(message))) for message in job.body["messages"])
+    written = len(answer) * _count(job)
+    total = asked + written
+    return {"prompt_tokens": asked, "completion_tokens": written, "total_tokens": total}
+
+
+async def _embed(body: Body) -> Reply:
+    texts = list(_texts(body["input"]))
+    size = body.get("dimensions") or DIMENSIONS
+    if size * len(texts) > MOST_NUMBERS:
+        raise ProviderFailure(
+            f"over {MOST_NUMBERS} numbers", status=400, billed=False, param="dimensions"
+        )
+    vectors: list[Any] = []
+    for text in texts:
+        vectors.append(_vector(text, size))
+        await asyncio.sleep(0)
+    if body.get("encoding_format") == "base64":
+        vectors = [base64.b64encode(struct.pack(f"<{size}f", *v)).decode() for v in vectors]
+    data = [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors)]
+    count = _input_count(body["input"])
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    answer = {"object": "list", "data": data, "usage": usage}
+    return Reply(answer, usage_of(usage, EMBEDDING_COUNTS))
+
+
+def _input_count(given: Any) -> int:
+    """The tokens of all inputs; each token id is one, however long its number is."""
+    if isinstance(given, str):
+        return len(_tokens(given))
+    return len(given) if isinstance(given[0], int) else sum(map(_input_count, given))
+
+
+def _texts(given: Any) -> Iterator[str]:
+    """Each input as a text; token ids are words."""
+    if isinstance(given, str):
+        yield given
+    elif isinstance(given[0], int):
+        yield " ".join(map(str, given))
+    else:
+        for item in given:
+            yield from _texts(item)
+
+
+def _vector(text: str, size: int) -> list[float]:
+    """A unit vector that depends on the text alone."""
+    numbers = [byte - 127.5 for byte in hashlib.shake_256(text.encode()).digest(size)]
+    length = sum(number * number for number in numbers) ** 0.5
+    return [number / length for number in numbers]
+
+
+def open_provider(_: Settings, __: aiohttp.ClientSession) -> OfflineProvider:
+    return OfflineProvider()

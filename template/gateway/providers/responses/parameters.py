@@ -1,0 +1,61 @@
+"""What becomes of each parameter of OpenAI's `ResponseCreateParams`, wherever it is asked for."""
+
+from typing import Any
+
+from gateway.providers.parameters import BOUNDED, CHAT, DROPPED, PASSED, Rule, Table, Verdict, is_usual_cache, only, refused
+
+NOT_KEPT = "nothing is kept between requests; send the whole conversation as input"
+
+
+def _is_usual_cache(options: Any) -> bool:
+    """Whether it is also compared with no response that was kept."""
+    return is_usual_cache(options) and not options.get("comparison_response_id")
+
+
+RESPONSES: Table = {
+    # The service itself reads these.
+    "model": BOUNDED,
+    "stream": PASSED,
+    "stream_options": DROPPED,
+    # What the model reads.
+    "input": BOUNDED,
+    "instructions": BOUNDED,
+    "text": BOUNDED,
+    "tool_choice": BOUNDED,
+    "tools": BOUNDED,
+    # How much it writes, and how.
+    "include": PASSED,
+    "max_output_tokens": BOUNDED,
+    "parallel_tool_calls": PASSED,
+    "reasoning": PASSED,
+    "temperature": PASSED,
+    "top_logprobs": PASSED,
+    "top_p": PASSED,
+    "truncation": PASSED,
+    # The cache of prompts, whose writes are in the bound.
+    "prompt_cache_key": PASSED,
+    "prompt_cache_options": Rule(
+        Verdict.REFUSED,
+        "only a cache of 30 minutes has a declared price",
+        _is_usual_cache,
+        Verdict.BOUNDED,
+    ),
+    "prompt_cache_retention": CHAT["prompt_cache_retention"],
+    # The service's own records name the user, and no answer is kept elsewhere.
+    "max_tool_calls": DROPPED,
+    "metadata": DROPPED,
+    "safety_identifier": DROPPED,
+    "store": DROPPED,
+    "user": DROPPED,
+    # Another price, or something that is kept elsewhere.
+    "access_programs": refused("they are the operator's with the provider"),
+    "background": only(False, reason="nothing runs on after the answer; stream it"),
+    "background_options": refused("nothing runs on after the answer"),
+    "context_management": refused("shortening has a price of its own; send a shorter conversation"),
+    "conversation": refused(NOT_KEPT),
+    "image": refused("how images are prepared changes what they cost"),
+    "moderation": CHAT["moderation"],
+    "previous_response_id": refused(NOT_KEPT),
+    "prompt": refused("its text is kept elsewhere; send the text as input"),
+    "service_tier": CHAT["service_tier"],
+}

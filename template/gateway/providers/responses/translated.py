@@ -1,0 +1,72 @@
+"""A provider that only speaks chat completions, as one of responses."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from gateway.policy import Kind
+from gateway.providers.base import Chunks, Job, Provider, ProviderFailure, Reply
+from gateway.providers.parameters import Table
+from gateway.providers.responses.writing import ResponseWriter
+
+# Where a request has what a chat has under another name.
+PLACES = {
+    "messages": "input",
+    "reasoning_effort": "reasoning",
+    "response_format": "text",
+    "verbosity": "text",
+}
+
+
+class Translated:
+    """Answers one `request` of `/v1/responses` by the chat that says the same."""
+
+    def __init__(self, provider: Provider, request: Mapping[str, Any]) -> None:
+        self.name = provider.name
+        self.least_seconds = provider.least_seconds
+        self.parameters: Mapping[Kind, Table | None] = provider.parameters
+        self.timed = provider.timed
+        self.counted = provider.counted
+        self.official_owners = provider.official_owners
+        self.official_owners = provider.official_owners
+        self.responses = None
+        self._provider = provider
+        self._request = request
+
+    def missing(self) -> str | None:
+        return self._provider.missing()
+
+    async def answer(self, job: Job) -> Reply:
+        with _in_its_words():
+            reply = await self._provider.answer(job)
+        writer = ResponseWriter(self._request)
+        writer.add(reply.output)
+        writer.end()
+        return Reply(writer.response, reply.usage)
+
+    async def stream(self, job: Job) -> Chunks:
+        writer = ResponseWriter(self._request)
+        async with aclosing(self._provider.stream(job)) as source:
+            with _in_its_words():
+                async for chunks in source:
+                    if events := [event for chunk in chunks for event in writer.add(chunk)]:
+                        yield events
+        yield writer.end()
+
+    async def cancel(self, job: Job) -> None:
+        await self._provider.cancel(job)
+
+    async def find(self, job: Job) -> Reply | None:
+        return await self._provider.find(job)
+
+
+@contextmanager
+def _in_its_words() -> Iterator[None]:
+    """Let a failure name the parameter that the client gave."""
+    try:
+        yield
+    except ProviderFailure as failure:
+        name = re.split(r"[.\[]", failure.param or "", maxsplit=1)[0]
+        failure.param = PLACES.get(name, failure.param)
+        raise

@@ -1,0 +1,220 @@
+"""A response, written as a chat's answer comes in: the whole of it, and its events.
+
+The same code makes both, so that a stream and an answer in one piece say the same.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gateway.ids import new_id
+from gateway.providers.base import Body
+from gateway.providers.completion import choices_of, text_of, usage_of
+from gateway.providers.responses.items import CallItem, Item, TextItem, added
+from gateway.providers.responses.reading import USAGE
+
+# How a chat that was cut short ended, in the words of a response.
+INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+# What is said of a request in its answer, and what where the client said nothing.
+ECHOED: Mapping[str, Any] = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "temperature": None,
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": None,
+    "top_p": None,
+    "truncation": "disabled",
+    "user": None,
+}
+REASONING = ("reasoning_content", "reasoning")
+
+
+class ResponseWriter:
+    """Writes the answer to one request. Each method gives the events of what it wrote."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self.response = _blank(request)
+        self._begun = False
+        self._items: list[Item] = []
+        self._text: tuple[str, TextItem] | None = None
+        self._open_calls: list[CallItem] = []
+        self._calls: dict[Any, tuple[Any, CallItem]] = {}
+        self._call_ids: set[str] = set()
+        self._finish_reason: Any = None
+        self._numbers = itertools.count()
+
+    def add(self, chunk: Mapping[str, Any]) -> list[Body]:
+        """Add a chunk of a chat, or the whole of it."""
+        events = self._numbered(list(self._events(chunk)))
+        if told := _usage(chunk.get("usage")):
+            self.response["usage"] = told
+            # Told apart, it is of the whole; with a piece, some tell what was used so far.
+            if self._finish_reason or not chunk.get("choices"):
+                events.append({"type": USAGE, "usage": told})
+        return events
+
+    def end(self) -> list[Body]:
+        """The chat has ended."""
+        return self._numbered([*self._begin(), *self._end()])
+
+    def _events(self, chunk: Mapping[str, Any]) -> Iterator[Body]:
+        yield from self._begin()
+        for choice in choices_of(chunk):
+            if not choice.get("index"):
+                delta = choice.get("delta") or choice.get("message")
+                if isinstance(delta, dict):
+                    yield from self._write(delta, _logprobs(choice.get("logprobs")))
+                self._finish_reason = choice.get("finish_reason") or self._finish_reason
+
+    def _begin(self) -> Iterator[Body]:
+        if self._begun:
+            return
+        self._begun = True
+        for kind in ("response.created", "response.in_progress"):
+            yield {"type": kind, "response": {**self.response}}
+
+    def _write(self, delta: Mapping[str, Any], logprobs: list[Body]) -> Iterator[Body]:
+        for name in REASONING:
+            if isinstance(delta.get(name), str) and delta[name]:
+                yield from self._write_text("reasoning", "reasoning_text", delta[name])
+                break
+        if text := text_of(delta.get("content")):
+            yield from self._write_text("message", "output_text", text, logprobs)
+        if isinstance(delta.get("refusal"), str) and delta["refusal"]:
+            yield from self._write_text("message", "refusal", delta["refusal"])
+        if self._text and delta.get("annotations"):
+            yield from self._text[1].annotate(list(_citations(delta["annotations"])))
+        calls = delta.get("tool_calls")
+        for piece in calls if isinstance(calls, list) else ():
+            if isinstance(piece, dict):
+                yield from self._write_call(piece)
+
+    def _write_text(
+        self, kind: str, part: str, piece: str, logprobs: list[Body] | None = None
+    ) -> Iterator[Body]:
+        if self._text is None or self._text[0] != kind:
+            yield from self._close_text()
+            self._text = kind, TextItem(len(self._items), kind)
+            yield self._add_item(self._text[1])
+        yield from self._text[1].write(part, piece, logprobs or ())
+
+    def _write_call(self, piece: Mapping[str, Any]) -> Iterator[Body]:
+        """Add to a call: its index's, unless the piece brings another id.
+
+        Without an index, a piece that brings an id or a name begins a call.
+        """
+        function = piece.get("function")
+        function = function if isinstance(function, dict) else {}
+        index = piece.get("index") if isinstance(piece.get("index"), int | str) else None
+        name, (known, call) = piece.get("id"), self._calls.get(index, (None, None))
+        is_new = call is None or (index is None and not name and bool(function.get("name")))
+        if call is None or is_new or (name and name != known):
+            call = CallItem(len(self._items), self._call_id(name))
+            call.document["name"] = str(function.get("name") or "")
+            self._calls[index] = name, call
+            self._open_calls.append(call)
+            yield from self._close_text()
+            yield self._add_item(call)
+        call.document["name"] = call.document["name"] or str(function.get("name") or "")
+        if isinstance(function.get("arguments"), str) and function["arguments"]:
+            yield from call.write(function["arguments"])
+
+    def _call_id(self, told: Any) -> str:
+        """The server's, where it is one that no other call has."""
+        is_own = isinstance(told, str) and told and told not in self._call_ids
+        call_id: str = told if is_own else new_id("call")
+        self._call_ids.add(call_id)
+        return call_id
+
+    def _add_item(self, item: Item) -> Body:
+        self._items.append(item)
+        return added(item)
+
+    def _close_text(self, status: str = "completed") -> list[Body]:
+        text, self._text = self._text, None
+        return text[1].close(status) if text else []
+
+    def _end(self) -> Iterator[Body]:
+        reason = INCOMPLETE.get(str(self._finish_reason))
+        status = "incomplete" if reason else "completed"
+        yield from self._close_text(status)
+        for call in self._open_calls:
+            is_last = call is self._items[-1]
+            yield from call.close(status if is_last else "completed")
+        self.response |= {
+            "status": status,
+            "incomplete_details": {"reason": reason} if reason else None,
+            "output": [item.document for item in self._items],
+        }
+        if not reason:
+            self.response["completed_at"] = int(time.time())
+        yield {"type": f"response.{status}", "response": self.response}
+
+    def _numbered(self, events: list[Body]) -> list[Body]:
+        for event in events:
+            event["sequence_number"] = next(self._numbers)
+        return events
+
+
+def _blank(request: Mapping[str, Any]) -> Body:
+    """The response to `request` before anything of it was written."""
+    echo = {name: request.get(name, default) for name, default in ECHOED.items()}
+    echo["tools"] = [{"parameters": None, "strict": None, **tool} for tool in echo["tools"]]
+    return {
+        "id": new_id("resp"),
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "in_progress",
+        "background": False,
+        "error": None,
+        "incomplete_details": None,
+        "model": "",
+        "output": [],
+        "previous_response_id": None,
+        "service_tier": "default",
+        "store": False,
+        "text": {"format": {"type": "text"}, **(request.get("text") or {})},
+        "usage": None,
+        **echo,
+    }
+
+
+def _usage(told: Any) -> Body | None:
+    """A chat's usage in the words of a response."""
+    usage = usage_of(told)
+    if usage is None:
+        return None
+    details = told.get("completion_tokens_details")
+    reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else 0
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_input_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": reasoning or 0},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def _logprobs(told: Any) -> list[Body]:
+    content = told.get("content") if isinstance(told, dict) else None
+    content = content if isinstance(content, list) else []
+    return [each for each in content if isinstance(each, dict)]
+
+
+def _citations(annotations: Any) -> Iterator[Body]:
+    """A chat's annotations, which a response writes without the name of their kind around them."""
+    for annotation in annotations if isinstance(annotations, list) else ():
+        cited = annotation.get("url_citation") if isinstance(annotation, dict) else None
+        if isinstance(cited, dict):
+            yield {"type": "url_citation", **cited}

@@ -1,0 +1,193 @@
+"""Hugging Face: chats through its router, embeddings and any task's model."""
+
+import base64
+import math
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from gateway.policy import Kind
+from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply, Usage, compute
+from gateway.providers.error_answers import ErrorCase, ErrorTable
+from gateway.providers.http import Http, decode, read
+from gateway.providers.messages import messages_sent
+from gateway.providers.openai_wire import chat, stream_chat, with_output_limit
+from gateway.providers.parameters import CHAT, DROPPED, EMBEDDING, PASSED, Table, only, refused
+from app.settings import Settings
+
+OWN_ADDRESS = "https://router.huggingface.co"
+# Whose fault an error is stands in its text: the router answers 400 for what the operator declared
+# wrongly, too. Not billed are refusals, and a model that is still being loaded, as billing is for
+# compute (https://huggingface.co/docs/inference-providers/pricing). 424 is a generation that broke
+# off: its compute may be billed. Of other errors under 5xx nothing is known.
+ERRORS = ErrorTable(
+    codes={"model_not_supported": ErrorCase(Blame.OPERATOR)},
+    texts=(
+        (
+            re.compile(
+                r"not supported by (?:any )?(?:enabled )?provider|no enabled provider|deprecated"
+                r"|invalid state|endpoint is (?:paused|scaled)|is paused|gated|access to model",
+                re.IGNORECASE,
+            ),
+            ErrorCase(Blame.OPERATOR),
+        ),
+    ),
+    statuses={
+        424: ErrorCase(Blame.PROVIDER, None),
+        503: ErrorCase(Blame.PROVIDER),
+    },
+)
+NUMBER = re.compile(r"\d{1,20}(?:\.\d{1,20})?", re.ASCII)
+TASKS = "hf-inference/models"
+IN_MILLISECONDS = "x-compute-tokens"
+LONGEST_LOADING_SECONDS = 24 * 60 * 60
+NOT_TAKEN = "Hugging Face does not take it"
+# The router knows the parameters of `ChatCompletionInput` in huggingface_hub.
+ROUTER_CHAT: Table = {
+    **CHAT,
+    "function_call": refused(f"{NOT_TAKEN}; send tool_choice"),
+    "functions": refused(f"{NOT_TAKEN}; send tools"),
+    "parallel_tool_calls": only(True, reason=NOT_TAKEN),
+    "prompt_cache_key": DROPPED,
+    "prompt_cache_options": DROPPED,
+    "prompt_cache_retention": DROPPED,
+    "reasoning_effort": refused(NOT_TAKEN),
+    "verbosity": refused(NOT_TAKEN),
+}
+
+
+class HuggingFaceProvider:
+    """Chats in OpenAI's format; the rest as `{"inputs": …}`, billed by seconds of compute."""
+
+    name = "huggingface"
+    least_seconds = 0
+    parameters: Mapping[Kind, Table | None] = {
+        "chat": ROUTER_CHAT,
+        "embedding": {**EMBEDDING, "dimensions": refused(NOT_TAKEN)},
+        "task": {"inputs": PASSED, "parameters": PASSED, "options": PASSED},
+    }
+    timed: frozenset[Kind] = frozenset({"embedding", "task"})
+    counted: frozenset[Kind] = frozenset()
+    official_owners: frozenset[str] = frozenset()
+    responses = None
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
+        base_url = base_url.rstrip("/").removesuffix("/v1")
+        self._http = Http(session, base_url, token, ERRORS, loading_seconds)
+        self._missing = "HF_TOKEN" if base_url == OWN_ADDRESS and not token else None
+
+    def missing(self) -> str | None:
+        return self._missing
+
+    async def answer(self, job: Job) -> Reply:
+        if job.model.kind == "chat":
+            return await chat(self._http, job, self._chat_url, _chat_body(job))
+        if job.model.kind == "embedding":
+            return await self._embed(job)
+        return await self._run(job)
+
+    def stream(self, job: Job) -> Chunks:
+        return stream_chat(self._http, job, self._chat_url, _chat_body(job))
+
+    async def cancel(self, job: Job) -> None:
+        """Closing the connection, which the guard does, is all that can be done."""
+
+    async def find(self, job: Job) -> None:
+        """Nothing runs on."""
+
+    @property
+    def _chat_url(self) -> str:
+        return f"{self._http.base_url}/v1/chat/completions"
+
+    async def _embed(self, job: Job) -> Reply:
+        texts = job.body["input"]
+        texts = [texts] if isinstance(texts, str) else texts
+        url = f"{self._http.base_url}/{TASKS}/{job.model.name}/pipeline/feature-extraction"
+        async with self._http.request(job, "POST", url, {"inputs": texts}) as response:
+            usage = compute_of(response)
+            vectors = vectors_of(decode(await read(response)), len(texts))
+        if vectors is None:
+            raise BadAnswer("the answer has no embeddings", usage=usage)
+        encode = _base64 if job.body.get("encoding_format") == "base64" else list
+        data = [
+            {"object": "embedding", "index": index, "embedding": encode(vector)}
+            for index, vector in enumerate(vectors)
+        ]
+        output = {"object": "list", "model": job.model.name, "data": data}
+        return Reply({**output, "usage": {"prompt_tokens": 0, "total_tokens": 0}}, usage)
+
+    async def _run(self, job: Job) -> Reply:
+        url = f"{self._http.base_url}/{TASKS}/{job.model.name}"
+        async with self._http.request(job, "POST", url, job.body) as response:
+            raw = await read(response)
+            if response.content_type == "application/json":
+                return Reply(decode(raw), compute_of(response))
+            encoded = base64.b64encode(raw).decode()
+            return Reply(f"data:{response.content_type};base64,{encoded}", compute_of(response))
+
+
+def loading_seconds(details: Mapping[str, Any]) -> float | None:
+    """How long a model that is being loaded still needs."""
+    estimated = details.get("estimated_time")
+    if isinstance(estimated, int | float) and 0 < estimated < LONGEST_LOADING_SECONDS:
+        return float(estimated)
+    return None
+
+
+def compute_of(response: aiohttp.ClientResponse) -> Usage | None:
+    """The compute that the header `x-compute-time` states: in whole milliseconds by
+    text-embeddings-inference, which alone counts `x-compute-tokens`, else in seconds.
+    """
+    header = response.headers.get("x-compute-time", "")
+    told = float(header) if NUMBER.fullmatch(header) else None
+    if IN_MILLISECONDS in response.headers:
+        milliseconds = compute(told)
+        return milliseconds and compute(milliseconds.microseconds / 1e9)
+    return compute(told)
+
+
+def vectors_of(answer: Any, count: int) -> list[list[float]] | None:
+    """One vector for each of `count` texts, in the forms that servers send: a list of vectors, a
+    flat vector for one text, each vector in a list of its own, or OpenAI's. None for all others.
+    """
+    vectors = answer
+    if isinstance(vectors, dict):
+        vectors = vectors.get("embeddings", vectors.get("data"))
+    if not isinstance(vectors, list):
+        return None
+    if count == 1 and _is_vector(vectors):
+        return [vectors]
+    vectors = [_unpacked(vector) for vector in vectors]
+    return vectors if len(vectors) == count and all(map(_is_vector, vectors)) else None
+
+
+def _unpacked(vector: Any) -> Any:
+    if isinstance(vector, dict):
+        return vector.get("embedding")
+    is_alone = isinstance(vector, list) and len(vector) == 1 and isinstance(vector[0], list)
+    return vector[0] if is_alone else vector
+
+
+def _is_vector(vector: Any) -> bool:
+    return isinstance(vector, list) and bool(vector) and all(map(_is_number, vector))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | int) and math.isfinite(value)
+
+
+def _base64(vector: list[float]) -> str:
+    """A vector as OpenAI encodes it: 32-bit floats, little-endian."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+def _chat_body(job: Job) -> Body:
+    body = with_output_limit(job, "max_tokens")
+    return {**body, "messages": messages_sent(body["messages"])}
+
+
+def open_provider(settings: Settings, session: aiohttp.ClientSession) -> HuggingFaceProvider:
+    return HuggingFaceProvider(session, settings.hf_base_url, settings.hf_token.get_secret_value())

@@ -1,0 +1,150 @@
+"""OpenAI, and any server that speaks its API (`OPENAI_BASE_URL`)."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from gateway.policy import Kind
+from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply
+from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
+from gateway.providers.error_answers import CONTEXT_LENGTH, ErrorCase, ErrorTable
+from gateway.providers.messages import OWN, messages_sent, needed_back
+from gateway.providers.openai_wire import chat, failure_of_document, stream_chat, with_output_limit
+from gateway.providers.output_limit import LimitedHttp
+from gateway.providers.parameters import CHAT, EMBEDDING, Table
+from gateway.providers.responses.native import ResponsesProvider
+from app.settings import Settings
+
+OWN_HOST = "api.openai.com"
+# OpenAI bills tokens of answers. Its error answers are refusals before any work, or say that there
+# is none (https://platform.openai.com/docs/guides/error-codes). 502, 504 and 408 without a body of
+# its own come from something in between: the work may go on unseen, so that they stay uncertain.
+ERRORS = ErrorTable(
+    codes={
+        "account_deactivated": ErrorCase(Blame.ACCOUNT),
+        "billing_hard_limit_reached": ErrorCase(Blame.ACCOUNT),
+        "billing_not_active": ErrorCase(Blame.ACCOUNT),
+        "insufficient_quota": ErrorCase(Blame.ACCOUNT),
+        "invalid_api_key": ErrorCase(Blame.ACCOUNT),
+        CONTEXT_LENGTH: ErrorCase(Blame.CALLER),
+        "DeploymentNotFound": ErrorCase(Blame.OPERATOR),
+        "model_not_found": ErrorCase(Blame.OPERATOR),
+        "unsupported_country_region_territory": ErrorCase(Blame.OPERATOR),
+    },
+    texts=(),
+    statuses={
+        408: ErrorCase(Blame.PROVIDER),
+        500: ErrorCase(Blame.PROVIDER),
+        503: ErrorCase(Blame.PROVIDER),
+    },
+)
+
+
+class OpenAIProvider:
+    """Chats, streams and embeddings."""
+
+    least_seconds = 0
+    parameters: Mapping[Kind, Table | None] = {"chat": CHAT, "embedding": EMBEDDING}
+    timed: frozenset[Kind] = frozenset()
+    counted: frozenset[Kind] = frozenset()
+    official_owners: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        api_key: str,
+        *,
+        name: str = "openai",
+        key_variable: str | None = None,
+        output_limit: str = "max_tokens",
+        speaks_responses: bool = False,
+    ) -> None:
+        self.name = name
+        self.http = LimitedHttp(session, base_url, api_key, ERRORS, output_limit)
+        self._is_own = is_own(base_url)
+        native = ResponsesProvider(self.http, name, own=self._is_own)
+        self.responses = native if speaks_responses else None
+        self._missing = None if api_key else key_variable
+
+    def missing(self) -> str | None:
+        return self._missing
+
+    async def answer(self, job: Job) -> Reply:
+        if job.model.kind == "embedding":
+            return await self._embed(job)
+        return await chat(self.http, job, self._url("chat/completions"), self._chat_body(job))
+
+    def stream(self, job: Job) -> Chunks:
+        return stream_chat(self.http, job, self._url("chat/completions"), self._chat_body(job))
+
+    async def cancel(self, job: Job) -> None:
+        """Closing the connection, which the guard does, ends a stream and its bill."""
+
+    async def find(self, job: Job) -> None:
+        """Nothing runs on."""
+
+    async def _embed(self, job: Job) -> Reply:
+        body = {**job.body, "model": job.model.name}
+        output = await self.http.json(job, "POST", self._url("embeddings"), body)
+        if not isinstance(output, dict) or not isinstance(output.get("data"), list):
+            raise failure_of_document(self.http, output, EMBEDDING_COUNTS)
+        usage = usage_of(output.get("usage"), EMBEDDING_COUNTS)
+        if not _are_embeddings(output["data"], _count(job.body["input"])):
+            raise BadAnswer("the answer has no embedding for each input", usage=usage)
+        if all(item.get("index") is None for item in output["data"]):
+            # Some servers do not count them, and answer in order.
+            for place, item in enumerate(output["data"]):
+                item["index"] = place
+        return Reply(output, usage)
+
+    def _url(self, path: str) -> str:
+        return f"{self.http.base_url}/{path}"
+
+    def _chat_body(self, job: Job) -> Body:
+        body = with_output_limit(job, self.http.output_limit(job.model.name))
+        if self._is_own:
+            # A project can have another tier, with other prices, as its default.
+            body["service_tier"] = "default"
+        body["messages"] = messages_sent(body["messages"], self._more(job.model.name))
+        return body
+
+    def _more(self, model: str) -> frozenset[str]:
+        """The fields of an assistant's message that this server reads beside the format's."""
+        return OWN if self._is_own else needed_back(self.name, self.http.base_url, model)
+
+
+def is_own(base_url: str) -> bool:
+    """Whether OpenAI itself answers at an address, in any of its regions."""
+    host = urlsplit(base_url).hostname or ""
+    return host == OWN_HOST or host.endswith(f".{OWN_HOST}")
+
+
+def _count(given: str | list[Any]) -> int:
+    """How many texts, or lists of token ids, an input is."""
+    return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
+
+
+def _are_embeddings(data: list[Any], count: int) -> bool:
+    """Whether there is an embedding for each of `count` inputs."""
+    return len(data) == count and all(map(_is_embedding, data))
+
+
+def _is_embedding(item: Any) -> bool:
+    vector = item.get("embedding") if isinstance(item, dict) else None
+    return isinstance(vector, list | str) and bool(vector)
+
+
+def open_provider(settings: Settings, session: aiohttp.ClientSession) -> OpenAIProvider:
+    base_url, key = settings.openai_base_url, settings.openai_api_key.get_secret_value()
+    own = is_own(base_url)
+    return OpenAIProvider(
+        session,
+        base_url,
+        key,
+        key_variable="OPENAI_API_KEY" if own else None,
+        output_limit="max_completion_tokens" if own else "max_tokens",
+        speaks_responses=own,
+    )

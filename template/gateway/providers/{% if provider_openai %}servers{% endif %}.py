@@ -1,0 +1,105 @@
+"""Servers that speak OpenAI's API: each `[servers.NAME]` in `models.toml` is a provider NAME."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import aiohttp
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.addresses import is_web_address
+from gateway.errors import StartError
+from gateway.policy import problems_of
+from gateway.providers.openai import OpenAIProvider
+from app.settings import Settings, VARIABLE
+
+FILE = Path("models.toml")
+# The secrets and addresses of the service itself are no keys of servers.
+OWN_VARIABLES = {name.upper() for name in Settings.model_fields} - {"OPENAI_API_KEY"}
+# As long as the ledger's column: the name is the provider's there, in stops and in metrics.
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?", re.ASCII)
+OutputLimit = Literal["max_tokens", "max_completion_tokens"]
+
+
+def _variable(given: str) -> str:
+    if not VARIABLE.fullmatch(given):
+        raise ValueError("must be the name of an environment variable, such as ACME_API_KEY")
+    return given
+
+
+def _base_url(given: str) -> str:
+    """Refuse what no path can be added to, and what would be a secret in a reviewed file."""
+    if not is_web_address(given, plain=False):
+        raise ValueError("must be an address such as https://api.example.com/v1")
+    if "?" in given or "#" in given:
+        raise ValueError("must end with its path; leave out ? and # and what follows")
+    if "@" in given:
+        raise ValueError("must hold no credential; api_key_env names the variable of the key")
+    if given.rstrip("/").endswith(("/chat/completions", "/embeddings", "/responses")):
+        raise ValueError("must end before the name of a route, such as /chat/completions")
+    return given.rstrip("/")
+
+
+class Server(BaseModel):
+    """A server: its address, the variable of its key if it needs one, and its spelling of the
+    largest output. `responses` says that it speaks `/v1/responses` itself.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: Annotated[str, AfterValidator(_base_url)]
+    api_key_env: Annotated[str, AfterValidator(_variable)] | None = None
+    output_limit: OutputLimit = "max_tokens"
+    responses: bool = Field(False, strict=True)
+
+
+class Servers(BaseModel):
+    """The part of `models.toml` that declares servers."""
+
+    servers: dict[str, Server]
+
+
+def open_servers(
+    settings: Settings,
+    session: aiohttp.ClientSession,
+    declared: Mapping[str, Any],
+    built_in: Collection[str],
+) -> dict[str, OpenAIProvider]:
+    """The `declared` servers, by name. Raises `StartError` with a line per problem."""
+    try:
+        servers = Servers(servers=dict(declared)).servers
+    except ValidationError as error:
+        raise StartError("\n".join(problems_of(FILE, error, Servers))) from error
+    if problems := list(_problems(servers, built_in)):
+        raise StartError("\n".join(problems))
+    return {name: _open(settings, session, name, server) for name, server in servers.items()}
+
+
+def _problems(servers: Mapping[str, Server], built_in: Collection[str]) -> Iterator[str]:
+    for name, server in servers.items():
+        if not NAME.fullmatch(name):
+            form = "lower-case letters and digits, with . _ - in between, 40 at most"
+            yield f"{FILE}, servers.{name}: a server's name has {form}"
+        if name in built_in:
+            yield f"{FILE}, servers.{name}: {name} is built in; give the server another name"
+        if server.api_key_env in OWN_VARIABLES:
+            yield (
+                f"{FILE}, servers.{name}.api_key_env: {server.api_key_env} is not a server's key; "
+                "name a variable that holds nothing else"
+            )
+
+
+def _open(
+    settings: Settings, session: aiohttp.ClientSession, name: str, server: Server
+) -> OpenAIProvider:
+    key = settings.server_keys[server.api_key_env] if server.api_key_env else None
+    return OpenAIProvider(
+        session,
+        server.base_url,
+        key.get_secret_value() if key else "",
+        name=name,
+        key_variable=server.api_key_env,
+        output_limit=server.output_limit,
+        speaks_responses=server.responses,
+    )

@@ -1,0 +1,210 @@
+"""Replicate: predictions that are created, waited for, polled and cancelled."""
+
+import asyncio
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from gateway.policy import Kind
+from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Job, ProviderFailure, Reply, Usage, compute, may_pass
+from gateway.providers.completion import token_count
+from gateway.providers.error_answers import ErrorCase, ErrorTable
+from gateway.providers.http import Http
+from gateway.providers.parameters import Table
+from app.settings import Settings
+
+# The text tells a version that the operator declared wrongly from a wrong input.
+# Refusals create no prediction, and predictions alone are billed
+# (https://replicate.com/docs/topics/billing); what a 5xx answer left behind is not known.
+ERRORS = ErrorTable(
+    codes={},
+    texts=(
+        (
+            re.compile(r"invalid version or not permitted|version does not exist", re.IGNORECASE),
+            ErrorCase(Blame.OPERATOR),
+        ),
+    ),
+    statuses={},
+)
+OWN_ADDRESS = "https://api.replicate.com"
+# Replicate holds a request open for a minute at most, and cancels after five seconds at least.
+LONGEST_WAIT_SECONDS = 60
+SHORTEST_RUN_SECONDS = 5
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 4.0
+CANCEL_SECONDS = 5.0
+# Whose models without a version are official ones, billed by the output
+# (https://replicate.com/collections/official).
+OFFICIAL_OWNERS = frozenset(
+    {
+        "anthropic",
+        "black-forest-labs",
+        "bytedance",
+        "deepseek-ai",
+        "google",
+        "ideogram-ai",
+        "kwaivgi",
+        "leonardoai",
+        "luma",
+        "meta",
+        "minimax",
+        "openai",
+        "pixverse",
+        "prunaai",
+        "qwen",
+        "recraft-ai",
+        "runwayml",
+        "stability-ai",
+        "wan-video",
+        "xai",
+    }
+)
+REMOTE_ID = re.compile(r"[\w-]{1,200}", re.ASCII)
+RUNNING = {"starting", "processing"}
+# Replicate's own text, and that of Django REST framework, which it is built with.
+THROTTLED = re.compile(
+    r"resets in ~?(\d{1,6}(?:\.\d{1,6})?) ?s|available in (\d{1,6}(?:\.\d{1,6})?) second"
+)
+# Ended before it ran: nothing is billed for it.
+NEVER_RAN = frozenset({"aborted", "canceled", "failed"})
+
+
+class ReplicateProvider:
+    """Any model with any input, billed by seconds of compute or by outputs."""
+
+    name = "replicate"
+    least_seconds = SHORTEST_RUN_SECONDS
+    # The input is the model's own: Replicate checks it against the model's schema.
+    parameters: Mapping[Kind, Table | None] = {"task": None}
+    timed: frozenset[Kind] = frozenset({"task"})
+    counted: frozenset[Kind] = frozenset({"task"})
+    official_owners = OFFICIAL_OWNERS
+    responses = None
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
+        base_url = base_url.rstrip("/").removesuffix("/v1")
+        self._http = Http(session, base_url, token, ERRORS, throttled_seconds)
+        self._missing = "REPLICATE_API_TOKEN" if base_url == OWN_ADDRESS and not token else None
+
+    def missing(self) -> str | None:
+        return self._missing
+
+    async def answer(self, job: Job) -> Reply:
+        prediction = await self._create(job)
+        if prediction.get("status") in RUNNING:
+            await job.note_answer()
+            if job.keep:
+                await job.keep()
+        return _reply(job, await self._end(job, prediction))
+
+    def stream(self, job: Job) -> Chunks:
+        """Its models are tasks, and tasks are not streamed."""
+        raise BadAnswer("tasks have no stream", billed=False)
+
+    async def cancel(self, job: Job) -> Usage | None:
+        """Cancel what still runs, which ends its bill; what it used, if it has ended by then."""
+        if job.remote_id is None:
+            return None
+        url = f"{self._http.base_url}/v1/predictions/{job.remote_id}/cancel"
+        async with asyncio.timeout(CANCEL_SECONDS):
+            prediction = _checked(job, await self._http.json(job, "POST", url))
+        return None if prediction.get("status") in RUNNING else _usage(job, prediction)
+
+    async def find(self, job: Job) -> Reply | None:
+        """Of what a process that died had begun."""
+        prediction = await self._poll(job)
+        return None if prediction.get("status") in RUNNING else _reply(job, prediction)
+
+    async def _create(self, job: Job) -> Body:
+        seconds = job.deadline.remaining
+        headers = {
+            "Prefer": f"wait={max(1, min(LONGEST_WAIT_SECONDS, int(seconds)))}",
+            "Cancel-After": f"{max(SHORTEST_RUN_SECONDS, math.ceil(seconds))}s",
+        }
+        path, body = _target(job.model.name, job.body)
+        url = f"{self._http.base_url}/v1/{path}"
+        return _checked(job, await self._http.json(job, "POST", url, body, **headers))
+
+    async def _end(self, job: Job, prediction: Body) -> Body:
+        """The prediction once it has ended. It goes on, whatever becomes of a look at it."""
+        pause, told = FIRST_PAUSE_SECONDS, 0.0
+        while prediction.get("status") in RUNNING:
+            await asyncio.sleep(max(pause, told))
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            try:
+                prediction, told = await self._poll(job), 0.0
+            except ProviderFailure as failure:
+                if not may_pass(failure):
+                    raise
+                told = failure.retry_after or 0.0
+        return prediction
+
+    async def _poll(self, job: Job) -> Body:
+        """By its id at our own address: `urls` may name one that only the provider reaches."""
+        url = f"{self._http.base_url}/v1/predictions/{job.remote_id}"
+        return _checked(job, await self._http.json(job, "GET", url))
+
+
+def _target(name: str, given: Body) -> tuple[str, Body]:
+    """Path and body: a version (`owner/model:version` or its hash) or an official model."""
+    version = name.rpartition(":")[2]
+    if "/" in version:
+        return f"models/{name}/predictions", {"input": given}
+    return "predictions", {"version": version, "input": given}
+
+
+def _checked(job: Job, answer: Any) -> Body:
+    prediction: Body = answer if isinstance(answer, dict) else {}
+    remote_id, status = prediction.get("id"), prediction.get("status")
+    if not (isinstance(remote_id, str) and REMOTE_ID.fullmatch(remote_id)):
+        raise BadAnswer("the answer is no prediction")
+    job.remote_id = remote_id
+    if not isinstance(status, str):
+        raise BadAnswer("the prediction has no status")
+    return prediction
+
+
+def _reply(job: Job, prediction: Body) -> Reply:
+    usage, status = _usage(job, prediction), prediction.get("status")
+    if status != "succeeded":
+        reason = prediction.get("error")
+        raise BadAnswer(
+            f"the prediction ended as {status!r}",
+            usage=usage,
+            reason=reason if isinstance(reason, str) else None,
+        )
+    return Reply(prediction.get("output"), usage)
+
+
+def _usage(job: Job, prediction: Body) -> Usage | None:
+    """What an ended prediction used: nothing if it never started; seconds of compute; of a model
+    that is billed by outputs, how many there are. None if unknown.
+    """
+    status, metrics = prediction.get("status"), prediction.get("metrics")
+    if status in NEVER_RAN and not prediction.get("started_at", True):
+        return Usage()
+    used = compute(metrics.get("predict_time")) if isinstance(metrics, dict) else None
+    if job.model.usd_per_output is None:
+        return used
+    if status != "succeeded":
+        return None
+    told = metrics.get("image_count") if isinstance(metrics, dict) else None
+    output = prediction.get("output")
+    counted = len(output) if isinstance(output, list) else int(output is not None)
+    outputs = counted if told is None else token_count(told)
+    return None if outputs is None else (used or Usage())._replace(outputs=outputs)
+
+
+def throttled_seconds(details: Mapping[str, Any]) -> float | None:
+    """The pause in seconds that a throttled answer asks for in its text."""
+    found = THROTTLED.search(str(details.get("detail", "")))
+    return float(found[1] or found[2]) if found else None
+
+
+def open_provider(settings: Settings, session: aiohttp.ClientSession) -> ReplicateProvider:
+    return ReplicateProvider(
+        session, settings.replicate_base_url, settings.replicate_api_token.get_secret_value()
+    )

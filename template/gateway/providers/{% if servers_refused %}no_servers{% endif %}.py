@@ -1,0 +1,22 @@
+"""`[servers.NAME]` in `models.toml`, where no adapter can ask such a server."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Never
+
+import aiohttp
+
+from gateway.errors import StartError
+from app.settings import Settings
+
+
+def open_servers(
+    _: Settings, __: aiohttp.ClientSession, declared: Mapping[str, Any], ___: Collection[str]
+) -> Mapping[str, Never]:
+    """None. Raises `StartError` if any are declared."""
+    if declared:
+        names = ", ".join(f"servers.{name}" for name in declared)
+        raise StartError(
+            f"models.toml, {names}: this service has no provider that can ask it; "
+            "add openai to `providers` in .copier-answers.yml by make update"
+        )
+    return {}

@@ -1,0 +1,184 @@
+"""The limits of users, of API keys and of the whole service, and how a client is told of them."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.accounts.principals import Allowance, Principal
+from gateway.counts import counted
+from gateway.errors import Forbidden, LimiterUnavailable, RateLimited, RequestTooLarge, log_cause
+from gateway.policy import Plan, Policy, Service
+from gateway.providers.base import Usage
+from gateway.rate_limits.base import Admission, Bucket, Demand, Level, Limiter, Place, Slot
+from gateway.telemetry import metrics
+
+Rates = Plan | Service | Allowance
+# What attempts use beyond the grant is less. More is a provider's wrong number, which must not keep
+# the caller and the whole service out for days.
+MOST_OVERDRAWN_MINUTES = 60
+
+
+@dataclass(slots=True)
+class Grant:
+    """What a generation was given. `tokens` is the most that it can use."""
+
+    demand: Demand
+    admission: Admission
+    tokens: int
+
+
+class Limits:
+    """Takes what a request needs from every limit that counts for it, or nothing."""
+
+    def __init__(self, policy: Policy, limiter: Limiter) -> None:
+        self._policy = policy
+        self._limiter = limiter
+
+    async def admit(self, principal: Principal, bound: Usage, holder: str, seconds: float) -> Grant:
+        """Take one request, the tokens of `bound`, and a slot for `seconds` at most.
+
+        Raises `RateLimited`; `RequestTooLarge` for what can never pass; `Forbidden` for a plan
+        that is not known.
+        """
+        tokens = bound.input_tokens + bound.output_tokens
+        scopes = list(self._scopes(principal))
+        buckets = tuple(bucket for scope in scopes for bucket in _buckets(*scope, tokens))
+        slots = tuple(slot for scope in scopes for slot in _slots(*scope, holder, seconds))
+        _require_room(buckets)
+        demand = Demand(buckets, slots)
+        admission = await self._limiter.admit(demand)
+        if not admission.admitted:
+            raise refusal(admission)
+        return Grant(demand, admission, tokens)
+
+    async def look(self, principal: Principal) -> None:
+        """Raise `RateLimited` if not even one request, or one token, can be taken. Takes nothing.
+
+        A demand for more than a full bucket is refused, and tells how full each one is.
+        """
+        buckets = [each for scope in self._scopes(principal) for each in _buckets(*scope, 1)]
+        never = tuple(bucket._replace(take=bucket.capacity + 1) for bucket in buckets)
+        told = (await self._limiter.admit(Demand(never))).levels
+        levels = [Level(bucket, level) for bucket, (_, level) in zip(buckets, told, strict=True)]
+        admission = Admission(admitted=False, levels=tuple(levels))
+        if admission.longest_wait.wait_seconds:
+            raise refusal(admission)
+
+    async def cover(self, grant: Grant, tokens: int) -> None:
+        """Take what `grant` lacks for `tokens`, as for a fallback that can use more.
+
+        Raises `RateLimited`, and leaves nothing behind then.
+        """
+        missing, demand = tokens - grant.tokens, grant.demand
+        if missing <= 0:
+            return
+        taken = [bucket for bucket in demand.buckets if bucket.kind == "tokens"]
+        more = tuple(bucket._replace(take=missing) for bucket in taken)
+        admission = await self._limiter.admit(Demand(more))
+        if not admission.admitted:
+            raise refusal(admission)
+        rest = tuple(bucket for bucket in demand.buckets if bucket.kind != "tokens")
+        whole = tuple(bucket._replace(take=tokens) for bucket in taken)
+        grant.demand, grant.tokens = demand._replace(buckets=rest + whole), tokens
+
+    async def settle(self, grant: Grant, used_tokens: int | None) -> None:
+        """Free the slot, and give back the tokens that were not used (None: all may be).
+
+        Never raises: without the limiter, the slot ends with its lease.
+        """
+        unused = 0 if used_tokens is None else grant.tokens - used_tokens
+        buckets = (b for b in grant.demand.buckets if b.kind == "tokens") if unused else ()
+        given_back = tuple(
+            bucket._replace(take=_at_most_overdrawn(bucket, unused)) for bucket in buckets
+        )
+        await self._give_back(Demand(given_back, grant.demand.slots))
+
+    async def withdraw(self, grant: Grant) -> None:
+        """Give back everything: a refusal leaves nothing behind."""
+        await self._give_back(grant.demand)
+
+    async def _give_back(self, demand: Demand) -> None:
+        if not (demand.buckets or demand.slots):
+            return
+        try:
+            await self._limiter.settle(demand)
+        except LimiterUnavailable as error:
+            log_cause(error)
+
+    def _scopes(self, principal: Principal) -> Iterator[tuple[str, Rates]]:
+        plan = self._policy.plans.get(principal.plan)
+        if plan is None:
+            raise Forbidden(f"The plan {principal.plan!r} is not in plans.toml; ask the operator.")
+        if principal.key_id is not None:
+            yield f"key:{principal.key_id}", principal.limits
+        yield f"user:{principal.user_id}", plan
+        yield "service", self._policy.service
+
+
+def _buckets(account: str, rates: Rates, tokens: int) -> Iterator[Bucket]:
+    if rates.requests_per_minute is not None:
+        yield Bucket("requests", f"{account}:requests", rates.requests_per_minute)
+    if rates.tokens_per_minute is not None:
+        yield Bucket("tokens", f"{account}:tokens", rates.tokens_per_minute, tokens)
+
+
+def _slots(account: str, rates: Rates, holder: str, seconds: float) -> Iterator[Slot]:
+    if rates.concurrent_generations is not None:
+        yield Slot(account, rates.concurrent_generations, holder, seconds)
+
+
+def _at_most_overdrawn(bucket: Bucket, unused: int) -> int:
+    return max(unused, -MOST_OVERDRAWN_MINUTES * bucket.capacity)
+
+
+def _require_room(buckets: tuple[Bucket, ...]) -> None:
+    """Waiting does not help whoever asks for more than a full bucket."""
+    for bucket in buckets:
+        if bucket.take > bucket.capacity:
+            most, limit = (counted(units, "token") for units in (bucket.take, bucket.capacity))
+            raise RequestTooLarge(
+                f"This request can use up to {most}, and the limit is {limit} a minute. "
+                "Send less, or ask for fewer output tokens."
+            )
+
+
+def refusal(admission: Admission) -> RateLimited:
+    """The error for a request that was not admitted."""
+    state = admission.longest_wait
+    wait = math.ceil(state.wait_seconds)
+    if isinstance(state, Place):
+        kind = "concurrency"
+        limit = f"{counted(state.slot.capacity, 'generation')} at once"
+        reached = f"The limit of {limit} is reached; one ends within {wait} s."
+    else:
+        kind = state.bucket.kind
+        limit = f"{counted(state.bucket.capacity, kind.removesuffix('s'))} a minute"
+        reached = f"The limit of {limit} is reached; wait {wait} s."
+    metrics.refusals.labels(kind).inc()
+    return RateLimited(
+        reached, param=kind, retry_after=state.wait_seconds, headers=headers(admission)
+    )
+
+
+def headers(admission: Admission) -> dict[str, str]:
+    """OpenAI's `x-ratelimit-*` headers: of each kind, the limit with the least left."""
+    return {**_headers("requests", admission), **_headers("tokens", admission)}
+
+
+def _headers(kind: Literal["requests", "tokens"], admission: Admission) -> dict[str, str]:
+    levels = [level for level in admission.levels if level.bucket.kind == kind]
+    if not levels:
+        return {}
+    tightest: Level = min(levels, key=lambda level: level.remaining)
+    return {
+        f"x-ratelimit-limit-{kind}": str(tightest.bucket.capacity),
+        f"x-ratelimit-remaining-{kind}": str(tightest.remaining),
+        f"x-ratelimit-reset-{kind}": duration(tightest.reset_seconds),
+    }
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds as OpenAI writes them: `1s`, `6m0s`."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,296 @@
+"""Limits in the database, exact over every process and replica that shares it.
+
+A row is a bucket ("level:microseconds"), all holders of a slot, or something remembered. What waits
+at the same time shares a transaction: its rows are locked in the order of their names, so that
+nobody waits in a circle, then read at one moment of the database's clock, changed and written.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json, to_json
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from gateway.batcher import Batcher
+from gateway.db.engine import Database, Query
+from gateway.db.tables import metadata
+from gateway.errors import DatabaseUnavailable, LimiterUnavailable
+from app.settings import Settings
+from gateway.rate_limits.base import Admission, Bucket, Demand, Level, MINUTE, Memory, Place, Slot, fits, given_back, leaked
+
+# Who cannot be told of limits is told so within a second.
+TURNS = 2
+SWEEP_SECONDS = 60.0
+SWEPT_AT_ONCE = 1000
+# Rows of those who come back soon are left alone.
+KEPT = 60 * MINUTE
+NOTHING = Admission(admitted=True, levels=())
+
+limits = Table(
+    "limits",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    # When it says nothing any more, in microseconds since 1970.
+    Column("until", BigInteger, nullable=False),
+    Index(None, "until"),
+)
+
+
+class Board:
+    """The rows of a batch at one moment, and what changes in them."""
+
+    def __init__(self, values: dict[str, str], now: int) -> None:
+        self._values = values
+        self._now = now
+        self.changes: dict[str, dict[str, Any]] = {}
+
+    def admit(self, demand: Demand) -> Admission:
+        levels = [self._level(bucket) for bucket in demand.buckets]
+        waits = [self._wait(slot) for slot in demand.slots]
+        admitted = not any(waits) and all(map(fits, demand.buckets, levels))
+        if admitted:
+            levels = list(map(_taken, demand.buckets, levels))
+            self._keep_levels(demand.buckets, levels)
+            for slot in demand.slots:
+                ends = self._now + round(slot.seconds * 1e6)
+                self._keep_holders(slot, self._holders(slot) | {slot.holder: ends})
+        taken = [len(self._holders(slot)) for slot in demand.slots]
+        places = zip(demand.slots, taken, waits, strict=True)
+        return Admission(
+            admitted,
+            tuple(map(Level, demand.buckets, levels)),
+            tuple(Place(slot, number, wait / 1e6) for slot, number, wait in places),
+        )
+
+    def settle(self, demand: Demand) -> Admission:
+        levels = [given_back(bucket, self._level(bucket)) for bucket in demand.buckets]
+        self._keep_levels(demand.buckets, levels)
+        for slot in demand.slots:
+            holders = self._holders(slot)
+            if holders.pop(slot.holder, None):
+                self._keep_holders(slot, holders)
+        return NOTHING
+
+    def remember(self, key: str, value: str, microseconds: int) -> Admission:
+        self._keep(_memory(key), value, self._now + microseconds)
+        return NOTHING
+
+    def _level(self, bucket: Bucket) -> int:
+        level, _, at = self._values[_bucket(bucket)].partition(":")
+        return leaked(bucket, int(level), max(0, self._now - int(at))) if level else 0
+
+    def _keep_levels(self, buckets: Iterable[Bucket], levels: Iterable[int]) -> None:
+        for bucket, level in zip(buckets, levels, strict=True):
+            empty_at = self._now + level // bucket.capacity
+            self._keep(_bucket(bucket), f"{level}:{self._now}", empty_at)
+
+    def _holders(self, slot: Slot) -> dict[str, int]:
+        known: dict[str, int] = from_json(self._values[_slot(slot)] or "{}")
+        return {holder: until for holder, until in known.items() if until > self._now}
+
+    def _keep_holders(self, slot: Slot, holders: dict[str, int]) -> None:
+        latest = max(holders.values(), default=self._now)
+        self._keep(_slot(slot), to_json(holders).decode(), latest)
+
+    def _wait(self, slot: Slot) -> int:
+        """Microseconds until `slot` has a place, by its leases; 0 when there is one."""
+        holders = self._holders(slot)
+        if len(holders) < slot.capacity or slot.holder in holders:
+            return 0
+        return sorted(holders.values())[-slot.capacity] - self._now
+
+    def _keep(self, name: str, value: str, until: int) -> None:
+        self._values[name] = value
+        self.changes[name] = {"name": name, "value": value, "until": until}
+
+
+class Step(NamedTuple):
+    """What is done with some rows, and what undoes it when nobody waits for the answer."""
+
+    names: Sequence[str]
+    apply: Callable[[Board], Admission]
+    undo: Demand | None = None
+
+
+class DatabaseLimiter:
+    """Levels and slots in the service's own database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._batcher: Batcher[Step, Admission] = Batcher(
+            self._run, outage=LimiterUnavailable, abandoned=self._abandoned
+        )
+        self._patience = Query(select(database.brief()))
+        self._swept_at = time.monotonic()
+        asked = database.rows([limits.c.name])
+        wanted = select(limits).where(limits.c.name == asked["name"])
+        # The clock is read after each lock, which may have been waited for: the latest counts.
+        locked = wanted.order_by(limits.c.name).with_for_update(of=limits).subquery()
+        self._lock = select(locked.c.name, locked.c.value, database.microseconds().label("now"))
+        named = limits.c.name.in_(bindparam("names", expanding=True))
+        self._read = select(limits, database.microseconds().label("now")).where(named)
+        rows = database.rows([limits.c.name, limits.c.value, limits.c.until])
+        known = exists().where(limits.c.name == rows["name"])
+        missing = select(*rows.values()).where(~known).order_by(rows["name"])
+        self._make = insert(limits).from_select(["name", "value", "until"], missing)
+        changed = {"value": rows["value"], "until": rows["until"]}
+        self._write = update(limits).where(limits.c.name == rows["name"]).values(changed)
+
+    async def admit(self, demand: Demand) -> Admission:
+        return await self._submit(
+            Step(_names(demand), lambda board: board.admit(demand), undo=demand)
+        )
+
+    async def settle(self, demand: Demand) -> None:
+        await self._submit(_settling(demand))
+
+    async def remember(self, key: str, value: str, seconds: float) -> None:
+        microseconds = round(seconds * 1e6)
+        step = Step([_memory(key)], lambda board: board.remember(key, value, microseconds))
+        await self._submit(step)
+
+    async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
+        with _faults():
+            rows = await self._database.fetch(self._read, {"names": list(map(_memory, keys))})
+        found = {
+            row.name: Memory(row.value, (row.until - row.now) / 1e6)
+            for row in rows
+            if row.until > row.now
+        }
+        return [found.get(_memory(key)) for key in keys]
+
+    async def forget(self, *keys: str) -> None:
+        def erase(board: Board) -> Admission:
+            return [board.remember(key, "", 0) for key in keys][-1]
+
+        await self._submit(Step(list(map(_memory, keys)), erase))
+
+    async def check(self) -> None:
+        await self.recall(["check"])
+
+    async def weakness(self) -> None:
+        """Its rows are as durable as the others."""
+
+    async def close(self) -> None:
+        await self._batcher.drain()
+
+    async def _submit(self, step: Step) -> Admission:
+        if not step.names:
+            return NOTHING
+        return await self._batcher.submit(step)
+
+    def _abandoned(self, step: Step, admission: Admission) -> None:
+        """Give back what was taken for somebody who left meanwhile."""
+        if step.undo and admission.admitted:
+            done = self._batcher.enqueue(_settling(step.undo))
+            done.add_done_callback(lambda _: done.exception())  # the lease ends it then
+
+    async def _run(self, steps: list[Step]) -> Sequence[Admission]:
+        names = sorted({name for step in steps for name in step.names})
+
+        def work(connection: Connection) -> list[Admission] | None:
+            return self._decide(connection, names, steps)
+
+        with _faults():
+            turn = partial(self._database.transact, work)
+            while (answers := await self._database.in_turn(turn, TURNS)) is None:
+                await self._make_rows(names)
+        return answers
+
+    def _decide(
+        self, connection: Connection, names: list[str], steps: list[Step]
+    ) -> list[Admission] | None:
+        """The answers; None when a row is missing.
+
+        A lock that many wait for is held while the server is asked once more, and no longer.
+        """
+        asked = Query(self._lock, [{"name": name} for name in names])
+        _, rows = self._database.read(connection, [self._patience, asked])
+        if len(rows) < len(names):
+            return None
+        now: int = max(row.now for row in rows)
+        board = Board({row.name: row.value for row in rows}, now)
+        answers = [step.apply(board) for step in steps]
+        self._sweep(connection, now, names)
+        if board.changes:
+            changes = Query(self._write, list(board.changes.values()))
+            self._database.write_last(connection, [changes])
+        return answers
+
+    async def _make_rows(self, names: list[str]) -> None:
+        """In a transaction of its own, so that nobody who holds a lock waits for a new row."""
+        rows = [{"name": name, "value": "", "until": 0} for name in names]
+
+        def work(connection: Connection) -> None:
+            self._database.write_last(connection, [Query(self._make, rows)])
+
+        try:
+            await self._database.transact(work)
+        except IntegrityError:
+            """Another process made one of them at the same moment."""
+
+    def _sweep(self, connection: Connection, now: int, used: list[str]) -> None:
+        """Remove what says nothing any more, now and then, and nothing that is in use."""
+        if time.monotonic() < self._swept_at + SWEEP_SECONDS:
+            return
+        self._swept_at = time.monotonic()
+        old = select(limits.c.name).where(limits.c.until < now - KEPT).limit(SWEPT_AT_ONCE)
+        unused = old.where(limits.c.name.not_in(used)).with_for_update(skip_locked=True)
+        connection.execute(delete(limits).where(limits.c.name.in_(unused)))
+
+
+def _settling(demand: Demand) -> Step:
+    return Step(_names(demand), lambda board: board.settle(demand))
+
+
+def _taken(bucket: Bucket, level: int) -> int:
+    return level + bucket.take * MINUTE
+
+
+def _names(demand: Demand) -> list[str]:
+    return [*map(_bucket, demand.buckets), *map(_slot, demand.slots)]
+
+
+def _bucket(bucket: Bucket) -> str:
+    return f"bucket:{bucket.key}"
+
+
+def _slot(slot: Slot) -> str:
+    return f"slot:{slot.key}"
+
+
+def _memory(key: str) -> str:
+    return f"memory:{key}"
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except (DatabaseUnavailable, TimeoutError) as error:
+        raise LimiterUnavailable(
+            "Limits cannot be checked right now. Try again.", retry_after=1
+        ) from error
+
+
+def open_limiter(_: Settings, database: Database) -> DatabaseLimiter:
+    """Limits beside the other tables."""
+    return DatabaseLimiter(database)

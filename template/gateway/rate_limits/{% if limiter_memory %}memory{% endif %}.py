@@ -1,0 +1,119 @@
+"""Limits in the memory of the one process that serves."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from gateway.db.engine import Database
+from app.settings import Settings
+from gateway.rate_limits.base import Admission, Bucket, Demand, Level, MINUTE, Memory, Place, Slot, fits, given_back, leaked
+
+
+def monotonic() -> int:
+    """Microseconds of a clock that never goes back."""
+    return time.monotonic_ns() // 1_000
+
+
+class MemoryLimiter:
+    """Levels in a dictionary. Admission has no await in it, so it is one atomic step.
+
+    A bucket that nothing was taken from for a minute is empty: entries live in two generations,
+    and the older one is dropped each minute, so memory is bounded by the users of two minutes.
+    What was taken beyond the capacity needs longer, and is carried over.
+    """
+
+    def __init__(self, clock: Callable[[], int] = monotonic) -> None:
+        self._clock = clock
+        self._young: dict[str, tuple[int, int]] = {}
+        self._old: dict[str, tuple[int, int]] = {}
+        self._overdrawn: dict[str, int] = {}
+        self._slots: dict[str, dict[str, int]] = {}
+        self._turned_at = clock()
+        self._memories: dict[str, tuple[str, int]] = {}
+
+    async def admit(self, demand: Demand) -> Admission:
+        now = self._clock()
+        self._forget(now)
+        levels = [(bucket, self._level(bucket, now)) for bucket in demand.buckets]
+        waits = [self._wait(slot, now) for slot in demand.slots]
+        admitted = not any(waits) and all(fits(bucket, level) for bucket, level in levels)
+        if admitted:
+            levels = [(bucket, level + bucket.take * MINUTE) for bucket, level in levels]
+            self._young.update({bucket.key: (level, now) for bucket, level in levels})
+            for slot in demand.slots:
+                holders = self._slots.setdefault(slot.key, {})
+                holders[slot.holder] = now + round(slot.seconds * 1e6)
+        places = zip(demand.slots, waits, strict=True)
+        return Admission(
+            admitted,
+            tuple(Level(bucket, level) for bucket, level in levels),
+            tuple(Place(slot, self._taken(slot), wait / 1e6) for slot, wait in places),
+        )
+
+    async def settle(self, demand: Demand) -> None:
+        now = self._clock()
+        for bucket in demand.buckets:
+            level = given_back(bucket, self._level(bucket, now))
+            self._young[bucket.key] = level, now
+            if level > bucket.capacity * MINUTE:
+                self._overdrawn[bucket.key] = now + level // bucket.capacity
+        for slot in demand.slots:
+            self._slots.get(slot.key, {}).pop(slot.holder, None)
+
+    async def remember(self, key: str, value: str, seconds: float) -> None:
+        self._memories[key] = value, self._clock() + round(seconds * 1e6)
+
+    async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
+        return [self._recall(key) for key in keys]
+
+    async def forget(self, *keys: str) -> None:
+        for key in keys:
+            self._memories.pop(key, None)
+
+    def _recall(self, key: str) -> Memory | None:
+        value, until = self._memories.get(key, ("", 0))
+        left = until - self._clock()
+        return Memory(value, left / 1e6) if left > 0 else None
+
+    async def check(self) -> None:
+        """Memory always answers."""
+
+    async def weakness(self) -> None:
+        """It forgets with its process, which serves alone."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _level(self, bucket: Bucket, now: int) -> int:
+        level, at = self._young.get(bucket.key) or self._old.get(bucket.key) or (0, now)
+        return leaked(bucket, level, now - at)
+
+    def _wait(self, slot: Slot, now: int) -> int:
+        """Microseconds until `slot` has a place, by its leases; 0 when there is one."""
+        if self._taken(slot) < slot.capacity:
+            return 0
+        holders = self._slots[slot.key] = _live(self._slots[slot.key], now)
+        if len(holders) < slot.capacity or slot.holder in holders:
+            return 0
+        return sorted(holders.values())[-slot.capacity] - now
+
+    def _taken(self, slot: Slot) -> int:
+        return len(self._slots.get(slot.key, {}))
+
+    def _forget(self, now: int) -> None:
+        if now - self._turned_at < MINUTE:
+            return
+        self._overdrawn = {key: until for key, until in self._overdrawn.items() if until > now}
+        carried = {key: self._old[key] for key in self._overdrawn if key in self._old}
+        self._old, self._young, self._turned_at = carried | self._young, {}, now
+        live = {key: _live(holders, now) for key, holders in self._slots.items()}
+        self._slots = {key: holders for key, holders in live.items() if holders}
+        self._memories = {key: kept for key, kept in self._memories.items() if kept[1] > now}
+
+
+def _live(holders: dict[str, int], now: int) -> dict[str, int]:
+    return {holder: until for holder, until in holders.items() if until > now}
+
+
+def open_limiter(_: Settings, __: Database) -> MemoryLimiter:
+    """Limits that live as long as this process."""
+    return MemoryLimiter()

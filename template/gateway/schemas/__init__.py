@@ -1,0 +1,1 @@
+"""The bodies of OpenAI's routes, as they come."""

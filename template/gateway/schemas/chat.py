@@ -1,0 +1,86 @@
+"""The body of a chat completion, in OpenAI's format."""
+
+from typing import Any
+
+from pydantic import Field
+
+from gateway.schemas.messages import Messages
+from gateway.schemas.base import MOST_CHOICES, Objects, RequestBody, Texts, Whole
+
+TRANSPORT = frozenset({"model", "stream", "stream_options"})
+# Options of tools, which mean nothing in a request without tools.
+TOOL_OPTIONS = ("tool_choice", "parallel_tool_calls")
+
+
+class StreamOptions(RequestBody):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class ChatInput(RequestBody):
+    """Everything but the model and the transport, by the names of OpenAI's request type.
+
+    Each provider's table says what becomes of a parameter.
+    """
+
+    messages: Messages
+    audio: Any = None
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    function_call: str | dict[str, Any] | None = None
+    functions: Objects | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    max_completion_tokens: Whole | None = Field(None, ge=1)
+    max_tokens: Whole | None = Field(None, ge=1)
+    metadata: dict[str, Any] | None = None
+    modalities: Texts | None = None
+    moderation: Any = None
+    n: Whole | None = Field(None, ge=1, le=MOST_CHOICES)
+    parallel_tool_calls: bool | None = None
+    prediction: Any = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    reasoning_effort: str | None = None
+    response_format: dict[str, Any] | None = None
+    safety_identifier: str | None = None
+    seed: Whole | None = None
+    service_tier: str | None = None
+    stop: str | Texts | None = None
+    store: bool | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    tool_choice: str | dict[str, Any] | None = None
+    tools: Objects | None = None
+    top_logprobs: Whole | None = Field(None, ge=0, le=20)
+    top_p: float | None = Field(None, ge=0, le=1)
+    user: str | None = None
+    verbosity: str | None = None
+    web_search_options: Any = None
+
+    def body(self) -> dict[str, Any]:
+        """What was given, for the provider."""
+        given = self.given(TRANSPORT)
+        if not given.get("tools", True):
+            _forget_tools(given)
+        if not given.get("functions", True):
+            del given["functions"]
+        if given.get("max_tokens") == given.get("max_completion_tokens"):
+            given.pop("max_tokens", None)
+        return given
+
+
+class ChatRequest(ChatInput):
+    """A chat completion as a client asks for it."""
+
+    model: str
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+
+
+def _forget_tools(given: dict[str, Any]) -> None:
+    """An empty list of tools is none; OpenAI refuses it, and options of tools without tools."""
+    del given["tools"]
+    for name in TOOL_OPTIONS:
+        if given.get(name) in ("none", "auto", True, False):
+            del given[name]

@@ -1,0 +1,127 @@
+"""The items that a request holds: whether they have a form whose cost is bounded.
+
+Whatever an answer can contain is taken back, with all its fields: what an assistant said may have
+any form, and the adapters send what they can read of it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from gateway.errors import InvalidRequest, UnsupportedParameter
+
+MOST_ITEMS = 2048
+LONGEST_NAME = 100
+ROLES = ("assistant", "developer", "system", "user")
+# The field that holds the text of a part, by the part's type.
+TEXT_PARTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
+
+
+def check_input(given: Any) -> None:
+    """Raise `InvalidRequest` or `UnsupportedParameter` for the first thing that is wrong."""
+    if isinstance(given, str):
+        return
+    if not isinstance(given, list) or not 1 <= len(given) <= MOST_ITEMS:
+        _refuse("input", f"must be a text or a list of 1 to {MOST_ITEMS} items")
+    for place, item in enumerate(given):
+        _check_item(item, f"input.{place}")
+
+
+def _check_item(item: Any, path: str) -> None:
+    if not isinstance(item, dict):
+        _refuse(path, "must be an object")
+    kind = item.get("type") or ("message" if "role" in item else "item_reference")
+    if kind == "item_reference":
+        message = f"{path}: no item is kept here; send the item itself, not its id."
+        raise UnsupportedParameter(message, param=path)
+    check = CHECKS.get(kind) if isinstance(kind, str) else None
+    if check is None:
+        message = f"{path}.type: items of type {_short(kind)} are not offered."
+        raise UnsupportedParameter(message, param=f"{path}.type")
+    check(item, path)
+
+
+def _check_message(item: Mapping[str, Any], path: str) -> None:
+    if item.get("role") not in ROLES:
+        _refuse_field(item, "role", path, f"must be one of {', '.join(ROLES)}")
+    if item["role"] != "assistant":
+        _check_content(item, "content", path)
+
+
+def _check_content(item: Mapping[str, Any], name: str, path: str) -> None:
+    content = item.get(name)
+    if isinstance(content, str):
+        return
+    if not isinstance(content, list):
+        _refuse_field(item, name, path, "must be a text or a list of parts")
+    for number, part in enumerate(content):
+        _check_part(part, f"{path}.{name}.{number}")
+
+
+def _check_part(part: Any, path: str) -> None:
+    kind = _type_of(part, path)
+    if kind in TEXT_PARTS:
+        _require_text(part, TEXT_PARTS[kind], path)
+    elif kind == "input_image":
+        _check_image(part, path)
+    else:
+        message = f"{path}.type: content of type {_short(kind)} is not offered."
+        raise UnsupportedParameter(message, param=f"{path}.type")
+
+
+def _check_image(part: Mapping[str, Any], path: str) -> None:
+    if part.get("file_id") is not None:
+        message = f"{path}.file_id: no file is kept here; send image_url."
+        raise UnsupportedParameter(message, param=f"{path}.file_id")
+    _require_text(part, "image_url", path)
+    if part.get("detail") is not None:
+        _require_text(part, "detail", path)
+
+
+def _check_call(item: Mapping[str, Any], path: str) -> None:
+    for name in ("call_id", "name", "arguments"):
+        _require_text(item, name, path)
+
+
+def _check_output(item: Mapping[str, Any], path: str) -> None:
+    _require_text(item, "call_id", path)
+    _check_content(item, "output", path)
+
+
+def _check_reasoning(_: Mapping[str, Any], __: str) -> None:
+    """What a model thought is taken as it came."""
+
+
+CHECKS: Mapping[str, Callable[[Mapping[str, Any], str], None]] = {
+    "message": _check_message,
+    "function_call": _check_call,
+    "function_call_output": _check_output,
+    "reasoning": _check_reasoning,
+}
+
+
+def _type_of(part: Any, path: str) -> str:
+    if not isinstance(part, dict):
+        _refuse(path, "must be an object")
+    kind = part.get("type")
+    if not isinstance(kind, str):
+        _refuse_field(part, "type", path, "must be a text")
+    return kind
+
+
+def _require_text(owner: Mapping[str, Any], name: str, path: str) -> None:
+    if not isinstance(owner.get(name), str):
+        _refuse_field(owner, name, path, "must be a text")
+
+
+def _refuse_field(owner: Mapping[str, Any], name: str, path: str, reason: str) -> NoReturn:
+    """Refuse a field; one that is missing has no path, so that its owner is named."""
+    place = f"{path}.{name}"
+    raise InvalidRequest(f"{place}: {reason}.", param=place if name in owner else path)
+
+
+def _refuse(path: str, reason: str) -> NoReturn:
+    raise InvalidRequest(f"{path}: {reason}.", param=path)
+
+
+def _short(kind: Any) -> str:
+    return repr(kind)[:LONGEST_NAME]

@@ -1,0 +1,88 @@
+"""The body of a response's request, in OpenAI's format."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from gateway.schemas.response_items import MOST_ITEMS, check_input
+from gateway.schemas.response_options import check_format, check_include, check_tools
+from gateway.schemas.base import Objects, RequestBody, Texts, Whole
+
+TRANSPORT = {"model", "stream", "stream_options"}
+ITEMS = {"type": "array", "minItems": 1, "maxItems": MOST_ITEMS, "items": {"type": "object"}}
+Input = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, ITEMS]})]
+
+
+class ReasoningOptions(RequestBody):
+    context: str | None = None
+    effort: str | None = None
+    generate_summary: str | None = None
+    # Another mode has another price.
+    mode: Literal["standard"] | None = None
+    summary: str | None = None
+
+
+class TextOptions(RequestBody):
+    format: dict[str, Any] | None = None
+    verbosity: str | None = None
+
+
+class StreamOptions(RequestBody):
+    include_obfuscation: bool | None = None
+
+
+class ResponseRequest(RequestBody):
+    """A response as a client asks for it, by the names of OpenAI's request type.
+
+    A table says what becomes of a parameter (`gateway/providers/responses/parameters.py`).
+    """
+
+    model: str
+    input: Input
+    access_programs: Any = None
+    background: bool | None = None
+    background_options: Any = None
+    context_management: Any = None
+    conversation: Any = None
+    image: Any = None
+    include: Texts | None = None
+    instructions: str | None = None
+    max_output_tokens: Whole | None = Field(None, ge=1)
+    max_tool_calls: Whole | None = None
+    metadata: dict[str, Any] | None = None
+    moderation: Any = None
+    parallel_tool_calls: bool | None = None
+    previous_response_id: str | None = None
+    prompt: Any = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    reasoning: ReasoningOptions | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    text: TextOptions | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    tools: Objects | None = None
+    top_logprobs: Whole | None = Field(None, ge=0, le=20)
+    top_p: float | None = Field(None, ge=0, le=1)
+    truncation: Literal["auto", "disabled"] | None = None
+    user: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """What was given, for the provider. Raises `InvalidRequest`, `UnsupportedParameter`."""
+        check_input(self.input)
+        check_include(self.include or [])
+        check_tools(self.tools or [], self.tool_choice)
+        if self.text and self.text.format:
+            check_format(self.text.format)
+        given = self.given(TRANSPORT)
+        for name in ("reasoning", "text"):
+            if options := given.get(name):
+                given[name] = options.given()
+        if not given.get("tools", True):
+            del given["tools"]
+        return given

@@ -1,0 +1,87 @@
+"""Logs: one JSON object a line on standard output; in development, a line for a person.
+
+Everything goes through the standard library's logging, so that uvicorn's and the libraries' logs
+come out in the same form, and through the same redactor, as the service's own.
+"""
+
+import datetime as dt
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from gateway.json_text import encode
+from app.settings import Settings
+from gateway.telemetry.context import known
+from gateway.telemetry.redaction import make_redactor
+
+logger = logging.getLogger("app")
+
+# Libraries that tell of each connection, or of requests that are logged here anyway.
+QUIET = {"uvicorn.access": logging.CRITICAL, "alembic": logging.WARNING}
+# What a record need not find out, as no form of it is printed.
+UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks")
+
+
+def configure(settings: Settings) -> None:
+    """Set up all logging of this process."""
+    redact = make_redactor(settings.secret_values())
+    formatter = TextFormatter if settings.environment == "development" else JsonFormatter
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(formatter(redact))
+    logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
+    logging.captureWarnings(capture=True)
+    for name in UNUSED:
+        setattr(logging, name, False)
+    logging._srcfile = None  # nor the line of code, which takes longest to find
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def log(level: int, message: str, *, error: BaseException | None = None, **fields: Any) -> None:
+    """Log an event with `fields`, and the traceback of `error`."""
+    logger.log(level, message, extra={"fields": fields}, exc_info=error)
+
+
+class JsonFormatter(logging.Formatter):
+    """`time`, `level`, `logger`, `message`, what is known of the request, the event's fields."""
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **known(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            event["traceback"] = self.formatException(record.exc_info)
+        return encode({name: self._clean(value) for name, value in event.items()}).decode()
+
+    def _clean(self, value: Any) -> Any:
+        """`value` with its texts redacted, before JSON's escapes would change them."""
+        if isinstance(value, dict):
+            return {self._clean(name): self._clean(part) for name, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(part) for part in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self._redact(str(value))
+
+
+class TextFormatter(JsonFormatter):
+    """The same events for a person."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {**known(), **getattr(record, "fields", {})}
+        time = dt.datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        text = f"{time} {record.levelname:<8}{record.getMessage()}"
+        text += "".join(f"  {name}={value}" for name, value in fields.items())
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return self._redact(text)

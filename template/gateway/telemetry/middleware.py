@@ -1,0 +1,161 @@
+"""The outermost layer of every request: its id, its size, its log line, its metrics."""
+
+import asyncio
+import logging
+import re
+import time
+from functools import partial
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import ServiceError, StartError, cut_short
+from gateway.ids import new_id
+from gateway.telemetry import metrics
+from gateway.telemetry.context import begin, note
+from gateway.telemetry.logging import log
+from gateway.telemetry.scheduler import timed
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+BODY_SECONDS = 30.0
+SMALL_BODY_BYTES = 32 * 1024
+# The rest of a body that is too slow is not waited for.
+HANG_UP = {"Connection": "close"}
+# In the records alone: the client left before its request was complete.
+CLIENT_LEFT = 499
+# A bug: the traceback goes to the log, and a client learns the request's id alone.
+CRASHED = ServiceError("Something went wrong here; tell the operator the X-Request-ID.")
+
+
+class RequestMiddleware:
+    """Plain ASGI, as one layer costs little that way and several cost much."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await timed(self._request(scope, receive, send), partial(_route, scope))
+        else:
+            await self._app(scope, receive, _plain_failures(send))
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        fields = begin(request_id=request_id)
+        scope.setdefault("state", {})["request_id"] = request_id
+        answer = _Answer(send, request_id)
+        try:
+            await self._app(scope, _Body(scope, receive, self._max_body_bytes), answer)
+        except ClientDisconnect:
+            answer.status = CLIENT_LEFT
+        except asyncio.CancelledError:
+            # The process was asked to stop, and the time to finish is over.
+            if answer.status:
+                raise
+            await _send_error(cut_short(), scope, receive, answer)
+        except Exception as error:
+            log(logging.ERROR, "The request crashed", error=error)
+            if not answer.status:
+                await _send_error(CRASHED, scope, receive, answer)
+        finally:
+            _record(scope, answer.status, time.perf_counter() - started, fields)
+
+
+class _Body:
+    """`receive` that ends a body that is too large, told or not, or too slow."""
+
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
+        announced = dict(scope["headers"]).get(b"content-length", b"")
+        self._size = int(announced) if announced.isdigit() else 0
+        self._scope = scope
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._received = 0
+        self._complete = False
+        self._until = time.monotonic() + BODY_SECONDS
+
+    async def __call__(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        if self._size > self._most:
+            raise HTTPException(413)
+        try:
+            async with asyncio.timeout(self._until - time.monotonic()):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise HTTPException(408, headers=HANG_UP) from error
+        self._received += len(message.get("body", b""))
+        if self._received > self._most:
+            raise HTTPException(413)
+        self._complete = not message.get("more_body", False)
+        return message
+
+    @property
+    def _most(self) -> int:
+        """A body that FastAPI reads itself is small: it tells of every error that one has."""
+        is_read_by_fastapi = getattr(self._scope.get("route"), "body_field", None) is not None
+        return min(self._max_bytes, SMALL_BODY_BYTES) if is_read_by_fastapi else self._max_bytes
+
+
+class _Answer:
+    """`send` that remembers the status and adds the request's id."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = (b"x-request-id", self._request_id.encode())
+            message = {**message, "headers": [*message["headers"], own]}
+        await self._send(message)
+
+
+def _request_id(scope: Scope) -> str:
+    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    return given if REQUEST_ID.fullmatch(given) else new_id("req")
+
+
+async def _send_error(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+    note(code=error.code)
+    await JSONResponse(error.body(), error.status, error.headers)(scope, receive, send)
+
+
+def _route(scope: Scope) -> str:
+    """The path of the matching route, without what was put into it."""
+    path: str = getattr(scope.get("route"), "path", "unmatched")
+    return path
+
+
+def _record(scope: Scope, status: int, seconds: float, fields: dict[str, Any]) -> None:
+    route = _route(scope)
+    method = scope["method"] if route != "unmatched" else "ANY"
+    metrics.requests.labels(method, route, status).inc()
+    metrics.request_seconds.labels(route).observe(seconds)
+    log(
+        logging.WARNING if status >= 500 else logging.INFO,
+        f"{scope['method']} {route} {status or 'disconnected'}",
+        route=route,
+        status=status,
+        duration_ms=round(seconds * 1000, 1),
+    )
+
+
+def _plain_failures(send: Send) -> Send:
+    """`send` that tells a failed start in a sentence instead of a traceback."""
+
+    async def plain(message: Message) -> None:
+        text = message.get("message", "")
+        name = f"{StartError.__module__}.{StartError.__name__}: "
+        if message["type"] == "lifespan.startup.failed" and name in text:
+            message = {**message, "message": text.partition(name)[2].strip()}
+        await send(message)
+
+    return plain

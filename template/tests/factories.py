@@ -1,0 +1,32 @@
+"""Rows that tests put into the tables, as if there had been a past."""
+
+import datetime as dt
+from typing import Any
+
+from sqlalchemy import Insert, insert
+
+from gateway.db.tables import accounts, predictions
+from gateway.ids import earliest_id, new_id
+from tests.support import User
+
+
+def account(name: str, period: str, spent: int, reserved: int = 0) -> Insert:
+    """What an account holds in a period, in nano-dollars."""
+    held = {"spent_nano_usd": spent, "reserved_nano_usd": reserved}
+    return insert(accounts).values(name=name, period=period, **held)
+
+
+def prediction(user: User, at: dt.datetime, **values: Any) -> Insert:
+    """A generation of that moment."""
+    made = {
+        # What `new_id` would have made on that day.
+        "id": earliest_id("pred", at.date()) + new_id("")[-20:],
+        "user_id": user.id,
+        "request_id": "req_x",
+        "kind": "chat",
+        "model": "offline/echo",
+        "status": "running",
+        "day": at.date().isoformat(),
+        "created_at": at,
+    }
+    return insert(predictions).values(**(made | values))

@@ -1,0 +1,119 @@
+"""A provider that does what a test says, in place of the offline one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn
+
+import aiohttp
+import pytest
+
+from gateway.policy import Kind
+from gateway.providers import offline
+from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage
+from gateway.providers.parameters import Table
+from app.settings import Settings
+
+# What `chat()` of `tests.support` can cost with the model offline/echo of the tests: the bytes of
+# the role and the text, what is around a message (8) and the overhead (16); the largest output.
+BOUND = (len("user" + "one two") + 8 + 16) * 250 + 64 * 2000
+USAGE = Usage(2, 5)
+COST = 2 * 250 + 5 * 2000
+
+
+async def say_fine(job: Job) -> Reply:
+    """Answer at once."""
+    job.sent = True
+    return Reply(completion("fine"), USAGE)
+
+
+async def hang(job: Job) -> NoReturn:
+    """Never answer."""
+    job.sent = True
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets this event")
+
+
+def fail_with(*, sent: bool, **details: Any) -> Callable[[Job], Awaitable[Reply]]:
+    """Make a provider that fails before or after the first byte left."""
+
+    async def answer(job: Job) -> Reply:
+        job.sent = sent
+        raise ProviderFailure("words of the provider", **details)
+
+    return answer
+
+
+async def stream_fine(job: Job) -> Chunks:
+    """Stream an answer of three chunks, the last with its usage."""
+    job.sent = True
+    yield [chunk("fi")]
+    yield [chunk("ne", "stop")]
+    yield [usage_chunk(USAGE)]
+
+
+class Scripted:
+    """`on_answer`, `on_stream` and `on_find` are what it does; it notes what it was asked."""
+
+    name = "offline"
+    least_seconds = 0
+    parameters: Mapping[Kind, Table | None] = {"chat": None}
+    timed: frozenset[Kind] = frozenset()
+    counted: frozenset[Kind] = frozenset()
+    official_owners: frozenset[str] = frozenset()
+    responses = None
+
+    def __init__(self) -> None:
+        self.on_answer: Callable[[Job], Awaitable[Reply]] = say_fine
+        self.on_stream: Callable[[Job], Chunks] = stream_fine
+        self.on_find: Callable[[Job], Awaitable[Reply | None]] = say_fine
+        self.lacks: str | None = None
+        self.asked: list[Job] = []
+        self.cancelled: list[Job] = []
+        self.cancel_error: Exception | None = None
+
+    def missing(self) -> str | None:
+        return self.lacks
+
+    async def answer(self, job: Job) -> Reply:
+        self.asked.append(job)
+        return await self.on_answer(job)
+
+    def stream(self, job: Job) -> Chunks:
+        self.asked.append(job)
+        return self.on_stream(job)
+
+    async def cancel(self, job: Job) -> None:
+        self.cancelled.append(job)
+        if self.cancel_error:
+            raise self.cancel_error
+
+    async def find(self, job: Job) -> Reply | None:
+        return await self.on_find(job)
+
+    @classmethod
+    def install(cls, monkeypatch: pytest.MonkeyPatch) -> "Scripted":
+        """Make it the offline provider of every service that starts from now on."""
+        scripted = cls()
+
+        def open_provider(_: Settings, __: aiohttp.ClientSession) -> Scripted:
+            return scripted
+
+        monkeypatch.setattr(offline, "open_provider", open_provider)
+        return scripted
+
+
+def completion(content: str | None, reason: str = "stop", **message: Any) -> Body:
+    """A chat completion with one choice."""
+    spoken = {"role": "assistant", "content": content, **message}
+    return {"choices": [{"index": 0, "message": spoken, "finish_reason": reason}]}
+
+
+def chunk(content: str, reason: str | None = None) -> Body:
+    """A chunk of a stream."""
+    return {"choices": [{"index": 0, "delta": {"content": content}, "finish_reason": reason}]}
+
+
+def usage_chunk(usage: Usage) -> Body:
+    """The chunk that tells of the usage."""
+    counts = {"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens}
+    return {"choices": [], "usage": counts}

@@ -1,0 +1,42 @@
+"""Looks in the background: one that crashes is told, and is not the last one."""
+
+import pytest
+
+from gateway.alerts.alerts import Alerts
+from gateway.ledger.sweeper import Sweeper
+from gateway.pipeline.stop_watcher import Watch
+from gateway.pipeline.runner import Runner
+from tests.fixtures.service import Start
+from tests.support import eventually
+
+LOOKS = [
+    (Watch, "look"),
+    (Sweeper, "sweep"),
+    (Alerts, "tell"),
+    (Alerts, "post"),
+    (Runner, "cancel_erased"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), LOOKS)
+async def test_a_look_that_crashes_is_not_the_last_one(
+    start: Start, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    look, looks = getattr(owner, name), 0
+
+    async def crash_once(self: object) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise ArithmeticError("the reason")
+        await look(self)
+
+    monkeypatch.setattr(owner, name, crash_once)
+    service = await start()
+
+    async def looked_again() -> bool:
+        return looks > 1
+
+    await eventually(looked_again)
+    assert "ArithmeticError: the reason" in service.log
+    assert (await service.client().get("/readyz")).status_code == 200

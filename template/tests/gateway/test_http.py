@@ -1,0 +1,55 @@
+"""What a fault of the network means: whether a byte may have left."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.policy import Model
+from gateway.providers.base import Deadline, Job, ProviderFailure
+from gateway.providers.error_answers import ErrorTable
+from gateway.providers.http import Http, open_session
+from tests.ports import kept_port
+from tests.support import POLICY
+
+
+async def fail(port: int) -> tuple[Job, ProviderFailure]:
+    """A call that fails, and how."""
+    url = f"http://127.0.0.1:{port}"
+    job = Job(Model.model_validate(POLICY["offline/echo"]), {}, Deadline(60))
+    async with open_session() as session:
+        with pytest.raises(ProviderFailure) as failed:
+            await Http(session, url, "", ErrorTable({}, (), {})).json(job, "POST", url, {})
+    return job, failed.value
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with kept_port() as port:
+        yield port
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_without_a_connection_nothing_was_sent(
+    port: int, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody listens, and where nobody says so."""
+
+    async def wait(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    if silent:
+        monkeypatch.setattr("aiohappyeyeballs.start_connection", wait)
+        monkeypatch.setattr("gateway.providers.http.CONNECT_SECONDS", 0.01)
+    job, failure = await fail(port)
+    assert (job.sent, failure.billed, failure.status) == (False, False, None)
+
+
+async def test_a_connection_that_is_lost_may_have_been_used() -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        job, failure = await fail(server.sockets[0].getsockname()[1])
+    assert (job.sent, failure.billed, failure.status) == (True, None, None)

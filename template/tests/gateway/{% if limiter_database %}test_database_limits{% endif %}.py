@@ -1,0 +1,200 @@
+"""Limits in the database: shared transactions, nobody waits in a circle, and refusal in doubt."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import permutations
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select, update
+
+from app import wiring
+from gateway.db.engine import Database
+from gateway.errors import LimiterUnavailable
+from app.settings import Settings
+from gateway.rate_limits import database as module
+from gateway.rate_limits.base import Bucket, Demand, Limiter, Slot
+from gateway.rate_limits.database import DatabaseLimiter, limits
+from tests.fixtures.service import Start
+from tests.support import (
+    PATIENCE_SECONDS,
+    PROMISED_SECONDS,
+    chat,
+    error_of,
+    free_time,
+    leave_with_the_answer,
+    unique,
+)
+
+
+def demand(capacity: int = 5, key: str = "") -> Demand:
+    return Demand((Bucket("requests", key or unique("key"), capacity),))
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    database = wiring.database.open_database(Settings(_env_file=None, database_url=url))
+    yield database
+    await database.close()
+
+
+@asynccontextmanager
+async def locked(database: Database) -> AsyncIterator[None]:
+    """As by another process that was frozen in the middle of its work."""
+    loop, begun, over = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def hold(connection: Connection) -> None:
+        connection.execute(update(limits).values(until=limits.c.until))
+        loop.call_soon_threadsafe(begun.set)
+        over.wait(PATIENCE_SECONDS)
+
+    holding = asyncio.create_task(database.transact(hold, 30))
+    await begun.wait()
+    try:
+        yield
+    finally:
+        over.set()
+        await holding
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As outside of tests, where an answer within a second is promised."""
+    monkeypatch.setattr(Database, "patience_seconds", 0.9)
+
+
+async def test_what_waits_at_the_same_time_shares_a_transaction(
+    limiters: list[Limiter], commits: list[object]
+) -> None:
+    demands = [demand() for _ in range(20)]
+    slots = tuple(Slot(unique("key"), 50, "holder", 30) for _ in range(2))
+    await asyncio.gather(*map(limiters[0].admit, [*demands, Demand((), slots)]))
+    commits.clear()
+    work = [limiters[0].admit(Demand(each.buckets, slots)) for each in demands]
+    answers = await asyncio.gather(*work, *map(limiters[0].settle, demands))
+    assert all(answer.admitted for answer in answers if answer)
+    assert len(commits) == 1
+
+
+async def test_nobody_waits_in_a_circle(limiters: list[Limiter]) -> None:
+    """Both want the same rows, named in all orders, some of them new."""
+    passed = 0
+    for _ in range(10):
+        keys = [unique("key") for _ in range(6)]
+        work = []
+        for turn, chosen in enumerate(permutations(keys, 3)):
+            buckets = tuple(Bucket("requests", key, 10) for key in chosen)
+            slots = tuple(Slot(key, 10, unique("holder"), 30) for key in reversed(chosen))
+            work.append(limiters[turn % 2].admit(Demand(buckets, slots)))
+        answers = await asyncio.gather(*work)
+        passed += sum(answer.admitted for answer in answers)
+    # Each takes three of sixty units; what is over may not fit any three keys.
+    assert 10 * 15 <= passed <= 10 * 20
+
+
+async def test_a_database_that_is_not_there(dead_database_url: str, impatient: None) -> None:
+    async with opened(dead_database_url) as database:
+        limiter = DatabaseLimiter(database)
+        work = [limiter.admit(demand()) for _ in range(20)]
+        async with free_time() as passed:
+            answers = await asyncio.gather(*work, limiter.check(), return_exceptions=True)
+        assert passed() < PROMISED_SECONDS
+        assert {type(answer) for answer in answers} == {LimiterUnavailable}
+
+
+async def test_rows_that_somebody_keeps_locked(database_url: str, impatient: None) -> None:
+    """Nobody waits for long, and what was asked meanwhile is not taken later."""
+    key = unique("key")
+    async with opened(database_url) as database, opened(database_url) as other:
+        limiter = DatabaseLimiter(database)
+        assert (await limiter.admit(demand(20, key))).admitted
+        async with locked(other):
+            work: list[Any] = [limiter.admit(demand(20, key)) for _ in range(10)]
+            async with free_time() as passed:
+                answers = await asyncio.gather(*work, return_exceptions=True)
+            assert passed() < PROMISED_SECONDS
+            assert {type(answer) for answer in answers} == {LimiterUnavailable}
+        await other.check()
+        after = await limiter.admit(demand(20, key))
+        assert after.levels[0].remaining == 18
+        await limiter.close()
+
+
+async def test_rows_that_others_keep_for_a_while_are_waited_for(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For longer than one try takes: a full queue is no outage."""
+    monkeypatch.setattr(module, "TURNS", 10)
+    key = unique("key")
+    async with opened(database_url) as database, opened(database_url) as other:
+        limiter = DatabaseLimiter(database)
+        await limiter.admit(demand(20, key))
+        async with locked(other):
+            waiting = asyncio.create_task(limiter.admit(demand(20, key)))
+            await asyncio.sleep(0.6)
+        assert (await waiting).admitted
+        await limiter.close()
+
+
+async def test_a_service_without_the_rows_refuses(start: Start, impatient: None) -> None:
+    service = await start()
+    client = service.client(await service.create_user())
+    assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
+    async with locked_elsewhere(service.settings.database_url):
+        response = await client.post("/v1/chat/completions", json=chat())
+        assert error_of(response) == (503, "limiter_unavailable", None)
+        assert response.headers["Retry-After"] == "1"
+        assert (await client.get("/livez")).status_code == 200
+    assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
+
+
+async def test_what_is_taken_for_somebody_who_left_is_given_back(limiters: list[Limiter]) -> None:
+    slot = Slot(unique("key"), 1, "leaving", 30)
+    leaving = asyncio.create_task(limiters[0].admit(Demand(demand().buckets, (slot,))))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    await limiters[0].close()
+    following = Demand((), (slot._replace(holder="next"),))
+    assert (await limiters[-1].admit(following)).admitted
+
+
+async def test_what_is_taken_as_somebody_leaves_is_given_back(limiters: list[Limiter]) -> None:
+    key = unique("key")
+    wanted = Demand((Bucket("tokens", key, 5, 5),), (Slot(key, 1, "leaving", 30),))
+    await leave_with_the_answer(limiters[0].admit(wanted))
+    following = wanted._replace(slots=(wanted.slots[0]._replace(holder="next"),))
+    assert (await limiters[0].admit(following)).admitted
+
+
+async def test_what_says_nothing_any_more_is_removed(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SWEEP_SECONDS", 0)
+    monkeypatch.setattr(module, "KEPT", 0)
+    async with opened(database_url) as database:
+        limiter = DatabaseLimiter(database)
+        await limiter.remember("old", "value", 0)
+        await limiter.remember("young", "value", 60)
+        bucket, slot = Bucket("tokens", "bucket", 5), Slot("slot", 1, "holder", 60)
+        await limiter.admit(Demand((bucket,), (slot,)))
+        rows = await database.fetch(select(limits.c.name))
+    assert {row.name for row in rows} == {"memory:young", "bucket:bucket", "slot:slot"}
+
+
+async def test_what_is_in_use_is_kept_between_sweeps(limiters: list[Limiter]) -> None:
+    await limiters[0].remember("old", "value", 0)
+    await limiters[0].remember("young", "value", 60)
+    old, young, unknown = await limiters[-1].recall(["old", "young", "unknown"])
+    assert (old, unknown) == (None, None)
+    assert young is not None
+    assert young.value == "value"
+    assert young.seconds == pytest.approx(60, abs=2)
+
+
+@asynccontextmanager
+async def locked_elsewhere(url: str) -> AsyncIterator[None]:
+    async with opened(url) as database, locked(database):
+        yield

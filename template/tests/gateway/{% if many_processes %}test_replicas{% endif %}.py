@@ -1,0 +1,44 @@
+"""Several processes that serve at once share the database and the limits."""
+
+import asyncio
+from collections import Counter
+
+from gateway.db.tables import predictions
+from tests.fixtures.service import Start
+from tests.support import chat, error_of
+
+CHAT = "/v1/chat/completions"
+
+
+async def test_two_services_admit_no_more_than_one(start: Start) -> None:
+    one, other = await start(), await start()
+    user = await one.create_user("few")
+    clients = [one.client(user), other.client(user)]
+    requests = [client.post(CHAT, json=chat()) for client in clients for _ in range(50)]
+    answers = await asyncio.gather(*requests)
+    assert Counter(answer.status_code for answer in answers) == {200: 5, 429: 95}
+    assert len(await one.rows(predictions)) == 5
+
+
+async def test_of_the_requests_with_one_key_one_runs(start: Start) -> None:
+    one, other = await start(), await start()
+    user = await one.create_user()
+    clients = [one.client(user), other.client(user)]
+    key = {"Idempotency-Key": "once"}
+    requests = [client.post(CHAT, json=chat(), headers=key) for client in clients * 20]
+    answers = await asyncio.gather(*requests)
+    assert set(Counter(answer.status_code for answer in answers)) <= {200, 409}
+    replays = [await client.post(CHAT, json=chat(), headers=key) for client in clients]
+    served = {answer.content for answer in [*answers, *replays] if answer.is_success}
+    assert len(served) == len(await one.rows(predictions)) == 1
+
+
+async def test_what_one_recorded_the_other_shows(start: Start) -> None:
+    one, other = await start(), await start()
+    user = await one.create_user()
+    answer = await one.client(user).post(CHAT, json=chat())
+    path = f"/v1/predictions/{answer.headers['X-Prediction-ID']}"
+    shown = await other.client(user).get(path)
+    assert shown.json()["cost_nano_usd"] == (await one.attempt()).cost_nano_usd > 0
+    assert (await other.client(user).delete(path)).status_code == 204
+    assert error_of(await one.client(user).get(path)) == (404, "not_found", None)

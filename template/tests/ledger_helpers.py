@@ -1,0 +1,165 @@
+"""The ledger as tests use it: generations of any bound, and a look at whether the books add up."""
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, event, select, update
+
+from gateway.accounts.principals import Allowance, NO_LIMITS, Principal, Role, Scope
+from gateway.db.tables import accounts, alerts, attempts, utc_now
+from gateway.ledger.budget import Key, accounts_of, periods
+from gateway.ledger.batch import OPEN
+from gateway.pipeline.generation import Attempt, Call, Choice, Ending, Generation
+from gateway.ledger.ledger import Ledger
+from gateway.rate_limits.limits import Grant
+from gateway.circuit_breaker.window import Pass
+from gateway.ids import new_id
+from gateway.policy import Cap, Model, Policy
+from gateway.providers.base import Deadline, Job, Outcome, Usage
+from gateway.rate_limits.base import Admission, Demand
+from tests.fake_provider import Scripted
+from tests.support import Service, User, chat
+
+ECHO = "offline/echo"
+# What an output token of offline/echo costs, in nano-dollars.
+UNIT = 2000
+Sums = dict[Key, tuple[int, int]]
+
+
+def add_plans(policy_dir: Path, plans: str = "", service: str = "") -> None:
+    """Plans beside the tests' own, and what the whole service may use."""
+    with (policy_dir / "plans.toml").open("a", encoding="utf-8") as file:
+        file.write(f"{plans}\n[service]\n{service}\n")
+
+
+def usd(nano_usd: int) -> str:
+    """An amount as policy files write it."""
+    return f"{nano_usd // 10**9}.{nano_usd % 10**9:09}"
+
+
+def principal_of(user: User, plan: str = "many", limits: Allowance | None = None) -> Principal:
+    """`user`, by a credential that has limits of its own if `limits` are given."""
+    key_id = f"key_{user.id}" if limits else None
+    every = frozenset(Scope)
+    return Principal(user.id, Role.USER, plan, every, key_id, limits or NO_LIMITS)
+
+
+def call_of(principal: Principal, model: str = ECHO, seconds: float = 30.0) -> Call:
+    """What `chat()` asks for, as the guard takes it."""
+    return Call(principal, "chat", model, {"messages": chat()["messages"]}, "req_1", seconds)
+
+
+def capped(
+    principal: Principal, day: int | None = None, month: int | None = None, kind: str = "user"
+) -> tuple[Cap, ...]:
+    """All that calls of `principal` count against; the account of `kind` has caps, in units."""
+    own = [None if most is None else most * UNIT for most in (day, month)]
+    names = accounts_of(principal.user_id, principal.plan, principal.key_id)
+    kinds = [name.partition(":")[0] for name in names]
+    return tuple(
+        Cap(n, *(own if k == kind else (None, None))) for n, k in zip(names, kinds, strict=True)
+    )
+
+
+def ledger_of(service: Service) -> Ledger:
+    """As another process of the same service has one."""
+    policy: Policy = service.app.state.policy
+    return Ledger(service.database, policy, keep_content=True)
+
+
+def generation_of(
+    service: Service,
+    principal: Principal,
+    bound: int = 1,
+    caps: tuple[Cap, ...] = (),
+    seconds: float = 60,
+) -> Generation:
+    """A generation that was admitted and can cost `bound` units."""
+    policy: Policy = service.app.state.policy
+    model, call = policy.model(ECHO), call_of(principal, seconds=seconds)
+    caps = caps or policy.caps(principal.user_id, principal.plan)
+    grant = Grant(Demand(()), Admission(True, ()), tokens=0)
+    generation = Generation(call, caps, grant, Deadline(seconds), new_id("pred"))
+    generation.attempt = attempt_of(generation, model, bound)
+    return generation
+
+
+def attempt_of(generation: Generation, model: Model, bound: int) -> Attempt:
+    """An attempt that was sent."""
+    body = generation.call.body
+    job = Job(model, body, generation.deadline)
+    job.sent = True
+    choice = Choice(model, Scripted(), Usage(output_tokens=bound), body)
+    return Attempt(choice, job, Pass(model, 0.0))
+
+
+async def begin(ledger: Ledger, generation: Generation) -> Generation:
+    """Open the attempt of `generation`."""
+    await ledger.open(generation, generation.current)
+    return generation
+
+
+async def end(ledger: Ledger, generation: Generation, units: int | None = None) -> None:
+    """Settle it at `units`, or at its bound as nobody knows what it cost."""
+    usage = None if units is None else Usage(output_tokens=units)
+    ending = Ending("succeeded", Outcome.OK, usage, {"choices": []})
+    generation.count(ending)
+    await ledger.close(generation, generation.current, ending)
+
+
+async def expire(service: Service) -> None:
+    """Let every lease run out, as if much time had passed."""
+    await service.write(update(attempts).values(lease_until=utc_now() - dt.timedelta(seconds=1)))
+
+
+async def held(service: Service) -> Sums:
+    """What every account has spent and reserved, those with nothing left out."""
+    rows = await service.database.fetch(select(accounts))
+    sums = {(row.name, row.period): (row.spent_nano_usd, row.reserved_nano_usd) for row in rows}
+    return {key: pair for key, pair in sums.items() if pair != (0, 0)}
+
+
+async def sums_of_attempts(service: Service) -> Sums:
+    """What every account should hold, by the rows of the ledger."""
+    spent: Counter[Key] = Counter()
+    reserved: Counter[Key] = Counter()
+    for row in await service.rows(attempts):
+        for name in accounts_of(row.user_id, row.plan, row.key_id):
+            for period in periods(row.day):
+                spent[name, period] += row.cost_nano_usd
+                reserved[name, period] += row.bound_nano_usd if row.state in OPEN else 0
+    sums = {key: (spent[key], reserved[key]) for key in spent}
+    return {key: pair for key, pair in sums.items() if pair != (0, 0)}
+
+
+async def check_books(service: Service) -> Sums:
+    """What every account holds, after a look at whether it is what its attempts add up to."""
+    sums = await held(service)
+    assert sums == await sums_of_attempts(service)
+    return sums
+
+
+async def told(service: Service, account: str) -> list[tuple[str, int]]:
+    """Period and percentage of every alert about `account`."""
+    rows = (row.details for row in await service.rows(alerts) if row.kind == "budget")
+    return [(row["period"], row["percent"]) for row in rows if row["account"] == account]
+
+
+@contextmanager
+def watching(caps: Mapping[str, int]) -> Iterator[list[str]]:
+    """Every account that was above its cap in anything that was committed meanwhile."""
+    above: list[str] = []
+
+    def look(connection: Connection) -> None:
+        for row in connection.execute(select(accounts)):
+            if row.spent_nano_usd + row.reserved_nano_usd > caps.get(row.name, 10**18):
+                above.append(f"{row.name}: {row.spent_nano_usd} + {row.reserved_nano_usd}")
+
+    event.listen(Engine, "commit", look)
+    try:
+        yield above
+    finally:
+        event.remove(Engine, "commit", look)
