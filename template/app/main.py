@@ -12,48 +12,42 @@ import aiohttp
 from fastapi import FastAPI
 
 from app import settings, wiring
-from app.routes import health, models
-from gateway.http import exception_handlers as handlers
-from app.routes import admin
-from gateway.kill_switch import Stops
-from gateway.accounts.users import Users
-from gateway.http.bodies import LargeBodies
-from app.routes import chat
 from app.console import routes as console
 from app.cors import Preflights, SharedAnswers
-from gateway.db.pagination import Pages
-from app.routes import embeddings
-from gateway.errors import DatabaseUnavailable, LimiterUnavailable, NO_DATABASE, StartError
-from gateway.alerts.alerts import Alerts
-from gateway.pipeline.attempts import Attempts
-from gateway.idempotency.store import Claims
-from gateway.circuit_breaker.breaker import Cooldown
-from gateway.pipeline.failure_report import FailureReport
-from gateway.idempotency.idempotency import Idempotency
-from gateway.ledger.ledger import Ledger
-from gateway.rate_limits.limits import Limits
-from gateway.pipeline.pipeline import Guard
-from gateway.pipeline.in_flight import Running
-from gateway.circuit_breaker.stalls import Stalls
-from gateway.ledger.sweeper import Sweeper
-from gateway.pipeline.stop_watcher import Watch
-from gateway.alerts.webhook import Webhook, signing_key
-from app.startup_checks import open_parts
-from app.routes import predictions
-from gateway.ledger.records import Records
-from gateway.pipeline.runner import Runner
-from gateway.providers.http import open_session
 from app.readiness import Readiness
-from app.routes import responses
-from gateway.idempotency.sealing import Sealer
+from app.routes import admin, chat, embeddings, health, models, predictions, responses, usage
 from app.settings import Settings
-from gateway.signing import secret_keys, signer
+from app.startup_checks import open_parts
+from gateway.accounts.users import Users
+from gateway.alerts.alerts import Alerts
+from gateway.alerts.webhook import Webhook, signing_key
+from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.stalls import Stalls
+from gateway.db.pagination import Pages
+from gateway.errors import NO_DATABASE, DatabaseUnavailable, LimiterUnavailable, StartError
+from gateway.http import exception_handlers as handlers
+from gateway.http.bodies import LargeBodies
+from gateway.idempotency.idempotency import Idempotency
+from gateway.idempotency.sealing import Sealer
+from gateway.idempotency.store import Claims
+from gateway.kill_switch import Stops
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.records import Records
+from gateway.ledger.sweeper import Sweeper
+from gateway.ledger.usage_report import Report
+from gateway.pipeline.attempts import Attempts
+from gateway.pipeline.failure_report import FailureReport
+from gateway.pipeline.in_flight import Running
+from gateway.pipeline.pipeline import Guard
+from gateway.pipeline.runner import Runner
+from gateway.pipeline.stop_watcher import Watch
+from gateway.providers.http import open_session
 from gateway.rate_limits.base import Limiter
+from gateway.rate_limits.limits import Limits
+from gateway.signing import secret_keys, signer
 from gateway.telemetry.logging import configure, log
 from gateway.telemetry.middleware import RequestMiddleware
 from gateway.telemetry.redaction import make_redactor
-from app.routes import usage
-from gateway.ledger.usage_report import Report
 
 ROUTERS = (
     chat.router,

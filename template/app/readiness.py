@@ -6,12 +6,12 @@ import time
 from collections.abc import Awaitable
 from typing import Any
 
+from app.settings import Settings
 from gateway.db.revisions import pending
 from gateway.errors import ServiceError, cause_of
-from gateway.pipeline.stop_watcher import Watch
 from gateway.patience import within
+from gateway.pipeline.stop_watcher import Watch
 from gateway.policy import Model, Policy
-from app.settings import Settings
 from gateway.telemetry.logging import log
 
 CHECK_SECONDS = 0.9

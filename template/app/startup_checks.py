@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping
 import aiohttp
 
 from app import wiring
+from app.settings import Settings
 from gateway import policy
 from gateway.errors import StartError
 from gateway.ledger.budget import usd
-from gateway.pricing import largest_usage, max_cost
 from gateway.policy import Policy
 from gateway.prices import NANO
+from gateway.pricing import largest_usage, max_cost
 from gateway.providers.base import Provider, misbilled
-from app.settings import Settings
 
 # A million US dollars, far below 2^63.
 MOST_NANO_USD = 1_000_000 * NANO

@@ -16,10 +16,10 @@ from tempfile import mkdtemp
 from typing import NamedTuple
 
 from app import wiring
-from drill.order import PROMISES
-from drill.guarantees import Finding, Promise
-from drill.report import heading, line
 from drill.environment import scene
+from drill.guarantees import Finding, Promise
+from drill.order import PROMISES
+from drill.report import heading, line
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MOST_PROCESSES = 20

@@ -15,19 +15,19 @@ from pydantic import SecretStr
 from sqlalchemy import Executable, Row, select
 
 from app import wiring as app_wiring
-from gateway.accounts.principals import Role
-from gateway.accounts.users import Users
-from gateway.counts import counted
-from gateway.accounts.audit import command_line
-from gateway.db.engine import Database
-from gateway.db.tables import attempts, predictions
 from app.settings import Settings
 from drill import policy
 from drill.backends import Backend
-from drill.webhook_receiver import Owner, listening
 from drill.processes import Service, command, environment, simulator
 from drill.simulator import Simulator
+from drill.webhook_receiver import Owner, listening
 from drill.wiring import BACKENDS, work
+from gateway.accounts.audit import command_line
+from gateway.accounts.principals import Role
+from gateway.accounts.users import Users
+from gateway.counts import counted
+from gateway.db.engine import Database
+from gateway.db.tables import attempts, predictions
 from tests.ports import kept_port
 
 # Short, so that what was left behind by a crash is settled within the drill.

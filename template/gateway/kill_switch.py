@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.accounts.audit import Actor, STARTED, record
+from gateway.accounts.audit import STARTED, Actor, record
 from gateway.db.engine import Database
 from gateway.db.tables import stops, utc_now
 from gateway.errors import InvalidRequest

@@ -23,7 +23,16 @@ from pydantic import (
 from pydantic_core import ErrorDetails, to_json
 
 from gateway.errors import ModelNotFound, StartError, shortened
-from gateway.policy_types import MOST_TOKENS, ModelName, OutputTokens, Outputs, PlanName, Rate, Seconds, Tokens
+from gateway.policy_types import (
+    MOST_TOKENS,
+    ModelName,
+    Outputs,
+    OutputTokens,
+    PlanName,
+    Rate,
+    Seconds,
+    Tokens,
+)
 from gateway.prices import DeclaredLines, DeclaredTier, Price, Usd, nano, require_tiers
 from gateway.schemas.base import Day
 

@@ -11,11 +11,11 @@ from pydantic_core import to_json
 
 from gateway.counts import counted
 from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedParameter
-from gateway.text_size import text_bytes
 from gateway.policy import Model
 from gateway.prices import Lines, Price
 from gateway.providers.base import MAXIMA, Usage
 from gateway.schemas.base import MOST_CHOICES, MOST_INPUTS
+from gateway.text_size import text_bytes
 
 MILLION = 1_000_000
 # Of a nano-dollar: 1.25 times a price is five of these.

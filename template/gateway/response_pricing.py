@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.errors import InvalidRequest, RequestTooLarge
-from gateway.pricing import SEPARATOR_TOKENS, bound, json_of, size_of, within
 from gateway.policy import Model
+from gateway.pricing import SEPARATOR_TOKENS, bound, json_of, size_of, within
 from gateway.providers.base import Usage
 
 # What a model reads beside the input.

@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 import aiohttp
 import pytest
 
+from app.settings import Settings
 from gateway.policy import Kind
 from gateway.providers import offline
 from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage
 from gateway.providers.parameters import Table
-from app.settings import Settings
 
 # What `chat()` of `tests.support` can cost with the model offline/echo of the tests: the bytes of
 # the role and the text, what is around a message (8) and the overhead (16); the largest output.

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, event, select, update
 
-from gateway.accounts.principals import Allowance, NO_LIMITS, Principal, Role, Scope
-from gateway.db.tables import accounts, alerts, attempts, utc_now
-from gateway.ledger.budget import Key, accounts_of, periods
-from gateway.ledger.batch import OPEN
-from gateway.pipeline.generation import Attempt, Call, Choice, Ending, Generation
-from gateway.ledger.ledger import Ledger
-from gateway.rate_limits.limits import Grant
+from gateway.accounts.principals import NO_LIMITS, Allowance, Principal, Role, Scope
 from gateway.circuit_breaker.window import Pass
+from gateway.db.tables import accounts, alerts, attempts, utc_now
 from gateway.ids import new_id
+from gateway.ledger.batch import OPEN
+from gateway.ledger.budget import Key, accounts_of, periods
+from gateway.ledger.ledger import Ledger
+from gateway.pipeline.generation import Attempt, Call, Choice, Ending, Generation
 from gateway.policy import Cap, Model, Policy
 from gateway.providers.base import Deadline, Job, Outcome, Usage
 from gateway.rate_limits.base import Admission, Demand
+from gateway.rate_limits.limits import Grant
 from tests.fake_provider import Scripted
 from tests.support import Service, User, chat
 

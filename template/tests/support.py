@@ -34,18 +34,18 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Executable, Row, Table, insert, select
 
 from app import wiring
+from app.settings import Settings
+from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
 from gateway.batcher import Batcher
 from gateway.db import engine
-from gateway.accounts.audit import command_line
 from gateway.db.engine import Database
 from gateway.db.migrate import upgrade
 from gateway.db.tables import attempts, audit, predictions, users, utc_now
-from gateway.ledger.batch import OPEN
-from gateway.ids import new_id
-from gateway.patience import is_done
 from gateway.http.header_limits import BoundedProtocol
-from app.settings import Settings
+from gateway.ids import new_id
+from gateway.ledger.batch import OPEN
+from gateway.patience import is_done
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator
 

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.accounts.principals import Role
 from gateway.db.tables import predictions, utc_now
-from tests.fixtures.service import Start
 from tests.factories import account, prediction
+from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
 from tests.support import POLICY, Service, User, chat, error_of
 

@@ -10,8 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.accounts.principals import Role
 from gateway.accounts.audit import command_line
+from gateway.accounts.principals import Role
 from gateway.db.tables import LONGEST_OPERATOR, audit, predictions, users
 from tests.fixtures.service import Run
 from tests.support import Service, User, chat, error_of, unique

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import insert
 
 from gateway.accounts.principals import Role
-from gateway.db.tables import stops, utc_now
 from gateway.circuit_breaker.breaker import Cooldown
+from gateway.db.tables import stops, utc_now
 from gateway.policy import Policy
 from gateway.providers.base import Quota
 from tests.support import POLICY, Service, error_of

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.accounts.principals import Role
 from gateway.db.tables import predictions, utc_now
-from tests.fixtures.service import Run
 from tests.factories import account, prediction
+from tests.fixtures.service import Run
 from tests.support import Service, User, chat, error_of
 
 USAGE = "/v1/admin/usage"

@@ -8,9 +8,9 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, text
 
+from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
 from gateway.accounts.users import Users
-from gateway.accounts.audit import command_line
 from gateway.db.tables import users
 from tests.support import Service, chat, error_of
 

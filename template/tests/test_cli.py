@@ -14,11 +14,11 @@ from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 
 from app import wiring
-from gateway.accounts.users import Users
 from app.cli.main import app
+from app.settings import ROOT, Settings
+from gateway.accounts.users import Users
 from gateway.db.revisions import pending
 from gateway.errors import DatabaseUnavailable
-from app.settings import ROOT, Settings
 from tests.fixtures.service import Run
 from tests.ports import kept_port
 from tests.support import Service, User, chat, error_of, unique

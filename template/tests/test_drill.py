@@ -4,8 +4,8 @@ from typing import Any, cast
 
 import pytest
 
-from drill.guarantees import Look, promise
 from drill.environment import Answer, Scene, tally
+from drill.guarantees import Look, promise
 
 
 class Nobody:

@@ -2,8 +2,8 @@
 
 import re
 
-from drill.order import PROMISES
 from drill.guarantees import Finding
+from drill.order import PROMISES
 from drill.report import line
 from tests.support import ROOT
 

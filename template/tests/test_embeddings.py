@@ -10,8 +10,8 @@ import pytest
 
 from gateway.db.tables import attempts
 from gateway.providers.base import Job, ProviderFailure, Reply, Usage
-from tests.fixtures.service import Start
 from tests.fake_provider import Scripted
+from tests.fixtures.service import Start
 from tests.support import Service, error_of, eventually
 
 MODEL = "offline/embedding"

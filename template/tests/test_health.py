@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from app import readiness, wiring
-from gateway.errors import LimiterUnavailable
+from app.settings import Settings
 from gateway.circuit_breaker.breaker import Cooldown
+from gateway.errors import LimiterUnavailable
 from gateway.ledger.sweeper import Sweeper
 from gateway.policy import Policy
 from gateway.providers.base import Quota
-from app.settings import Settings
 from gateway.rate_limits.base import Admission, Demand
 from tests.fixtures.service import Start
 from tests.support import PROMISED_SECONDS, Service, eventually, free_time

@@ -19,9 +19,9 @@ from fastapi import FastAPI
 
 from app import wiring
 from app.cli import serve
-from gateway.errors import StartError
 from app.cli.serve import ABSENT, EVERYWHERE, LOOPBACK, Server, _bound, listen, server_config
 from app.settings import Settings
+from gateway.errors import StartError
 from tests.ports import has_ipv6, kept_port
 from tests.support import PATIENCE_SECONDS, ROOT, SECRET_KEY, environment, eventually
 

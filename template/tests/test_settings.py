@@ -9,9 +9,9 @@ from secrets import token_hex, token_urlsafe
 import pytest
 from pydantic import AfterValidator, SecretStr
 
-from gateway.errors import StartError
 from app.main import create_app, lifespan
 from app.settings import Settings, load
+from gateway.errors import StartError
 from tests.fixtures.service import Run, Start
 from tests.support import CREDENTIALS, ROOT, SECRET_KEY, environment, unique
 

@@ -12,8 +12,8 @@ from sqlalchemy import update
 
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from gateway.accounts.api_keys import Keys, api_keys
-from gateway.accounts.principals import Allowance
 from gateway.accounts.audit import command_line
+from gateway.accounts.principals import Allowance
 from gateway.db.tables import audit, utc_now
 from gateway.errors import DatabaseUnavailable
 from tests.fixtures.service import Run

@@ -11,9 +11,9 @@ from sqlalchemy import select, update
 from app import wiring
 from app.auth.basic import authenticator
 from app.auth.basic.attempts import FROM_ADDRESS_ON_ACCOUNT, network_of
+from gateway.accounts.audit import command_line
 from gateway.accounts.passwords import HASHER, passwords
 from gateway.accounts.users import Users
-from gateway.accounts.audit import command_line
 from gateway.db.tables import audit
 from tests.fixtures.basic import logged_in
 from tests.fixtures.service import Run, Start

@@ -10,12 +10,12 @@ from pydantic_core import from_json
 from sqlalchemy import Row
 
 from app import wiring
-from gateway.addresses import is_web_address
+from app.cli.base import Session
+from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
 from gateway.accounts.users import Users
-from app.cli.base import Session
+from gateway.addresses import is_web_address
 from gateway.counts import counted
-from gateway.accounts.audit import command_line
 from gateway.db.tables import utc_now
 from gateway.errors import NotFound, StartError
 from gateway.policy import load

@@ -14,9 +14,9 @@ import typer
 from pydantic_core import to_json
 
 from app import wiring
-from gateway.db.engine import Database
-from gateway.errors import DatabaseUnavailable, NO_DATABASE, ServiceError, StartError
 from app.settings import Settings, load
+from gateway.db.engine import Database
+from gateway.errors import NO_DATABASE, DatabaseUnavailable, ServiceError, StartError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Work = Callable[..., Awaitable[None]]

@@ -9,22 +9,22 @@ from typing import NamedTuple
 from sqlalchemy import select
 
 from app import wiring
-from gateway.kill_switch import Stops
+from app.cli.placeholders import placeholders
+from app.cli.serve import require_exact_limits
+from app.readiness import CHECK_SECONDS
+from app.settings import ROOT, Settings, exposure, load
+from app.startup_checks import open_parts
 from gateway.db.engine import Database
 from gateway.db.revisions import pending
 from gateway.db.tables import users
 from gateway.errors import DatabaseUnavailable, ServiceError, StartError
-from app.startup_checks import open_parts
+from gateway.kill_switch import Stops
+from gateway.ledger.undeclared_usage import LAST_DAYS, undeclared
 from gateway.patience import within
-from app.cli.placeholders import placeholders
 from gateway.policy import load as load_policy
 from gateway.providers.base import misbilled
 from gateway.providers.http import open_session
-from app.readiness import CHECK_SECONDS
-from app.cli.serve import require_exact_limits
-from app.settings import ROOT, Settings, exposure, load
 from gateway.rate_limits.base import Limiter
-from gateway.ledger.undeclared_usage import LAST_DAYS, undeclared
 
 NO_ANSWER = "no answer within a second: is the server up, or does another session hold a lock?"
 LONGEST_SAID = 200

@@ -10,20 +10,20 @@ import typer
 from sqlalchemy import Row
 
 from app import wiring
-from app.cli.stop import alert_key, start, stop
-from app.schemas.admin import User
 from app.cli.ask import ask
+from app.cli.base import Json, Session, command, fail, in_session, show
+from app.cli.doctor import examine
+from app.cli.models import app as models
+from app.cli.serve import become
+from app.cli.stop import alert_key, start, stop
+from app.cli.usage import usage
+from app.schemas.admin import User
+from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
 from gateway.accounts.users import Users
-from app.cli.models import app as models
-from app.cli.base import Json, Session, command, fail, in_session, show
-from gateway.accounts.audit import command_line
 from gateway.db.migrate import upgrade
-from app.cli.doctor import examine
 from gateway.errors import InvalidRequest
 from gateway.policy import load as load_policy
-from app.cli.serve import become
-from app.cli.usage import usage
 
 app = typer.Typer(
     help="The AI service.",

@@ -5,16 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.base import Json, Session, command, fail, show
+from app.cli.doctor import Finding
+from app.startup_checks import open_parts
+from gateway.ledger.budget import usd
+from gateway.policy import Model
+from gateway.pricing import bound, cost, max_cost
+from gateway.providers.base import Provider
 from gateway.providers.checking.failures import finding_of
 from gateway.providers.checking.findings import Place, findings_of, problem, responses_finding
 from gateway.providers.checking.probe import Seen, body_of, probe, probe_responses
-from app.cli.base import Json, Session, command, fail, show
-from app.cli.doctor import Finding
-from gateway.ledger.budget import usd
-from gateway.pricing import bound, cost, max_cost
-from app.startup_checks import open_parts
-from gateway.policy import Model
-from gateway.providers.base import Provider
 from gateway.providers.http import open_session
 from gateway.telemetry.redaction import make_redactor
 

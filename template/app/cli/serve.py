@@ -15,9 +15,9 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app import wiring
+from app.settings import Settings, load
 from gateway.errors import StartError
 from gateway.http.header_limits import BoundedProtocol
-from app.settings import Settings, load
 
 SEND_BYTES = 128 * 1024
 # Hosts give 30 seconds between SIGTERM and SIGKILL; what runs may take most of them.

@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from app.schemas.admin import Stop
-from gateway.kill_switch import SERVICE, Stops
 from app.cli.base import Json, Session, show
+from app.schemas.admin import Stop
 from gateway.accounts.audit import command_line
 from gateway.alerts.webhook import signing_key
+from gateway.kill_switch import SERVICE, Stops
 from gateway.policy import load
 from gateway.signing import signer
 

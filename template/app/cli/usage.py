@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 from sqlalchemy import select
 
-from gateway.accounts.users import Users
 from app.cli.base import Json, Session, show
+from gateway.accounts.users import Users
 from gateway.counts import counted
 from gateway.db.tables import users
 from gateway.ledger.budget import usd
-from gateway.policy import load
 from gateway.ledger.usage_report import GroupBy, Report, days_of
+from gateway.policy import load
 from gateway.schemas.usage import Period, UsageLine, UsageReport
 
 

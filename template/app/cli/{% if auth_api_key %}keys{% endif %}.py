@@ -5,12 +5,12 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from app.cli.base import Json, Session, command, show
+from app.schemas.keys import MOST, MOST_NANO_USD, ApiKey, CreatedKey
 from gateway.accounts.api_keys import Keys, api_keys, owned
-from app.schemas.keys import ApiKey, CreatedKey, MOST, MOST_NANO_USD
+from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Allowance, Scope
 from gateway.accounts.users import Users
-from app.cli.base import Json, Session, command, show
-from gateway.accounts.audit import command_line
 from gateway.errors import Conflict
 from gateway.schemas.base import Name
 

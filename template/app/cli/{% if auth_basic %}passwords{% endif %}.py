@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from gateway.accounts.passwords import Passwords
-from gateway.accounts.users import Users
 from app.cli.base import Json, Session, command, show
 from gateway.accounts.audit import command_line
+from gateway.accounts.passwords import Passwords
+from gateway.accounts.users import Users
 
 app = typer.Typer(name="passwords", help="Passwords of users.", no_args_is_help=True)
 

@@ -11,14 +11,14 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import func, select
 
 from app.cli.base import Json, Session, command, fail, show
+from gateway.alerts.alerts import raise_alert
 from gateway.db.engine import Database
 from gateway.db.tables import attempts, utc_now
 from gateway.errors import StartError
-from gateway.alerts.alerts import raise_alert
 from gateway.ids import earliest_id
+from gateway.ledger.usage_report import LONGEST_SECONDS
 from gateway.prices import NANO
 from gateway.providers.http import open_session
-from gateway.ledger.usage_report import LONGEST_SECONDS
 
 app = typer.Typer()
 DAY = dt.timedelta(days=1)

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.dependencies import Caller
-from gateway.accounts.principals import Role, Scope
 from gateway.accounts.audit import Actor
+from gateway.accounts.principals import Role, Scope
 from gateway.errors import Forbidden
 
 

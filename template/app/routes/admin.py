@@ -6,24 +6,34 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy import Select, select
 
-from app.routes.access import Administrator, reads_everything
-from gateway.ledger.attempt_list import attempts_of
-from app.schemas.admin import AuditEntry, ProviderState, StartRequest, Stop, StopList, StopRequest, User, UserChange, UserPrediction
-from gateway.kill_switch import SERVICE, Stops
-from app.routes.base import PageSize, StrictRoute
 from app.dependencies import ERRORS
+from app.routes.access import Administrator, reads_everything
+from app.routes.base import PageSize, StrictRoute
+from app.routes.usage import AskedDays
+from app.schemas.admin import (
+    AuditEntry,
+    ProviderState,
+    StartRequest,
+    Stop,
+    StopList,
+    StopRequest,
+    User,
+    UserChange,
+    UserPrediction,
+)
 from gateway.accounts.principals import Role
 from gateway.accounts.users import USER_ID, Users
+from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.window import Circuit
 from gateway.db.engine import Database
 from gateway.db.pagination import Pages
 from gateway.db.tables import audit, predictions, users
 from gateway.errors import Conflict, InvalidRequest, LimiterUnavailable
-from gateway.circuit_breaker.breaker import Cooldown
-from gateway.circuit_breaker.window import Circuit
+from gateway.kill_switch import SERVICE, Stops
+from gateway.ledger.attempt_list import attempts_of
+from gateway.ledger.usage_report import GroupBy, Report
 from gateway.policy import Policy
 from gateway.schemas.base import Page
-from gateway.ledger.usage_report import GroupBy, Report
-from app.routes.usage import AskedDays
 from gateway.schemas.usage import UsageReport
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=ERRORS, route_class=StrictRoute)

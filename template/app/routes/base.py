@@ -13,14 +13,14 @@ from pydantic_core import PydanticKnownError, to_json
 
 from app.dependencies import authenticate
 from gateway.accounts.principals import Principal, Scope
-from gateway.http.bodies import LargeBodies, SMALL_BYTES, parse
 from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
-from gateway.idempotency.store import Key
-from gateway.pipeline.generation import Call, Generation
+from gateway.http.bodies import SMALL_BYTES, LargeBodies, parse
 from gateway.idempotency.idempotency import Idempotency, Work
-from gateway.rate_limits.limits import Limits
+from gateway.idempotency.store import Key
 from gateway.json_text import encode
+from gateway.pipeline.generation import Call, Generation
 from gateway.policy import Kind
+from gateway.rate_limits.limits import Limits
 from gateway.telemetry.context import note
 
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)

@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.routes.base import Asking, DirectRoute, answer, asking, takes
 from app.dependencies import ERRORS
-from gateway.schemas.chat import ChatRequest
+from app.routes.base import Asking, DirectRoute, answer, asking, takes
 from gateway.http.chat_stream import ChatStream
-from gateway.pipeline.pipeline import Guard
 from gateway.http.event_stream import unless_left
+from gateway.pipeline.pipeline import Guard
+from gateway.schemas.chat import ChatRequest
 
 router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)
 

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.routes.base import Asking, DirectRoute, answer, asking, takes
 from app.dependencies import ERRORS
-from gateway.schemas.embeddings import EmbeddingRequest
+from app.routes.base import Asking, DirectRoute, answer, asking, takes
 from gateway.pipeline.pipeline import Guard
+from gateway.schemas.embeddings import EmbeddingRequest
 
 router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)
 

@@ -4,9 +4,9 @@ import hmac
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.errors import NotFound
 from app.readiness import Readiness
 from app.settings import Settings
+from gateway.errors import NotFound
 from gateway.telemetry import metrics
 
 router = APIRouter(tags=["health"])

@@ -5,8 +5,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from app.dependencies import ERRORS, Caller
 from app.routes.base import StrictRoute
-from app.dependencies import Caller, ERRORS
 from gateway.policy import Model, Policy
 
 router = APIRouter(prefix="/v1/models", tags=["models"], responses=ERRORS, route_class=StrictRoute)

@@ -5,23 +5,23 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
+from app.dependencies import ERRORS, Caller
 from app.routes.base import Asking, PageSize, StrictRoute, asking, takes
-from app.dependencies import Caller, ERRORS
+from app.schemas.predictions import Feedback, Prediction, PredictionRequest
+from app.settings import Settings
 from gateway.accounts.principals import Scope
-from gateway.http.bodies import parse_part
-from gateway.schemas.chat import ChatInput
 from gateway.db.pagination import Pages
 from gateway.db.tables import predictions
-from gateway.schemas.embeddings import EmbeddingInput
 from gateway.errors import InvalidRequest, RequestTooLarge, ServiceError, UnsupportedParameter
+from gateway.http.bodies import parse_part
+from gateway.ledger.records import Records, owned
 from gateway.pipeline.generation import Generation
 from gateway.pipeline.pipeline import Guard
-from gateway.policy import Kind, Model, Policy
-from gateway.ledger.records import Records, owned
 from gateway.pipeline.runner import Runner
-from app.schemas.predictions import Feedback, Prediction, PredictionRequest
+from gateway.policy import Kind, Model, Policy
 from gateway.schemas.base import Page
-from app.settings import Settings
+from gateway.schemas.chat import ChatInput
+from gateway.schemas.embeddings import EmbeddingInput
 
 # What is wrong with the input itself, by its path there.
 REFUSALS = (InvalidRequest, RequestTooLarge, UnsupportedParameter)

@@ -2,13 +2,13 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.routes.base import Asking, DirectRoute, answer, asking, takes
 from app.dependencies import ERRORS
+from app.routes.base import Asking, DirectRoute, answer, asking, takes
+from gateway.http.event_stream import unless_left
+from gateway.http.response_stream import ResponseStream
 from gateway.pipeline.formats import RESPONSES
 from gateway.pipeline.pipeline import Guard
 from gateway.schemas.responses import ResponseRequest
-from gateway.http.response_stream import ResponseStream
-from gateway.http.event_stream import unless_left
 
 router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)
 

@@ -4,12 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from app.dependencies import ERRORS, Caller
 from app.routes.base import StrictRoute
-from app.dependencies import Caller, ERRORS
 from gateway.accounts.principals import Scope
 from gateway.accounts.users import Users
-from gateway.schemas.base import Day
 from gateway.ledger.usage_report import Days, Report, days_of
+from gateway.schemas.base import Day
 from gateway.schemas.usage import Me, UsageReport
 
 router = APIRouter(prefix="/v1", tags=["account"], responses=ERRORS, route_class=StrictRoute)

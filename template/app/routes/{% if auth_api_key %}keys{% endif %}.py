@@ -4,12 +4,12 @@ import datetime as dt
 
 from fastapi import APIRouter, Request
 
+from app.dependencies import ERRORS, Caller
 from app.routes.base import PageSize, StrictRoute
-from gateway.accounts.api_keys import Keys, api_keys, owned
 from app.schemas.keys import ApiKey, CreatedKey, KeyRequest
-from app.dependencies import Caller, ERRORS
-from gateway.accounts.principals import Principal, Scope
+from gateway.accounts.api_keys import Keys, api_keys, owned
 from gateway.accounts.audit import Actor
+from gateway.accounts.principals import Principal, Scope
 from gateway.db.pagination import Pages
 from gateway.db.tables import utc_now
 from gateway.errors import Forbidden, InvalidRequest

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
-from gateway.accounts.principals import Role
 from app.schemas.predictions import Prediction
+from gateway.accounts.principals import Role
 from gateway.schemas.base import RequestBody, Time
 from gateway.schemas.usage import Me
 

@@ -1,7 +1,7 @@
 """A provider whose account has no credit left."""
 
-from drill.guarantees import promise
 from drill.environment import Scene, eventually
+from drill.guarantees import promise
 
 
 @promise(

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from drill.guarantees import promise
 from drill.environment import Scene, eventually
+from drill.guarantees import promise
 from drill.wiring import work
 
 PERCENTS = ("50", "80", "100")

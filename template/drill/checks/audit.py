@@ -2,10 +2,10 @@
 
 from sqlalchemy import select
 
+from drill.environment import Scene
+from drill.guarantees import promise
 from gateway.accounts.audit import command_line
 from gateway.db.tables import audit
-from drill.guarantees import promise
-from drill.environment import Scene
 
 
 @promise(

@@ -4,9 +4,9 @@ import asyncio
 import time
 from contextlib import AbstractContextManager
 
-from gateway.counts import counted
-from drill.processes import Service
 from drill.environment import INTERVAL_SECONDS, Answer, Scene, eventually
+from drill.processes import Service
+from gateway.counts import counted
 
 BACK_SECONDS = 30
 ABSENT = (

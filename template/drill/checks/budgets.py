@@ -3,12 +3,12 @@
 import asyncio
 import datetime as dt
 
+from drill.environment import Scene, User, tally
+from drill.guarantees import promise
+from drill.policy import TIGHT
+from drill.wiring import work
 from gateway.counts import counted
 from gateway.db.tables import utc_now
-from drill.policy import TIGHT
-from drill.guarantees import promise
-from drill.environment import Scene, User, tally
-from drill.wiring import work
 
 CLIENTS = 8
 

@@ -8,10 +8,10 @@ from typing import Any
 import aiohttp
 from sqlalchemy import Row, select
 
-from gateway.db.tables import accounts, attempts, users
-from drill.guarantees import promise
 from drill.environment import Scene, eventually
+from drill.guarantees import promise
 from drill.wiring import work
+from gateway.db.tables import accounts, attempts, users
 
 KILLED = "killed"
 OPEN = ("reserved", "sent")

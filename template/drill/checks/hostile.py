@@ -8,9 +8,9 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
 from urllib.request import urlopen
 
-from drill.hostile import TURNS, attack
-from drill.guarantees import promise
 from drill.environment import Scene
+from drill.guarantees import promise
+from drill.hostile import TURNS, attack
 from drill.wiring import work
 
 QUIET_SECONDS, SECONDS = 5, 60

@@ -2,8 +2,8 @@
 
 import secrets
 
-from drill.guarantees import promise
 from drill.environment import Scene, tally
+from drill.guarantees import promise
 
 
 @promise(

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from drill.guarantees import promise
 from drill.environment import Answer, Scene, User, tally
+from drill.guarantees import promise
 
 
 async def _burst_then_wait(scene: Scene, user: User, count: int) -> str:

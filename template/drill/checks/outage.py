@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from drill.guarantees import promise
 from drill.environment import Answer, Scene, eventually, tally
+from drill.guarantees import promise
 
 CLIENTS = 200
 OUTAGE_SECONDS = 10

@@ -1,8 +1,8 @@
 """A price that changes."""
 
 from drill import policy
-from drill.guarantees import promise
 from drill.environment import Scene
+from drill.guarantees import promise
 from drill.wiring import work
 
 

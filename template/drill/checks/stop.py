@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from drill.guarantees import promise
 from drill.environment import Answer, Scene
+from drill.guarantees import promise
 
 # Longer than two of the pauses between calls, and shorter than the deadline of a call.
 SLOW_SECONDS = 4

@@ -1,9 +1,9 @@
 """PostgreSQL killed, frozen, and without room to write."""
 
 from drill.checks.backends import ABSENT, without
-from drill.postgres import PostgresServer
-from drill.guarantees import promise
 from drill.environment import Scene
+from drill.guarantees import promise
+from drill.postgres import PostgresServer
 
 
 @promise("Without PostgreSQL nothing is generated, and the service comes back with it", ABSENT)

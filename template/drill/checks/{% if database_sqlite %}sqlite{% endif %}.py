@@ -1,8 +1,8 @@
 """An SQLite file that somebody else writes to, or that is gone."""
 
 from drill.checks.backends import ABSENT, without
-from drill.guarantees import promise
 from drill.environment import Scene
+from drill.guarantees import promise
 from drill.sqlite import SqliteFile
 
 

@@ -1,9 +1,9 @@
 """Redis killed, and frozen."""
 
 from drill.checks.backends import ABSENT, without
+from drill.environment import Scene
 from drill.guarantees import promise
 from drill.redis import RedisServer
-from drill.environment import Scene
 
 
 @promise("Without Redis nothing is generated, and the service comes back with it", ABSENT)

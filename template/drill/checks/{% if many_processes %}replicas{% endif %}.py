@@ -1,8 +1,8 @@
 """Replicas whose policy files differ, as they do while a new version is deployed."""
 
 from drill import policy
-from drill.guarantees import promise
 from drill.environment import Scene, eventually
+from drill.guarantees import promise
 
 
 @promise(

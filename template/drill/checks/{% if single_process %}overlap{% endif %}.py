@@ -2,8 +2,8 @@
 
 import asyncio
 
-from drill.guarantees import promise
 from drill.environment import Scene
+from drill.guarantees import promise
 
 WAIT_SECONDS = 3
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from drill.guarantees import promise
 from drill.environment import Scene, tally
+from drill.guarantees import promise
 from drill.wiring import work
 
 

@@ -4,10 +4,10 @@ import asyncio
 import json
 import secrets
 
-from gateway.counts import counted
-from drill.guarantees import promise
 from drill.environment import Scene, eventually, tally
+from drill.guarantees import promise
 from drill.wiring import work
+from gateway.counts import counted
 
 
 @promise(

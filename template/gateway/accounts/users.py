@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.accounts.principals import Role
 from gateway.accounts.audit import Actor, record
+from gateway.accounts.principals import Role
 from gateway.db.engine import Database
 from gateway.db.tables import users, utc_now
 from gateway.errors import Conflict, InvalidRequest, NotFound

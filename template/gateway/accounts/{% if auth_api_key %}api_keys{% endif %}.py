@@ -26,8 +26,8 @@ from sqlalchemy import (
     update,
 )
 
-from gateway.accounts.principals import Allowance, NO_LIMITS, Scope
 from gateway.accounts.audit import Actor, record
+from gateway.accounts.principals import NO_LIMITS, Allowance, Scope
 from gateway.db.engine import Database, Query
 from gateway.db.tables import Json, UtcDateTime, metadata, users, utc_now
 from gateway.errors import NotFound

@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from gateway.alerts.webhook import LONGEST_SECONDS, Webhook
 from gateway.background import repeat
 from gateway.db.engine import Database
 from gateway.db.tables import alerts, utc_now
-from gateway.alerts.webhook import LONGEST_SECONDS, Webhook
 from gateway.policy import Policy
 from gateway.telemetry import metrics
 from gateway.telemetry.logging import log

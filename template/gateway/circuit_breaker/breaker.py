@@ -23,9 +23,9 @@ from typing import NamedTuple
 from pydantic_core import from_json, to_json
 
 from gateway.batcher import Batcher
+from gateway.circuit_breaker.window import Circuit, Known, Pass, State, Tally, counts
 from gateway.db.tables import utc_now
 from gateway.errors import LimiterUnavailable, ProviderCoolingDown
-from gateway.circuit_breaker.window import Circuit, Known, Pass, State, Tally, counts
 from gateway.ids import new_id
 from gateway.policy import Model
 from gateway.providers.base import BUSY, ProviderFailure, Quota

@@ -20,8 +20,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from gateway.db.prepared import Prepared
 from gateway.db.cancel_handle import Use
+from gateway.db.prepared import Prepared
 from gateway.errors import DatabaseUnavailable
 from gateway.patience import SLICES, is_done, look_away
 

@@ -2,9 +2,9 @@
 
 from sqlalchemy import Connection
 
+from app.settings import ROOT
 from gateway.db.engine import Database
 from gateway.errors import DatabaseUnavailable, StartError
-from app.settings import ROOT
 
 LONGEST_SECONDS = 600.0
 # A table that others use is waited for in short tries: what comes meanwhile waits behind each.

@@ -14,9 +14,9 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, delete, insert, inspect, select
 
+from app.settings import ROOT
 from gateway.db.engine import Database
 from gateway.db.tables import metadata
-from app.settings import ROOT
 
 applied = Table("applied_migrations", metadata, Column("revision", String(32), primary_key=True))
 # Alembic's own table, in the schema of the others.

@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager, suppress
 from sqlalchemy import Column, String, Table, delete, func, or_, text
 from sqlalchemy.dialects.postgresql import insert
 
+from app.settings import Settings
 from gateway.db.engine import Database
 from gateway.db.tables import UtcDateTime, metadata
 from gateway.errors import DatabaseUnavailable, StartError
 from gateway.ids import new_id
-from app.settings import Settings
 from gateway.telemetry.logging import log
 
 NAME = "service"

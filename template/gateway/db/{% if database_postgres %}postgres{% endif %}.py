@@ -40,13 +40,13 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from app.settings import Settings
 from gateway.addresses import Address, AddressError, explained, is_host, parse
+from gateway.db.cancel_handle import Use
 from gateway.db.engine import Database, Query, Result, Work, require_waiting
 from gateway.db.prepared import GIVEN
 from gateway.db.tables import Json, accounts, attempts, audit, metadata, policies, predictions
-from gateway.db.cancel_handle import Use
 from gateway.errors import DatabaseUnavailable
-from app.settings import Settings
 
 Driver = psycopg.Connection[Any]
 EXAMPLE = "postgresql://user:password@host/database"

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.db import sqlite
 from app.settings import Settings
+from gateway.db import sqlite
 
 
 @asynccontextmanager

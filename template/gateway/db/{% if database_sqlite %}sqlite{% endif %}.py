@@ -25,13 +25,13 @@ from sqlalchemy import (
     text,
 )
 
+from app.settings import ROOT, Settings
 from gateway.addresses import AddressError, explained, parse
+from gateway.db.cancel_handle import Use
 from gateway.db.engine import Database, Query, Rows
 from gateway.db.prepared import GIVEN, Prepared
 from gateway.db.sqlite_file import SqliteFile
-from gateway.db.cancel_handle import Use
 from gateway.errors import DatabaseUnavailable, StartError
-from app.settings import ROOT, Settings
 
 EXAMPLE = "sqlite:///data/app.db"
 # Whatever another program uses, here it is the standard library's driver.

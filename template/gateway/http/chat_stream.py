@@ -3,10 +3,10 @@
 from typing import Any
 
 from gateway.errors import ServiceError
-from gateway.pipeline.generation import Generation
-from gateway.json_text import encode
-from gateway.providers.base import Body, Chunks
 from gateway.http.event_stream import EventStream
+from gateway.json_text import encode
+from gateway.pipeline.generation import Generation
+from gateway.providers.base import Body, Chunks
 
 
 class ChatStream(EventStream):

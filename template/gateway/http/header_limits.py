@@ -12,10 +12,10 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import error_body
+from gateway.http.unread import UnreadTimer
 from gateway.ids import new_id
 from gateway.json_text import encode
 from gateway.telemetry.logging import log
-from gateway.http.unread import UnreadTimer
 
 HEAD_SECONDS = 30.0
 HEAD_BYTES = 64 * 1024

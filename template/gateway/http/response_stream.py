@@ -1,11 +1,11 @@
 """The response that streams the events of `/v1/responses`."""
 
 from gateway.errors import ServiceError
-from gateway.pipeline.generation import Generation
+from gateway.http.event_stream import EventStream
 from gateway.json_text import encode
+from gateway.pipeline.generation import Generation
 from gateway.providers.base import Body, Chunks
 from gateway.providers.responses.reading import USAGE
-from gateway.http.event_stream import EventStream
 
 FAILED = "response.failed"
 

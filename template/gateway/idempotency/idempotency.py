@@ -25,8 +25,8 @@ from sqlalchemy import Row
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import IdempotencyMismatch, OutcomeUnknown, ServiceError
-from gateway.idempotency.store import Claim, Claims, Key, State, in_flight
 from gateway.idempotency.sealing import Sealer
+from gateway.idempotency.store import Claim, Claims, Key, State, in_flight
 from gateway.telemetry.context import note
 
 MOST_BYTES = 2**20

@@ -35,9 +35,9 @@ from gateway.batcher import Batcher
 from gateway.db.engine import Database
 from gateway.db.tables import UtcDateTime, attempts, metadata, owner, predictions
 from gateway.errors import DatabaseUnavailable, IdempotencyInFlight
+from gateway.ids import new_id
 from gateway.ledger.batch import OPEN
 from gateway.ledger.entries import LEASE_MARGIN
-from gateway.ids import new_id
 from gateway.telemetry.logging import log
 
 KEPT = dt.timedelta(hours=24)

@@ -7,9 +7,9 @@ import datetime as dt
 from typing import Any, NamedTuple
 
 from gateway import pricing
+from gateway.json_text import encode
 from gateway.ledger.budget import Alert
 from gateway.pipeline.generation import Attempt, Ending, Generation
-from gateway.json_text import encode
 from gateway.policy import Cap
 from gateway.providers.base import Deadline, Usage
 

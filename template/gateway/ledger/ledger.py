@@ -16,11 +16,20 @@ from sqlalchemy.exc import DBAPIError
 from gateway.batcher import Batcher
 from gateway.db.engine import Database
 from gateway.errors import DatabaseUnavailable, RateLimited
-from gateway.ledger.budget import Blocked
 from gateway.ledger.batch import Result, Settled
-from gateway.ledger.entries import Closing, Entry, Keeping, Opening, abandoned, closing, lease_of, opening
-from gateway.pipeline.generation import Attempt, Ending, Generation
+from gateway.ledger.budget import Blocked
+from gateway.ledger.entries import (
+    Closing,
+    Entry,
+    Keeping,
+    Opening,
+    abandoned,
+    closing,
+    lease_of,
+    opening,
+)
 from gateway.ledger.transaction import Posting
+from gateway.pipeline.generation import Attempt, Ending, Generation
 from gateway.policy import Policy
 from gateway.providers.base import Deadline
 from gateway.telemetry import metrics

@@ -14,18 +14,27 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Row, Select, bindparam, exists, func, select
 
+from gateway import pricing
 from gateway.background import repeat
 from gateway.db.engine import Database
 from gateway.db.tables import attempts, moment, predictions, utc_now
 from gateway.errors import DatabaseUnavailable, OutcomeUnknown
-from gateway import pricing
-from gateway.ledger.batch import OPEN
-from gateway.ledger.entries import Closing, LEASE_MARGIN
-from gateway.ledger.ledger import Ledger
 from gateway.json_text import encode
+from gateway.ledger.batch import OPEN
+from gateway.ledger.entries import LEASE_MARGIN, Closing
+from gateway.ledger.ledger import Ledger
 from gateway.policy import Cap, Model, Policy
 from gateway.prices import Price
-from gateway.providers.base import Deadline, Job, Outcome, Provider, ProviderFailure, Reply, Usage, may_pass
+from gateway.providers.base import (
+    Deadline,
+    Job,
+    Outcome,
+    Provider,
+    ProviderFailure,
+    Reply,
+    Usage,
+    may_pass,
+)
 from gateway.telemetry.logging import log
 
 LOOK_SECONDS = 1.0

@@ -24,9 +24,18 @@ from sqlalchemy import (
 )
 
 from gateway.db.engine import Database, Query
-from gateway.db.tables import accounts, alerts, attempts, moment, policies, predictions, stops, utc_now
-from gateway.ledger.budget import Key, Sheet, periods
+from gateway.db.tables import (
+    accounts,
+    alerts,
+    attempts,
+    moment,
+    policies,
+    predictions,
+    stops,
+    utc_now,
+)
 from gateway.ledger.batch import Held, Result, Settled, State, Turn
+from gateway.ledger.budget import Key, Sheet, periods
 from gateway.ledger.entries import Closing, Entry, Keeping, Values
 
 OPENED_PREDICTION = (

@@ -9,9 +9,9 @@ from sqlalchemy import func, or_, select
 from gateway.db.engine import Database
 from gateway.db.tables import predictions, utc_now
 from gateway.ids import earliest_id
+from gateway.ledger.usage_report import LONGEST_SECONDS
 from gateway.policy import Model
 from gateway.prices import DeclaredLines
-from gateway.ledger.usage_report import LONGEST_SECONDS
 
 LAST_DAYS = 7
 # Each part, the line for it, and how it is billed without one.

@@ -9,15 +9,30 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from gateway.errors import GenerationStopped, ProviderCoolingDown, ProviderError, RateLimited, ServiceError
 from gateway.circuit_breaker.breaker import Cooldown
-from gateway.pipeline.generation import Attempt, Call, Choice, Ending, Generation
-from gateway.ledger.ledger import Ledger
-from gateway.rate_limits.limits import Limits
-from gateway.pipeline.retry import Retries
 from gateway.circuit_breaker.stalls import Stalls
+from gateway.errors import (
+    GenerationStopped,
+    ProviderCoolingDown,
+    ProviderError,
+    RateLimited,
+    ServiceError,
+)
+from gateway.ledger.ledger import Ledger
+from gateway.pipeline.generation import Attempt, Call, Choice, Ending, Generation
+from gateway.pipeline.retry import Retries
 from gateway.policy import Model, Policy
-from gateway.providers.base import Blame, Job, Outcome, Provider, ProviderFailure, Usage, misbilled, request_body
+from gateway.providers.base import (
+    Blame,
+    Job,
+    Outcome,
+    Provider,
+    ProviderFailure,
+    Usage,
+    misbilled,
+    request_body,
+)
+from gateway.rate_limits.limits import Limits
 from gateway.telemetry.logging import log
 
 # Of its time, an attempt must have had so much for its silence to be the provider's fault: it may

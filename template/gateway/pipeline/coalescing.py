@@ -16,7 +16,17 @@ from pydantic_core import to_json
 
 from gateway import pricing
 from gateway.pipeline.shares import Divided, divide
-from gateway.providers.base import BadAnswer, Blame, Body, Exchange, Job, Provider, ProviderFailure, Reply, Usage
+from gateway.providers.base import (
+    BadAnswer,
+    Blame,
+    Body,
+    Exchange,
+    Job,
+    Provider,
+    ProviderFailure,
+    Reply,
+    Usage,
+)
 from gateway.providers.completion import FORM_ERRORS
 
 GATHER_SECONDS = 0.005

@@ -5,7 +5,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.errors import ContextLengthExceeded, DeadlineExceeded, InvalidRequest, ProviderCoolingDown, ProviderError, ProviderQuotaExceeded, ServiceError
+from gateway.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    InvalidRequest,
+    ProviderCoolingDown,
+    ProviderError,
+    ProviderQuotaExceeded,
+    ServiceError,
+)
 from gateway.pipeline.generation import Ending, Generation
 from gateway.policy import Model
 from gateway.providers.base import BUSY, Blame, Deadline, Outcome, ProviderFailure

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from gateway import pricing
-from gateway.response_pricing import response_bound
 from gateway.policy import Model
 from gateway.providers.base import Body, Outcome, Provider, Usage
 from gateway.providers.completion import Transcript, outcome_of
@@ -13,6 +12,7 @@ from gateway.providers.responses.parameters import RESPONSES as TABLE
 from gateway.providers.responses.reading import ResponseTranscript, response_outcome
 from gateway.providers.responses.request import chat_body
 from gateway.providers.responses.translated import Translated
+from gateway.response_pricing import response_bound
 
 
 class Written(Protocol):

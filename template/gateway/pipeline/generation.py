@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from gateway.accounts.principals import Principal
-from gateway.errors import ServiceError
 from gateway import pricing
+from gateway.accounts.principals import Principal
+from gateway.circuit_breaker.window import Pass
+from gateway.errors import ServiceError
+from gateway.ids import new_id
 from gateway.ledger.budget import Alert
 from gateway.pipeline.formats import COMPLETIONS, Format
-from gateway.rate_limits.limits import Grant, headers
-from gateway.circuit_breaker.window import Pass
-from gateway.ids import new_id
 from gateway.policy import Cap, Kind, Model
 from gateway.providers.base import Body, Deadline, Job, Outcome, Provider, Usage
+from gateway.rate_limits.limits import Grant, headers
 
 
 @dataclass(slots=True)

@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from gateway.errors import erased
-from gateway.pipeline.attempts import Attempts
 from gateway.ledger.batch import stopped
 from gateway.ledger.entries import correction
+from gateway.ledger.ledger import Ledger
+from gateway.pipeline.attempts import Attempts
 from gateway.pipeline.failure_report import FailureReport
 from gateway.pipeline.generation import Ending, Generation
-from gateway.ledger.ledger import Ledger
-from gateway.rate_limits.limits import Limits
 from gateway.providers.base import Usage
+from gateway.rate_limits.limits import Limits
 from gateway.telemetry import metrics
 from gateway.telemetry.context import note
 

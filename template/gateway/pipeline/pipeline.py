@@ -14,16 +14,16 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 from gateway.accounts.principals import Scope
 from gateway.errors import BudgetExceeded, RateLimited
+from gateway.ids import new_id
+from gateway.ledger.budget import caps_of, require_room
 from gateway.pipeline.attempts import Attempts
 from gateway.pipeline.coalescing import Coalescer
-from gateway.ledger.budget import caps_of, require_room
 from gateway.pipeline.error_mapping import ending_of, too_late
 from gateway.pipeline.generation import Call, Ending, Generation
-from gateway.rate_limits.limits import Limits
 from gateway.pipeline.in_flight import Running
-from gateway.ids import new_id
 from gateway.policy import Policy
 from gateway.providers.base import Body, Chunks, Deadline, Outcome, Reply
+from gateway.rate_limits.limits import Limits
 from gateway.telemetry import metrics
 from gateway.telemetry.context import note
 

@@ -13,8 +13,8 @@ from gateway.db.engine import Database
 from gateway.db.tables import predictions
 from gateway.errors import ServiceError
 from gateway.pipeline.generation import Generation
-from gateway.pipeline.pipeline import Guard
 from gateway.pipeline.in_flight import Running
+from gateway.pipeline.pipeline import Guard
 from gateway.telemetry.context import begin
 from gateway.telemetry.logging import log
 from gateway.telemetry.scheduler import timed_task

@@ -7,14 +7,14 @@ from contextlib import suppress
 
 from sqlalchemy import Connection, and_, bindparam, insert, select, update
 
-from gateway.background import repeat
 from gateway.accounts.audit import STARTED
+from gateway.background import repeat
+from gateway.circuit_breaker.breaker import Cooldown
 from gateway.db.engine import Database
 from gateway.db.tables import audit, policies, stops, utc_now
 from gateway.errors import DatabaseUnavailable, LimiterUnavailable
-from gateway.circuit_breaker.breaker import Cooldown
-from gateway.pipeline.in_flight import Running
 from gateway.ids import id_at
+from gateway.pipeline.in_flight import Running
 from gateway.policy import Policy
 from gateway.rate_limits.base import Limiter
 

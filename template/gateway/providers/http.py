@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from gateway import json_text
 from gateway.providers.base import BadAnswer, Blame, Job, ProviderFailure, Quota
-from gateway.providers.error_answers import ErrorTable, MAX_REASON_CHARS, read_error, seconds
+from gateway.providers.error_answers import MAX_REASON_CHARS, ErrorTable, read_error, seconds
 
 CONNECT_SECONDS = 5
 CONNECTIONS = 1000

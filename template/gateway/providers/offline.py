@@ -10,11 +10,11 @@ from typing import Any
 
 import aiohttp
 
+from app.settings import Settings
 from gateway.policy import Kind
 from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Reply
 from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
 from gateway.providers.parameters import CHAT, DROPPED, EMBEDDING, Table, Verdict
-from app.settings import Settings
 
 DIMENSIONS = 64
 # Of all vectors of an answer: more take long to make and to write.

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from app.settings import Settings
 from gateway.policy import Kind
 from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply, Usage, compute
 from gateway.providers.error_answers import ErrorCase, ErrorTable
@@ -16,7 +17,6 @@ from gateway.providers.http import Http, decode, read
 from gateway.providers.messages import messages_sent
 from gateway.providers.openai_wire import chat, stream_chat, with_output_limit
 from gateway.providers.parameters import CHAT, DROPPED, EMBEDDING, PASSED, Table, only, refused
-from app.settings import Settings
 
 OWN_ADDRESS = "https://router.huggingface.co"
 # Whose fault an error is stands in its text: the router answers 400 for what the operator declared

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from app.settings import Settings
 from gateway.policy import Kind
 from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply
 from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
@@ -15,7 +16,6 @@ from gateway.providers.openai_wire import chat, failure_of_document, stream_chat
 from gateway.providers.output_limit import LimitedHttp
 from gateway.providers.parameters import CHAT, EMBEDDING, Table
 from gateway.providers.responses.native import ResponsesProvider
-from app.settings import Settings
 
 OWN_HOST = "api.openai.com"
 # OpenAI bills tokens of answers. Its error answers are refusals before any work, or say that there

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.providers.base import Body, Job, MAXIMA, ProviderFailure
+from gateway.providers.base import MAXIMA, Body, Job, ProviderFailure
 from gateway.providers.error_answers import CONTEXT_LENGTH, ErrorTable
 from gateway.providers.http import Http
 

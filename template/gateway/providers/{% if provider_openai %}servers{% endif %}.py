@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 import aiohttp
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from app.settings import VARIABLE, Settings
 from gateway.addresses import is_web_address
 from gateway.errors import StartError
 from gateway.policy import problems_of
 from gateway.providers.openai import OpenAIProvider
-from app.settings import Settings, VARIABLE
 
 FILE = Path("models.toml")
 # The secrets and addresses of the service itself are no keys of servers.

@@ -8,13 +8,24 @@ from typing import Any
 
 import aiohttp
 
+from app.settings import Settings
 from gateway.policy import Kind
-from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Job, ProviderFailure, Reply, Usage, compute, may_pass
+from gateway.providers.base import (
+    BadAnswer,
+    Blame,
+    Body,
+    Chunks,
+    Job,
+    ProviderFailure,
+    Reply,
+    Usage,
+    compute,
+    may_pass,
+)
 from gateway.providers.completion import token_count
 from gateway.providers.error_answers import ErrorCase, ErrorTable
 from gateway.providers.http import Http
 from gateway.providers.parameters import Table
-from app.settings import Settings
 
 # The text tells a version that the operator declared wrongly from a wrong input.
 # Refusals create no prediction, and predictions alone are billed

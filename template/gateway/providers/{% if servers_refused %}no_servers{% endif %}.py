@@ -5,8 +5,8 @@ from typing import Any, Never
 
 import aiohttp
 
-from gateway.errors import StartError
 from app.settings import Settings
+from gateway.errors import StartError
 
 
 def open_servers(

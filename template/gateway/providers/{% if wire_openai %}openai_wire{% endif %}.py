@@ -8,7 +8,16 @@ from typing import Any
 import aiohttp
 
 from gateway.json_text import decode
-from gateway.providers.base import BadAnswer, Body, Chunks, Deadline, Job, MAXIMA, ProviderFailure, Reply
+from gateway.providers.base import (
+    MAXIMA,
+    BadAnswer,
+    Body,
+    Chunks,
+    Deadline,
+    Job,
+    ProviderFailure,
+    Reply,
+)
 from gateway.providers.chat_reader import ChatReader, is_error
 from gateway.providers.completion import CHAT_COUNTS, choices_of, usage_of
 from gateway.providers.http import Http, check_length, read

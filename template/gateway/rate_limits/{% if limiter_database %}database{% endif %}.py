@@ -28,12 +28,24 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from app.settings import Settings
 from gateway.batcher import Batcher
 from gateway.db.engine import Database, Query
 from gateway.db.tables import metadata
 from gateway.errors import DatabaseUnavailable, LimiterUnavailable
-from app.settings import Settings
-from gateway.rate_limits.base import Admission, Bucket, Demand, Level, MINUTE, Memory, Place, Slot, fits, given_back, leaked
+from gateway.rate_limits.base import (
+    MINUTE,
+    Admission,
+    Bucket,
+    Demand,
+    Level,
+    Memory,
+    Place,
+    Slot,
+    fits,
+    given_back,
+    leaked,
+)
 
 # Who cannot be told of limits is told so within a second.
 TURNS = 2

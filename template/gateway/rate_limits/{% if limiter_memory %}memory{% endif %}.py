@@ -3,9 +3,21 @@
 import time
 from collections.abc import Callable, Sequence
 
-from gateway.db.engine import Database
 from app.settings import Settings
-from gateway.rate_limits.base import Admission, Bucket, Demand, Level, MINUTE, Memory, Place, Slot, fits, given_back, leaked
+from gateway.db.engine import Database
+from gateway.rate_limits.base import (
+    MINUTE,
+    Admission,
+    Bucket,
+    Demand,
+    Level,
+    Memory,
+    Place,
+    Slot,
+    fits,
+    given_back,
+    leaked,
+)
 
 
 def monotonic() -> int:

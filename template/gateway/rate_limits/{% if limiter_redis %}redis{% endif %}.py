@@ -11,14 +11,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
+from app.settings import Settings
 from gateway.addresses import AddressError, explained, parse
 from gateway.batcher import Batcher
 from gateway.db.engine import Database
 from gateway.errors import LimiterUnavailable
 from gateway.ids import new_id
 from gateway.patience import within
-from app.settings import Settings
-from gateway.rate_limits.base import Admission, Bucket, Demand, Level, MINUTE, Memory, Place, Slot
+from gateway.rate_limits.base import MINUTE, Admission, Bucket, Demand, Level, Memory, Place, Slot
 
 # Both scripts go by Redis's own clock, in microseconds. KEYS: the buckets, then the slots. ARGV:
 # how many buckets, capacity and units of each; of each slot capacity, holder and microseconds.

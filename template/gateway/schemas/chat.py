@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import Field
 
-from gateway.schemas.messages import Messages
 from gateway.schemas.base import MOST_CHOICES, Objects, RequestBody, Texts, Whole
+from gateway.schemas.messages import Messages
 
 TRANSPORT = frozenset({"model", "stream", "stream_options"})
 # Options of tools, which mean nothing in a request without tools.

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
+from gateway.schemas.base import Objects, RequestBody, Texts, Whole
 from gateway.schemas.response_items import MOST_ITEMS, check_input
 from gateway.schemas.response_options import check_format, check_include, check_tools
-from gateway.schemas.base import Objects, RequestBody, Texts, Whole
 
 TRANSPORT = {"model", "stream", "stream_options"}
 ITEMS = {"type": "array", "minItems": 1, "maxItems": MOST_ITEMS, "items": {"type": "object"}}

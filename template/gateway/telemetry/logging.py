@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from gateway.json_text import encode
 from app.settings import Settings
+from gateway.json_text import encode
 from gateway.telemetry.context import known
 from gateway.telemetry.redaction import make_redactor
 

@@ -17,14 +17,14 @@ from aiohttp import web
 from sqlalchemy import Connection, Executable, Insert, insert, select, update
 
 from app import wiring
-from gateway.db.engine import Database
-from gateway.db.tables import alerts, utc_now
-from gateway.errors import DatabaseUnavailable
+from app.settings import Settings
 from gateway.alerts import webhook
 from gateway.alerts.alerts import Alerts, raise_alert
 from gateway.alerts.webhook import Webhook
+from gateway.db.engine import Database
+from gateway.db.tables import alerts, utc_now
+from gateway.errors import DatabaseUnavailable
 from gateway.policy import Policy, load
-from app.settings import Settings
 from tests.fixtures.service import Run, Start
 from tests.support import CHECKED, eventually, unique
 

@@ -4,8 +4,8 @@ import pytest
 
 from gateway.alerts.alerts import Alerts
 from gateway.ledger.sweeper import Sweeper
-from gateway.pipeline.stop_watcher import Watch
 from gateway.pipeline.runner import Runner
+from gateway.pipeline.stop_watcher import Watch
 from tests.fixtures.service import Start
 from tests.support import eventually
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batcher import Batcher, MOST_AT_ONCE
+from gateway.batcher import MOST_AT_ONCE, Batcher
 from tests.support import leave_with_the_answer
 
 

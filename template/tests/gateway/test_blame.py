@@ -10,17 +10,17 @@ import httpx2
 import pytest
 
 from gateway.accounts.principals import Role
-from gateway.db.tables import predictions
 from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.stalls import LATE_SECONDS, TICK_SECONDS, Stalls
+from gateway.db.tables import predictions
 from gateway.ledger.ledger import Ledger
-from gateway.circuit_breaker.stalls import LATE_SECONDS, Stalls, TICK_SECONDS
 from gateway.policy import Model
 from gateway.providers.base import Chunks, Job, ProviderFailure, Reply
-from tests.ledger_helpers import add_plans, usd
-from tests.fixtures.service import Run, Start
 from tests.fake_provider import BOUND, Scripted, chunk, fail_with, hang, say_fine
-from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, sse
+from tests.fixtures.service import Run, Start
 from tests.gateway.test_streams import fail_after_one, hang_after_two, open_stream
+from tests.ledger_helpers import add_plans, usd
+from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, sse
 
 CHAT, ECHO = "/v1/chat/completions", "offline/echo"
 LONG = chat(stream=True)

@@ -11,17 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, literal
 
+from gateway import pricing
 from gateway.accounts.principals import Allowance
 from gateway.db.tables import alerts, attempts, utc_now
 from gateway.errors import BudgetExceeded, RateLimited, RequestTooLarge
-from gateway import pricing
 from gateway.ledger import transaction as posting
 from gateway.ledger.budget import Blocked, Sheet, caps_of, periods, require_room
-from gateway.pipeline.generation import Generation
 from gateway.ledger.ledger import Ledger
+from gateway.pipeline.generation import Generation
 from gateway.pipeline.pipeline import Guard
 from gateway.policy import Cap, Policy
 from gateway.providers.base import Deadline, Job, Reply
+from tests.fake_provider import BOUND, COST, Scripted, completion, say_fine
+from tests.fixtures.service import Start
 from tests.ledger_helpers import (
     UNIT,
     add_plans,
@@ -36,8 +38,6 @@ from tests.ledger_helpers import (
     told,
     usd,
 )
-from tests.fixtures.service import Start
-from tests.fake_provider import BOUND, COST, Scripted, completion, say_fine
 from tests.support import Service, User, chat, error_of, eventually, unique
 
 CHAT = "/v1/chat/completions"

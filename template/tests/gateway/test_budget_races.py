@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from app import wiring
+from gateway import pricing
 from gateway.db.tables import accounts, alerts, attempts, predictions
 from gateway.errors import ServiceError
-from gateway import pricing
-from gateway.pipeline.pipeline import Guard
 from gateway.ledger.sweeper import Sweeper
+from gateway.pipeline.pipeline import Guard
 from gateway.policy import Policy
 from gateway.providers.base import Chunks, Job, ProviderFailure, Reply, Usage
+from tests.fake_provider import BOUND, Scripted, chunk, completion, usage_chunk
+from tests.fixtures.service import Start
 from tests.ledger_helpers import (
     add_plans,
     call_of,
@@ -32,8 +34,6 @@ from tests.ledger_helpers import (
     usd,
     watching,
 )
-from tests.fixtures.service import Start
-from tests.fake_provider import BOUND, Scripted, chunk, completion, usage_chunk
 from tests.support import PATIENCE_SECONDS, Service, User, chat, error_of, write_policy
 
 CHAT = "/v1/chat/completions"

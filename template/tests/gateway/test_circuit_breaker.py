@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import LimiterUnavailable, ProviderCoolingDown
-from gateway.circuit_breaker.breaker import Cooldown, PROBE_SECONDS
+from gateway.circuit_breaker.breaker import PROBE_SECONDS, Cooldown
 from gateway.circuit_breaker.window import Circuit, Pass, Tally
+from gateway.errors import LimiterUnavailable, ProviderCoolingDown
 from gateway.policy import Model
 from gateway.providers.base import BadAnswer, Exchange, ProviderFailure, Quota
 from gateway.rate_limits.base import Limiter, Memory

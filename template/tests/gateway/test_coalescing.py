@@ -9,10 +9,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import pricing
-from gateway.pipeline.coalescing import Answer, Coalescer, MOST_INPUTS
+from gateway.pipeline.coalescing import MOST_INPUTS, Answer, Coalescer
 from gateway.pipeline.shares import shares
 from gateway.policy import Model
-from gateway.providers.base import BadAnswer, Body, Deadline, Job, ProviderFailure, Quota, Reply, Usage
+from gateway.providers.base import (
+    BadAnswer,
+    Body,
+    Deadline,
+    Job,
+    ProviderFailure,
+    Quota,
+    Reply,
+    Usage,
+)
 from gateway.providers.offline import OfflineProvider
 from tests.fake_provider import Scripted
 from tests.support import POLICY

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gateway.providers.base import Body, Chunks, Job, Outcome, Reply, Usage
 from gateway.providers.completion import EMBEDDING_COUNTS, Transcript, outcome_of, usage_of
-from tests.fixtures.service import Start
 from tests.fake_provider import COST, USAGE, Scripted, chunk, completion, stream_fine, usage_chunk
+from tests.fixtures.service import Start
 from tests.support import Service, chat
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": "{}"}}

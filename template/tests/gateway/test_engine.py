@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Connection, Integer, bindparam, create_engine, insert, select, text
 
 from app import wiring
-from gateway.db.engine import Database, PATIENT_READERS, Query, READERS
-from gateway.db.tables import stops, utc_now
-from gateway.db.cancel_handle import Use
-from gateway.errors import DatabaseUnavailable
 from app.settings import Settings
+from gateway.db.cancel_handle import Use
+from gateway.db.engine import PATIENT_READERS, READERS, Database, Query
+from gateway.db.tables import stops, utc_now
+from gateway.errors import DatabaseUnavailable
 from tests.support import Service
 
 

@@ -8,8 +8,8 @@ import pytest
 from gateway.accounts.principals import Role
 from gateway.pipeline.failure_report import without_words_of
 from gateway.providers.base import Blame
-from tests.fixtures.service import Start
 from tests.fake_provider import Scripted, fail_with
+from tests.fixtures.service import Start
 from tests.support import Service, chat, error_of, eventually, unique
 
 CHAT = "/v1/chat/completions"

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from gateway.http.header_limits import BoundedProtocol, MOST_HEADERS, MOST_QUEUED
+from gateway.http.header_limits import MOST_HEADERS, MOST_QUEUED, BoundedProtocol
 from tests.support import PATIENCE_SECONDS, Service, chat
 
 ASKED = b"GET /livez HTTP/1.1\r\nHost: service\r\n\r\n"

@@ -14,14 +14,12 @@ from sqlalchemy import update
 from gateway.accounts.principals import Role
 from gateway.db.tables import attempts, users, utc_now
 from gateway.errors import DatabaseUnavailable, NotFound, ServiceError
-from gateway.idempotency.store import Claim, Claims, Key, RETRY_SECONDS, SWEPT_AT_ONCE, idempotency
-from gateway.ledger.entries import LEASE_MARGIN
 from gateway.idempotency.idempotency import MOST_BYTES
+from gateway.idempotency.sealing import Sealer
+from gateway.idempotency.store import RETRY_SECONDS, SWEPT_AT_ONCE, Claim, Claims, Key, idempotency
+from gateway.ledger.entries import LEASE_MARGIN
 from gateway.ledger.records import Records
 from gateway.providers.base import Chunks, Job, ProviderFailure, Reply
-from gateway.idempotency.sealing import Sealer
-from tests.ledger_helpers import add_plans, usd
-from tests.fixtures.service import Start
 from tests.fake_provider import (
     BOUND,
     USAGE,
@@ -32,6 +30,8 @@ from tests.fake_provider import (
     stream_fine,
     usage_chunk,
 )
+from tests.fixtures.service import Start
+from tests.ledger_helpers import add_plans, usd
 from tests.simulator.faults import Fault
 from tests.simulator.wiring import FORMATS
 from tests.support import (

@@ -7,22 +7,22 @@ from typing import Any
 import pytest
 
 from app import wiring
+from app.settings import Settings
+from gateway import pricing
 from gateway.accounts.principals import Principal, Role, Scope
+from gateway.circuit_breaker.window import Pass
 from gateway.db.engine import Database
 from gateway.db.tables import attempts, predictions
 from gateway.errors import DatabaseUnavailable, GenerationStopped, ProviderError
-from gateway import pricing
-from gateway.ledger.entries import Closing
-from gateway.pipeline.generation import Attempt, Call, Choice, Ending, Generation
-from gateway.ledger.ledger import Ledger
-from gateway.rate_limits.limits import Grant
-from gateway.ledger.transaction import Posting
-from gateway.circuit_breaker.window import Pass
 from gateway.ids import new_id
+from gateway.ledger.entries import Closing
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.transaction import Posting
+from gateway.pipeline.generation import Attempt, Call, Choice, Ending, Generation
 from gateway.policy import Policy
 from gateway.providers.base import Deadline, Job, Outcome, Usage
-from app.settings import Settings
 from gateway.rate_limits.base import Admission, Demand
+from gateway.rate_limits.limits import Grant
 from tests.fake_provider import Scripted
 from tests.support import Service, User, chat, stalling
 

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.rate_limits.base import Bucket, Level, MINUTE, fits, given_back, leaked
+from gateway.rate_limits.base import MINUTE, Bucket, Level, fits, given_back, leaked
 
 CAPACITIES = st.integers(1, 10_000)
 

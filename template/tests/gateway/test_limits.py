@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from sqlalchemy import update
 
-from gateway.http.bodies import SMALL_BYTES
 from gateway.db.tables import predictions, users
+from gateway.http.bodies import SMALL_BYTES
 from gateway.rate_limits.limits import duration
 from tests.fixtures.service import Start
 from tests.support import MODELS_TOML, Service, chat, error_of

@@ -14,12 +14,12 @@ from sqlalchemy import Connection, MetaData, insert, inspect, select
 from sqlalchemy.sql.schema import SchemaConst
 
 from app import wiring
+from app.settings import Settings
 from gateway.db.engine import Database
 from gateway.db.migrate import upgrade
 from gateway.db.revisions import applied, pending
 from gateway.db.tables import accounts, attempts, metadata, predictions, users, utc_now
 from gateway.errors import DatabaseUnavailable
-from app.settings import Settings
 from tests.support import ROOT
 
 MIGRATIONS = ROOT / "migrations"

@@ -6,10 +6,19 @@ from typing import Any
 
 import pytest
 
+from gateway.providers.base import (
+    BadAnswer,
+    Blame,
+    Body,
+    Chunks,
+    Job,
+    ProviderFailure,
+    Reply,
+    Usage,
+)
 from gateway.providers.checking import probe
-from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Job, ProviderFailure, Reply, Usage
-from tests.fixtures.service import Run
 from tests.fake_provider import Scripted, chunk, usage_chunk
+from tests.fixtures.service import Run
 from tests.support import POLICY
 
 MODEL = "offline/echo"

@@ -5,11 +5,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from gateway.providers.parameters import CHAT, EMBEDDING, Verdict
 from gateway.schemas.chat import ChatRequest
 from gateway.schemas.embeddings import EmbeddingRequest
-from gateway.providers.parameters import CHAT, EMBEDDING, Verdict
-from tests.fixtures.service import Start
 from tests.fake_provider import Scripted
+from tests.fixtures.service import Start
 from tests.support import Service, chat, error_of
 
 PATH = "/v1/chat/completions"

@@ -10,8 +10,8 @@ import pytest
 from gateway.db.tables import attempts
 from gateway.errors import GenerationStopped
 from gateway.providers.base import Deadline, Job, ProviderFailure, Reply, Usage
-from tests.fixtures.service import Start
 from tests.fake_provider import BOUND, COST, Scripted, completion, fail_with, hang
+from tests.fixtures.service import Start
 from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, write_policy
 
 PATH = "/v1/chat/completions"

@@ -6,17 +6,17 @@ from urllib.parse import quote
 
 import pytest
 
+from app.main import create_app, lifespan
+from app.settings import Settings
+from app.startup_checks import check, open_parts
 from gateway import policy
 from gateway.errors import StartError
-from app.main import create_app, lifespan
-from app.startup_checks import check, open_parts
 from gateway.policy import Kind, Policy
 from gateway.prices import Price, Tier
 from gateway.providers.http import open_session
 from gateway.providers.offline import OfflineProvider
-from app.settings import Settings
-from tests.fixtures.service import Start
 from tests.fake_provider import Scripted
+from tests.fixtures.service import Start
 from tests.support import MODELS_TOML, ROOT, chat
 
 CHAT = {

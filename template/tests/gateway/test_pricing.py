@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway import pricing
-from gateway.text_size import GROWTH, PARTED_GROWTH, RANGES, text_bytes
+from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.policy import Model
 from gateway.providers.base import Usage
+from gateway.text_size import GROWTH, PARTED_GROWTH, RANGES, text_bytes
 from tests.fixtures.service import Start
 from tests.support import chat, error_of
 

@@ -8,11 +8,11 @@ import pytest
 from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Usage
 from gateway.providers.responses.reading import ENDS, ResponseTranscript
 from gateway.providers.responses.writing import ResponseWriter
-from tests.fixtures.service import Start
 from tests.fake_provider import BOUND, COST, USAGE, Scripted, chunk, stream_fine, usage_chunk
+from tests.fixtures.service import Start
+from tests.gateway.test_streams import ended, fail_after_one
 from tests.support import eventually
 from tests.test_responses import PATH, ask, events_of
-from tests.gateway.test_streams import ended, fail_after_one
 
 
 @pytest.fixture

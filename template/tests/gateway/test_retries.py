@@ -13,20 +13,20 @@ import pytest
 from sqlalchemy import insert, update
 
 from gateway.accounts.principals import Role
+from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.stalls import Stalls
 from gateway.db.tables import accounts, attempts, policies, predictions, stops, utc_now
 from gateway.errors import ServiceError
 from gateway.pipeline.attempts import Attempts
-from gateway.circuit_breaker.breaker import Cooldown
-from gateway.rate_limits.limits import Limits
 from gateway.pipeline.pipeline import Guard
-from gateway.circuit_breaker.stalls import Stalls
 from gateway.policy import Policy
 from gateway.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Quota, Reply
 from gateway.providers.parameters import BOUNDED, DROPPED
-from tests.ledger_helpers import add_plans, call_of, check_books, ledger_of, principal_of, usd
-from tests.fixtures.service import Start
-from tests.limits import Shared
+from gateway.rate_limits.limits import Limits
 from tests.fake_provider import BOUND, COST, USAGE, Scripted, chunk, completion, hang, stream_fine
+from tests.fixtures.service import Start
+from tests.ledger_helpers import add_plans, call_of, check_books, ledger_of, principal_of, usd
+from tests.limits import Shared
 from tests.support import Service, User, chat, error_of, eventually, said, sse, write_policy
 
 CHAT = "/v1/chat/completions"

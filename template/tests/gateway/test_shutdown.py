@@ -12,11 +12,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.db.tables import attempts, predictions
 from app.main import in_background
+from gateway.db.tables import attempts, predictions
+from tests.fake_provider import Scripted, hang
 from tests.fixtures.service import Start
 from tests.ports import kept_port
-from tests.fake_provider import Scripted, hang
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator
 from tests.simulator.wiring import FORMATS

@@ -16,9 +16,9 @@ from gateway.errors import DatabaseUnavailable
 from gateway.pipeline.stop_watcher import Watch
 from gateway.providers.base import Chunks, Job, Reply, Usage
 from gateway.rate_limits.base import Limiter
-from tests.ledger_helpers import check_books
-from tests.fixtures.service import Start
 from tests.fake_provider import BOUND, USAGE, Scripted, chunk, completion, hang, usage_chunk
+from tests.fixtures.service import Start
+from tests.ledger_helpers import check_books
 from tests.support import Service, User, chat, error_of, eventually, said, sse, write_policy
 
 CHAT = "/v1/chat/completions"

@@ -11,13 +11,13 @@ import httpx2
 import pytest
 from sqlalchemy import update
 
-from gateway.db.tables import predictions, utc_now
 from gateway.circuit_breaker.breaker import Cooldown
+from gateway.db.tables import predictions, utc_now
 from gateway.ledger.ledger import Ledger
 from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Usage
-from tests.ledger_helpers import add_plans
-from tests.fixtures.service import Start
 from tests.fake_provider import BOUND, COST, USAGE, Scripted, chunk, hang, stream_fine, usage_chunk
+from tests.fixtures.service import Start
+from tests.ledger_helpers import add_plans
 from tests.support import SOON_SECONDS, Service, User, chat, error_of, eventually, said, sse
 
 PATH = "/v1/chat/completions"

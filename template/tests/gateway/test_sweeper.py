@@ -12,11 +12,13 @@ from sqlalchemy import update
 from gateway.accounts.principals import Principal
 from gateway.db.tables import attempts, utc_now
 from gateway.errors import DatabaseUnavailable
-from gateway.pipeline.generation import Ending, Generation
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.sweeper import LOST_AFTER, MOST_MS, Sweeper
+from gateway.pipeline.generation import Ending, Generation
 from gateway.policy import Policy
 from gateway.providers.base import BadAnswer, Job, Outcome, ProviderFailure, Reply, Usage
+from tests.fake_provider import COST, USAGE, Scripted, completion, hang
+from tests.fixtures.service import Start
 from tests.ledger_helpers import (
     UNIT,
     add_plans,
@@ -32,8 +34,6 @@ from tests.ledger_helpers import (
     told,
     usd,
 )
-from tests.fixtures.service import Start
-from tests.fake_provider import COST, USAGE, Scripted, completion, hang
 from tests.support import Service, User, chat, error_of, eventually
 
 BOUND = 6

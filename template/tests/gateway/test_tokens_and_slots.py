@@ -9,12 +9,12 @@ import httpx2
 import pytest
 
 from gateway.errors import BudgetExceeded
-from gateway.pipeline.attempts import Attempts
 from gateway.ledger.ledger import Ledger
-from gateway.rate_limits.limits import MOST_OVERDRAWN_MINUTES
+from gateway.pipeline.attempts import Attempts
 from gateway.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Reply, Usage
-from tests.fixtures.service import Start
+from gateway.rate_limits.limits import MOST_OVERDRAWN_MINUTES
 from tests.fake_provider import USAGE, Scripted, chunk, completion
+from tests.fixtures.service import Start
 from tests.support import PLANS_TOML, Service, chat, error_of, eventually
 
 CHAT = "/v1/chat/completions"

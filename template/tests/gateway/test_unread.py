@@ -9,8 +9,8 @@ from fastapi import FastAPI, Request, Response
 from starlette.routing import Route
 
 from app.cli.serve import LOOPBACK, SEND_BYTES, listen
-from tests.support import Service
 from tests.gateway.test_header_limits import ASKED, answer, connected
+from tests.support import Service
 
 LONG = 8 * 2**20
 CLOSING = ASKED.replace(b"Host", b"Connection: close\r\nHost")

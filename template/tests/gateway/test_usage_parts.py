@@ -10,8 +10,8 @@ import pytest
 
 from gateway.providers.base import Chunks, Job, Reply, Usage
 from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
-from tests.fixtures.service import Run, Start
 from tests.fake_provider import Scripted, chunk, completion
+from tests.fixtures.service import Run, Start
 from tests.support import CHECKED, Service, chat, eventually, write_policy
 
 LISTED, BARE, VECTORS, IMAGES = (

@@ -60,7 +60,11 @@ def test_a_quadratic_pattern_is_seen() -> None:
 # What writes JSON of a request or an answer.
 WRITERS = (
     *("app.routes.base.to_json", "app.routes.base.encode", "gateway.pricing.to_json"),
-    *("gateway.ledger.entries.encode", "gateway.idempotency.idempotency.to_json", "gateway.http.chat_stream.encode"),
+    *(
+        "gateway.ledger.entries.encode",
+        "gateway.idempotency.idempotency.to_json",
+        "gateway.http.chat_stream.encode",
+    ),
     *("gateway.telemetry.logging.encode", "gateway.http.response_stream.encode"),
 )
 # So many times a body is written at most: two looks at it, a bound, the request, the record, the

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.accounts.api_keys import ALPHABET, CHECKSUM_LENGTH, Keys, SECRET_LENGTH, checksum, compose, parse
+from gateway.accounts.api_keys import (
+    ALPHABET,
+    CHECKSUM_LENGTH,
+    SECRET_LENGTH,
+    Keys,
+    checksum,
+    compose,
+    parse,
+)
 from gateway.errors import DatabaseUnavailable
 from tests.support import Service, User, error_of
 

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Row, select, text, update
 
 from app import wiring
+from app.settings import Settings
 from gateway.db import lease
 from gateway.db.engine import Database
 from gateway.db.lease import alone, leases
 from gateway.errors import DatabaseUnavailable, StartError
-from app.settings import Settings
 from tests.fixtures.service import Start
 from tests.support import Service, chat, eventually
 

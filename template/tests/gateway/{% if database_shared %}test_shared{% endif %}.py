@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from app import wiring
+from app.settings import Settings
 from gateway.db import sqlite
 from gateway.errors import StartError
-from app.settings import Settings
 from tests.support import SECRET_KEY
 
 

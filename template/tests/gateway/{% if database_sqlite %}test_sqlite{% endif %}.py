@@ -15,15 +15,15 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, text
 
+from app.cli.doctor import NO_ANSWER
+from app.settings import ROOT, Settings
 from gateway.db import sqlite
 from gateway.db.engine import Database
 from gateway.db.sqlite import alone, file_of, is_ephemeral, open_database
 from gateway.db.sqlite_file import SqliteFile
-from app.cli.doctor import NO_ANSWER
 from gateway.errors import DatabaseUnavailable, StartError
 from gateway.providers.base import Reply
 from gateway.providers.offline import OfflineProvider
-from app.settings import ROOT, Settings
 from tests.addresses import BROKEN, CANARY
 from tests.fixtures.service import Run, Start
 from tests.support import (

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from app import wiring
+from app.settings import Settings
 from gateway.db.engine import Database
 from gateway.errors import LimiterUnavailable
-from app.settings import Settings
 from gateway.rate_limits import database as module
 from gateway.rate_limits.base import Bucket, Demand, Limiter, Slot
 from gateway.rate_limits.database import DatabaseLimiter, limits

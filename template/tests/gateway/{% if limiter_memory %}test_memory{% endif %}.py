@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import wiring
-from gateway.rate_limits.base import Admission, Bucket, Demand, MINUTE, Slot, fits, given_back, leaked
+from gateway.rate_limits.base import (
+    MINUTE,
+    Admission,
+    Bucket,
+    Demand,
+    Slot,
+    fits,
+    given_back,
+    leaked,
+)
 from gateway.rate_limits.memory import MemoryLimiter
 from tests.fixtures.service import Start
 from tests.support import chat

@@ -14,9 +14,9 @@ from redis.asyncio.client import Pipeline
 from redis.crc import key_slot
 
 from app import wiring
-from gateway.errors import LimiterUnavailable, StartError
 from app.main import create_app, lifespan
 from app.settings import Settings
+from gateway.errors import LimiterUnavailable, StartError
 from gateway.rate_limits import redis as limiters
 from gateway.rate_limits.base import Bucket, Demand, Slot
 from gateway.rate_limits.redis import RedisLimiter, open_at

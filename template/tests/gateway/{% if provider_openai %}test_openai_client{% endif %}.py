@@ -9,8 +9,8 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from gateway.accounts.users import Users
 from gateway.accounts.audit import command_line
+from gateway.accounts.users import Users
 from tests.simulator.faults import Fault
 from tests.simulator.vectors import embed
 from tests.support import POLICY, Service, User

@@ -11,13 +11,13 @@ import httpx2
 import pytest
 from aiohttp import web
 
+from app.settings import Settings
 from gateway.pipeline.coalescing import Coalescer
-from gateway.pricing import bound, cost
 from gateway.policy import Model
+from gateway.pricing import bound, cost
 from gateway.providers.base import Deadline, Job, ProviderFailure, Quota, Usage
 from gateway.providers.http import open_session
 from gateway.providers.openai import OpenAIProvider, open_provider
-from app.settings import Settings
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator

@@ -37,11 +37,11 @@ from gateway.providers.responses.reading import USAGE
 from gateway.providers.responses.writing import ResponseWriter
 from gateway.schemas.response_options import INCLUDABLE
 from gateway.schemas.responses import ResponseRequest
+from tests.gateway.test_openai_client import official
 from tests.openai_types import check, check_events
 from tests.simulator.faults import Fault
 from tests.simulator.server import Simulator
 from tests.support import ROOT, Service, User, unique, write_policy
-from tests.gateway.test_openai_client import official
 
 SAID = "You said: one two"
 # One model that is built in, one of a server that only speaks chats, one of a server that speaks

@@ -15,10 +15,10 @@ from openai.types.chat import ChatCompletionMessage
 from pydantic import BaseModel
 
 from gateway.providers.messages import OWN, messages_sent, needed_back
-from tests.fixtures.service import Start
 from tests.fake_provider import completion
-from tests.support import Service, chat
+from tests.fixtures.service import Start
 from tests.gateway.test_messages import ANSWERED, CALL, TEXT, USER
+from tests.support import Service, chat
 from tests.upstream import answering
 
 PATH = "/v1/chat/completions"

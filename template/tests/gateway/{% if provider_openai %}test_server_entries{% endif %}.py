@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from app.settings import Settings
 from app.startup_checks import open_parts
 from gateway.providers import openai
 from gateway.providers.http import open_session
 from gateway.providers.servers import Server
-from app.settings import Settings
 from tests.fixtures.service import Run
 from tests.simulator.dialect import Speaking
 from tests.simulator.server import Simulator

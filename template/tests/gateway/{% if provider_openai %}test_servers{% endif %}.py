@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from app.settings import Settings, load
+from app.startup_checks import open_parts
 from gateway.accounts.principals import Role
 from gateway.errors import StartError
-from app.startup_checks import open_parts
 from gateway.policy import Policy
 from gateway.providers.base import Provider
 from gateway.providers.http import open_session
-from app.settings import Settings, load
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault
 from tests.support import CHECKED, Service, chat, error_of, unique, write_policy

@@ -7,9 +7,9 @@ import httpx2
 import pytest
 from aiohttp import web
 
+from app.startup_checks import check
 from gateway import policy
 from gateway.errors import StartError
-from app.startup_checks import check
 from gateway.providers.http import open_session
 from gateway.providers.replicate import ReplicateProvider, throttled_seconds
 from tests.fixtures.service import Start

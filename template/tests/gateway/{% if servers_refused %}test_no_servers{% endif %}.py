@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import StartError
-from app.startup_checks import open_parts
-from gateway.providers.http import open_session
 from app.settings import Settings
+from app.startup_checks import open_parts
+from gateway.errors import StartError
+from gateway.providers.http import open_session
 from tests.support import write_policy
 
 SERVERS = """

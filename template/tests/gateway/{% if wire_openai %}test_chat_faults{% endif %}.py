@@ -287,7 +287,9 @@ async def test_the_answer_names_the_public_model(
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("target", ["aiohttp.ClientRequest.__init__", "gateway.providers.http.to_json"])
+@pytest.mark.parametrize(
+    "target", ["aiohttp.ClientRequest.__init__", "gateway.providers.http.to_json"]
+)
 async def test_a_request_that_cannot_be_built_costs_nothing(
     service: Service,
     client: httpx2.AsyncClient,

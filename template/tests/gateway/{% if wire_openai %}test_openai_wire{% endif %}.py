@@ -8,13 +8,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.settings import Settings
 from gateway.policy import Model
 from gateway.providers.base import Deadline, Job
 from gateway.providers.http import open_session
 from gateway.providers.openai_wire import BLOCK_BYTES
-from app.settings import Settings
-from tests.fixtures.service import Start
 from tests.fake_provider import chunk
+from tests.fixtures.service import Start
 from tests.simulator.journal import Call
 from tests.simulator.wiring import FORMATS
 from tests.support import POLICY, Service, chat, error_of, said, sse

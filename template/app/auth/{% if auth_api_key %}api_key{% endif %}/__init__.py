@@ -3,11 +3,11 @@
 import datetime as dt
 
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
-from gateway.accounts.api_keys import Keys
-from gateway.accounts.principals import Scope
-from gateway.accounts.audit import Actor
-from gateway.db.engine import Database
 from app.settings import Settings
+from gateway.accounts.api_keys import Keys
+from gateway.accounts.audit import Actor
+from gateway.accounts.principals import Scope
+from gateway.db.engine import Database
 from gateway.rate_limits.base import Limiter
 
 SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key of this service."}

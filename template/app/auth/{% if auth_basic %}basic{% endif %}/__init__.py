@@ -4,12 +4,12 @@ import base64
 import datetime as dt
 
 from app.auth.basic.authenticator import BasicAuthenticator
-from gateway.accounts.passwords import Passwords
-from gateway.accounts.audit import Actor
-from gateway.db.engine import Database
 from app.settings import Settings
-from gateway.signing import Signer
+from gateway.accounts.audit import Actor
+from gateway.accounts.passwords import Passwords
+from gateway.db.engine import Database
 from gateway.rate_limits.base import Limiter
+from gateway.signing import Signer
 
 SCHEME = {"type": "http", "scheme": "basic", "description": "E-mail address and password."}
 ROUTES: tuple[str, ...] = ()

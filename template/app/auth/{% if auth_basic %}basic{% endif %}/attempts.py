@@ -4,8 +4,8 @@ import ipaddress
 from typing import NamedTuple
 
 from gateway.errors import ServiceError
-from gateway.signing import Signer
 from gateway.rate_limits.base import Bucket, Demand, Limiter
+from gateway.signing import Signer
 
 # A minute, each: from an address on all accounts, from an address on an account, and on an account
 # from all addresses that are not its own.

@@ -13,16 +13,16 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.addresses import EVERY
 from app.auth.basic.attempts import Attempts, network_of, too_many
-from gateway.accounts.passwords import HASHER, Passwords
 from app.auth.basic.turns import NoTurn, Turns
-from gateway.accounts.principals import Principal, Role, Scope
-from gateway.batcher import Batcher
 from app.cors import asks_before
+from gateway.accounts.passwords import HASHER, Passwords
+from gateway.accounts.principals import Principal, Role, Scope
+from gateway.addresses import EVERY
+from gateway.batcher import Batcher
 from gateway.errors import DatabaseUnavailable, Forbidden, InvalidCredentials
-from gateway.signing import Signer
 from gateway.rate_limits.base import Limiter
+from gateway.signing import Signer
 
 # Two at a time bound the memory and the processor time that hashes take.
 HASHES_AT_ONCE = 2

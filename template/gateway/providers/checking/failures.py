@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable
 
-from gateway.providers.checking.findings import Place, problem
 from app.cli.doctor import Finding
 from gateway.policy import Model
-from gateway.providers.base import BadAnswer, Blame, MAXIMA, ProviderFailure
+from gateway.providers.base import MAXIMA, BadAnswer, Blame, ProviderFailure
+from gateway.providers.checking.findings import Place, problem
 
 UNKNOWN_MODEL = re.compile(
     r"(?:model|deployment).{0,200}(?:not exist|not found|no access|not available|not supported"

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from gateway.providers.checking.probe import Seen
-from gateway.counts import counted
 from app.cli.doctor import Finding
-from gateway.pricing import bound
-from gateway.policy import Model
-from gateway.providers.base import MAXIMA, Usage
-from gateway.providers.completion import CACHED, DETAILS, WRITTEN
+from gateway.counts import counted
 from gateway.ledger.undeclared_usage import PARTS
+from gateway.policy import Model
+from gateway.pricing import bound
+from gateway.providers.base import MAXIMA, Usage
+from gateway.providers.checking.probe import Seen
+from gateway.providers.completion import CACHED, DETAILS, WRITTEN
 
 # No token is longer in what is asked for.
 CHARS_PER_TOKEN = 16

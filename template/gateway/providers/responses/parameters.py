@@ -2,7 +2,18 @@
 
 from typing import Any
 
-from gateway.providers.parameters import BOUNDED, CHAT, DROPPED, PASSED, Rule, Table, Verdict, is_usual_cache, only, refused
+from gateway.providers.parameters import (
+    BOUNDED,
+    CHAT,
+    DROPPED,
+    PASSED,
+    Rule,
+    Table,
+    Verdict,
+    is_usual_cache,
+    only,
+    refused,
+)
 
 NOT_KEPT = "nothing is kept between requests; send the whole conversation as input"
 
