@@ -1,14 +1,12 @@
 """Builds the service: its parts in the lifespan, its routes on the application."""
 
-import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib import import_module
 from typing import Any
 
-import aiohttp
 from fastapi import FastAPI
 
 from app import settings, wiring
@@ -18,36 +16,14 @@ from app.readiness import Readiness
 from app.routes import admin, chat, embeddings, health, models, predictions, responses, usage
 from app.settings import Settings
 from app.startup_checks import open_parts
-from gateway.accounts.users import Users
-from gateway.alerts.alerts import Alerts
-from gateway.alerts.webhook import Webhook, signing_key
-from gateway.circuit_breaker.breaker import Cooldown
-from gateway.circuit_breaker.stalls import Stalls
-from gateway.db.pagination import Pages
+from gateway.engine import open_engine
 from gateway.errors import NO_DATABASE, DatabaseUnavailable, LimiterUnavailable, StartError
 from gateway.http import exception_handlers as handlers
 from gateway.http.bodies import LargeBodies
-from gateway.idempotency.idempotency import Idempotency
-from gateway.idempotency.sealing import Sealer
-from gateway.idempotency.store import Claims
-from gateway.kill_switch import Stops
-from gateway.ledger.ledger import Ledger
-from gateway.ledger.records import Records
-from gateway.ledger.sweeper import Sweeper
-from gateway.ledger.usage_report import Report
-from gateway.pipeline.attempts import Attempts
-from gateway.pipeline.failure_report import FailureReport
-from gateway.pipeline.in_flight import Running
-from gateway.pipeline.pipeline import Guard
-from gateway.pipeline.runner import Runner
-from gateway.pipeline.stop_watcher import Watch
 from gateway.providers.http import open_session
 from gateway.rate_limits.base import Limiter
-from gateway.rate_limits.limits import Limits
-from gateway.signing import secret_keys, signer
 from gateway.telemetry.logging import configure, log
 from gateway.telemetry.middleware import RequestMiddleware
-from gateway.telemetry.redaction import make_redactor
 
 ROUTERS = (
     chat.router,
@@ -57,13 +33,12 @@ ROUTERS = (
     models.router,
     usage.router,
     admin.router,
-    *(import_module(name).router for name in wiring.auth.ROUTES),
+    *(import_module(name).router for name in wiring.ROUTES),
     health.router,
     console.router,
 )
 # New objects after which the collector looks for cycles.
 GARBAGE = 20_000
-CANCEL_AGAIN_SECONDS = 1.0
 
 
 class Application(FastAPI):
@@ -83,7 +58,8 @@ class Application(FastAPI):
 def create_app(given: Settings | None = None) -> FastAPI:
     """The application. Raises `StartError` for a wrong environment."""
     chosen = given or settings.load()
-    configure(chosen)
+    is_development = chosen.environment == "development"
+    configure(chosen.secret_values(), chosen.log_level, for_people=is_development)
     if exposed := settings.exposure():
         log(logging.WARNING, exposed)
     app = Application(
@@ -113,47 +89,23 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Opens what the service works with, and closes it in reverse order when it stops."""
     chosen: Settings = app.state.settings
     async with AsyncExitStack() as stack:
-        database = wiring.database.open_database(chosen)
+        database = wiring.database.open_database(chosen.gateway)
         stack.push_async_callback(database.close)
         session = await stack.enter_async_context(open_session())
         rules, providers = open_parts(chosen, session)
         try:
-            await stack.enter_async_context(wiring.alone(chosen, database))
+            await stack.enter_async_context(wiring.alone(chosen.gateway, database))
         except DatabaseUnavailable as error:
             raise StartError(NO_DATABASE) from error
-        limiter = wiring.limiter.open_limiter(chosen, database)
+        limiter = wiring.limiter.open_limiter(chosen.gateway, database)
         stack.push_async_callback(limiter.close)
         await _require_kept_limits(chosen, limiter)
-        ledger = Ledger(database, rules, keep_content=chosen.store_content)
-        cooldown = Cooldown(limiter)
-        limits = Limits(rules, limiter)
-        stalls = Stalls()
-        attempts = Attempts(
-            rules, cooldown, limits, ledger, providers, stalls, production=chosen.production
+        app.state.engine = await stack.enter_async_context(
+            open_engine(chosen.gateway, rules, providers, database, limiter, session)
         )
-        report = FailureReport(make_redactor(chosen.secret_values()))
-        running = Running(limits, ledger, attempts, report, log_content=chosen.log_content)
-        stack.push_async_callback(running.drain)
-        guard = Guard(rules, limits, attempts, running)
-        watch = Watch(database, limiter, running, cooldown, rules)
-        await watch.announce()
-        sweeper = Sweeper(database, ledger, rules, providers)
-        told = Alerts(database, rules, open_webhook(chosen, session))
-        runner = Runner(guard, running, database)
-        loops = in_background(watch.run(), sweeper.run(), told.run(), runner.run(), stalls.run())
-        app.state.loops = await stack.enter_async_context(loops)
-        stack.push_async_callback(runner.close)
-        claims = Claims(database, chosen.request_deadline_seconds)
-        stack.push_async_callback(claims.drain)
-        state = app.state
-        state.idempotency = Idempotency(claims, Sealer("idempotency", *secret_keys(chosen)))
-        state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
-        state.limits, state.large_bodies = limits, LargeBodies()
-        state.policy, state.users, state.stops = rules, Users(database), Stops(database, rules)
-        state.report, state.cooldown, state.watch = Report(database, rules), cooldown, watch
-        state.running, state.readiness = running, Readiness(state)
-        state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
-        state.records, state.pages = Records(database), Pages(database, signer(chosen))
+        app.state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
+        app.state.readiness = Readiness(app.state.engine)
+        app.state.large_bodies = LargeBodies()
         if chosen.environment != "test":  # Where many services start in one process, none stays.
             _rest_collector()
         yield
@@ -183,33 +135,3 @@ def _definitions(operation: dict[str, Any]) -> dict[str, Any]:
     schema = content.get("application/json", {}).get("schema", {})
     parts: dict[str, Any] = schema.pop("$defs", {})
     return parts
-
-
-@asynccontextmanager
-async def in_background(
-    *loops: Coroutine[Any, Any, None],
-) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Run `loops` until the end of the context. One that crashes is told, and the rest goes on."""
-    tasks = [asyncio.create_task(loop) for loop in loops]
-    for task in tasks:
-        task.add_done_callback(_tell_crash)
-    try:
-        yield tasks
-    finally:
-        running = set(tasks)
-        while running:
-            for task in running:
-                task.cancel()
-            # On Python 3.11, a cancellation can be lost in a library (CPython's issue 86296).
-            _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_SECONDS)
-
-
-def _tell_crash(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        log(logging.CRITICAL, "A background task crashed; restart the service", error=error)
-
-
-def open_webhook(chosen: Settings, session: aiohttp.ClientSession) -> Webhook | None:
-    """Where alerts are posted, if anywhere."""
-    url = chosen.alert_webhook_url.get_secret_value()
-    return Webhook(session, url, signing_key(signer(chosen))) if url else None

@@ -6,12 +6,11 @@ import time
 from collections.abc import Awaitable
 from typing import Any
 
-from app.settings import Settings
 from gateway.db.revisions import pending
+from gateway.engine import Engine
 from gateway.errors import ServiceError, cause_of
 from gateway.patience import within
-from gateway.pipeline.stop_watcher import Watch
-from gateway.policy import Model, Policy
+from gateway.policy import Model
 from gateway.telemetry.logging import log
 
 CHECK_SECONDS = 0.9
@@ -20,10 +19,10 @@ KEPT_SECONDS = 0.2
 
 
 class Readiness:
-    """Checks database, limiter, policy and providers of a service, whose parts are in `state`."""
+    """Checks database, limiter, policy and providers of a service."""
 
-    def __init__(self, state: Any) -> None:
-        self._state = state
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._check: asyncio.Task[str | None] | None = None
         self._kept_until = 0.0
         self._was_ready = True
@@ -47,7 +46,7 @@ class Readiness:
         return reason
 
     async def _reason(self) -> str | None:
-        if any(loop.done() for loop in self._state.loops):
+        if any(loop.done() for loop in self._engine.loops):
             return "a background task crashed: nothing is swept, watched or told without it"
         self._waiting = {}
         try:
@@ -59,21 +58,19 @@ class Readiness:
             return f"no answer in time from {', '.join(self._waiting)}"
 
     async def _found(self) -> str | None:
-        state = self._state
-        settings: Settings = state.settings
-        watch: Watch = state.watch
+        engine = self._engine
         await asyncio.gather(
-            self._named("the limiter", state.limiter.check()),
-            self._named("the database", state.database.check()),
+            self._named("the limiter", engine.limiter.check()),
+            self._named("the database", engine.database.check()),
         )
-        if await self._named("the migrations", pending(state.database)):
+        if await self._named("the migrations", pending(engine.database)):
             return "a migration is missing: run python -m app migrate"
-        if not watch.is_current:
+        if not engine.watch.is_current:
             return "another process serves a newer models.toml or plans.toml"
-        if settings.production and (weakness := await state.limiter.weakness()):
+        if engine.config.production and (weakness := await engine.limiter.weakness()):
             return str(weakness)
-        models = _models(state.policy, settings)
-        if not await self._named("the limiter", state.cooldown.is_any_ready(models)):
+        models = _models(engine)
+        if not await self._named("the limiter", engine.cooldown.is_any_ready(models)):
             return "every provider is cooling down"
         return None
 
@@ -84,10 +81,10 @@ class Readiness:
         return result
 
 
-def _models(policy: Policy, settings: Settings) -> list[Model]:
+def _models(engine: Engine) -> list[Model]:
     """Those that somebody waits for: in production, the offline provider's are none."""
     return [
         model
-        for model in policy.models.values()
-        if not (settings.production and model.provider == "offline")
+        for model in engine.policy.models.values()
+        if not (engine.config.production and model.provider == "offline")
     ]

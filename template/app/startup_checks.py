@@ -25,9 +25,10 @@ def open_parts(
     one and the servers of `models.toml`. Raises `StartError` as `check` does.
     """
     rules = policy.load(chosen.policy_dir)
-    opened: list[Provider] = [part.open_provider(chosen, session) for part in wiring.PROVIDERS]
+    config = chosen.gateway
+    opened: list[Provider] = [part.open_provider(config, session) for part in wiring.PROVIDERS]
     providers = {provider.name: provider for provider in opened}
-    providers |= wiring.open_servers(chosen, session, rules.servers, providers.keys())
+    providers |= wiring.open_servers(config, session, rules.servers, providers.keys())
     check(rules, providers, production=chosen.production)
     return rules, providers
 

@@ -185,7 +185,7 @@ class Scene:
         """The service's database, on connections of the drill's own."""
         url = self.environment["DATABASE_URL"]
         settings = Settings(_env_file=None, environment="test", database_url=url)
-        database = app_wiring.database.open_database(settings)
+        database = app_wiring.database.open_database(settings.gateway)
         try:
             yield settings, database
         finally:

@@ -12,7 +12,8 @@ from typing import Any
 
 import aiohttp
 
-from app.settings import ROOT, Settings
+from app.settings import Settings
+from gateway.config import ROOT
 
 READY_SECONDS = 90.0
 STOP_SECONDS = 10.0

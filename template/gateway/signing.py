@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import hmac
 
-from app.settings import Settings
+from gateway.config import GatewayConfig
 
 
 class Signer:
@@ -36,13 +36,13 @@ class Signer:
         return None
 
 
-def signer(settings: Settings) -> Signer:
-    return Signer(*secret_keys(settings))
+def signer(config: GatewayConfig) -> Signer:
+    return Signer(*secret_keys(config))
 
 
-def secret_keys(settings: Settings) -> tuple[str, str]:
+def secret_keys(config: GatewayConfig) -> tuple[str, str]:
     """The key in use, and the one before, which may be empty."""
-    return settings.secret_key.get_secret_value(), settings.secret_key_previous.get_secret_value()
+    return config.secret_key.get_secret_value(), config.secret_key_previous.get_secret_value()
 
 
 def _mac(key: bytes, purpose: str, message: bytes) -> bytes:

@@ -66,7 +66,7 @@ def capped(
 
 def ledger_of(service: Service) -> Ledger:
     """As another process of the same service has one."""
-    policy: Policy = service.app.state.policy
+    policy: Policy = service.engine.policy
     return Ledger(service.database, policy, keep_content=True)
 
 
@@ -78,7 +78,7 @@ def generation_of(
     seconds: float = 60,
 ) -> Generation:
     """A generation that was admitted and can cost `bound` units."""
-    policy: Policy = service.app.state.policy
+    policy: Policy = service.engine.policy
     model, call = policy.model(ECHO), call_of(principal, seconds=seconds)
     caps = caps or policy.caps(principal.user_id, principal.plan)
     grant = Grant(Demand(()), Admission(True, ()), tokens=0)

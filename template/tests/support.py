@@ -42,6 +42,7 @@ from gateway.db import engine
 from gateway.db.engine import Database
 from gateway.db.migrate import upgrade
 from gateway.db.tables import attempts, audit, predictions, users, utc_now
+from gateway.engine import Engine
 from gateway.http.header_limits import BoundedProtocol
 from gateway.ids import new_id
 from gateway.ledger.batch import OPEN
@@ -141,6 +142,12 @@ class Service:
     simulator: Simulator
     output: io.StringIO
     stack: AsyncExitStack
+
+    @property
+    def engine(self) -> Engine:
+        """What the service stands on."""
+        engine: Engine = self.app.state.engine
+        return engine
 
     async def create_user(
         self, plan: str = "many", email: str = "", role: Role = Role.USER
@@ -290,7 +297,7 @@ def migrate(url: str) -> None:
     """Make the tables of a new database."""
 
     async def work() -> None:
-        database = wiring.database.open_database(Settings(_env_file=None, database_url=url))
+        database = wiring.database.open_database(Settings(_env_file=None, database_url=url).gateway)
         await upgrade(database)
         await database.close()
 

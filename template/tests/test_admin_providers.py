@@ -49,8 +49,8 @@ async def test_every_model_is_listed(client: httpx2.AsyncClient) -> None:
 async def test_a_circuit_that_is_open_tells_until_when_and_what_is_left(
     service: Service, client: httpx2.AsyncClient
 ) -> None:
-    cooldown: Cooldown = service.app.state.cooldown
-    policy: Policy = service.app.state.policy
+    cooldown: Cooldown = service.engine.cooldown
+    policy: Policy = service.engine.policy
     await cooldown.learnt(policy.model(ECHO), Quota(0, 500, 40.0))
     (echo,) = [each for each in (await client.get(PROVIDERS)).json() if each["model"] == ECHO]
     assert (echo["state"], echo["remaining_requests"], echo["remaining_tokens"]) == ("open", 0, 500)

@@ -15,8 +15,9 @@ from aiohttp.test_utils import RawTestServer
 
 from app import wiring
 from app.cli.main import app
-from app.settings import ROOT, Settings
+from app.settings import Settings
 from gateway.accounts.users import Users
+from gateway.config import ROOT
 from gateway.db.revisions import pending
 from gateway.errors import DatabaseUnavailable
 from tests.fixtures.service import Run
@@ -207,7 +208,7 @@ async def test_migrate_makes_the_tables(
     told = [(await run("migrate")).stdout for _ in range(2)]
     assert told[0].startswith("Applied 0001, ")
     assert told[1] == "The tables are up to date already.\n"
-    database = wiring.database.open_database(Settings(_env_file=None))
+    database = wiring.database.open_database(Settings(_env_file=None).gateway)
     assert not await pending(database)
     assert await Users(database).list() == []
     await database.close()
@@ -288,7 +289,7 @@ async def test_ask_when_the_cost_cannot_be_read(
     async def fail(*_: object) -> None:
         raise DatabaseUnavailable("The database does not answer.")
 
-    monkeypatch.setattr(service.app.state.records, "get", fail)
+    monkeypatch.setattr(service.engine.records, "get", fail)
     result = await run("ask", "one", "--url", service.url)
     assert (result.exit_code, result.stdout) == (1, "You said: one\n")
     assert result.stderr == "What it cost cannot be read: The database does not answer.\n"

@@ -46,7 +46,7 @@ async def test_it_says_whether_it_is_ready(
     async def gone() -> None:
         raise LimiterUnavailable("secret-host is gone")
 
-    monkeypatch.setattr(service.app.state.limiter, "check", gone)
+    monkeypatch.setattr(service.engine.limiter, "check", gone)
     page = (await _page(service)).text
     assert 'class="waiting">not ready' in page
     assert "secret-host" not in page

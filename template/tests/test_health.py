@@ -1,6 +1,7 @@
 """Health and readiness: what a host asks, and no more than it needs to know."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -46,9 +47,9 @@ async def _ask(service: Service, path: str) -> tuple[int, object]:
 
 
 async def _use_database(service: Service, url: str) -> None:
-    database = wiring.database.open_database(Settings(_env_file=None, database_url=url))
+    database = wiring.database.open_database(Settings(_env_file=None, database_url=url).gateway)
     service.stack.push_async_callback(database.close)
-    service.app.state.database = database
+    service.engine.database = database
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -75,7 +76,7 @@ async def test_not_ready_before_the_migrations(
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("seconds", [0, 60], ids=["gone", "frozen"])
 async def test_not_ready_without_the_limiter(service: Service, path: str, seconds: float) -> None:
-    service.app.state.limiter = DeadLimiter(seconds)
+    vars(service.engine)["limiter"] = DeadLimiter(seconds)
     async with free_time() as passed:
         assert await _ask(service, path) == NOT_READY
     # Hosts give up after seconds: the answer must come before.
@@ -83,8 +84,8 @@ async def test_not_ready_without_the_limiter(service: Service, path: str, second
 
 
 async def test_not_ready_while_every_provider_is_left_alone(service: Service) -> None:
-    cooldown: Cooldown = service.app.state.cooldown
-    policy: Policy = service.app.state.policy
+    cooldown: Cooldown = service.engine.cooldown
+    policy: Policy = service.engine.policy
     first, *others = policy.models.values()
     for model in others:
         await cooldown.learnt(model, Quota(None, None, 60))
@@ -112,19 +113,19 @@ async def test_not_ready_once_a_loop_in_the_background_crashed(
 
 
 async def test_in_production_the_offline_provider_makes_nothing_ready(service: Service) -> None:
-    cooldown: Cooldown = service.app.state.cooldown
-    policy: Policy = service.app.state.policy
+    cooldown: Cooldown = service.engine.cooldown
+    policy: Policy = service.engine.policy
     others = [model for model in policy.models.values() if model.provider != "offline"]
     for model in others:
         await cooldown.learnt(model, Quota(None, None, 60))
     assert await _ask(service, "/readyz") == READY
-    service.app.state.settings = service.settings.model_copy(update={"environment": "production"})
+    service.engine.config = replace(service.engine.config, production=True)
     assert await _ask(service, "/readyz") == (NOT_READY if others else READY)
 
 
 async def test_alive_whatever_is_gone(service: Service, dead_database_url: str) -> None:
     await _use_database(service, dead_database_url)
-    service.app.state.limiter = DeadLimiter(0)
+    vars(service.engine)["limiter"] = DeadLimiter(0)
     assert await _ask(service, "/livez") == (200, {"status": "ok"})
 
 
@@ -137,19 +138,19 @@ async def test_a_monitor_may_ask_without_the_body(service: Service, path: str) -
 
 
 async def test_readiness_comes_back_by_itself(service: Service) -> None:
-    working = service.app.state.limiter
-    service.app.state.limiter = DeadLimiter(0)
+    working = service.engine.limiter
+    vars(service.engine)["limiter"] = DeadLimiter(0)
     assert await _ask(service, "/readyz") == NOT_READY
-    service.app.state.limiter = working
+    service.engine.limiter = working
     assert await _ask(service, "/readyz") == READY
 
 
 async def test_turning_unready_and_back_is_logged_once_with_the_reason(service: Service) -> None:
-    working = service.app.state.limiter
-    service.app.state.limiter = DeadLimiter(0)
+    working = service.engine.limiter
+    vars(service.engine)["limiter"] = DeadLimiter(0)
     for _ in range(2):
         assert await _ask(service, "/readyz") == NOT_READY
-    service.app.state.limiter = working
+    service.engine.limiter = working
     for _ in range(2):
         assert await _ask(service, "/readyz") == READY
     told = [event for event in service.events if "eady" in event["message"][:9]]
@@ -167,7 +168,7 @@ async def test_the_reason_names_the_part_at_fault(
     service: Service, dead_database_url: str, part: str, reason: str
 ) -> None:
     if part == "limiter":
-        service.app.state.limiter = DeadLimiter(60)
+        vars(service.engine)["limiter"] = DeadLimiter(60)
     else:
         await _use_database(service, dead_database_url)
     assert await _ask(service, "/readyz") == NOT_READY
@@ -179,7 +180,7 @@ async def test_many_who_ask_share_a_check(
 ) -> None:
     """It writes, and anybody may ask."""
     checks: list[None] = []
-    database = service.app.state.database
+    database = service.engine.database
     check = database.check
 
     async def count() -> None:

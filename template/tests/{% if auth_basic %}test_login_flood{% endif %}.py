@@ -146,7 +146,7 @@ async def test_any_number_of_addresses_locks_nobody_out_of_their_own(
     assert await guess(service, user, "203.0.113.1", 1) == [401]
     assert await guess(service, user, ANOTHER, 1) == [429]
     # Another process, or this one after its start: it knows no password that was right.
-    limiter = service.app.state.limiter
+    limiter = service.engine.limiter
     fresh = wiring.auth.open_authenticator(service.settings, service.database, limiter)
     headers = {"authorization": wiring.auth.authorization(user.email, user.credential)}
     with pytest.raises(attempts.TooManyAttempts):

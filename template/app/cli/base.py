@@ -53,7 +53,7 @@ async def in_session(work: Work, options: dict[str, Any]) -> None:
     """Do `work` with a session that ends with it."""
     try:
         settings = load()
-        database = wiring.database.open_database(settings)
+        database = wiring.database.open_database(settings.gateway)
         try:
             await work(Session(settings, database), **options)
         finally:

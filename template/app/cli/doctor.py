@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from itertools import chain, combinations
-from typing import NamedTuple
 
 from sqlalchemy import select
 
@@ -12,12 +11,14 @@ from app import wiring
 from app.cli.placeholders import placeholders
 from app.cli.serve import require_exact_limits
 from app.readiness import CHECK_SECONDS
-from app.settings import ROOT, Settings, exposure, load
+from app.settings import Settings, exposure, load
 from app.startup_checks import open_parts
+from gateway.config import ROOT
 from gateway.db.engine import Database
 from gateway.db.revisions import pending
 from gateway.db.tables import users
 from gateway.errors import DatabaseUnavailable, ServiceError, StartError
+from gateway.findings import Finding
 from gateway.kill_switch import Stops
 from gateway.ledger.undeclared_usage import LAST_DAYS, undeclared
 from gateway.patience import within
@@ -30,18 +31,6 @@ NO_ANSWER = "no answer within a second: is the server up, or does another sessio
 LONGEST_SAID = 200
 # The checks without which no table can be read.
 TABLES = {"database", "migrations"}
-
-
-class Finding(NamedTuple):
-    """What a check found: `verdict` is ok, warning or problem; `advice` says what to do."""
-
-    check: str
-    verdict: str = "ok"
-    advice: str = ""
-
-    @property
-    def mark(self) -> str:
-        return {"ok": "✓", "warning": "!", "problem": "✗"}[self.verdict]
 
 
 def examine(*, production: bool = False) -> list[Finding]:
@@ -80,9 +69,9 @@ async def _examine(settings: Settings) -> list[Finding]:
     async with AsyncExitStack() as stack:
         findings = await _policy(settings)
         try:
-            database = wiring.database.open_database(settings)
+            database = wiring.database.open_database(settings.gateway)
             stack.push_async_callback(database.close)
-            limiter = wiring.limiter.open_limiter(settings, database)
+            limiter = wiring.limiter.open_limiter(settings.gateway, database)
             stack.push_async_callback(limiter.close)
         except StartError as error:
             return [*findings, Finding("addresses", "problem", str(error))]

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.base import Json, Session, command, fail, show
-from app.cli.doctor import Finding
 from app.startup_checks import open_parts
+from gateway.findings import Finding
 from gateway.ledger.budget import usd
 from gateway.policy import Model
 from gateway.pricing import bound, cost, max_cost

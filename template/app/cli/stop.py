@@ -41,7 +41,7 @@ async def start(session: Session, target: Target = SERVICE, as_json: Json = Fals
 
 async def alert_key(session: Session, as_json: Json = False) -> None:
     """Show the key that signs what is posted to ALERT_WEBHOOK_URL, for its receiver."""
-    key = signing_key(signer(session.settings))
+    key = signing_key(signer(session.settings.gateway))
     show({"key": key}, as_json, key)
 
 

@@ -46,7 +46,7 @@ async def service_usage(
     request: Request, days: AskedDays, group_by: GroupBy = "model"
 ) -> UsageReport:
     """What the whole service spent, by day and user, model or outcome; this month by default."""
-    report: Report = request.app.state.report
+    report: Report = request.app.state.engine.report
     return await report.of_service(days, group_by)
 
 
@@ -55,7 +55,7 @@ async def list_users(
     request: Request, limit: PageSize = 20, cursor: str | None = None
 ) -> Page[User]:
     """All users, newest first."""
-    pages: Pages = request.app.state.pages
+    pages: Pages = request.app.state.engine.pages
     rows, next_cursor = await pages.read(select(users), users, limit, cursor)
     return Page(data=[User.model_validate(row) for row in rows], next_cursor=next_cursor)
 
@@ -65,8 +65,8 @@ async def change_user(
     actor: Administrator, user_id: str, body: UserChange, request: Request
 ) -> User:
     """Change a user's role or plan, or end or restore all access."""
-    policy: Policy = request.app.state.policy
-    table: Users = request.app.state.users
+    policy: Policy = request.app.state.engine.policy
+    table: Users = request.app.state.engine.users
     if body.plan is not None and body.plan not in policy.plans:
         known = ", ".join(policy.plans)
         raise InvalidRequest(f"plan: plans.toml has {known}.", param="plan")
@@ -83,12 +83,12 @@ async def list_predictions(
     user_id: UserId | None = None,
 ) -> Page[UserPrediction]:
     """Everybody's records with their attempts, newest first; erased ones without content."""
-    pages: Pages = request.app.state.pages
+    pages: Pages = request.app.state.engine.pages
     query: Select[Any] = select(predictions)
     if user_id is not None:
         query = query.where(predictions.c.user_id == user_id)
     rows, next_cursor = await pages.read(query, predictions, limit, cursor)
-    database: Database = request.app.state.database
+    database: Database = request.app.state.engine.database
     made = await attempts_of(database, [row.id for row in rows])
     data = [UserPrediction.of(row, attempts=made[row.id]) for row in rows]
     return Page(data=data, next_cursor=next_cursor)
@@ -111,7 +111,7 @@ async def list_audit(
     request: Request, limit: PageSize = 20, cursor: str | None = None
 ) -> Page[AuditEntry]:
     """Who changed what, newest first."""
-    pages: Pages = request.app.state.pages
+    pages: Pages = request.app.state.engine.pages
     rows, next_cursor = await pages.read(select(audit), audit, limit, cursor)
     return Page(data=[AuditEntry.of(row) for row in rows], next_cursor=next_cursor)
 
@@ -119,7 +119,7 @@ async def list_audit(
 @router.post("/stop")
 async def stop(actor: Administrator, body: StopRequest, request: Request) -> StopList:
     """End all generation, or that of a provider or a model, on every replica within a second."""
-    stops: Stops = request.app.state.stops
+    stops: Stops = request.app.state.engine.stops
     await stops.stop(body.target, body.reason, running=body.running, actor=actor)
     return await _stopped(stops)
 

@@ -108,7 +108,7 @@ class Asking:
         if name is None:
             return await work()
         self.caller.require(Scope.GENERATE)
-        idempotency: Idempotency = self.request.app.state.idempotency
+        idempotency: Idempotency = self.request.app.state.engine.idempotency
         key = Key(self.caller.user_id, self.request.scope["route"].path, name)
 
         async def limited() -> Response:
@@ -123,7 +123,7 @@ class Asking:
         With an `Idempotency-Key`, a replay comes before the limits.
         """
         if self._is_large:
-            limits: Limits = self.request.app.state.limits
+            limits: Limits = self.request.app.state.engine.limits
             await limits.look(self.caller)
 
     def _key(self) -> str | None:

@@ -21,7 +21,7 @@ async def create_chat_completion(request: Request) -> Response:
 
 
 async def _complete(asked: Asking, body: ChatRequest) -> Response:
-    guard: Guard = asked.request.app.state.guard
+    guard: Guard = asked.request.app.state.engine.guard
     call = asked.call("chat", body.model, body.body())
     if body.stream:
         options = body.stream_options

@@ -19,7 +19,7 @@ async def create_embedding(request: Request) -> Response:
 
 
 async def _embed(asked: Asking, body: EmbeddingRequest) -> Response:
-    guard: Guard = asked.request.app.state.guard
+    guard: Guard = asked.request.app.state.engine.guard
     call = asked.call("embedding", body.model, body.body())
     # Vectors can be made again and are large: the record keeps what was asked, not them.
     call.keep_output = False

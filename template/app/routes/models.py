@@ -15,14 +15,14 @@ router = APIRouter(prefix="/v1/models", tags=["models"], responses=ERRORS, route
 @router.get("")
 async def list_models(caller: Caller, request: Request) -> dict[str, Any]:
     """The models that can be asked for."""
-    policy: Policy = request.app.state.policy
+    policy: Policy = request.app.state.engine.policy
     return {"object": "list", "data": [_entry(model) for model in policy.models.values()]}
 
 
 @router.get("/{name:path}")
 async def get_model(caller: Caller, name: str, request: Request) -> dict[str, Any]:
     """One of them."""
-    policy: Policy = request.app.state.policy
+    policy: Policy = request.app.state.engine.policy
     return _entry(policy.model(name))
 
 

@@ -80,7 +80,7 @@ async def list_predictions(
 ) -> Page[Prediction]:
     """The caller's records, newest first."""
     caller.require(Scope.READ)
-    pages: Pages = request.app.state.pages
+    pages: Pages = request.app.state.engine.pages
     rows, next_cursor = await pages.read(owned(caller.user_id), predictions, limit, cursor)
     return Page(data=[Prediction.of(row) for row in rows], next_cursor=next_cursor)
 
@@ -89,15 +89,15 @@ async def list_predictions(
 async def get_prediction(caller: Caller, prediction_id: str, request: Request) -> Prediction:
     """One record, also while it runs."""
     caller.require(Scope.READ)
-    return await _read(request.app.state.records, caller.user_id, prediction_id)
+    return await _read(request.app.state.engine.records, caller.user_id, prediction_id)
 
 
 @router.delete("/{prediction_id}", status_code=204)
 async def erase_prediction(caller: Caller, prediction_id: str, request: Request) -> None:
     """Cancel it if it runs, and erase its content. The ledger keeps what it cost."""
     caller.require(Scope.GENERATE)
-    records: Records = request.app.state.records
-    runner: Runner = request.app.state.runner
+    records: Records = request.app.state.engine.records
+    runner: Runner = request.app.state.engine.runner
     await records.get(caller.user_id, prediction_id)
     await runner.cancel(prediction_id)
     await records.erase(caller.user_id, prediction_id)
@@ -109,7 +109,7 @@ async def rate_prediction(
 ) -> Feedback:
     """Say whether an answer was good."""
     caller.require(Scope.GENERATE)
-    records: Records = request.app.state.records
+    records: Records = request.app.state.engine.records
     await records.rate(caller.user_id, prediction_id, body.model_dump())
     return body
 

@@ -25,7 +25,7 @@ async def create_response(request: Request) -> Response:
 
 
 async def _respond(asked: Asking, body: ResponseRequest) -> Response:
-    guard: Guard = asked.request.app.state.guard
+    guard: Guard = asked.request.app.state.engine.guard
     call = asked.call("chat", body.model, body.body())
     call.format = RESPONSES
     own = {"metadata": body.metadata or {}, "store": False}

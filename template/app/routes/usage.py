@@ -29,7 +29,7 @@ AskedDays = Annotated[Days, Depends(asked_days)]
 @router.get("/me")
 async def who_am_i(caller: Caller, request: Request) -> Me:
     """The caller, with role and plan."""
-    users: Users = request.app.state.users
+    users: Users = request.app.state.engine.users
     return Me.model_validate(await users.get(caller.user_id))
 
 
@@ -37,5 +37,5 @@ async def who_am_i(caller: Caller, request: Request) -> Me:
 async def my_usage(caller: Caller, request: Request, days: AskedDays) -> UsageReport:
     """What the caller spent, by day and model; this month unless other days are asked for."""
     caller.require(Scope.READ)
-    report: Report = request.app.state.report
+    report: Report = request.app.state.engine.report
     return await report.of_user(caller.user_id, caller.plan, days)

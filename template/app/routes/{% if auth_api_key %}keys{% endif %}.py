@@ -26,7 +26,7 @@ async def list_keys(
 ) -> Page[ApiKey]:
     """The caller's keys, newest first."""
     caller.require(Scope.READ)
-    pages: Pages = request.app.state.pages
+    pages: Pages = request.app.state.engine.pages
     rows, next_cursor = await pages.read(owned(caller.user_id), api_keys, limit, cursor)
     return Page(data=[ApiKey.model_validate(row) for row in rows], next_cursor=next_cursor)
 
@@ -67,4 +67,4 @@ def _actor(caller: Principal, request: Request) -> Actor:
 
 
 def _keys(request: Request) -> Keys:
-    return Keys(request.app.state.database, request.app.state.settings.project["name"])
+    return Keys(request.app.state.engine.database, request.app.state.settings.project["name"])

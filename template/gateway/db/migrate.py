@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection
 
-from app.settings import ROOT
+from gateway.config import ROOT
 from gateway.db.engine import Database
 from gateway.errors import DatabaseUnavailable, StartError
 

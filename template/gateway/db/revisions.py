@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, delete, insert, inspect, select
 
-from app.settings import ROOT
+from gateway.config import ROOT
 from gateway.db.engine import Database
 from gateway.db.tables import metadata
 

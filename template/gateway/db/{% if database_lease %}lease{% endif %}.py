@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from sqlalchemy import Column, String, Table, delete, func, or_, text
 from sqlalchemy.dialects.postgresql import insert
 
-from app.settings import Settings
+from gateway.config import GatewayConfig
 from gateway.db.engine import Database
 from gateway.db.tables import UtcDateTime, metadata
 from gateway.errors import DatabaseUnavailable, StartError
@@ -34,7 +34,7 @@ leases = Table(
 
 
 @asynccontextmanager
-async def alone(_: Settings, database: Database) -> AsyncIterator[None]:
+async def alone(_: GatewayConfig, database: Database) -> AsyncIterator[None]:
     """Hold the lease for this process, by the database's clock.
 
     Waits a few seconds for a predecessor to stop, then raises `StartError`.

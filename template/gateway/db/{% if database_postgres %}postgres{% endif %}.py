@@ -40,8 +40,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from app.settings import Settings
 from gateway.addresses import Address, AddressError, explained, is_host, parse
+from gateway.config import GatewayConfig
 from gateway.db.cancel_handle import Use
 from gateway.db.engine import Database, Query, Result, Work, require_waiting
 from gateway.db.prepared import GIVEN
@@ -251,13 +251,13 @@ def _is_text(column: Column[Any]) -> bool:
     return isinstance(column.type, Json | String)
 
 
-def open_database(settings: Settings) -> PostgresDatabase:
+def open_database(config: GatewayConfig) -> PostgresDatabase:
     """The database of `DATABASE_URL`. Raises `StartError` for an address that is wrong."""
-    return PostgresDatabase(settings.database_url)
+    return PostgresDatabase(config.database_url)
 
 
 @asynccontextmanager
-async def beside_others(_: Settings, __: Database) -> AsyncIterator[None]:
+async def beside_others(_: GatewayConfig, __: Database) -> AsyncIterator[None]:
     """Any number of processes serve at once: nothing is to be held."""
     yield
 

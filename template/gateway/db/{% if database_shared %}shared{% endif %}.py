@@ -3,15 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.settings import Settings
+from gateway.config import GatewayConfig
 from gateway.db import sqlite
 
 
 @asynccontextmanager
-async def alone(settings: Settings, database: sqlite.SqliteDatabase) -> AsyncIterator[None]:
+async def alone(config: GatewayConfig, database: sqlite.SqliteDatabase) -> AsyncIterator[None]:
     """In production, hold the file for this process, as `gateway.db.sqlite` does."""
-    if settings.production:
-        async with sqlite.alone(settings, database):
+    if config.production:
+        async with sqlite.alone(config, database):
             yield
     else:
         yield

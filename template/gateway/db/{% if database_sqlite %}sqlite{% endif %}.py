@@ -25,8 +25,8 @@ from sqlalchemy import (
     text,
 )
 
-from app.settings import ROOT, Settings
 from gateway.addresses import AddressError, explained, parse
+from gateway.config import ROOT, GatewayConfig
 from gateway.db.cancel_handle import Use
 from gateway.db.engine import Database, Query, Rows
 from gateway.db.prepared import GIVEN, Prepared
@@ -173,14 +173,14 @@ def _now() -> int:
     return time.time_ns() // 1_000
 
 
-def open_database(settings: Settings) -> SqliteDatabase:
+def open_database(config: GatewayConfig) -> SqliteDatabase:
     """The database of `DATABASE_URL`.
 
     Raises `StartError` for an address that is wrong, and in production for a file that would go
     with the container.
     """
-    path = file_of(settings.database_url)
-    if settings.production and not settings.accept_ephemeral_database and is_ephemeral(path):
+    path = file_of(config.database_url)
+    if config.production and not config.accept_ephemeral_database and is_ephemeral(path):
         raise StartError(
             f"{path} goes with the container: mount a volume and point DATABASE_URL into it, or "
             "accept the loss of all data with ACCEPT_EPHEMERAL_DATABASE=true."
@@ -189,7 +189,7 @@ def open_database(settings: Settings) -> SqliteDatabase:
 
 
 @asynccontextmanager
-async def alone(_: Settings, database: SqliteDatabase) -> AsyncIterator[None]:
+async def alone(_: GatewayConfig, database: SqliteDatabase) -> AsyncIterator[None]:
     """Hold the file for this process: by a lock on itself, which the database keeps until it is
     closed, and by a lock file beside it, as versions did that looked at nothing else.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from app.settings import Settings
+from gateway.config import GatewayConfig
 from gateway.policy import Kind
 from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Reply
 from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
@@ -164,5 +164,5 @@ def _vector(text: str, size: int) -> list[float]:
     return [number / length for number in numbers]
 
 
-def open_provider(_: Settings, __: aiohttp.ClientSession) -> OfflineProvider:
+def open_provider(_: GatewayConfig, __: aiohttp.ClientSession) -> OfflineProvider:
     return OfflineProvider()

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from app.settings import Settings
+from gateway.config import GatewayConfig
 from gateway.policy import Kind
 from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply, Usage, compute
 from gateway.providers.error_answers import ErrorCase, ErrorTable
@@ -189,5 +189,5 @@ def _chat_body(job: Job) -> Body:
     return {**body, "messages": messages_sent(body["messages"])}
 
 
-def open_provider(settings: Settings, session: aiohttp.ClientSession) -> HuggingFaceProvider:
-    return HuggingFaceProvider(session, settings.hf_base_url, settings.hf_token.get_secret_value())
+def open_provider(config: GatewayConfig, session: aiohttp.ClientSession) -> HuggingFaceProvider:
+    return HuggingFaceProvider(session, config.hf_base_url, config.hf_token.get_secret_value())

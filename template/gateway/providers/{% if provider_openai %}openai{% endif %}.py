@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from app.settings import Settings
+from gateway.config import GatewayConfig
 from gateway.policy import Kind
 from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply
 from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
@@ -137,8 +137,8 @@ def _is_embedding(item: Any) -> bool:
     return isinstance(vector, list | str) and bool(vector)
 
 
-def open_provider(settings: Settings, session: aiohttp.ClientSession) -> OpenAIProvider:
-    base_url, key = settings.openai_base_url, settings.openai_api_key.get_secret_value()
+def open_provider(config: GatewayConfig, session: aiohttp.ClientSession) -> OpenAIProvider:
+    base_url, key = config.openai_base_url, config.openai_api_key.get_secret_value()
     own = is_own(base_url)
     return OpenAIProvider(
         session,

@@ -8,15 +8,13 @@ from typing import Annotated, Any, Literal
 import aiohttp
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from app.settings import VARIABLE, Settings
 from gateway.addresses import is_web_address
+from gateway.config import VARIABLE, GatewayConfig
 from gateway.errors import StartError
 from gateway.policy import problems_of
 from gateway.providers.openai import OpenAIProvider
 
 FILE = Path("models.toml")
-# The secrets and addresses of the service itself are no keys of servers.
-OWN_VARIABLES = {name.upper() for name in Settings.model_fields} - {"OPENAI_API_KEY"}
 # As long as the ledger's column: the name is the provider's there, in stops and in metrics.
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?", re.ASCII)
 OutputLimit = Literal["max_tokens", "max_completion_tokens"]
@@ -61,7 +59,7 @@ class Servers(BaseModel):
 
 
 def open_servers(
-    settings: Settings,
+    config: GatewayConfig,
     session: aiohttp.ClientSession,
     declared: Mapping[str, Any],
     built_in: Collection[str],
@@ -71,19 +69,21 @@ def open_servers(
         servers = Servers(servers=dict(declared)).servers
     except ValidationError as error:
         raise StartError("\n".join(problems_of(FILE, error, Servers))) from error
-    if problems := list(_problems(servers, built_in)):
+    if problems := list(_problems(servers, built_in, config.taken_variables)):
         raise StartError("\n".join(problems))
-    return {name: _open(settings, session, name, server) for name, server in servers.items()}
+    return {name: _open(config, session, name, server) for name, server in servers.items()}
 
 
-def _problems(servers: Mapping[str, Server], built_in: Collection[str]) -> Iterator[str]:
+def _problems(
+    servers: Mapping[str, Server], built_in: Collection[str], taken: Collection[str]
+) -> Iterator[str]:
     for name, server in servers.items():
         if not NAME.fullmatch(name):
             form = "lower-case letters and digits, with . _ - in between, 40 at most"
             yield f"{FILE}, servers.{name}: a server's name has {form}"
         if name in built_in:
             yield f"{FILE}, servers.{name}: {name} is built in; give the server another name"
-        if server.api_key_env in OWN_VARIABLES:
+        if server.api_key_env in taken:
             yield (
                 f"{FILE}, servers.{name}.api_key_env: {server.api_key_env} is not a server's key; "
                 "name a variable that holds nothing else"
@@ -91,9 +91,9 @@ def _problems(servers: Mapping[str, Server], built_in: Collection[str]) -> Itera
 
 
 def _open(
-    settings: Settings, session: aiohttp.ClientSession, name: str, server: Server
+    config: GatewayConfig, session: aiohttp.ClientSession, name: str, server: Server
 ) -> OpenAIProvider:
-    key = settings.server_keys[server.api_key_env] if server.api_key_env else None
+    key = config.server_keys[server.api_key_env] if server.api_key_env else None
     return OpenAIProvider(
         session,
         server.base_url,

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from app.settings import Settings
+from gateway.config import GatewayConfig
 from gateway.policy import Kind
 from gateway.providers.base import (
     BadAnswer,
@@ -215,7 +215,7 @@ def throttled_seconds(details: Mapping[str, Any]) -> float | None:
     return float(found[1] or found[2]) if found else None
 
 
-def open_provider(settings: Settings, session: aiohttp.ClientSession) -> ReplicateProvider:
+def open_provider(config: GatewayConfig, session: aiohttp.ClientSession) -> ReplicateProvider:
     return ReplicateProvider(
-        session, settings.replicate_base_url, settings.replicate_api_token.get_secret_value()
+        session, config.replicate_base_url, config.replicate_api_token.get_secret_value()
     )

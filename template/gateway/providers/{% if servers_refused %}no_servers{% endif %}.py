@@ -5,12 +5,12 @@ from typing import Any, Never
 
 import aiohttp
 
-from app.settings import Settings
+from gateway.config import GatewayConfig
 from gateway.errors import StartError
 
 
 def open_servers(
-    _: Settings, __: aiohttp.ClientSession, declared: Mapping[str, Any], ___: Collection[str]
+    _: GatewayConfig, __: aiohttp.ClientSession, declared: Mapping[str, Any], ___: Collection[str]
 ) -> Mapping[str, Never]:
     """None. Raises `StartError` if any are declared."""
     if declared:

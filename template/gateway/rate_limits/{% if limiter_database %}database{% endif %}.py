@@ -28,8 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from app.settings import Settings
 from gateway.batcher import Batcher
+from gateway.config import GatewayConfig
 from gateway.db.engine import Database, Query
 from gateway.db.tables import metadata
 from gateway.errors import DatabaseUnavailable, LimiterUnavailable
@@ -303,6 +303,6 @@ def _faults() -> Iterator[None]:
         ) from error
 
 
-def open_limiter(_: Settings, database: Database) -> DatabaseLimiter:
+def open_limiter(_: GatewayConfig, database: Database) -> DatabaseLimiter:
     """Limits beside the other tables."""
     return DatabaseLimiter(database)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from app.settings import Settings
+from gateway.config import GatewayConfig
 from gateway.db.engine import Database
 from gateway.rate_limits.base import (
     MINUTE,
@@ -126,6 +126,6 @@ def _live(holders: dict[str, int], now: int) -> dict[str, int]:
     return {holder: until for holder, until in holders.items() if until > now}
 
 
-def open_limiter(_: Settings, __: Database) -> MemoryLimiter:
+def open_limiter(_: GatewayConfig, __: Database) -> MemoryLimiter:
     """Limits that live as long as this process."""
     return MemoryLimiter()

@@ -11,9 +11,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from app.settings import Settings
 from gateway.addresses import AddressError, explained, parse
 from gateway.batcher import Batcher
+from gateway.config import GatewayConfig
 from gateway.db.engine import Database
 from gateway.errors import LimiterUnavailable
 from gateway.ids import new_id
@@ -271,9 +271,9 @@ def _unavailable() -> LimiterUnavailable:
     return LimiterUnavailable("Limits cannot be checked right now. Try again.", retry_after=1)
 
 
-def open_limiter(settings: Settings, _: Database) -> RedisLimiter:
+def open_limiter(config: GatewayConfig, _: Database) -> RedisLimiter:
     """The Redis of `REDIS_URL`. Raises `StartError` for an address that is wrong."""
-    return open_at(settings.redis_url)
+    return open_at(config.redis_url)
 
 
 def open_at(url: str) -> RedisLimiter:

@@ -7,10 +7,9 @@ come out in the same form, and through the same redactor, as the service's own.
 import datetime as dt
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from app.settings import Settings
 from gateway.json_text import encode
 from gateway.telemetry.context import known
 from gateway.telemetry.redaction import make_redactor
@@ -23,19 +22,19 @@ QUIET = {"uvicorn.access": logging.CRITICAL, "alembic": logging.WARNING}
 UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks")
 
 
-def configure(settings: Settings) -> None:
-    """Set up all logging of this process."""
-    redact = make_redactor(settings.secret_values())
-    formatter = TextFormatter if settings.environment == "development" else JsonFormatter
+def configure(secrets: Iterable[str], level: str, *, for_people: bool) -> None:
+    """Set up all logging of this process, without `secrets`: JSON, or a line for a person."""
+    redact = make_redactor(secrets)
+    formatter = TextFormatter if for_people else JsonFormatter
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(formatter(redact))
-    logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
+    logging.basicConfig(handlers=[handler], level=level, force=True)
     logging.captureWarnings(capture=True)
     for name in UNUSED:
         setattr(logging, name, False)
     logging._srcfile = None  # nor the line of code, which takes longest to find
-    for name, level in QUIET.items():
-        logging.getLogger(name).setLevel(level)
+    for name, least in QUIET.items():
+        logging.getLogger(name).setLevel(least)
 
 
 def log(level: int, message: str, *, error: BaseException | None = None, **fields: Any) -> None:

@@ -86,7 +86,7 @@ async def databases(settings: dict[str, Any]) -> AsyncIterator[list[Database]]:
     async with AsyncExitStack() as stack:
         opened: list[Database] = []
         for _ in range(REPLICAS):
-            database = wiring.database.open_database(Settings(_env_file=None, **settings))
+            database = wiring.database.open_database(Settings(_env_file=None, **settings).gateway)
             stack.push_async_callback(database.close)
             opened.append(database)
         yield opened

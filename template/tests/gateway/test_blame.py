@@ -36,19 +36,19 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 
 
 def asked_model(service: Service) -> Model:
-    model: Model = service.app.state.policy.models[ECHO]
+    model: Model = service.engine.policy.models[ECHO]
     return model
 
 
 async def state(service: Service) -> str:
-    cooldown: Cooldown = service.app.state.cooldown
+    cooldown: Cooldown = service.engine.cooldown
     (circuit,) = await cooldown.states([asked_model(service)])
     return circuit.state
 
 
 async def open_circuit(service: Service, seconds: float) -> None:
     """As for a provider that asks to wait for so long."""
-    cooldown: Cooldown = service.app.state.cooldown
+    cooldown: Cooldown = service.engine.cooldown
     told = ProviderFailure("busy", status=429, retry_after=seconds)
     await cooldown.failed(await cooldown.enter(asked_model(service)), told)
 
@@ -334,9 +334,9 @@ async def test_a_client_is_told_no_longer_pause_than_the_model_allows(
 
 async def test_a_start_of_before_lifts_no_later_cooldown(service: Service, run: Run) -> None:
     await run("start", f"model:{ECHO}")
-    await service.app.state.watch.look()
+    await service.engine.watch.look()
     await open_circuit(service, 3000)
-    await service.app.state.watch.look()
+    await service.engine.watch.look()
     assert await state(service) == "open"
 
 

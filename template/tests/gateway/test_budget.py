@@ -157,7 +157,7 @@ def test_a_bound_above_a_cap_can_never_be_paid(
 async def test_a_call_counts_against_service_plan_user_and_the_limits_of_its_key(
     service: Service, user: User
 ) -> None:
-    policy: Policy = service.app.state.policy
+    policy: Policy = service.engine.policy
     limited = principal_of(user, "many", Allowance(None, None, None, 7, 9))
     assert [cap.account for cap in caps_of(policy, principal_of(user, "many"))] == [
         "service",
@@ -433,7 +433,7 @@ async def test_a_call_waits_no_longer_than_its_deadline(
     service, user, client = await client_with(
         start, policy_dir, BOUND + COST, request_deadline_seconds=0.2
     )
-    guard: Guard = service.app.state.guard
+    guard: Guard = service.engine.guard
     await guard.begin(call_of(principal_of(user, "capped")))
     assert error_of(await client.post(CHAT, json=chat())) == (504, "deadline_exceeded", None)
     assert waits.is_set()

@@ -226,7 +226,7 @@ async def play(
     for number, step in enumerate(schedule):
         for _ in range(step.pause):
             await asyncio.sleep(0)
-        guard: Guard = services[step.process].app.state.guard
+        guard: Guard = services[step.process].engine.guard
         tasks.append(asyncio.create_task(take(guard, users[step.user], step, number)))
         if step.turns is not None:
             asyncio.get_running_loop().call_later(step.turns / 2000, tasks[-1].cancel)
@@ -235,13 +235,13 @@ async def play(
     for task in tasks:
         assert task.cancelled() or task.exception() is None
     for service in services:
-        await service.app.state.running.drain()
+        await service.engine.running.drain()
 
 
 async def sweep(service: Service, scripted: Scripted) -> None:
     """As another process does when the leases of those that died have run out."""
     await expire(service)
-    policy: Policy = service.app.state.policy
+    policy: Policy = service.engine.policy
     sweeper = Sweeper(service.database, ledger_of(service), policy, {"offline": scripted})
     await sweeper.sweep()
 

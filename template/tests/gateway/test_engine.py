@@ -21,7 +21,9 @@ from tests.support import Service
 async def test_time_that_others_take_in_this_process_is_not_held_against_it(
     database_url: str,
 ) -> None:
-    database = wiring.database.open_database(Settings(_env_file=None, database_url=database_url))
+    database = wiring.database.open_database(
+        Settings(_env_file=None, database_url=database_url).gateway
+    )
     over = threading.Event()
     asked = asyncio.create_task(database.transact(lambda _: over.wait(10), 0.2))
     await asyncio.sleep(0)
@@ -32,7 +34,9 @@ async def test_time_that_others_take_in_this_process_is_not_held_against_it(
 
 
 async def test_what_takes_longer_is_given_up(database_url: str) -> None:
-    database = wiring.database.open_database(Settings(_env_file=None, database_url=database_url))
+    database = wiring.database.open_database(
+        Settings(_env_file=None, database_url=database_url).gateway
+    )
     over = threading.Event()
     with pytest.raises(DatabaseUnavailable):
         await database.transact(lambda _: over.wait(10), 0.05)
@@ -41,7 +45,9 @@ async def test_what_takes_longer_is_given_up(database_url: str) -> None:
 
 
 async def test_what_may_take_long_keeps_nothing_else_from_being_read(database_url: str) -> None:
-    database = wiring.database.open_database(Settings(_env_file=None, database_url=database_url))
+    database = wiring.database.open_database(
+        Settings(_env_file=None, database_url=database_url).gateway
+    )
     over = threading.Event()
     report = select(bindparam("held", callable_=lambda: int(over.wait(10)), type_=Integer))
     count = READERS + PATIENT_READERS
@@ -82,7 +88,7 @@ async def test_what_nobody_waits_for_any_more_writes_nothing(
     service: Service, write: Callable[..., None], leave: bool
 ) -> None:
     """It had begun, and comes to its end later."""
-    database = wiring.database.open_database(service.settings)
+    database = wiring.database.open_database(service.settings.gateway)
     loop, begun, over = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     row = {"target": "service", "kind": "stopped", "reason": "", "running": False, "at": utc_now()}
 

@@ -473,7 +473,7 @@ async def test_a_prediction_whose_record_cannot_be_read_is_not_made_again(
         first = await ask(client, way)
     assert error_of(first) == (error.status, error.code, None)
     assert error_of(await ask(client, way)) == UNKNOWN
-    await service.app.state.runner.close()
+    await service.engine.runner.close()
     assert len(await service.rows(attempts)) == 1
 
 

@@ -37,12 +37,12 @@ def ledger(service: Service) -> Ledger:
 
 
 def ledger_of(service: Service, database: Database | None = None) -> Ledger:
-    policy: Policy = service.app.state.policy
+    policy: Policy = service.engine.policy
     return Ledger(database or service.database, policy, keep_content=True)
 
 
 def generation_of(service: Service, user_id: str) -> Generation:
-    policy: Policy = service.app.state.policy
+    policy: Policy = service.engine.policy
     model = policy.model("offline/echo")
     principal = Principal(user_id, Role.USER, "many", frozenset(Scope))
     body = {"messages": chat()["messages"]}
@@ -190,7 +190,7 @@ async def test_an_opening_that_was_refused_is_not_written_later(
     service: Service, user: User
 ) -> None:
     """Its thread stalls, and what takes it back may be written before."""
-    database = wiring.database.open_database(service.settings)
+    database = wiring.database.open_database(service.settings.gateway)
     ledger = ledger_of(service, database)
     with stalling(Posting, "write"):
         (error,) = await begin(ledger, generation_of(service, user.id))
@@ -207,7 +207,7 @@ async def broken_database(
 ) -> AsyncIterator[Database]:
     """A database without a table."""
     given = settings | {"database_url": empty_database_url}
-    database = wiring.database.open_database(Settings(_env_file=None, **given))
+    database = wiring.database.open_database(Settings(_env_file=None, **given).gateway)
     yield database
     await database.close()
 

@@ -41,7 +41,7 @@ def upgrade() -> None:
 async def database(empty_database_url: str) -> AsyncIterator[Database]:
     """A database without a table."""
     settings = Settings(_env_file=None, database_url=empty_database_url)
-    opened = wiring.database.open_database(settings)
+    opened = wiring.database.open_database(settings.gateway)
     yield opened
     await opened.close()
 

@@ -318,8 +318,8 @@ async def test_a_probe_that_no_budget_pays_for_leaves_it_to_the_next_call(
     rich = service.client(await service.create_user())
     plays(scripted, BROKEN, FINE)
     assert (await poor.post(CHAT, json=chat(model=SECOND))).status_code == 502
-    cooldown: Cooldown = service.app.state.cooldown
-    asked = service.app.state.policy.model(SECOND)
+    cooldown: Cooldown = service.engine.cooldown
+    asked = service.engine.policy.model(SECOND)
     await cooldown.failed(
         await cooldown.enter(asked), ProviderFailure("busy", status=429, retry_after=0.01)
     )
@@ -358,7 +358,7 @@ async def test_a_caller_that_leaves_in_a_pause_leaves_nothing_open(
     service: Service, user: User, scripted: Scripted
 ) -> None:
     plays(scripted, WAIT, FINE)
-    guard: Guard = service.app.state.guard
+    guard: Guard = service.engine.guard
     call = asyncio.create_task(guard.generate(call_of(principal_of(user), AGAIN)))
     await eventually(lambda: is_between(service))
     call.cancel()
@@ -485,8 +485,8 @@ async def test_what_is_wrong_with_the_request_is_wrong_everywhere(
 
 
 async def open_circuit(service: Service, *names: str) -> None:
-    cooldown: Cooldown = service.app.state.cooldown
-    policy: Policy = service.app.state.policy
+    cooldown: Cooldown = service.engine.cooldown
+    policy: Policy = service.engine.policy
     for seconds, name in enumerate(names, 30):
         await cooldown.learnt(policy.model(name), Quota(None, None, seconds))
 
@@ -555,7 +555,7 @@ class Choices:
     """What may be asked in place of offline/first, by providers that a test changes."""
 
     def __init__(self, service: Service) -> None:
-        loaded: Policy = service.app.state.policy
+        loaded: Policy = service.engine.policy
         others = {
             name: loaded.models[name].model_copy(update={"provider": "other"})
             for name in (FIRST, SECOND)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.main import in_background
+from gateway.background import in_background
 from gateway.db.tables import attempts, predictions
 from tests.fake_provider import Scripted, hang
 from tests.fixtures.service import Start
@@ -192,7 +192,7 @@ async def test_what_runs_in_the_background_ends_although_its_cancellation_was_lo
     """Python 3.11's `asyncio.wait_for`, which libraries use, forgets it when what it waits for ends
     at the same moment.
     """
-    monkeypatch.setattr("app.main.CANCEL_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("gateway.background.CANCEL_AGAIN_SECONDS", 0.01)
 
     async def forget() -> None:
         with suppress(asyncio.CancelledError):

@@ -194,7 +194,7 @@ async def test_what_runs_goes_on_unless_asked_for(
     (call,) = await running(scripted, client, "offline/echo")
     await admin.post("/v1/admin/stop", json={"reason": "why"})
     assert error_of(await client.post(CHAT, json=chat())) == STOPPED
-    watch: Watch = service.app.state.watch
+    watch: Watch = service.engine.watch
     await watch.look()
     going.set()
     assert (await call).status_code == 200
@@ -210,7 +210,7 @@ async def is_outdated(service: Service) -> bool:
 
 async def newer(service: Service) -> None:
     """As by another process with newer policy files, which serves."""
-    limiter: Limiter = service.app.state.limiter
+    limiter: Limiter = service.engine.limiter
     await limiter.remember("policy:newer", "served", 60)
     await service.write(update(policies).values(version="newer"))
 
@@ -242,10 +242,10 @@ async def test_an_older_policy_counts_again_when_nobody_serves_the_newer_one(
     monkeypatch.setattr("gateway.pipeline.stop_watcher.MISSED_SECONDS", 0.0)
     await newer(service)
     await eventually(lambda: is_outdated(service))
-    watch: Watch = service.app.state.watch
+    watch: Watch = service.engine.watch
     await watch.look()
     assert not watch.is_current
-    await service.app.state.limiter.forget("policy:newer")
+    await service.engine.limiter.forget("policy:newer")
     await eventually(lambda: is_current(service))
     scripted.on_answer = say_fine
     assert (await client.post(CHAT, json=chat())).status_code == 200
@@ -253,7 +253,7 @@ async def test_an_older_policy_counts_again_when_nobody_serves_the_newer_one(
 
 async def test_a_policy_is_missed_for_a_while_before_another_counts(service: Service) -> None:
     """What is shared may have been lost for a moment."""
-    watch: Watch = service.app.state.watch
+    watch: Watch = service.engine.watch
     await service.write(update(policies).values(version="newer"))
     await watch.look()
     await watch.look()
@@ -262,7 +262,7 @@ async def test_a_policy_is_missed_for_a_while_before_another_counts(service: Ser
 
 async def test_every_process_tells_that_its_policy_is_served(service: Service) -> None:
     (row,) = await service.database.fetch(policies.select())
-    assert await service.app.state.limiter.recall([f"policy:{row.version}"]) != [None]
+    assert await service.engine.limiter.recall([f"policy:{row.version}"]) != [None]
 
 
 async def test_what_runs_under_an_older_policy_is_settled(

@@ -68,7 +68,7 @@ def sweeper(service: Service, scripted: Scripted) -> Sweeper:
 
 
 def sweeper_of(service: Service, scripted: Scripted, *, keep_content: bool = True) -> Sweeper:
-    policy: Policy = service.app.state.policy
+    policy: Policy = service.engine.policy
     ledger = Ledger(service.database, policy, keep_content=keep_content)
     return Sweeper(service.database, ledger, policy, {"offline": scripted})
 
@@ -543,7 +543,7 @@ async def test_the_service_settles_by_itself_what_it_could_not_write(
     monkeypatch.setattr("gateway.ledger.sweeper.LOOK_SECONDS", 0.02)
     service = await start()
     client = service.client(await service.create_user())
-    gone = Gone(monkeypatch, service.app.state.database, after=False)
+    gone = Gone(monkeypatch, service.engine.database, after=False)
 
     async def answer(job: Job) -> Reply:
         job.sent = True
@@ -568,7 +568,7 @@ async def test_a_database_that_goes_between_two_attempts_leaves_nothing_open(
     models.write_text(text, "utf-8")
     service = await start()
     client = service.client(await service.create_user())
-    gone = Gone(monkeypatch, service.app.state.database, after=False)
+    gone = Gone(monkeypatch, service.engine.database, after=False)
 
     async def answer(job: Job) -> Reply:
         job.sent = True

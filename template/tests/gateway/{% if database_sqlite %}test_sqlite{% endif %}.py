@@ -16,7 +16,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from app.cli.doctor import NO_ANSWER
-from app.settings import ROOT, Settings
+from app.settings import Settings
+from gateway.config import ROOT
 from gateway.db import sqlite
 from gateway.db.engine import Database
 from gateway.db.sqlite import alone, file_of, is_ephemeral, open_database
@@ -51,7 +52,7 @@ PRODUCTION: dict[str, Any] = {"environment": "production", "accept_ephemeral_dat
 
 @pytest.fixture
 async def database(empty_database_url: str) -> AsyncIterator[Database]:
-    opened = open_database(_settings(empty_database_url))
+    opened = open_database(_settings(empty_database_url).gateway)
     yield opened
     await opened.close()
 
@@ -65,7 +66,7 @@ async def test_a_commit_outlives_a_power_loss(
 ) -> None:
     assert await database.weakness() is None
     monkeypatch.setattr(sqlite, "PRAGMAS", ("journal_mode=WAL", "synchronous=NORMAL"))
-    weaker = open_database(_settings(empty_database_url))
+    weaker = open_database(_settings(empty_database_url).gateway)
     weakness = await weaker.weakness()
     await weaker.close()
     assert weakness is not None
@@ -122,7 +123,7 @@ def test_options_of_an_address_are_named() -> None:
 
 
 async def test_a_missing_folder_is_made_with_the_file(tmp_path: Path) -> None:
-    opened = open_database(_settings(f"sqlite:///{tmp_path}/a/b/app.db"))
+    opened = open_database(_settings(f"sqlite:///{tmp_path}/a/b/app.db").gateway)
     await opened.create()
     await opened.check()
     await opened.close()
@@ -130,7 +131,7 @@ async def test_a_missing_folder_is_made_with_the_file(tmp_path: Path) -> None:
 
 
 async def test_a_missing_file_is_told_and_not_made(tmp_path: Path) -> None:
-    opened = open_database(_settings(f"sqlite:///{tmp_path}/a/app.db"))
+    opened = open_database(_settings(f"sqlite:///{tmp_path}/a/app.db").gateway)
     absence = opened.absence()
     with pytest.raises(DatabaseUnavailable):
         await opened.check()
@@ -330,12 +331,12 @@ async def test_production_refuses_such_a_file(
     given = {"environment": "production", "secret_key": SECRET_KEY}
     url = f"sqlite:///{tmp_path}/app.db"
     with pytest.raises(StartError, match="ACCEPT_EPHEMERAL_DATABASE=true"):
-        open_database(_settings(url, **given))
+        open_database(_settings(url, **given).gateway)
     for accepted in (
         _settings(url, **given, accept_ephemeral_database=True),
         _settings(url, **given | {"environment": "test"}),
     ):
-        await open_database(accepted).close()
+        await open_database(accepted.gateway).close()
 
 
 def _link(path: Path) -> Path:
@@ -367,9 +368,9 @@ async def test_a_second_process_is_refused(
     settings = _settings(f"sqlite:///{path}")
     monkeypatch.setattr(sqlite, "LOCK_PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(sqlite, "LOCK_INTERVAL_SECONDS", 0.01)
-    database = open_database(settings)
+    database = open_database(settings.gateway)
     with pytest.raises(StartError, match="Another process serves from"):
-        async with alone(settings, database):
+        async with alone(settings.gateway, database):
             pytest.fail("two hold the file")
     await database.close()
     assert (await service.client().get("/readyz")).status_code == 200
@@ -434,7 +435,7 @@ async def test_what_waits_for_a_locked_file_ends_when_it_is_given_up(
     """A command that was refused does not hang on for the lock."""
     monkeypatch.setattr(sqlite, "TURNS", 1_000_000)
     monkeypatch.setattr(Database, "patience_seconds", 0.2)
-    database = open_database(_settings(empty_database_url))
+    database = open_database(_settings(empty_database_url).gateway)
     await database.check()
     with closing(sqlite3.connect(database.file.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -308,9 +308,9 @@ async def test_a_full_redis_keeps_no_slot(redis_url: str) -> None:
 )
 async def test_a_wrong_address_stops_the_start(url: str, database_url: str) -> None:
     settings = Settings(_env_file=None, redis_url=url, database_url=database_url)
-    database = wiring.database.open_database(settings)
+    database = wiring.database.open_database(settings.gateway)
     with pytest.raises(StartError, match=r"^REDIS_URL: ") as error:
-        wiring.limiter.open_limiter(settings, database)
+        wiring.limiter.open_limiter(settings.gateway, database)
     assert CANARY not in str(error.value)
     await database.close()
 

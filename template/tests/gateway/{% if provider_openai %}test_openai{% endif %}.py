@@ -250,7 +250,7 @@ async def test_openai_itself_is_told_the_largest_output_by_its_new_name(
 ) -> None:
     async with open_session() as session:
         settings = Settings(_env_file=None, openai_base_url=base_url, openai_api_key="key")
-        provider = open_provider(settings, session)
+        provider = open_provider(settings.gateway, session)
     assert provider.http.output_limit("gpt-5-mini") == name
     assert (provider.responses is not None) == (name == "max_completion_tokens")
 

@@ -86,7 +86,7 @@ async def test_what_is_sent(
     sent = dict(call.body)
     assert sent.pop("max_tokens") == 64
     name = (await service.attempt()).model
-    declared = service.app.state.policy.model(name)
+    declared = service.engine.policy.model(name)
     streaming = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     messages = ask(model)["messages"]
     assert sent == {"model": declared.name, "messages": messages, **rest, **streaming}

@@ -12,7 +12,6 @@ from gateway.rate_limits.base import Limiter
 
 SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key of this service."}
 NAME = "made on the command line"
-ROUTES = (f"{__name__}.routes",)
 
 
 def open_authenticator(settings: Settings, database: Database, _: Limiter) -> ApiKeyAuthenticator:

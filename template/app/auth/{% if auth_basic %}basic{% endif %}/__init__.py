@@ -12,7 +12,6 @@ from gateway.rate_limits.base import Limiter
 from gateway.signing import Signer
 
 SCHEME = {"type": "http", "scheme": "basic", "description": "E-mail address and password."}
-ROUTES: tuple[str, ...] = ()
 
 
 def open_authenticator(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from app.cli.doctor import Finding
+from gateway.findings import Finding
 from gateway.policy import Model
 from gateway.providers.base import MAXIMA, BadAnswer, Blame, ProviderFailure
 from gateway.providers.checking.findings import Place, problem

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from app.cli.doctor import Finding
 from gateway.counts import counted
+from gateway.findings import Finding
 from gateway.ledger.undeclared_usage import PARTS
 from gateway.policy import Model
 from gateway.pricing import bound
