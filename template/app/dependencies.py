@@ -1,11 +1,19 @@
-"""What routes ask for: the caller."""
+"""What routes ask for: settings, the engine, the current user, a generation's context."""
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request, Security
 from pydantic import BaseModel
 
-from gateway.accounts.principals import Authenticator, Principal
+from app import wiring
+from app.readiness import Readiness
+from app.settings import Settings
+from gateway.accounts.audit import Actor
+from gateway.accounts.principals import Authenticator, Principal, Role, Scope
+from gateway.engine import Engine
+from gateway.errors import Forbidden
+from gateway.http.context import MAX_KEY_CHARS, GenerationContext
+from gateway.http.query import require_known
 from gateway.telemetry.context import note
 
 
@@ -27,10 +35,44 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody}
     for status in (400, 401, 402, 403, 404, 409, 413, 422, 429, 502, 503, 504)
 }
+# Read by the authenticator; declared here for the API's description.
+Credential = Annotated[Any, Security(wiring.auth.SCHEME)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="The same request with the same key gets the first answer again, for a day.",
+        min_length=1,
+        max_length=MAX_KEY_CHARS,
+    ),
+]
 
 
-async def authenticate(request: Request) -> Principal:
-    """The principal of this request; its id is on every log line from here on."""
+def get_settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def get_engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def get_readiness(request: Request) -> Readiness:
+    readiness: Readiness = request.app.state.readiness
+    return readiness
+
+
+SettingsDep = Annotated[Settings, Depends(get_settings)]
+EngineDep = Annotated[Engine, Depends(get_engine)]
+ReadinessDep = Annotated[Readiness, Depends(get_readiness)]
+
+
+async def authenticate(request: Request, _: Credential = None) -> Principal:
+    """The user of this request, whose id is on every log line from here on.
+
+    Raises what the authenticator raises, `InvalidCredentials` above all.
+    """
     authenticator: Authenticator = request.app.state.authenticator
     address = request.client.host if request.client else ""
     principal = await authenticator.authenticate(request.method, request.headers, address)
@@ -38,4 +80,35 @@ async def authenticate(request: Request) -> Principal:
     return principal
 
 
-Caller = Annotated[Principal, Depends(authenticate)]
+CurrentUser = Annotated[Principal, Depends(authenticate)]
+
+
+async def get_context(
+    request: Request, _: Credential = None, __: IdempotencyKey = None
+) -> GenerationContext:
+    """The context of a generation. Raises `InvalidCredentials`, `UnsupportedParameter`."""
+    user = await authenticate(request)
+    require_known(request)
+    note(route=request.scope["route"].path)
+    return GenerationContext(request, user, get_engine(request))
+
+
+ContextDep = Annotated[GenerationContext, Depends(get_context)]
+
+
+async def require_reader(user: CurrentUser) -> None:
+    """Pass auditors, and administrators with the scope `admin`. Raises `Forbidden`."""
+    user.require(Scope.READ if user.role is Role.AUDITOR else Scope.ADMIN)
+    if user.role is Role.USER:
+        raise Forbidden("Only administrators and auditors may read this.")
+
+
+async def get_administrator(user: CurrentUser, request: Request) -> Actor:
+    """The administrator, as the audit names them. Raises `Forbidden`."""
+    user.require(Scope.ADMIN)
+    if user.role is not Role.ADMIN:
+        raise Forbidden("Only administrators may change this.")
+    return Actor(user.user_id, request.state.request_id)
+
+
+Administrator = Annotated[Actor, Depends(get_administrator)]

@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib import import_module
-from typing import Any
 
 from fastapi import FastAPI
 
@@ -19,7 +18,6 @@ from app.startup_checks import open_parts
 from gateway.engine import open_engine
 from gateway.errors import NO_DATABASE, DatabaseUnavailable, LimiterUnavailable, StartError
 from gateway.http import exception_handlers as handlers
-from gateway.http.bodies import LargeBodies
 from gateway.providers.http import open_session
 from gateway.rate_limits.base import Limiter
 from gateway.telemetry.logging import configure, log
@@ -29,6 +27,7 @@ ROUTERS = (
     chat.router,
     responses.router,
     embeddings.router,
+    predictions.generations,
     predictions.router,
     models.router,
     usage.router,
@@ -41,20 +40,6 @@ ROUTERS = (
 GARBAGE = 20_000
 
 
-class Application(FastAPI):
-    """FastAPI whose description tells how to log in, at no cost for a request."""
-
-    def openapi(self) -> dict[str, Any]:
-        document = super().openapi()
-        document["components"]["securitySchemes"] = {"login": wiring.auth.SCHEME}
-        for path, operations in document["paths"].items():
-            for operation in operations.values():
-                if path.startswith("/v1/"):
-                    operation["security"] = [{"login": []}]
-                document["components"]["schemas"] |= _definitions(operation)
-        return document
-
-
 def create_app(given: Settings | None = None) -> FastAPI:
     """The application. Raises `StartError` for a wrong environment."""
     chosen = given or settings.load()
@@ -62,7 +47,7 @@ def create_app(given: Settings | None = None) -> FastAPI:
     configure(chosen.secret_values(), chosen.log_level, for_people=is_development)
     if exposed := settings.exposure():
         log(logging.WARNING, exposed)
-    app = Application(
+    app = FastAPI(
         title=chosen.project["title"],
         description=chosen.project["description"],
         version=chosen.project["version"],
@@ -105,7 +90,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
         app.state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
         app.state.readiness = Readiness(app.state.engine)
-        app.state.large_bodies = LargeBodies()
         if chosen.environment != "test":  # Where many services start in one process, none stays.
             _rest_collector()
         yield
@@ -127,11 +111,3 @@ def _rest_collector() -> None:
     """
     gc.freeze()
     gc.set_threshold(GARBAGE)
-
-
-def _definitions(operation: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a body that a route describes itself; they belong to the components."""
-    content = operation.get("requestBody", {}).get("content", {})
-    schema = content.get("application/json", {}).get("schema", {})
-    parts: dict[str, Any] = schema.pop("$defs", {})
-    return parts

@@ -16,6 +16,7 @@ from gateway.circuit_breaker.stalls import Stalls
 from gateway.config import GatewayConfig
 from gateway.db.engine import Database
 from gateway.db.pagination import Pages
+from gateway.http.bodies import LargeBodies
 from gateway.idempotency.idempotency import Idempotency
 from gateway.idempotency.sealing import Sealer
 from gateway.idempotency.store import Claims
@@ -58,6 +59,7 @@ class Engine:
     report: Report
     users: Users
     pages: Pages
+    large_bodies: LargeBodies
     # The background work: none of it ends before the engine is closed, unless it crashed.
     loops: list[asyncio.Task[None]]
 
@@ -109,6 +111,7 @@ async def open_engine(
             report=Report(database, policy),
             users=Users(database),
             pages=Pages(database, signer(config)),
+            large_bodies=LargeBodies(),
             loops=tasks,
         )
 

@@ -9,8 +9,7 @@ import fastapi_offline
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse
 
-from app.readiness import Readiness
-from app.settings import Settings
+from app.dependencies import ReadinessDep, SettingsDep
 
 router = APIRouter()
 PAGE = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
@@ -22,10 +21,8 @@ CACHE_SECONDS = 24 * 3600
 
 @router.get("/", include_in_schema=False)
 @router.head("/", include_in_schema=False)
-async def show_page(request: Request) -> HTMLResponse:
+async def show_page(settings: SettingsDep, readiness: ReadinessDep) -> HTMLResponse:
     """A page that loads nothing from anywhere and runs no script."""
-    settings: Settings = request.app.state.settings
-    readiness: Readiness = request.app.state.readiness
     ready = await readiness.is_ready()
     nonce = secrets.token_urlsafe(16)
     page = PAGE.substitute(
@@ -40,9 +37,8 @@ async def show_page(request: Request) -> HTMLResponse:
 
 @router.get("/docs", include_in_schema=False)
 @router.head("/docs", include_in_schema=False)
-async def show_docs(request: Request) -> HTMLResponse:
+async def show_docs(settings: SettingsDep) -> HTMLResponse:
     """The API, to be read and tried out. Its scripts may talk to this service alone."""
-    settings: Settings = request.app.state.settings
     nonce = secrets.token_urlsafe(16)
     page = DOCS.substitute(title=html.escape(settings.project["title"]), nonce=nonce)
     # Swagger UI styles some elements directly, and has its icons in the style sheet.

@@ -3,11 +3,10 @@
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from sqlalchemy import Select, select
 
-from app.dependencies import ERRORS
-from app.routes.access import Administrator, reads_everything
+from app.dependencies import ERRORS, Administrator, EngineDep, require_reader
 from app.routes.base import PageSize, StrictRoute
 from app.routes.usage import AskedDays
 from app.schemas.admin import (
@@ -22,123 +21,104 @@ from app.schemas.admin import (
     UserPrediction,
 )
 from gateway.accounts.principals import Role
-from gateway.accounts.users import USER_ID, Users
-from gateway.circuit_breaker.breaker import Cooldown
+from gateway.accounts.users import USER_ID
 from gateway.circuit_breaker.window import Circuit
-from gateway.db.engine import Database
-from gateway.db.pagination import Pages
 from gateway.db.tables import audit, predictions, users
 from gateway.errors import Conflict, InvalidRequest, LimiterUnavailable
 from gateway.kill_switch import SERVICE, Stops
 from gateway.ledger.attempt_list import attempts_of
-from gateway.ledger.usage_report import GroupBy, Report
-from gateway.policy import Policy
+from gateway.ledger.usage_report import GroupBy
 from gateway.schemas.base import Page
 from gateway.schemas.usage import UsageReport
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=ERRORS, route_class=StrictRoute)
-READING = [Depends(reads_everything)]
+READING = [Depends(require_reader)]
 UserId = Annotated[str, Query(pattern=f"^{USER_ID.pattern}$")]
 
 
 @router.get("/usage", dependencies=READING, response_model_exclude_unset=True)
 async def service_usage(
-    request: Request, days: AskedDays, group_by: GroupBy = "model"
+    engine: EngineDep, days: AskedDays, group_by: GroupBy = "model"
 ) -> UsageReport:
     """What the whole service spent, by day and user, model or outcome; this month by default."""
-    report: Report = request.app.state.engine.report
-    return await report.of_service(days, group_by)
+    return await engine.report.of_service(days, group_by)
 
 
 @router.get("/users", dependencies=READING)
 async def list_users(
-    request: Request, limit: PageSize = 20, cursor: str | None = None
+    engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
 ) -> Page[User]:
     """All users, newest first."""
-    pages: Pages = request.app.state.engine.pages
-    rows, next_cursor = await pages.read(select(users), users, limit, cursor)
+    rows, next_cursor = await engine.pages.read(select(users), users, limit, cursor)
     return Page(data=[User.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
 @router.patch("/users/{user_id}")
 async def change_user(
-    actor: Administrator, user_id: str, body: UserChange, request: Request
+    actor: Administrator, user_id: str, body: UserChange, engine: EngineDep
 ) -> User:
     """Change a user's role or plan, or end or restore all access."""
-    policy: Policy = request.app.state.engine.policy
-    table: Users = request.app.state.engine.users
-    if body.plan is not None and body.plan not in policy.plans:
-        known = ", ".join(policy.plans)
+    if body.plan is not None and body.plan not in engine.policy.plans:
+        known = ", ".join(engine.policy.plans)
         raise InvalidRequest(f"plan: plans.toml has {known}.", param="plan")
     if user_id == actor.id and (body.disabled or body.role not in {None, Role.ADMIN}):
         raise Conflict("Another administrator must do this: nobody shuts themselves out.")
-    return User.model_validate(await table.change(user_id, actor, **body.model_dump()))
+    return User.model_validate(await engine.users.change(user_id, actor, **body.model_dump()))
 
 
 @router.get("/predictions", dependencies=READING)
 async def list_predictions(
-    request: Request,
+    engine: EngineDep,
     limit: PageSize = 20,
     cursor: str | None = None,
     user_id: UserId | None = None,
 ) -> Page[UserPrediction]:
     """Everybody's records with their attempts, newest first; erased ones without content."""
-    pages: Pages = request.app.state.engine.pages
     query: Select[Any] = select(predictions)
     if user_id is not None:
         query = query.where(predictions.c.user_id == user_id)
-    rows, next_cursor = await pages.read(query, predictions, limit, cursor)
-    database: Database = request.app.state.engine.database
-    made = await attempts_of(database, [row.id for row in rows])
+    rows, next_cursor = await engine.pages.read(query, predictions, limit, cursor)
+    made = await attempts_of(engine.database, [row.id for row in rows])
     data = [UserPrediction.of(row, attempts=made[row.id]) for row in rows]
     return Page(data=data, next_cursor=next_cursor)
 
 
 @router.get("/providers", dependencies=READING)
-async def list_providers(request: Request) -> list[ProviderState]:
+async def list_providers(engine: EngineDep) -> list[ProviderState]:
     """Each model's circuit, whether it is stopped, and what is left of its provider's quota."""
-    state = request.app.state
-    policy: Policy = state.policy
-    cooldown: Cooldown = state.cooldown
-    stops: Stops = state.stops
-    circuits = await cooldown.states(policy.models.values())
-    stopped = {(row.target, row.kind) for row in await stops.all()}
+    circuits = await engine.cooldown.states(engine.policy.models.values())
+    stopped = {(row.target, row.kind) for row in await engine.stops.all()}
     return [_state(circuit, stopped) for circuit in circuits]
 
 
 @router.get("/audit", dependencies=READING)
 async def list_audit(
-    request: Request, limit: PageSize = 20, cursor: str | None = None
+    engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
 ) -> Page[AuditEntry]:
     """Who changed what, newest first."""
-    pages: Pages = request.app.state.engine.pages
-    rows, next_cursor = await pages.read(select(audit), audit, limit, cursor)
+    rows, next_cursor = await engine.pages.read(select(audit), audit, limit, cursor)
     return Page(data=[AuditEntry.of(row) for row in rows], next_cursor=next_cursor)
 
 
 @router.post("/stop")
-async def stop(actor: Administrator, body: StopRequest, request: Request) -> StopList:
+async def stop(actor: Administrator, body: StopRequest, engine: EngineDep) -> StopList:
     """End all generation, or that of a provider or a model, on every replica within a second."""
-    stops: Stops = request.app.state.engine.stops
-    await stops.stop(body.target, body.reason, running=body.running, actor=actor)
-    return await _stopped(stops)
+    await engine.stops.stop(body.target, body.reason, running=body.running, actor=actor)
+    return await _stopped(engine.stops)
 
 
 @router.post("/start")
 async def start(
-    actor: Administrator, request: Request, body: StartRequest | None = None
+    actor: Administrator, engine: EngineDep, body: StartRequest | None = None
 ) -> StopList:
     """Lift a stop and the cooldowns of what it covers, and acknowledge that a model broke its
     bound; tells what is stopped still.
     """
-    state, target = request.app.state, (body or StartRequest()).target
-    stops: Stops = state.stops
-    policy: Policy = state.policy
-    cooldown: Cooldown = state.cooldown
-    await stops.start(target, actor)
+    target = (body or StartRequest()).target
+    await engine.stops.start(target, actor)
     with suppress(LimiterUnavailable):  # Then as in the other processes, within a second.
-        await cooldown.lift(policy.models_of(target))
-    return await _stopped(stops)
+        await engine.cooldown.lift(engine.policy.models_of(target))
+    return await _stopped(engine.stops)
 
 
 async def _stopped(stops: Stops) -> StopList:

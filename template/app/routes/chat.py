@@ -1,32 +1,31 @@
 """`POST /v1/chat/completions`, in OpenAI's wire format."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
-from app.dependencies import ERRORS
-from app.routes.base import Asking, DirectRoute, answer, asking, takes
+from app.dependencies import ERRORS, ContextDep
+from app.routes.base import DirectRoute
+from app.schemas.openai import CHAT_ANSWERS
 from gateway.http.chat_stream import ChatStream
+from gateway.http.context import GenerationContext, json_answer
 from gateway.http.event_stream import unless_left
-from gateway.pipeline.pipeline import Guard
 from gateway.schemas.chat import ChatRequest
 
 router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)
 
 
-@router.post("/v1/chat/completions", openapi_extra=takes(ChatRequest))
-async def create_chat_completion(request: Request) -> Response:
+@router.post("/v1/chat/completions", response_model=None, responses=CHAT_ANSWERS)
+async def create_chat_completion(body: ChatRequest, context: ContextDep) -> Response:
     """A model's answer to a conversation, in one piece or as a stream of chunks."""
-    asked = await asking(request)
-    body = await asked.read(ChatRequest)
-    return await asked.once(body, lambda: _complete(asked, body))
+    return await context.idempotent(body, lambda: _complete(context, body))
 
 
-async def _complete(asked: Asking, body: ChatRequest) -> Response:
-    guard: Guard = asked.request.app.state.engine.guard
-    call = asked.call("chat", body.model, body.body())
+async def _complete(context: GenerationContext, body: ChatRequest) -> Response:
+    guard = context.engine.guard
+    call = context.call("chat", body.model, body.body())
     if body.stream:
         options = body.stream_options
         with_usage = bool(options and options.include_usage)
-        begun = await unless_left(asked.request.receive, guard.stream(call))
+        begun = await unless_left(context.request.receive, guard.stream(call))
         return ChatStream(*begun, with_usage=with_usage)
     generation, reply = await guard.generate(call)
-    return answer(generation, reply.output)
+    return json_answer(generation, reply.output)

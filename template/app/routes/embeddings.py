@@ -1,27 +1,25 @@
 """`POST /v1/embeddings`, in OpenAI's wire format."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
-from app.dependencies import ERRORS
-from app.routes.base import Asking, DirectRoute, answer, asking, takes
-from gateway.pipeline.pipeline import Guard
+from app.dependencies import ERRORS, ContextDep
+from app.routes.base import DirectRoute
+from app.schemas.openai import EMBEDDING_ANSWERS
+from gateway.http.context import GenerationContext, json_answer
 from gateway.schemas.embeddings import EmbeddingRequest
 
 router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)
 
 
-@router.post("/v1/embeddings", openapi_extra=takes(EmbeddingRequest))
-async def create_embedding(request: Request) -> Response:
+@router.post("/v1/embeddings", response_model=None, responses=EMBEDDING_ANSWERS)
+async def create_embedding(body: EmbeddingRequest, context: ContextDep) -> Response:
     """Vectors for texts."""
-    asked = await asking(request)
-    body = await asked.read(EmbeddingRequest)
-    return await asked.once(body, lambda: _embed(asked, body))
+    return await context.idempotent(body, lambda: _embed(context, body))
 
 
-async def _embed(asked: Asking, body: EmbeddingRequest) -> Response:
-    guard: Guard = asked.request.app.state.engine.guard
-    call = asked.call("embedding", body.model, body.body())
+async def _embed(context: GenerationContext, body: EmbeddingRequest) -> Response:
+    call = context.call("embedding", body.model, body.body())
     # Vectors can be made again and are large: the record keeps what was asked, not them.
     call.keep_output = False
-    generation, reply = await guard.generate(call)
-    return answer(generation, reply.output)
+    generation, reply = await context.engine.guard.generate(call)
+    return json_answer(generation, reply.output)

@@ -4,8 +4,7 @@ import hmac
 
 from fastapi import APIRouter, Request, Response
 
-from app.readiness import Readiness
-from app.settings import Settings
+from app.dependencies import ReadinessDep, SettingsDep
 from gateway.errors import NotFound
 from gateway.telemetry import metrics
 
@@ -23,9 +22,8 @@ async def alive() -> dict[str, str]:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/healthz", include_in_schema=False)
 @router.head("/healthz", include_in_schema=False)
-async def ready(request: Request, response: Response) -> dict[str, str]:
+async def ready(readiness: ReadinessDep, response: Response) -> dict[str, str]:
     """Whether generations can be served now: by process, database, limiter, policy, a provider."""
-    readiness: Readiness = request.app.state.readiness
     if await readiness.is_ready():
         return {"status": "ready"}
     response.status_code = 503
@@ -33,9 +31,8 @@ async def ready(request: Request, response: Response) -> dict[str, str]:
 
 
 @router.get("/metrics", include_in_schema=False)
-async def expose_metrics(request: Request) -> Response:
+async def expose_metrics(request: Request, settings: SettingsDep) -> Response:
     """Prometheus' text format. In production it is not there without the token."""
-    settings: Settings = request.app.state.settings
     token = settings.metrics_token.get_secret_value()
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     right = hmac.compare_digest(given.strip().encode(), token.encode())

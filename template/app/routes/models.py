@@ -1,36 +1,30 @@
 """`GET /v1/models`, in OpenAI's wire format."""
 
 import datetime as dt
-from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
-from app.dependencies import ERRORS, Caller
+from app.dependencies import ERRORS, CurrentUser, EngineDep
 from app.routes.base import StrictRoute
-from gateway.policy import Model, Policy
+from app.schemas.openai import ModelEntry, ModelList
+from gateway.policy import Model
 
 router = APIRouter(prefix="/v1/models", tags=["models"], responses=ERRORS, route_class=StrictRoute)
 
 
 @router.get("")
-async def list_models(caller: Caller, request: Request) -> dict[str, Any]:
+async def list_models(_: CurrentUser, engine: EngineDep) -> ModelList:
     """The models that can be asked for."""
-    policy: Policy = request.app.state.engine.policy
-    return {"object": "list", "data": [_entry(model) for model in policy.models.values()]}
+    return ModelList(data=[_entry(model) for model in engine.policy.models.values()])
 
 
 @router.get("/{name:path}")
-async def get_model(caller: Caller, name: str, request: Request) -> dict[str, Any]:
+async def get_model(_: CurrentUser, name: str, engine: EngineDep) -> ModelEntry:
     """One of them."""
-    policy: Policy = request.app.state.engine.policy
-    return _entry(policy.model(name))
+    return _entry(engine.policy.model(name))
 
 
-def _entry(model: Model) -> dict[str, Any]:
+def _entry(model: Model) -> ModelEntry:
     checked = dt.datetime.combine(model.prices_checked, dt.time(), dt.UTC)
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": int(checked.timestamp()),
-        "owned_by": model.provider,
-    }
+    created = int(checked.timestamp())
+    return ModelEntry(id=model.id, created=created, owned_by=model.provider)

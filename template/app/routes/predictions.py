@@ -3,22 +3,20 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Response
 
-from app.dependencies import ERRORS, Caller
-from app.routes.base import Asking, PageSize, StrictRoute, asking, takes
+from app.dependencies import ERRORS, ContextDep, CurrentUser, EngineDep
+from app.routes.base import DirectRoute, PageSize, StrictRoute
 from app.schemas.predictions import Feedback, Prediction, PredictionRequest
-from app.settings import Settings
 from gateway.accounts.principals import Scope
-from gateway.db.pagination import Pages
+from gateway.config import GatewayConfig
 from gateway.db.tables import predictions
 from gateway.errors import InvalidRequest, RequestTooLarge, ServiceError, UnsupportedParameter
 from gateway.http.bodies import parse_part
+from gateway.http.context import GenerationContext
 from gateway.ledger.records import Records, owned
 from gateway.pipeline.generation import Generation
-from gateway.pipeline.pipeline import Guard
-from gateway.pipeline.runner import Runner
-from gateway.policy import Kind, Model, Policy
+from gateway.policy import Kind, Model
 from gateway.schemas.base import Page
 from gateway.schemas.chat import ChatInput
 from gateway.schemas.embeddings import EmbeddingInput
@@ -31,86 +29,84 @@ router = APIRouter(
 )
 
 
-@router.post(
-    "",
+async def _prefer(prefer: Annotated[str, Header()] = "") -> None:
+    """Declares the header, which the endpoint reads from the request."""
+
+
+generations = APIRouter(tags=["predictions"], responses=ERRORS, route_class=DirectRoute)
+
+
+@generations.post(
+    "/v1/predictions",
     status_code=201,
-    response_model=Prediction,
-    responses={202: {"model": Prediction}},
-    openapi_extra=takes(PredictionRequest),
+    response_model=None,
+    responses={201: {"model": Prediction}, 202: {"model": Prediction}},
+    dependencies=[Depends(_prefer)],
 )
-async def create_prediction(request: Request, prefer: Annotated[str, Header()] = "") -> Response:
+async def create_prediction(body: PredictionRequest, context: ContextDep) -> Response:
     """Ask any model. Waits for the answer, or with `Prefer: respond-async` answers 202 at once."""
-    asked = await asking(request)
-    body = await asked.read(PredictionRequest)
-    later = "respond-async" in _preferences(prefer)
-    return await asked.once(body, lambda: _predict(asked, body, later=later), later=later)
+    later = "respond-async" in _preferences(context.request.headers.get("prefer", ""))
+    return await context.idempotent(body, lambda: _predict(context, body, later=later), later=later)
 
 
-async def _predict(asked: Asking, body: PredictionRequest, *, later: bool) -> Response:
-    state = asked.request.app.state
-    guard: Guard = state.guard
-    policy: Policy = state.policy
-    model = policy.model(body.model)
-    seconds = _seconds(model, state.settings) if later else None
-    call = asked.call(model.kind, model.id, _body_of(model.kind, body.input), seconds)
+async def _predict(context: GenerationContext, body: PredictionRequest, *, later: bool) -> Response:
+    engine = context.engine
+    model = engine.policy.model(body.model)
+    seconds = _seconds(model, engine.config) if later else None
+    call = context.call(model.kind, model.id, _body_of(model.kind, body.input), seconds)
     call.given = body.input
     try:
-        generation = await guard.begin(call)
+        generation = await engine.guard.begin(call)
     except REFUSALS as error:
         error.param = _place(error.param, body.input)
         raise
-    runner: Runner = state.runner
     if later:
-        runner.start(generation)
-        prediction = await _begun(state.records, generation)
+        engine.runner.start(generation)
+        prediction = await _begun(engine.records, generation)
         location = f"/v1/predictions/{generation.id}"
         return _answer(prediction, 202, {**generation.headers, "Location": location})
-    reply = await guard.finish(generation)
-    prediction = await _begun(state.records, generation)
+    reply = await engine.guard.finish(generation)
+    prediction = await _begun(engine.records, generation)
     whole = prediction.model_copy(update={"input": body.input, "output": reply.output})
     return _answer(whole, 201, generation.headers)
 
 
 @router.get("")
 async def list_predictions(
-    caller: Caller,
-    request: Request,
+    caller: CurrentUser,
+    engine: EngineDep,
     limit: PageSize = 20,
     cursor: str | None = None,
 ) -> Page[Prediction]:
     """The caller's records, newest first."""
     caller.require(Scope.READ)
-    pages: Pages = request.app.state.engine.pages
-    rows, next_cursor = await pages.read(owned(caller.user_id), predictions, limit, cursor)
+    rows, next_cursor = await engine.pages.read(owned(caller.user_id), predictions, limit, cursor)
     return Page(data=[Prediction.of(row) for row in rows], next_cursor=next_cursor)
 
 
 @router.get("/{prediction_id}")
-async def get_prediction(caller: Caller, prediction_id: str, request: Request) -> Prediction:
+async def get_prediction(caller: CurrentUser, prediction_id: str, engine: EngineDep) -> Prediction:
     """One record, also while it runs."""
     caller.require(Scope.READ)
-    return await _read(request.app.state.engine.records, caller.user_id, prediction_id)
+    return await _read(engine.records, caller.user_id, prediction_id)
 
 
 @router.delete("/{prediction_id}", status_code=204)
-async def erase_prediction(caller: Caller, prediction_id: str, request: Request) -> None:
+async def erase_prediction(caller: CurrentUser, prediction_id: str, engine: EngineDep) -> None:
     """Cancel it if it runs, and erase its content. The ledger keeps what it cost."""
     caller.require(Scope.GENERATE)
-    records: Records = request.app.state.engine.records
-    runner: Runner = request.app.state.engine.runner
-    await records.get(caller.user_id, prediction_id)
-    await runner.cancel(prediction_id)
-    await records.erase(caller.user_id, prediction_id)
+    await engine.records.get(caller.user_id, prediction_id)
+    await engine.runner.cancel(prediction_id)
+    await engine.records.erase(caller.user_id, prediction_id)
 
 
 @router.put("/{prediction_id}/feedback")
 async def rate_prediction(
-    caller: Caller, prediction_id: str, body: Feedback, request: Request
+    caller: CurrentUser, prediction_id: str, body: Feedback, engine: EngineDep
 ) -> Feedback:
     """Say whether an answer was good."""
     caller.require(Scope.GENERATE)
-    records: Records = request.app.state.engine.records
-    await records.rate(caller.user_id, prediction_id, body.model_dump())
+    await engine.records.rate(caller.user_id, prediction_id, body.model_dump())
     return body
 
 
@@ -144,9 +140,9 @@ async def _begun(records: Records, generation: Generation) -> Prediction:
         raise
 
 
-def _seconds(model: Model, settings: Settings) -> float:
+def _seconds(model: Model, config: GatewayConfig) -> float:
     """Nobody waits for it, so a model billed by time may take all the time that it may bill."""
-    return max(settings.request_deadline_seconds, model.max_seconds or 0)
+    return max(config.request_deadline_seconds, model.max_seconds or 0)
 
 
 def _body_of(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,36 +1,35 @@
 """`POST /v1/responses`, in OpenAI's wire format. Nothing is kept for a later request."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
-from app.dependencies import ERRORS
-from app.routes.base import Asking, DirectRoute, answer, asking, takes
+from app.dependencies import ERRORS, ContextDep
+from app.routes.base import DirectRoute
+from app.schemas.openai import RESPONSE_ANSWERS
+from gateway.http.context import GenerationContext, json_answer
 from gateway.http.event_stream import unless_left
 from gateway.http.response_stream import ResponseStream
 from gateway.pipeline.formats import RESPONSES
-from gateway.pipeline.pipeline import Guard
 from gateway.schemas.responses import ResponseRequest
 
 router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)
 
 
-@router.post("/v1/responses", openapi_extra=takes(ResponseRequest))
-async def create_response(request: Request) -> Response:
+@router.post("/v1/responses", response_model=None, responses=RESPONSE_ANSWERS)
+async def create_response(body: ResponseRequest, context: ContextDep) -> Response:
     """A model's answer to a conversation, in one piece or as a stream of events.
 
     Stateless: each request holds the whole conversation.
     """
-    asked = await asking(request)
-    body = await asked.read(ResponseRequest)
-    return await asked.once(body, lambda: _respond(asked, body))
+    return await context.idempotent(body, lambda: _respond(context, body))
 
 
-async def _respond(asked: Asking, body: ResponseRequest) -> Response:
-    guard: Guard = asked.request.app.state.engine.guard
-    call = asked.call("chat", body.model, body.body())
+async def _respond(context: GenerationContext, body: ResponseRequest) -> Response:
+    guard = context.engine.guard
+    call = context.call("chat", body.model, body.body())
     call.format = RESPONSES
     own = {"metadata": body.metadata or {}, "store": False}
     if body.stream:
-        begun = await unless_left(asked.request.receive, guard.stream(call))
+        begun = await unless_left(context.request.receive, guard.stream(call))
         return ResponseStream(*begun, own)
     generation, reply = await guard.generate(call)
-    return answer(generation, {**reply.output, **own})
+    return json_answer(generation, {**reply.output, **own})

@@ -2,13 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 
-from app.dependencies import ERRORS, Caller
+from app.dependencies import ERRORS, CurrentUser, EngineDep
 from app.routes.base import StrictRoute
 from gateway.accounts.principals import Scope
-from gateway.accounts.users import Users
-from gateway.ledger.usage_report import Days, Report, days_of
+from gateway.ledger.usage_report import Days, days_of
 from gateway.schemas.base import Day
 from gateway.schemas.usage import Me, UsageReport
 
@@ -27,15 +26,13 @@ AskedDays = Annotated[Days, Depends(asked_days)]
 
 
 @router.get("/me")
-async def who_am_i(caller: Caller, request: Request) -> Me:
+async def who_am_i(caller: CurrentUser, engine: EngineDep) -> Me:
     """The caller, with role and plan."""
-    users: Users = request.app.state.engine.users
-    return Me.model_validate(await users.get(caller.user_id))
+    return Me.model_validate(await engine.users.get(caller.user_id))
 
 
 @router.get("/usage", response_model_exclude_unset=True)
-async def my_usage(caller: Caller, request: Request, days: AskedDays) -> UsageReport:
+async def my_usage(caller: CurrentUser, engine: EngineDep, days: AskedDays) -> UsageReport:
     """What the caller spent, by day and model; this month unless other days are asked for."""
     caller.require(Scope.READ)
-    report: Report = request.app.state.engine.report
-    return await report.of_user(caller.user_id, caller.plan, days)
+    return await engine.report.of_user(caller.user_id, caller.plan, days)

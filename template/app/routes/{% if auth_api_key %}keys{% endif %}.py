@@ -1,16 +1,16 @@
 """`/v1/keys`: the caller's own API keys."""
 
 import datetime as dt
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 
-from app.dependencies import ERRORS, Caller
+from app.dependencies import ERRORS, CurrentUser, EngineDep, SettingsDep
 from app.routes.base import PageSize, StrictRoute
 from app.schemas.keys import ApiKey, CreatedKey, KeyRequest
 from gateway.accounts.api_keys import Keys, api_keys, owned
 from gateway.accounts.audit import Actor
 from gateway.accounts.principals import Principal, Scope
-from gateway.db.pagination import Pages
 from gateway.db.tables import utc_now
 from gateway.errors import Forbidden, InvalidRequest
 from gateway.schemas.base import Page
@@ -20,19 +20,27 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=ERRORS, route_cla
 LATEST = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 
 
+async def get_keys(engine: EngineDep, settings: SettingsDep) -> Keys:
+    return Keys(engine.database, settings.project["name"])
+
+
+KeysDep = Annotated[Keys, Depends(get_keys)]
+
+
 @router.get("")
 async def list_keys(
-    caller: Caller, request: Request, limit: PageSize = 20, cursor: str | None = None
+    caller: CurrentUser, engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
 ) -> Page[ApiKey]:
     """The caller's keys, newest first."""
     caller.require(Scope.READ)
-    pages: Pages = request.app.state.engine.pages
-    rows, next_cursor = await pages.read(owned(caller.user_id), api_keys, limit, cursor)
+    rows, next_cursor = await engine.pages.read(owned(caller.user_id), api_keys, limit, cursor)
     return Page(data=[ApiKey.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
 @router.post("", status_code=201)
-async def create_key(caller: Caller, body: KeyRequest, request: Request) -> CreatedKey:
+async def create_key(
+    caller: CurrentUser, body: KeyRequest, keys: KeysDep, request: Request
+) -> CreatedKey:
     """A new key, with no more scopes and no longer life than the key that asks for it."""
     caller.require(Scope.ADMIN)
     if missing := set(body.scopes) - caller.scopes:
@@ -48,7 +56,7 @@ async def create_key(caller: Caller, body: KeyRequest, request: Request) -> Crea
             "A key that expires makes none that outlive it: give an expires_at of "
             f"{caller.expires_at.isoformat()} at the latest."
         )
-    keys, actor = _keys(request), _actor(caller, request)
+    actor = _actor(caller, request)
     secret, row = await keys.create(
         caller.user_id, body.name, body.scopes, actor, body.expires_at, body.limits
     )
@@ -56,15 +64,11 @@ async def create_key(caller: Caller, body: KeyRequest, request: Request) -> Crea
 
 
 @router.delete("/{key_id}", status_code=204)
-async def revoke_key(caller: Caller, key_id: str, request: Request) -> None:
+async def revoke_key(caller: CurrentUser, key_id: str, keys: KeysDep, request: Request) -> None:
     """End a key at once."""
     caller.require(Scope.ADMIN)
-    await _keys(request).revoke(caller.user_id, key_id, _actor(caller, request))
+    await keys.revoke(caller.user_id, key_id, _actor(caller, request))
 
 
 def _actor(caller: Principal, request: Request) -> Actor:
     return Actor(caller.user_id, request.state.request_id)
-
-
-def _keys(request: Request) -> Keys:
-    return Keys(request.app.state.engine.database, request.app.state.settings.project["name"])

@@ -35,7 +35,7 @@ def demand(capacity: int = 5, key: str = "") -> Demand:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Database]:
-    database = wiring.database.open_database(Settings(_env_file=None, database_url=url))
+    database = wiring.database.open_database(Settings(_env_file=None, database_url=url).gateway)
     yield database
     await database.close()
 

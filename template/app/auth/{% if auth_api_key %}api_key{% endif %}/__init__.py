@@ -2,6 +2,8 @@
 
 import datetime as dt
 
+from fastapi.security import HTTPBearer
+
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from app.settings import Settings
 from gateway.accounts.api_keys import Keys
@@ -10,7 +12,9 @@ from gateway.accounts.principals import Scope
 from gateway.db.engine import Database
 from gateway.rate_limits.base import Limiter
 
-SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key of this service."}
+SCHEME = HTTPBearer(
+    scheme_name="login", description="An API key of this service.", auto_error=False
+)
 NAME = "made on the command line"
 
 
