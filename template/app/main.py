@@ -45,7 +45,6 @@ from app.readiness import Readiness
 from app.responses import routes as responses
 from app.sealing import Sealer
 from app.settings import Settings
-from app.signing import secret_keys, signer
 from app.state.base import Limiter
 from app.telemetry.logging import configure, log
 from app.telemetry.middleware import RequestMiddleware
@@ -150,14 +149,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         claims = Claims(database, chosen.request_deadline_seconds)
         stack.push_async_callback(claims.drain)
         state = app.state
-        state.idempotency = Idempotency(claims, Sealer("idempotency", *secret_keys(chosen)))
+        state.idempotency = Idempotency(claims, Sealer("idempotency", *chosen.secret_keys()))
         state.database, state.limiter, state.guard, state.runner = database, limiter, guard, runner
         state.limits, state.large_bodies = limits, LargeBodies()
         state.policy, state.users, state.stops = rules, Users(database), Stops(database, rules)
         state.report, state.cooldown, state.watch = Report(database, rules), cooldown, watch
         state.running, state.readiness = running, Readiness(state)
         state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
-        state.records, state.pages = Records(database), Pages(database, signer(chosen))
+        state.records, state.pages = Records(database), Pages(database)
         if chosen.environment != "test":  # Where many services start in one process, none stays.
             _rest_collector()
         yield
@@ -216,4 +215,5 @@ def _tell_crash(task: asyncio.Task[None]) -> None:
 def open_webhook(chosen: Settings, session: aiohttp.ClientSession) -> Webhook | None:
     """Where alerts are posted, if anywhere."""
     url = chosen.alert_webhook_url.get_secret_value()
-    return Webhook(session, url, signing_key(signer(chosen))) if url else None
+    key = signing_key(chosen.secret_key.get_secret_value())
+    return Webhook(session, url, key) if url else None

@@ -11,9 +11,9 @@ from app.db.audit import Actor, record
 from app.db.engine import Database
 from app.db.tables import users, utc_now
 from app.errors import Conflict, InvalidRequest, NotFound
-from app.ids import new_id
+from app.ids import new_id, pattern
 
-USER_ID = re.compile(r"usr_[0-9a-f]{32}")
+USER_ID = pattern("usr")
 # HTTP Basic ends a name at the first colon.
 EMAIL = re.compile(r"[^@\s:]{1,64}@[^@\s:.]+(\.[^@\s:.]+)+")
 

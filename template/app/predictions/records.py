@@ -1,6 +1,5 @@
 """The caller's own records. Every query names the owner, so another's id is as good as none."""
 
-import re
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Update, select, update
@@ -9,8 +8,9 @@ from app.db.engine import Database
 from app.db.tables import predictions, utc_now
 from app.errors import NotFound
 from app.guard.claims import erasing
+from app.ids import pattern
 
-PREDICTION_ID = re.compile(r"pred_[0-9a-f]{32}")
+PREDICTION_ID = pattern("pred")
 
 
 class Records:
