@@ -35,7 +35,6 @@ from gateway.policy import Policy
 from gateway.providers.base import Provider
 from gateway.rate_limits.base import Limiter
 from gateway.rate_limits.limits import Limits
-from gateway.signing import secret_keys, signer
 from gateway.telemetry.redaction import make_redactor
 
 
@@ -104,13 +103,13 @@ async def open_engine(
             cooldown=cooldown,
             running=running,
             runner=runner,
-            idempotency=Idempotency(claims, Sealer("idempotency", *secret_keys(config))),
+            idempotency=Idempotency(claims, Sealer("idempotency", *config.secret_keys)),
             watch=watch,
             stops=Stops(database, policy),
             records=Records(database),
             report=Report(database, policy),
             users=Users(database),
-            pages=Pages(database, signer(config)),
+            pages=Pages(database),
             large_bodies=LargeBodies(),
             loops=tasks,
         )
@@ -119,4 +118,5 @@ async def open_engine(
 def _open_webhook(config: GatewayConfig, session: aiohttp.ClientSession) -> Webhook | None:
     """Where alerts are posted, if anywhere."""
     url = config.alert_webhook_url.get_secret_value()
-    return Webhook(session, url, signing_key(signer(config))) if url else None
+    key = signing_key(config.secret_key.get_secret_value())
+    return Webhook(session, url, key) if url else None

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import random
+import re
 import time
 
 BITS = 80
@@ -12,6 +13,11 @@ _random = random.Random()  # noqa: S311
 def new_id(prefix: str) -> str:
     """An id such as `pred_019a…`: milliseconds in 12 hexadecimal digits, then 80 random bits."""
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{_random.getrandbits(BITS):020x}"
+
+
+def pattern(prefix: str) -> re.Pattern[str]:
+    """What every id that `new_id` makes matches."""
+    return re.compile(f"{prefix}_[0-9a-f]{{32}}")
 
 
 def id_at(prefix: str, moment: dt.datetime) -> str:

@@ -63,6 +63,17 @@ async def test_users_are_listed_newest_first_in_pages(
     assert set(listed[0]) == {"id", "email", "role", "plan", "created_at", "disabled_at"}
 
 
+async def test_each_list_takes_cursors_of_its_own_only(client: httpx2.AsyncClient) -> None:
+    prefixes = {"users": "usr", "predictions": "pred", "audit": "aud"}
+    taken = {
+        (name, prefix)
+        for name in prefixes
+        for prefix in prefixes.values()
+        if (await client.get(f"/v1/admin/{name}?cursor={prefix}_{32 * 'f'}")).status_code == 200
+    }
+    assert taken == set(prefixes.items())
+
+
 async def test_a_change_acts_at_once_and_is_audited(
     service: Service, client: httpx2.AsyncClient, admin: User, user: User
 ) -> None:

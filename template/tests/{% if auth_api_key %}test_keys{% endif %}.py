@@ -99,6 +99,19 @@ async def test_a_cursor_is_good_for_its_own_list(client: httpx2.AsyncClient) -> 
     assert error_of(response) == (422, "invalid_request", "cursor")
 
 
+async def test_another_users_key_as_cursor_shows_own_keys(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    other = service.client(await service.create_user())
+    own = await make(client)
+    foreign = await make(other)
+    newer = await make(client)
+    page = (await client.get(f"/v1/keys?cursor={foreign['id']}")).json()
+    assert page["data"][0]["id"] == own["id"]
+    listed = {key["id"] for key in page["data"]}
+    assert not listed & {foreign["id"], newer["id"]}
+
+
 async def test_last_use_is_noted(service: Service, client: httpx2.AsyncClient) -> None:
     before = utc_now()
     key = await make(client)

@@ -10,7 +10,6 @@ from gateway.accounts.audit import command_line
 from gateway.alerts.webhook import signing_key
 from gateway.kill_switch import SERVICE, Stops
 from gateway.policy import load
-from gateway.signing import signer
 
 Target = Annotated[
     str, typer.Argument(help="service, provider:NAME or model:NAME as models.toml has them.")
@@ -41,7 +40,7 @@ async def start(session: Session, target: Target = SERVICE, as_json: Json = Fals
 
 async def alert_key(session: Session, as_json: Json = False) -> None:
     """Show the key that signs what is posted to ALERT_WEBHOOK_URL, for its receiver."""
-    key = signing_key(signer(session.settings.gateway))
+    key = signing_key(session.settings.secret_key.get_secret_value())
     show({"key": key}, as_json, key)
 
 

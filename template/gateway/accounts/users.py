@@ -11,9 +11,9 @@ from gateway.accounts.principals import Role
 from gateway.db.engine import Database
 from gateway.db.tables import users, utc_now
 from gateway.errors import Conflict, InvalidRequest, NotFound
-from gateway.ids import new_id
+from gateway.ids import new_id, pattern
 
-USER_ID = re.compile(r"usr_[0-9a-f]{32}")
+USER_ID = pattern("usr")
 # HTTP Basic ends a name at the first colon.
 EMAIL = re.compile(r"[^@\s:]{1,64}@[^@\s:.]+(\.[^@\s:.]+)+")
 

@@ -58,6 +58,7 @@ api_keys = Table(
     Column("daily_budget_nano_usd", BigInteger),
     Column("monthly_budget_nano_usd", BigInteger),
     Index(None, "user_id", "id"),
+    info={"prefix": "key"},
 )
 
 

@@ -61,9 +61,9 @@ class Webhook:
             return type(error).__name__
 
 
-def signing_key(signer: Signer) -> str:
+def signing_key(secret_key: str) -> str:
     """What the receiver checks signatures with; it tells nothing of `SECRET_KEY`."""
-    return signer.digest("alert webhook", b"").hex()
+    return Signer(secret_key).digest("alert webhook", b"").hex()
 
 
 def signature(key: str, timestamp: str, body: bytes) -> str:

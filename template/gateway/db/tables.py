@@ -73,6 +73,7 @@ users = Table(
     Column("plan", String(100), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("disabled_at", UtcDateTime),
+    info={"prefix": "usr"},
 )
 
 # One row for each generation: what was asked, what came of it, what it cost.
@@ -110,6 +111,7 @@ predictions = Table(
     Column("erased_at", UtcDateTime),
     Index(None, "user_id", "id"),
     Index(None, "user_id", "day"),
+    info={"prefix": "pred"},
 )
 
 # The ledger: one row for each call of a provider, written before a byte leaves. `state` is
@@ -208,6 +210,7 @@ audit = Table(
     Column("after", Json),
     Column("request_id", String(64)),
     Column("operator", String(LONGEST_OPERATOR)),
+    info={"prefix": "aud"},
 )
 
 

@@ -1,6 +1,5 @@
 """The caller's own records. Every query names the owner, so another's id is as good as none."""
 
-import re
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Update, select, update
@@ -9,8 +8,9 @@ from gateway.db.engine import Database
 from gateway.db.tables import predictions, utc_now
 from gateway.errors import NotFound
 from gateway.idempotency.store import erasing
+from gateway.ids import pattern
 
-PREDICTION_ID = re.compile(r"pred_[0-9a-f]{32}")
+PREDICTION_ID = pattern("pred")
 
 
 class Records:
