@@ -126,7 +126,8 @@ async def test_what_is_refused_is_named(
 async def test_it_is_described(service: Service) -> None:
     document = (await service.client().get("/openapi.json")).json()
     operation = document["paths"][PATH]["post"]
-    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    schema = document["components"]["schemas"][name.rpartition("/")[2]]
     assert schema["required"] == ["model", "input"]
     assert set(schema["properties"]) >= {"instructions", "tools", "text", "reasoning", "stream"}
     assert {part["type"] for part in schema["properties"]["input"]["anyOf"]} == {"string", "array"}
