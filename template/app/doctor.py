@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from app import wiring
 from app.admin.stops import Stops
+from app.db import lines
 from app.db.engine import Database
 from app.db.revisions import pending
 from app.db.tables import users
@@ -103,6 +104,8 @@ def _checks(
         await database.check()
 
     async def migrated() -> None:
+        if fault := next(lines.faults(lines.PROJECT), None):
+            raise StartError(fault)
         with suppress(DatabaseUnavailable):  # Also without a table.
             if not await pending(database):
                 return
