@@ -89,7 +89,7 @@ def _wrong_type(project: Checkout) -> None:
 
 
 def _cannot_be_undone(project: Checkout) -> None:
-    project.replace("migrations/versions/0004_audit.py", '    op.drop_table("audit")\n', "")
+    project.replace("gateway/migrations/versions/0004_audit.py", '    op.drop_table("audit")\n', "")
 
 
 def _not_pinned(project: Checkout) -> None:

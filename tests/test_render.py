@@ -186,9 +186,7 @@ def test_dependencies_are_exactly_what_is_used(
     runtime = _names(metadata["project"]["dependencies"])
     development = _names(metadata["dependency-groups"]["dev"])
     texts = files_of(project)
-    service = {
-        path: text for path, text in texts.items() if path.startswith(("app/", "migrations/"))
-    }
+    service = {path: text for path, text in texts.items() if path.startswith(("app/", "gateway/"))}
     drill = {path: text for path, text in texts.items() if path.startswith("drill/")}
     tests = {path: text for path, text in texts.items() if path.startswith("tests/")}
     tools = {

@@ -6,18 +6,18 @@ one that takes away (contract). A migration of the second kind says so, and why 
 
     CONTRACT = "users.nickname: v1.4.0 was the last version that read it"
 
-Only `upgrade()` and what it calls is looked at. Exit codes: 0, all may run; 1, one may not.
+Only `upgrade()` and what it calls is looked at. Each of the two lines of migrations, the template's
+and the owner's, has to be one. Exit codes: 0, all may run; 1, one may not.
 """
 
 import ast
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
+from gateway.db import lines
 from scripts.workflow import error
 
-VERSIONS = Path(__file__).resolve().parent.parent / "migrations" / "versions"
 # What takes something away, or refuses what old code writes.
 TAKES_AWAY = {"drop_table", "drop_column", "rename_table"}
 ALTERATIONS = {"type_": "changes a type", "new_column_name": "renames a column"}
@@ -135,10 +135,13 @@ def _names(nodes: Iterable[ast.AST]) -> list[str]:
 
 def main() -> int:
     failed = False
-    for path in sorted(VERSIONS.glob("*.py")):
-        for problem in problems(path.read_text(encoding="utf-8")):
-            error(f"migrations/versions/{path.name}, {problem}.")
+    for revision in lines.known().values():
+        for problem in problems(revision.path.read_text(encoding="utf-8")):
+            error(f"{revision.path.relative_to(lines.PROJECT)}, {problem}.")
             failed = True
+    for fault in lines.faults(lines.PROJECT):
+        error(fault)
+        failed = True
     return int(failed)
 
 

@@ -14,6 +14,7 @@ from app.readiness import CHECK_SECONDS
 from app.settings import Settings, exposure, load
 from app.startup_checks import open_parts
 from gateway.config import ROOT
+from gateway.db import lines
 from gateway.db.engine import Database
 from gateway.db.revisions import pending
 from gateway.db.tables import users
@@ -92,6 +93,8 @@ def _checks(
         await database.check()
 
     async def migrated() -> None:
+        if fault := next(lines.faults(lines.PROJECT), None):
+            raise StartError(fault)
         with suppress(DatabaseUnavailable):  # Also without a table.
             if not await pending(database):
                 return

@@ -1,8 +1,8 @@
-"""Bring the tables up to date with `migrations/`."""
+"""Bring the tables up to date with `gateway/migrations/` and `app/migrations/`."""
 
 from sqlalchemy import Connection
 
-from gateway.config import ROOT
+from gateway.db import lines
 from gateway.db.engine import Database
 from gateway.errors import DatabaseUnavailable, StartError
 
@@ -14,8 +14,10 @@ TRIES, PAUSE_SECONDS = 30, 1.0
 async def upgrade(database: Database) -> list[str]:
     """Apply every migration that is missing, in one transaction, and return their names.
 
-    Raises `StartError` when others keep a table for too long.
+    Raises `StartError` when others keep a table for too long, or the files are not in two lines.
     """
+    if fault := next(lines.faults(lines.PROJECT), None):
+        raise StartError(f"Nothing was migrated: {fault}")
     await database.create()
     try:
         return await database.in_turn(
@@ -35,8 +37,7 @@ def _upgrade(connection: Connection) -> list[str]:
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
-    config = Config()
-    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config = Config(toml_file=lines.PROJECT / "pyproject.toml")
     config.attributes["connection"] = connection
     config.attributes["applied"] = applied = list[str]()
     command.upgrade(config, "heads")

@@ -1,4 +1,4 @@
-"""Migrations: they make the tables that the code knows, and can be undone and done again."""
+"""Migrations: two lines that make the tables of the code, and can be undone and done again."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -10,31 +10,47 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, insert, inspect, select
+from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
 from sqlalchemy.sql.schema import SchemaConst
 
 from app import wiring
 from app.settings import Settings
+from app.tables import metadata
+from gateway.db import lines
 from gateway.db.engine import Database
 from gateway.db.migrate import upgrade
 from gateway.db.revisions import applied, pending
-from gateway.db.tables import accounts, attempts, metadata, predictions, users, utc_now
-from gateway.errors import DatabaseUnavailable
+from gateway.db.tables import accounts, attempts, predictions, users, utc_now
+from gateway.errors import DatabaseUnavailable, StartError
+from scripts.move_migrations import move
 from tests.support import ROOT
 
-MIGRATIONS = ROOT / "migrations"
 MORE = """\
 import sqlalchemy as sa
 from alembic import op
 
-revision = "unknown"
+revision = "{name}"
 down_revision = {below}
 depends_on = {needed}
 
 
 def upgrade() -> None:
-    op.create_table("unknown", sa.Column("id", sa.Integer, primary_key=True))
+    op.create_table("{name}", sa.Column("user_id", sa.String(40), sa.ForeignKey("users.id")))
+
+
+def downgrade() -> None:
+    op.drop_table("{name}")
 """
+
+
+MERGE = """\
+revision = "merge"
+down_revision: tuple[str, ...] = (
+    "notes",
+    "0004",
+)
+"""
+NOTES = Table("notes", MetaData(), Column("user_id", String(40)))
 
 
 @pytest.fixture
@@ -70,7 +86,7 @@ async def test_what_is_missing_is_seen(database: Database) -> None:
         await pending(database)
     await upgrade(database)
     assert not await pending(database)
-    newest = ScriptDirectory(str(MIGRATIONS)).get_heads()[-1]
+    newest = ScriptDirectory.from_config(_config(ROOT)).get_heads()[-1]
     await database.transact(lambda connection: _downgrade(connection, f"{newest}@-1"))
     assert await pending(database)
 
@@ -93,8 +109,8 @@ async def test_a_newer_versions_migrations_are_no_reason_to_refuse(
 ) -> None:
     """While a new version rolls out, and after a rollback, the old one serves."""
     await upgrade(database)
-    newer = _with_one_more(tmp_path, below=_newest_common())
-    await database.transact(lambda connection: _upgrade(connection, migrations=newer))
+    _add(_copy(tmp_path), "unknown", below=_newest_common())
+    await database.transact(lambda connection: _upgrade(connection, root=tmp_path))
     assert not await pending(database)
     await upgrade(database)
     assert not await pending(database)
@@ -104,8 +120,8 @@ async def test_a_newer_versions_migrations_are_no_reason_to_refuse(
 async def test_those_of_an_option_that_was_left_keep_none_back(
     database: Database, tmp_path: Path
 ) -> None:
-    left = _with_one_more(tmp_path, needed="0001")
-    await database.transact(lambda connection: _upgrade(connection, "unknown", left))
+    _add(_copy(tmp_path), "unknown", needed="0001")
+    await database.transact(lambda connection: _upgrade(connection, "unknown", tmp_path))
     assert await pending(database)
     await upgrade(database)
     assert not await pending(database)
@@ -122,7 +138,7 @@ async def test_a_database_of_a_version_that_noted_nothing(database: Database) ->
 
 
 async def test_what_was_spent_before_there_were_budgets_counts(database: Database) -> None:
-    await database.transact(lambda connection: command.upgrade(_config(connection), "0001"))
+    await database.transact(lambda connection: _upgrade(connection, "0001"))
     await database.transact(_spend)
     await upgrade(database)
     rows = await database.fetch(select(accounts).order_by(accounts.c.name, accounts.c.period))
@@ -134,6 +150,122 @@ async def test_what_was_spent_before_there_were_budgets_counts(database: Databas
         ("user:usr_1", "2026-10-30", 1, 0),
         ("user:usr_1", "2026-10-31", 2, 0),
     ]
+
+
+def test_each_line_is_one() -> None:
+    assert list(lines.faults(ROOT)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "below", "told"),
+    [
+        (lines.OWN, "0001", "the migration one is not in the line of app/migrations/versions"),
+        (lines.OWN, None, "the migration one is not in the line of app/migrations/versions"),
+        (lines.GATEWAY, "0001", "the migration one is not in the line of app/migrations/versions"),
+        (lines.BEFORE, "0001", "the migration one is not in the line of app/migrations/versions"),
+        (lines.OWN, "newest", "several newest revisions, one, two; join them"),
+    ],
+)
+async def test_lines_that_are_not_two_are_told(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    below: str | None,
+    told: str,
+) -> None:
+    monkeypatch.setattr(lines, "PROJECT", _copy(tmp_path))
+    _add(tmp_path, "two", lines.OWN, _newest_own())
+    _add(tmp_path, "one", line, _newest_own() if below == "newest" else below)
+    with pytest.raises(StartError, match=told):
+        await upgrade(database)
+    assert await database.transact(_tables) == []
+
+
+async def test_each_line_grows_without_the_other(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Yours needs the template's newest; then the template's next one comes."""
+    monkeypatch.setattr(lines, "PROJECT", _copy(tmp_path))
+    _add(tmp_path, "notes", lines.OWN, _newest_own(), _newest_common())
+    await _migrate(database)
+    _add(tmp_path, "next_1", below=_newest_common())
+    lines.revisions.cache_clear()
+    assert await pending(database)
+    assert await _migrate(database) == ["next_1"]
+    _add(tmp_path, "more", lines.OWN, "notes", "next_1")
+    assert await _migrate(database) == ["more"]
+    assert {"notes", "next_1", "more"} <= set(await database.transact(_tables))
+    await database.transact(lambda connection: _downgrade(connection, "base", tmp_path))
+    assert await database.transact(_tables) == ["alembic_version", "applied_migrations"]
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["noted", "of-a-version-that-noted-nothing"])
+async def test_one_that_was_applied_before_there_were_two_lines_is_not_applied_again(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: bool
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    shutil.rmtree((_copy(before) / lines.OWN).parent)
+    newest = _newest_common()
+    _add(before, "notes", below=newest)
+    _add(before, "more", below="notes")
+    await database.transact(lambda connection: _upgrade(connection, root=before))
+    await database.transact(_write_note)
+    if not noted:
+        await database.transact(applied.drop)
+
+    after.mkdir()
+    monkeypatch.setattr(lines, "PROJECT", _copy(after))
+    moved = [_add(after, "notes", lines.BEFORE, newest), _add(after, "more", lines.BEFORE, "notes")]
+    assert move(after)
+    assert not any(path.exists() for path in moved)
+    _add(after, "next_1", below=newest)
+    assert await _migrate(database) == ["next_1"]
+    assert await database.transact(_notes) == ["usr_1"]
+    _add(after, "last", lines.OWN, "more")
+    assert await _migrate(database) == ["last"]
+
+
+def test_a_merge_with_the_template_is_moved_to_where_it_depends_on_it(tmp_path: Path) -> None:
+    _add(_copy(tmp_path), "notes", lines.BEFORE, "0002", "0001")
+    (tmp_path / lines.BEFORE / "merge.py").write_text(MERGE, encoding="utf-8")
+    assert move(tmp_path)
+    own = lines.read(tmp_path / lines.OWN)
+    assert own["notes"][1:] == ((lines.BASE,), ("0001", "0002"))
+    assert own["merge"][1:] == (("notes",), ("0004",))
+
+
+def test_an_edited_one_of_the_template_is_left_to_its_owner(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = _add(_copy(tmp_path), "0002", lines.BEFORE, "0001")
+    assert not move(tmp_path)
+    assert edited.exists()
+    assert "take your edit over to gateway/migrations/versions/0002" in capsys.readouterr().err
+
+
+async def _migrate(database: Database) -> list[str]:
+    """Apply what was added; return the names."""
+    lines.revisions.cache_clear()
+    names = await upgrade(database)
+    assert not await pending(database)
+    return names
+
+
+def _write_note(connection: Connection) -> None:
+    _spend(connection)
+    connection.execute(insert(NOTES).values(user_id="usr_1"))
+
+
+def _notes(connection: Connection) -> list[str]:
+    return list(connection.execute(select(NOTES.c.user_id)).scalars())
+
+
+def _newest_own() -> str:
+    found = ScriptDirectory.from_config(_config(ROOT)).get_revision("app@head")
+    assert found is not None
+    return found.revision
 
 
 def _spend(connection: Connection) -> None:
@@ -177,30 +309,47 @@ def _differences(connection: Connection) -> list[object]:
 
 
 def _newest_common() -> str:
-    found = ScriptDirectory(str(MIGRATIONS)).get_revision("0001@head")
+    found = ScriptDirectory.from_config(_config(ROOT)).get_revision("gateway@head")
     assert found is not None
     return found.revision
 
 
-def _with_one_more(directory: Path, below: str | None = None, needed: str | None = None) -> Path:
-    """The migrations of a version that has one which this one does not know."""
-    migrations = directory / "migrations"
-    shutil.copytree(MIGRATIONS, migrations)
-    source = MORE.format(below=repr(below), needed=repr(needed))
-    (migrations / "versions/unknown.py").write_text(source, encoding="utf-8")
-    return migrations
+def _copy(root: Path) -> Path:
+    """Both lines of migrations, for a version of its own."""
+    shutil.copy(ROOT / "pyproject.toml", root)
+    for line in (lines.GATEWAY, lines.OWN):
+        shutil.copytree((ROOT / line).parent, (root / line).parent)
+    return root
 
 
-def _config(connection: Connection, migrations: Path = MIGRATIONS) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(migrations))
+def _add(
+    root: Path,
+    name: str,
+    line: str = lines.GATEWAY,
+    below: str | None = None,
+    needed: str | None = None,
+) -> Path:
+    """Add a migration that makes a table of its name."""
+    source = MORE.format(name=name, below=repr(below), needed=repr(needed))
+    path = root / line / f"{name}.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source, encoding="utf-8")
+    return path
+
+
+def _config(root: Path) -> Config:
+    return Config(toml_file=root / "pyproject.toml")
+
+
+def _on(connection: Connection, root: Path) -> Config:
+    config = _config(root)
     config.attributes["connection"] = connection
     return config
 
 
-def _upgrade(connection: Connection, target: str = "heads", migrations: Path = MIGRATIONS) -> None:
-    command.upgrade(_config(connection, migrations), target)
+def _upgrade(connection: Connection, target: str = "heads", root: Path = ROOT) -> None:
+    command.upgrade(_on(connection, root), target)
 
 
-def _downgrade(connection: Connection, target: str) -> None:
-    command.downgrade(_config(connection), target)
+def _downgrade(connection: Connection, target: str, root: Path = ROOT) -> None:
+    command.downgrade(_on(connection, root), target)
