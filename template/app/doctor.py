@@ -34,7 +34,9 @@ TABLES = {"database", "migrations"}
 
 
 class Finding(NamedTuple):
-    """What a check found: `verdict` is ok, warning or problem; `advice` says what to do."""
+    """What a check found: `verdict` is ok, warning or problem; `advice` says what to do, for an ok
+    `policy` its version.
+    """
 
     check: str
     verdict: str = "ok"
@@ -136,7 +138,7 @@ async def _policy(settings: Settings) -> list[Finding]:
             rules, providers = open_parts(settings, session)
         except StartError as error:
             return [Finding("policy", "problem", str(error))]
-    findings = [Finding("policy")]
+    findings = [Finding("policy", advice=f"version {rules.version}")]
     if rules.service.monthly_budget_usd is None and settings.production:
         advice = "plans.toml sets no monthly_budget_usd for the service: nothing bounds the bill"
         findings.append(Finding("budget", "warning", advice))

@@ -8,7 +8,6 @@ from typing import Any
 
 from app.db.revisions import pending
 from app.errors import ServiceError, cause_of
-from app.guard.watch import Watch
 from app.patience import within
 from app.policy import Model, Policy
 from app.settings import Settings
@@ -20,10 +19,11 @@ KEPT_SECONDS = 0.2
 
 
 class Readiness:
-    """Checks database, limiter, policy and providers of a service, whose parts are in `state`."""
+    """Checks database, limiter and providers of a service, whose parts are in `state`."""
 
     def __init__(self, state: Any) -> None:
         self._state = state
+        self.policy_version: str = state.policy.version
         self._check: asyncio.Task[str | None] | None = None
         self._kept_until = 0.0
         self._was_ready = True
@@ -61,15 +61,12 @@ class Readiness:
     async def _found(self) -> str | None:
         state = self._state
         settings: Settings = state.settings
-        watch: Watch = state.watch
         await asyncio.gather(
             self._named("the limiter", state.limiter.check()),
             self._named("the database", state.database.check()),
         )
         if await self._named("the migrations", pending(state.database)):
             return "a migration is missing: run python -m app migrate"
-        if not watch.is_current:
-            return "another process serves a newer models.toml or plans.toml"
         if settings.production and (weakness := await state.limiter.weakness()):
             return str(weakness)
         models = _models(state.policy, settings)
