@@ -188,7 +188,8 @@ def test_the_model_that_the_pages_show_starts_and_its_fallback_can_stand_in(
         text=True,
         check=False,
     )
-    assert {"check": "policy", "verdict": "ok", "advice": ""} in json.loads(doctor.stdout)
+    verdicts = {found["check"]: found["verdict"] for found in json.loads(doctor.stdout)}
+    assert verdicts["policy"] == "ok"
     models = tomllib.loads(text)["models"]
     (model,) = (model for model in models.values() if "fallbacks" in model)
     for fallback in (models[name] for name in model["fallbacks"]):

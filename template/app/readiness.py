@@ -19,10 +19,11 @@ KEPT_SECONDS = 0.2
 
 
 class Readiness:
-    """Checks database, limiter, policy and providers of a service."""
+    """Checks database, limiter and providers of a service."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.policy_version = engine.policy.version
         self._check: asyncio.Task[str | None] | None = None
         self._kept_until = 0.0
         self._was_ready = True
@@ -65,8 +66,6 @@ class Readiness:
         )
         if await self._named("the migrations", pending(engine.database)):
             return "a migration is missing: run python -m app migrate"
-        if not engine.watch.is_current:
-            return "another process serves a newer models.toml or plans.toml"
         if engine.config.production and (weakness := await engine.limiter.weakness()):
             return str(weakness)
         models = _models(engine)

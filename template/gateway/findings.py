@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """What a check found: `verdict` is ok, warning or problem; `advice` says what to do."""
+    """What a check found: `verdict` is ok, warning or problem; `advice` says what to do, for an ok
+    `policy` its version.
+    """
 
     check: str
     verdict: str = "ok"

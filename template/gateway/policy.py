@@ -185,14 +185,14 @@ class Policy(NamedTuple):
 
     @property
     def version(self) -> str:
-        """A digest of all that decides what is refused and what is billed."""
+        """A digest of all that decides what is refused and what is billed: 12 digits."""
         parts = [
             {name: model.model_dump(exclude=NOT_DECISIVE) for name, model in self.models.items()},
             {name: plan.model_dump() for name, plan in self.plans.items()},
             self.service.model_dump(),
             self.servers,
         ]
-        return hashlib.sha256(to_json(parts)).hexdigest()
+        return hashlib.sha256(to_json(parts)).hexdigest()[:12]
 
     def models_of(self, target: str) -> list[Model]:
         """The models that `service`, `provider:NAME` or `model:NAME` covers."""

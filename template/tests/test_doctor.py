@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,16 @@ async def test_all_is_well() -> None:
     code, findings = await _examine()
     assert code == 0
     assert list(findings) == CHECKS
+    verdict, version = findings.pop("policy")
+    assert verdict == "ok"
+    assert re.fullmatch("version [0-9a-f]{12}", version)
     assert set(findings.values()) == {("ok", "")}
 
 
 async def test_a_person_reads_a_line_for_each_check() -> None:
     result = await asyncio.to_thread(CliRunner().invoke, app, ["doctor"])
-    assert result.stdout.splitlines() == [f"✓ {check}" for check in CHECKS]
+    lines = [line.partition(":")[0] for line in result.stdout.splitlines()]
+    assert lines == [f"✓ {check}" for check in CHECKS]
 
 
 async def test_a_wrong_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from gateway.rate_limits.base import Admission, Demand
 from tests.fixtures.service import Start
 from tests.support import PROMISED_SECONDS, Service, eventually, free_time
 
-READY = (200, {"status": "ready"})
-NOT_READY = (503, {"status": "not ready"})
+READY = (200, "ready")
+NOT_READY = (503, "not ready")
 PATHS = ["/readyz", "/healthz"]
 
 
@@ -41,9 +41,9 @@ class DeadLimiter:
         """Nothing is open."""
 
 
-async def _ask(service: Service, path: str) -> tuple[int, object]:
+async def _ask(service: Service, path: str) -> tuple[int, str]:
     response = await service.client().get(path)
-    return response.status_code, response.json()
+    return response.status_code, response.json()["status"]
 
 
 async def _use_database(service: Service, url: str) -> None:
@@ -55,6 +55,16 @@ async def _use_database(service: Service, url: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_ready(service: Service, path: str) -> None:
     assert await _ask(service, path) == READY
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_the_version_of_the_policy_files_is_shown(service: Service, path: str) -> None:
+    """Also while the service is not ready."""
+    version = service.app.state.policy.version
+    assert (await service.client().get(path)).json()["policy_version"] == version
+    service.app.state.limiter = DeadLimiter(0)
+    answer = await service.client().get(path)
+    assert answer.json() == {"status": "not ready", "policy_version": version}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -92,7 +102,7 @@ async def test_not_ready_while_every_provider_is_left_alone(service: Service) ->
     assert await _ask(service, "/readyz") == READY
     await cooldown.learnt(first, Quota(None, None, 60))
     assert await _ask(service, "/readyz") == NOT_READY
-    assert await _ask(service, "/livez") == (200, {"status": "ok"})
+    assert await _ask(service, "/livez") == (200, "ok")
 
 
 async def test_not_ready_once_a_loop_in_the_background_crashed(
@@ -109,7 +119,7 @@ async def test_not_ready_once_a_loop_in_the_background_crashed(
 
     await eventually(told)
     assert await _ask(service, "/readyz") == NOT_READY
-    assert await _ask(service, "/livez") == (200, {"status": "ok"})
+    assert await _ask(service, "/livez") == (200, "ok")
 
 
 async def test_in_production_the_offline_provider_makes_nothing_ready(service: Service) -> None:
@@ -126,7 +136,7 @@ async def test_in_production_the_offline_provider_makes_nothing_ready(service: S
 async def test_alive_whatever_is_gone(service: Service, dead_database_url: str) -> None:
     await _use_database(service, dead_database_url)
     vars(service.engine)["limiter"] = DeadLimiter(0)
-    assert await _ask(service, "/livez") == (200, {"status": "ok"})
+    assert await _ask(service, "/livez") == (200, "ok")
 
 
 @pytest.mark.parametrize("path", ["/livez", *PATHS, "/"])

@@ -125,7 +125,7 @@ async def _policy(settings: Settings) -> list[Finding]:
             rules, providers = open_parts(settings, session)
         except StartError as error:
             return [Finding("policy", "problem", str(error))]
-    findings = [Finding("policy")]
+    findings = [Finding("policy", advice=f"version {rules.version}")]
     if rules.service.monthly_budget_usd is None and settings.production:
         advice = "plans.toml sets no monthly_budget_usd for the service: nothing bounds the bill"
         findings.append(Finding("budget", "warning", advice))

@@ -23,11 +23,14 @@ async def alive() -> dict[str, str]:
 @router.get("/healthz", include_in_schema=False)
 @router.head("/healthz", include_in_schema=False)
 async def ready(readiness: ReadinessDep, response: Response) -> dict[str, str]:
-    """Whether generations can be served now: by process, database, limiter, policy, a provider."""
-    if await readiness.is_ready():
-        return {"status": "ready"}
-    response.status_code = 503
-    return {"status": "not ready"}
+    """Whether generations can be served now, and the version of this replica's policy files.
+
+    Needs the process, the database, the limiter and a provider.
+    """
+    is_ready = await readiness.is_ready()
+    response.status_code = 200 if is_ready else 503
+    status = "ready" if is_ready else "not ready"
+    return {"status": status, "policy_version": readiness.policy_version}
 
 
 @router.get("/metrics", include_in_schema=False)

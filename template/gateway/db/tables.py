@@ -158,7 +158,8 @@ accounts = Table(
     Column("reserved_nano_usd", BigInteger, nullable=False, default=0),
 )
 
-# One row: the version of the policy files that counts. Whoever holds its lock may change accounts.
+# One row, which a migration inserts. A transaction that holds its lock may change accounts.
+# `version` is for replicas of earlier versions of the service, which write and compare it.
 policies = Table(
     "policies",
     metadata,

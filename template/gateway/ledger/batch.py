@@ -42,7 +42,6 @@ class State(NamedTuple):
     """What counts for all entries of a transaction."""
 
     now: dt.datetime
-    version: str
     stopped: frozenset[tuple[str, str]]
 
 
@@ -57,9 +56,8 @@ class Settled(NamedTuple):
 class Turn:
     """Decides entries one after the other, and collects the rows to write."""
 
-    def __init__(self, state: State, current: bool, held: dict[str, Held], sheet: Sheet) -> None:
+    def __init__(self, state: State, held: dict[str, Held], sheet: Sheet) -> None:
         self._state = state
-        self._current = current
         self._held = held
         self.sheet = sheet
         # By what each is about: of several that a statement is given for one, any could win.
@@ -104,12 +102,6 @@ class Turn:
         self._held[attempt["id"]] = Held(*(attempt[name] for name in Held._fields))
 
     def _require_going(self, targets: Sequence[str]) -> None:
-        if not self._current:
-            raise GenerationStopped(
-                "This replica has another version of the policy files than the newest one; "
-                "try again.",
-                retry_after=1,
-            )
         for target, kind in self._stopped:
             if target in targets:
                 raise stopped(target, kind)

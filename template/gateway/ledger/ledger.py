@@ -51,7 +51,7 @@ class Ledger:
     def __init__(self, database: Database, policy: Policy, *, keep_content: bool) -> None:
         self._database = database
         self.keeps_content = keep_content
-        self._posting = Posting(database, policy.version, policy.service.alert_percent)
+        self._posting = Posting(database, policy.service.alert_percent)
         self._batcher: Batcher[Entry, None] = Batcher(self._write, pause=GATHER_SECONDS)
         self._owed: list[Closing] = []
         self._waiting = 0

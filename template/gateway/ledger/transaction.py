@@ -75,11 +75,10 @@ class Statements(NamedTuple):
 
 
 class Posting:
-    """Writes entries. `version` is that of the policy by which this process decides."""
+    """Writes entries. `percents` are the parts of a cap at which the owner is told."""
 
-    def __init__(self, database: Database, version: str, percents: Sequence[int]) -> None:
+    def __init__(self, database: Database, percents: Sequence[int]) -> None:
         self._database = database
-        self._version = version
         self._percents = percents
         self._sql = _statements(type(database))
 
@@ -89,7 +88,7 @@ class Posting:
         """What became of each entry: None, or why it was refused. And what was settled by them."""
         state, held, sums = self._read(connection, entries)
         sheet = Sheet(sums, self._percents)
-        turn = Turn(state, state.version == self._version, held, sheet)
+        turn = Turn(state, held, sheet)
         results = [turn.take(entry) for entry in entries]
         self._write(connection, turn)
         return results, turn.settled
@@ -134,7 +133,7 @@ class Posting:
 def _state(rows: Sequence[Any]) -> State:
     first = rows[0]
     stopped_now = frozenset((row.target, row.kind) for row in rows if row.target)
-    return State(moment(first.now), first.version, stopped_now)
+    return State(moment(first.now), stopped_now)
 
 
 def _closed(entry: Entry) -> str | None:
@@ -162,7 +161,7 @@ def _statements(database: type[Database]) -> Statements:
     """Build them once in a process: that takes as long as many transactions."""
     now = database.microseconds().label("now")
     lock = (
-        select(policies.c.version, now, stops.c.target, stops.c.kind, database.brief())
+        select(now, stops.c.target, stops.c.kind, database.brief())
         .select_from(policies.outerjoin(stops, true()))
         .where(policies.c.id == 1)
         .with_for_update(of=policies)

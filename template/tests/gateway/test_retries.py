@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert
 
 from gateway.accounts.principals import Role
 from gateway.circuit_breaker.breaker import Cooldown
 from gateway.circuit_breaker.stalls import Stalls
-from gateway.db.tables import accounts, attempts, policies, predictions, stops, utc_now
+from gateway.db.tables import accounts, attempts, predictions, stops, utc_now
 from gateway.errors import ServiceError
 from gateway.pipeline.attempts import Attempts
 from gateway.pipeline.pipeline import Guard
@@ -397,20 +397,6 @@ async def test_what_is_erased_in_a_pause_gives_its_slot_back(
     # Each waits for the other: there are two slots again.
     answers = await asyncio.gather(*(client.post(CHAT, json=chat()) for _ in range(2)))
     assert [each.status_code for each in answers] == [200] * 2
-
-
-async def test_a_policy_that_is_no_longer_the_newest_tries_nothing_again(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
-) -> None:
-    async def fail(job: Job) -> Reply:
-        job.sent = True
-        await service.write(update(policies).values(version="newer"))
-        raise BROKEN
-
-    scripted.on_answer = fail
-    assert error_of(await client.post(CHAT, json=chat(model=AGAIN))) == STOPPED
-    assert await ledger(service) == [(1, AGAIN, "uncertain", BOUND)]
-    assert (await service.prediction()).error["code"] == "generation_stopped"
 
 
 # Fallbacks.

@@ -1,4 +1,4 @@
-"""Stops end what runs, an older policy ends everything, and a bound that was broken its model."""
+"""Stops end what runs, and a bound that was broken ends its model."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,19 +7,16 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete
 
-from app import wiring
 from gateway.accounts.principals import Role
-from gateway.db.tables import alerts, attempts, policies, stops
-from gateway.errors import DatabaseUnavailable
+from gateway.db.tables import alerts, attempts, stops
 from gateway.pipeline.stop_watcher import Watch
 from gateway.providers.base import Chunks, Job, Reply, Usage
-from gateway.rate_limits.base import Limiter
 from tests.fake_provider import BOUND, USAGE, Scripted, chunk, completion, hang, usage_chunk
 from tests.fixtures.service import Start
 from tests.ledger_helpers import check_books
-from tests.support import Service, User, chat, error_of, eventually, said, sse, write_policy
+from tests.support import Service, chat, error_of, eventually, said, sse, write_policy
 
 CHAT = "/v1/chat/completions"
 ECHO = "model:offline/echo"
@@ -198,129 +195,6 @@ async def test_what_runs_goes_on_unless_asked_for(
     await watch.look()
     going.set()
     assert (await call).status_code == 200
-
-
-async def is_current(service: Service) -> bool:
-    return (await service.client().get("/readyz")).status_code == 200
-
-
-async def is_outdated(service: Service) -> bool:
-    return (await service.client().get("/readyz")).status_code == 503
-
-
-async def newer(service: Service) -> None:
-    """As by another process with newer policy files, which serves."""
-    limiter: Limiter = service.engine.limiter
-    await limiter.remember("policy:newer", "served", 60)
-    await service.write(update(policies).values(version="newer"))
-
-
-async def test_a_replica_with_an_older_policy_generates_nothing(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
-) -> None:
-    (row,) = await service.database.fetch(policies.select())
-    await newer(service)
-    refused = await client.post(CHAT, json=chat())
-    assert error_of(refused) == STOPPED
-    assert refused.headers["Retry-After"] == "1"
-    assert "policy files" in refused.json()["error"]["message"]
-    await eventually(lambda: is_outdated(service))
-    assert (scripted.asked, await service.rows_count()) == ([], 0)
-    await service.write(update(policies).values(version=row.version))
-    await eventually(lambda: is_current(service))
-    scripted.on_answer = say_fine
-    assert (await client.post(CHAT, json=chat())).status_code == 200
-
-
-async def test_an_older_policy_counts_again_when_nobody_serves_the_newer_one(
-    service: Service,
-    client: httpx2.AsyncClient,
-    scripted: Scripted,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As after an old replica that started again during a deployment, or a new one that failed."""
-    monkeypatch.setattr("gateway.pipeline.stop_watcher.MISSED_SECONDS", 0.0)
-    await newer(service)
-    await eventually(lambda: is_outdated(service))
-    watch: Watch = service.engine.watch
-    await watch.look()
-    assert not watch.is_current
-    await service.engine.limiter.forget("policy:newer")
-    await eventually(lambda: is_current(service))
-    scripted.on_answer = say_fine
-    assert (await client.post(CHAT, json=chat())).status_code == 200
-
-
-async def test_a_policy_is_missed_for_a_while_before_another_counts(service: Service) -> None:
-    """What is shared may have been lost for a moment."""
-    watch: Watch = service.engine.watch
-    await service.write(update(policies).values(version="newer"))
-    await watch.look()
-    await watch.look()
-    assert not watch.is_current
-
-
-async def test_every_process_tells_that_its_policy_is_served(service: Service) -> None:
-    (row,) = await service.database.fetch(policies.select())
-    assert await service.engine.limiter.recall([f"policy:{row.version}"]) != [None]
-
-
-async def test_what_runs_under_an_older_policy_is_settled(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
-) -> None:
-    going = asyncio.Event()
-
-    async def wait(job: Job) -> Reply:
-        await going.wait()
-        return await say_fine(job)
-
-    scripted.on_answer = wait
-    (call,) = await running(scripted, client, "offline/echo")
-    await newer(service)
-    await eventually(lambda: is_outdated(service))
-    assert error_of(await client.post(CHAT, json=chat())) == STOPPED
-    going.set()
-    assert (await call).status_code == 200
-    assert await service.books() == ("settled", "ok")
-    await check_books(service)
-
-
-@pytest.mark.skipif(not wiring.MANY_PROCESSES, reason="only one process may serve")
-async def test_the_process_that_starts_last_has_the_newest_policy(
-    service: Service, user: User, scripted: Scripted, start: Start, policy_dir: Path
-) -> None:
-    scripted.on_answer = say_fine
-    write_policy(policy_dir, OTHER.replace("= 1\n", "= 2\n", 1))
-    newer = await start()
-    assert error_of(await service.client(user).post(CHAT, json=chat())) == STOPPED
-    assert (await newer.client(user).post(CHAT, json=chat())).status_code == 200
-    await eventually(lambda: is_outdated(service))
-    assert await is_current(newer)
-
-
-async def test_a_policy_counts_as_soon_as_there_is_a_database(
-    scripted: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database, fails = type((await start_and_stop(start)).database), [True] * 2
-    transact = database.transact
-
-    async def fail_at_first(self: Any, *given: Any) -> Any:
-        if fails and "announce" in given[0].__qualname__:
-            fails.pop()
-            raise DatabaseUnavailable("It is gone.")
-        return await transact(self, *given)
-
-    monkeypatch.setattr(database, "transact", fail_at_first)
-    scripted.on_answer = say_fine
-    service = await start()
-    await eventually(lambda: is_current(service))
-    assert fails == []
-
-
-async def start_and_stop(start: Start) -> Service:
-    service = await start()
-    await service.stop()
-    return service
 
 
 async def test_a_broken_bound_is_paid_in_full_told_and_ends_the_model(

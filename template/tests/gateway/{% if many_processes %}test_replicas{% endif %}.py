@@ -2,9 +2,11 @@
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 from gateway.db.tables import predictions
 from tests.fixtures.service import Start
+from tests.ledger_helpers import add_plans, check_books, usd
 from tests.support import chat, error_of
 
 CHAT = "/v1/chat/completions"
@@ -42,3 +44,21 @@ async def test_what_one_recorded_the_other_shows(start: Start) -> None:
     assert shown.json()["cost_nano_usd"] == (await one.attempt()).cost_nano_usd > 0
     assert (await other.client(user).delete(path)).status_code == 204
     assert error_of(await one.client(user).get(path)) == (404, "not_found", None)
+
+
+async def test_in_a_rollout_each_call_is_held_to_the_caps_of_the_replica_that_takes_it(
+    start: Start, policy_dir: Path
+) -> None:
+    before = await start()
+    user = await before.create_user()
+    assert (await before.client(user).post(CHAT, json=chat())).status_code == 200
+    bound = (await before.attempt()).bound_nano_usd
+    # It pays for one call, and one was made.
+    add_plans(policy_dir, service=f"daily_budget_usd = {usd(bound)}")
+    after = await start()
+    answers = [await each.client(user).post(CHAT, json=chat()) for each in (after, before, after)]
+    assert [answer.status_code for answer in answers] == [402, 200, 402]
+    ready = [await each.client().get("/readyz") for each in (before, after)]
+    assert [answer.status_code for answer in ready] == [200, 200]
+    assert len({answer.json()["policy_version"] for answer in ready}) == 2
+    await check_books(before)
