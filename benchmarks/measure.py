@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 from figures import Figure, Round, Server, middle
-from processes import resident_memory
-from services import BENCHMARKS, Endpoint, Project, fill, passing_through, serving
+from processes import run
+from services import BENCHMARKS, Endpoint, Measured, answering, fill, passing_through
 
 MODEL = "openai/gpt-5-mini"
 # The simulated model repeats a question, in a stream one word in each chunk.
@@ -31,7 +31,7 @@ Load = dict[str, float]
 """What `load.py` prints: chats and chunks a second, median and 99th percentile in milliseconds."""
 
 
-def measure_start(project: Project, *, at_most: float) -> Figure:
+def measure_start(project: Measured, *, at_most: float) -> Figure:
     """Compare the seconds from import to ready with those of a bare application."""
     _say(f"Starting {project.choice}")
     # The first round writes the bytecode and brings the files into memory.
@@ -41,14 +41,14 @@ def measure_start(project: Project, *, at_most: float) -> Figure:
     return Figure(f"import and start, {project.choice}", "s", middle(rounds), at_most, at_most=True)
 
 
-def measure_load(project: Project, *, at_least: float) -> Iterator[Figure | Server]:
+def measure_load(project: Measured, *, at_least: float) -> Iterator[Figure | Server]:
     """Compare chats and chunks a second with those that a bare pass-through relays."""
-    with serving(project) as service, passing_through(project) as reference:
+    with answering(project) as service, passing_through(project) as reference:
         loads = {unit: _alternate(project, service, reference, unit) for unit in QUESTION_WORDS}
         for unit, pairs in loads.items():
             rounds = [Round(ours[unit], bare[unit]) for ours, bare in pairs]
             yield Figure(f"{unit}, {project.choice}", "1/s", middle(rounds), at_least)
-        memory = [resident_memory(endpoint.process_id) for endpoint in (service, reference)]
+        memory = [endpoint.resident_memory() for endpoint in (service, reference)]
         if memory[0] and memory[1]:
             name = f"resident memory, {project.choice}"
             yield Figure(name, "MiB", Round(memory[0], memory[1]), MOST_MEMORY, at_most=True)
@@ -61,9 +61,9 @@ def measure_load(project: Project, *, at_least: float) -> Iterator[Figure | Serv
             yield Server(endpoint.name, **latencies, memory=memory[index])
 
 
-def measure_growth(project: Project, *, at_most: float) -> Figure:
+def measure_growth(project: Measured, *, at_most: float) -> Figure:
     """Compare what a chat costs, in chats of the pass-through, before and after years of use."""
-    with serving(project) as service, passing_through(project) as reference:
+    with answering(project) as service, passing_through(project) as reference:
         costs = []
         for number, (users, predictions) in enumerate(PASTS):
             _say(f"Filling {project.choice} with {predictions:,} predictions of {users:,} users")
@@ -76,22 +76,15 @@ def measure_growth(project: Project, *, at_most: float) -> Figure:
     return Figure(name, "bare chats", Round(after, before), at_most, at_most=True)
 
 
-def _start(project: Project, module: str) -> float:
+def _start(project: Measured, module: str) -> float:
     """Start an application once, in a new interpreter."""
-    return float(
-        subprocess.run(
-            [project.python, "-m", "start", module],
-            cwd=project.directory,
-            env={**project.settings, "PYTHONPATH": str(BENCHMARKS)},
-            check=True,
-            stdout=subprocess.PIPE,
-            timeout=CHILD_SECONDS,
-        ).stdout.splitlines()[-1]
-    )
+    settings = {**project.settings, "PYTHONPATH": str(BENCHMARKS)}
+    printed = run([project.python, "-m", "start", module], project.directory, settings)
+    return float(printed.splitlines()[-1])
 
 
 def _alternate(
-    project: Project, service: Endpoint, reference: Endpoint, unit: str
+    project: Measured, service: Endpoint, reference: Endpoint, unit: str
 ) -> list[tuple[Load, Load]]:
     """Load the service and its reference in turns."""
     _say(f"Counting {unit}, {project.choice}")
@@ -100,7 +93,7 @@ def _alternate(
     ]
 
 
-def _load(project: Project, endpoint: Endpoint, unit: str) -> Load:
+def _load(project: Measured, endpoint: Endpoint, unit: str) -> Load:
     """Load one server for a while, from a process of its own."""
     job = {
         "url": endpoint.url,

@@ -12,8 +12,8 @@ from subprocess import SubprocessError
 
 from figures import Figure, Server, as_json, as_table
 from measure import measure_growth, measure_load, measure_start
-from processes import ChildError
-from services import IN_MEMORY, SHARED, installed
+from processes import ProcessError
+from services import IN_MEMORY, SHARED, measured
 
 
 def main() -> int | str:
@@ -24,7 +24,7 @@ def main() -> int | str:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the children as Ctrl-C does
     try:
         results = list(_measure())
-    except (ChildError, SubprocessError, OSError, ValueError) as error:
+    except (ProcessError, SubprocessError, OSError, ValueError) as error:
         return f"The benchmark stopped: {error}"
     except KeyboardInterrupt:
         return "Stopped."
@@ -35,11 +35,11 @@ def main() -> int | str:
 
 
 def _measure() -> Iterator[Figure | Server]:
-    with installed(IN_MEMORY) as project:
+    with measured(IN_MEMORY) as project:
         yield measure_start(project, at_most=2.0)
         yield from measure_load(project, at_least=0.5)
         yield measure_growth(project, at_most=1.3)
-    with installed(SHARED) as project:
+    with measured(SHARED) as project:
         yield from measure_load(project, at_least=0.4)
         yield measure_growth(project, at_most=1.3)
 

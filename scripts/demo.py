@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,15 +19,14 @@ from subprocess import SubprocessError
 from typing import Any
 
 from copier.errors import CopierError
-from ports import kept_port
+from processes import ProcessError, run
+from projects import Project, serving
 from working_tree import ROOT, preview
 
 PROJECT = ROOT / "build" / "demo"
 LOG = ROOT / "build" / "demo.log"
 QUESTION = "What does this service protect me from?"
-START_SECONDS = 30
 ANSWER_SECONDS = 30
-STOP_SECONDS = 15
 
 
 class StepError(Exception):
@@ -43,7 +41,7 @@ def main() -> str | None:
         _demo()
     except KeyboardInterrupt:
         print("\nStopped.")
-    except (StepError, CopierError, OSError, SubprocessError, HTTPException) as error:
+    except (StepError, ProcessError, CopierError, OSError, SubprocessError, HTTPException) as error:
         return f"The demo stopped: {error}"
     return None
 
@@ -53,18 +51,17 @@ def _demo() -> None:
     preview(PROJECT, {"project_name": "Demo"})
     environment = _environment()
     _say("Installing it (make setup)")
-    _run(["make", "--no-print-directory", "setup"], environment)
-    _run(_app("migrate"), environment)
-    with kept_port() as port, _serving(port, environment) as service:
-        created = _run(
-            _app("users", "create", "--email", "demo@example.com", "--json"), environment
-        )
-        _ask(port, json.loads(created)["credential"])
-        print(f"Console: http://127.0.0.1:{port}/", flush=True)
+    run(["make", "--no-print-directory", "setup"], PROJECT, environment, seconds=None)
+    project = Project(PROJECT, PROJECT / ".venv/bin/python", environment)
+    project.run("app", "migrate")
+    _say("Starting it")
+    with serving(project, log=LOG) as service:
+        _ask(service.port, project.create_user("demo@example.com"))
+        print(f"Console: http://127.0.0.1:{service.port}/", flush=True)
         if os.environ.get("CI") != "true":
             _say("Serving until Ctrl-C; its log is build/demo.log")
             # A signal just before an endless wait would be seen after it.
-            while (code := service.poll()) is None:
+            while (code := service.process.poll()) is None:
                 time.sleep(0.2)
             raise StepError(f"the service ended with exit code {code}; see build/demo.log.")
 
@@ -75,70 +72,6 @@ def _environment() -> dict[str, str]:
     settings = set(re.findall(r"^#? ?([A-Z_]+)=", example, flags=re.MULTILINE))
     ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV"}
     return {name: value for name, value in os.environ.items() if name not in settings | ours}
-
-
-def _app(*arguments: str) -> list[str]:
-    return [str(PROJECT / ".venv" / "bin" / "python"), "-m", "app", *arguments]
-
-
-def _run(command: list[str], environment: dict[str, str]) -> str:
-    """Run one step to its end, and return what it printed."""
-    result = subprocess.run(
-        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True, check=False
-    )
-    if result.returncode:
-        print(result.stdout, file=sys.stderr)
-        raise StepError(
-            f"`{' '.join(command)}` failed with exit code {result.returncode}; its output is above."
-        )
-    return result.stdout
-
-
-@contextmanager
-def _serving(port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the service, from when it is ready until the block ends."""
-    _say(f"Starting it on http://127.0.0.1:{port}/")
-    with (
-        LOG.open("w", encoding="utf-8") as log,
-        subprocess.Popen(
-            _app("serve"),
-            cwd=PROJECT,
-            env=environment | {"PORT": str(port)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        ) as service,
-    ):
-        try:
-            _wait_until_ready(service, port)
-            yield service
-        finally:
-            service.terminate()
-            try:
-                service.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                service.kill()
-
-
-def _wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
-    for _ in range(START_SECONDS * 10):
-        try:
-            code = service.wait(0.1)
-        except subprocess.TimeoutExpired:
-            if _is_ready(port):
-                return
-        else:
-            raise StepError(
-                f"the service ended with exit code {code}:\n{LOG.read_text(encoding='utf-8')}"
-            )
-    raise StepError(f"the service was not ready after {START_SECONDS} seconds; see build/demo.log.")
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        with _request(port, "GET", "/readyz") as response:
-            return response.status == HTTPStatus.OK
-    except OSError:
-        return False
 
 
 def _ask(port: int, credential: str) -> None:

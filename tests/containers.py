@@ -10,17 +10,17 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 from locking import alone
-from ports import kept_port
+from processes import answers, kept_port, wait_until_ready
 from working_tree import ROOT
 
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -144,9 +144,8 @@ def running(
             subprocess.Popen(arguments, env=variables, stdout=output, stderr=subprocess.STDOUT)
         )
         try:
-            service = Service(process, port, log)
-            _wait_until_live(service)
-            yield service
+            wait_until_ready(process, partial(answers, port, "/livez"), log)
+            yield Service(process, port, log)
         finally:
             process.kill()
 
@@ -165,20 +164,6 @@ def _inside(
     arguments += [*(f"{name}={value}" for name, value in environment.items()), *command]
     mounts = {"ROOT": str(image.root), "VOLUME": str(volume or ""), "RUN_AS": user}
     return arguments, os.environ | mounts
-
-
-def _wait_until_live(service: Service, within: float = 30) -> None:
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        if (code := service.process.poll()) is not None:
-            pytest.fail(f"The service ended with exit code {code}:\n{service.log.read_text()}")
-        try:
-            service.get("/livez")
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail(f"The service did not listen within {within:.0f} s:\n{service.log.read_text()}")
 
 
 def _buildah(*arguments: str) -> str:

@@ -1,15 +1,15 @@
 """A stand-in for GitHub on this machine: one repository, its rulesets, and its ways to say no."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from github_schemas import CREATE, ENFORCED, LIST, UPDATE, complaints
+from loopback import http_server
 
 REPOSITORY = "acme/chat"
 # Who may administer the repository, who may read it, a workflow of it, and somebody else.
@@ -21,8 +21,6 @@ REFUSED_TO_WRITE = {
     WORKFLOW: (403, "Resource not accessible by integration"),
 }
 UPGRADE = "Upgrade to GitHub Pro or make this repository public to enable this feature."
-# How often the server looks whether it should end.
-POLL_SECONDS = 0.01
 # What may be set of a repository, and to what.
 SETTINGS = {
     "squash_merge_commit_title": {"PR_TITLE", "COMMIT_OR_PR_TITLE"},
@@ -211,10 +209,5 @@ def serving() -> Iterator[Repository]:
         def log_message(self, *_: object) -> None:
             """Say nothing: `requests` has it."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        repository.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True)
-        thread.start()
+    with http_server(Handler) as repository.url:
         yield repository
-        server.shutdown()
-        thread.join()

@@ -1,4 +1,4 @@
-"""A small server that stands in for a deployed service, and fails as it is told to."""
+"""HTTP servers of a test's own process, and one that stands in for a deployed service."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,13 +9,15 @@ from threading import Thread
 from typing import Any
 
 COST = 12_345
+# How often a server looks whether it should end.
+POLL_SECONDS = 0.01
 
 
 @dataclass
 class Deployed:
     """What the service says, and what it was asked; a test changes the former."""
 
-    port: int = 0
+    url: str = ""
     # Which version runs, or None where nothing does.
     version: Callable[[], str | None] = lambda: "v1.2.3"
     # By path: another status, and another body.
@@ -23,11 +25,6 @@ class Deployed:
     # Versions whose generations fail.
     broken: set[str] = field(default_factory=set)
     asked: list[tuple[str, str | None, Any]] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
 
     def answer(self, path: str) -> tuple[int, Any]:
         """What a working service would say, or what was set in its place."""
@@ -45,6 +42,19 @@ class Deployed:
             "/v1/predictions/pred_1": {"id": "pred_1", "cost_nano_usd": COST},
         }
         return self.answers.get(path, (200, usual[path]) if path in usual else (404, {}))
+
+
+@contextmanager
+def http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on a port of this machine until the block ends, and yield the address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, args=(POLL_SECONDS,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager
@@ -75,12 +85,5 @@ def deployed() -> Iterator[Deployed]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Keep the terminal for the tests."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        service.port = server.server_port
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield service
-        finally:
-            server.shutdown()
-            thread.join()
+    with http_server(Handler) as service.url:
+        yield service

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from github_server import ADMIN, REPOSITORY, Repository
-from servers import clean_environment
+from processes import clean_environment
 from working_tree import ROOT
 
 SECONDS = 60

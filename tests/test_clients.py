@@ -7,9 +7,8 @@ program of tests/clients/ is one client: it prints what came of each of its case
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
@@ -18,7 +17,9 @@ from typing import Any
 import pytest
 from conftest import Render
 from environments import environment_with, packages_of_node
-from servers import Project, clean_environment, installed, requirements_of, serving
+from processes import clean_environment, run
+from projects import installed, requirements_of, serving, simulating
+from servers import add_plan
 from working_tree import ROOT
 
 pytestmark = pytest.mark.slow(minutes=0.3)
@@ -159,40 +160,23 @@ def served(render: Render) -> Iterator[Served]:
     python = environment_with(requirements_of(directory)) / "bin/python"
     with ExitStack() as stack:
         project = stack.enter_context(installed(directory, python))
-        url = stack.enter_context(_simulating(project))
+        url = stack.enter_context(simulating(project))
+        _add_fields(url)
         openai = {"OPENAI_BASE_URL": f"{url}/openai/v1", "OPENAI_API_KEY": "sk-simulator"}
         project = replace(project, settings={**project.settings, **openai})
-        project.add_plan("clients", 6000)
-        project.add_plan("limited", 1)
-        port = stack.enter_context(serving(project, "--migrate"))
+        add_plan(project, "clients", 6000)
+        add_plan(project, "limited", 1)
+        service = stack.enter_context(serving(project, "--migrate"))
         served = Served(
-            f"http://127.0.0.1:{port}/v1",
+            f"http://127.0.0.1:{service.port}/v1",
             project.create_user("ada@example.com", "clients"),
             project.create_user("bob@example.com", "limited"),
         )
         yield served
 
 
-@contextmanager
-def _simulating(project: Project) -> Iterator[str]:
-    """Run the simulator; every message of it has the fields that other servers add."""
-    with subprocess.Popen(
-        [project.python, "-m", "tests.simulator"],
-        cwd=project.directory,
-        env=dict(project.settings),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout
-            url: str = json.loads(process.stdout.readline())["url"]
-            _add_fields(url)
-            yield url
-        finally:
-            process.terminate()
-
-
 def _add_fields(url: str) -> None:
+    """Every message of the simulator gets the fields that other servers add."""
     connection = HTTPConnection(url.removeprefix("http://"), timeout=30)
     faults = [{"kind": "extra_fields", "times": None}]
     connection.request("POST", "/_control/faults", json.dumps(faults))
@@ -225,17 +209,9 @@ def _command_of_node(program: str, directory: Path) -> list[str]:
 @pytest.mark.parametrize("program", EXPECTED)
 def test_a_client_works_as_it_is(program: str, command: list[str], served: Served) -> None:
     """Chats, streams, tools, structured answers, embeddings, and its own errors."""
-    done = subprocess.run(
-        command,
-        env=clean_environment() | _settings(served),
-        capture_output=True,
-        text=True,
-        timeout=CLIENT_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    results: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert results == EXPECTED[program], done.stderr
+    printed = run(command, ROOT, clean_environment() | _settings(served), CLIENT_SECONDS)
+    results: Mapping[str, Any] = json.loads(printed.splitlines()[-1])
+    assert results == EXPECTED[program]
 
 
 def _settings(served: Served) -> dict[str, str]:

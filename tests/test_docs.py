@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +21,8 @@ import pytest
 from combinations import AUTHS, PROVIDER_SETS, SERVICES, Combination
 from conftest import BASE_ANSWERS, Render, git
 from environments import environment_with
-from ports import kept_port
-from servers import STOP_SECONDS, clean_environment, requirements_of, wait_until_ready
+from processes import answers, clean_environment, kept_port, listening, run
+from projects import requirements_of
 from working_tree import ROOT, render
 
 OWN_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -245,17 +246,7 @@ def _reader(template: Path, combination: Combination) -> Iterator[Reader]:
         git(directory, "init", "--quiet")
         environment = clean_environment() | {"PORT": str(port)}
         make = ["make", "--no-print-directory", f"PYTHON={sys.executable}"]
-        subprocess.run([*make, "setup"], cwd=directory, env=environment, check=True)
-        log = Path(scratch) / "log"
-        with (
-            log.open("wb") as output,
-            subprocess.Popen(
-                [*make, "run"], cwd=directory, env=environment, stdout=output, stderr=output
-            ) as process,
-        ):
-            try:
-                wait_until_ready(process, port, log)
-                yield Reader(directory, environment)
-            finally:
-                process.terminate()
-                process.wait(STOP_SECONDS)
+        run([*make, "setup"], directory, environment, seconds=None)
+        is_ready = partial(answers, port)
+        with listening([*make, "run"], directory, environment, Path(scratch) / "log", is_ready):
+            yield Reader(directory, environment)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import Render, git
 from environments import environment_with
-from servers import clean_environment, requirements_of
+from processes import clean_environment
+from projects import requirements_of
 
 pytestmark = pytest.mark.slow
 

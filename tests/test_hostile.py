@@ -1,7 +1,6 @@
 """Any text in a free answer gives a project that passes its own tests and checks."""
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,8 @@ import pytest
 from combinations import HOSTILE, Combination
 from conftest import Render, files_of
 from environments import environment_with
-from servers import clean_environment, requirements_of
+from processes import clean_environment
+from projects import Project, requirements_of
 
 # The files in which a free answer lands.
 LANDS_IN = {
@@ -37,22 +37,14 @@ def test_no_code_depends_on_a_free_answer(
 @pytest.mark.slow
 @hostile
 def test_the_tests_that_see_a_free_answer_pass(render: Render, answers: dict[str, Any]) -> None:
-    project = render(**answers)
-    python = environment_with(requirements_of(project)) / "bin/python"
-    tests = sorted((project / "tests").glob("test_*.py"))
+    directory = render(**answers)
+    python = environment_with(requirements_of(directory)) / "bin/python"
+    tests = sorted((directory / "tests").glob("test_*.py"))
     seeing = [path for path in tests if READS.search(path.read_text(encoding="utf-8"))]
-    assert project / "tests/test_console.py" in seeing
-    for command in (["-m", "pytest", "-q", *map(str, seeing)], ["-m", "deptry", "."]):
-        result = subprocess.run(
-            [python, *command],
-            cwd=project,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            timeout=SUITE_SECONDS,
-            check=False,
-        )
-        assert result.returncode == 0, result.stdout[-8000:] + result.stderr
+    assert directory / "tests/test_console.py" in seeing
+    project = Project(directory, python, clean_environment())
+    project.run("pytest", "-q", *map(str, seeing), seconds=SUITE_SECONDS)
+    project.run("deptry", ".")
 
 
 def _combination(answers: dict[str, Any]) -> Combination:

@@ -14,8 +14,8 @@ import pytest
 from act import JOBS, NOT_LOCKED, Checkout, act, jobs_of
 from conftest import Render, git
 from github_server import ADMIN, REPOSITORY, Repository
+from processes import clean_environment
 from protection import protect, rulesets_of
-from servers import clean_environment
 from stand_ins import State, install
 
 SECTION = re.compile(r"^## Put it on GitHub\n(.*?)^## ", re.MULTILINE | re.DOTALL)

@@ -26,16 +26,9 @@ from combinations import DATABASES, LIMITERS, PROVIDERS, SERVICES, Combination
 from conftest import BASE_ANSWERS
 from environments import environment_with
 from openai.types.chat import ChatCompletionMessageParam
-from servers import (
-    Project,
-    burst,
-    clean_environment,
-    descendants,
-    installed,
-    processes,
-    requirements_of,
-    serving,
-)
+from processes import clean_environment
+from projects import Project, installed, requirements_of, serving
+from servers import add_plan, burst, descendants, processes
 from working_tree import ROOT, render
 
 pytestmark = pytest.mark.slow
@@ -143,16 +136,9 @@ def test_its_own_tests_pass_with_the_coverage_that_it_asks_for(
 ) -> None:
     """As its `make test` runs them; coverage is traced, at twice the time, where all differs."""
     coverage = ["--cov"] if answers_of(combination) in TRACED else []
-    result = subprocess.run(
-        [python, "-m", "pytest", "-v", *coverage, *_chosen(directory / "tests", combination)],
-        cwd=directory,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=SUITE_SECONDS,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout[-8000:] + result.stderr
+    project = Project(directory, python, clean_environment())
+    chosen = _chosen(directory / "tests", combination)
+    project.run("pytest", "-v", *coverage, *chosen, seconds=SUITE_SECONDS)
 
 
 def _chosen(tests: Path, combination: Combination) -> list[str]:
@@ -215,17 +201,9 @@ def _drilling(template: Path, combination: Combination) -> Iterator[subprocess.P
 )
 def test_a_cap_is_exact_over_twenty_processes(directory: Path, python: Path) -> None:
     """Of 500 calls at once that cost their bound, exactly those that the cap pays for."""
-    result = subprocess.run(
-        [python, "-m", "drill", "--processes", "20", "--only", "a cap that pays for 37"],
-        cwd=directory,
-        env=clean_environment() | {"JSON": "1"},
-        capture_output=True,
-        text=True,
-        timeout=DRILL_SECONDS,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    (finding,) = json.loads(result.stdout)
+    project = Project(directory, python, clean_environment() | {"JSON": "1"})
+    only = ("--processes", "20", "--only", "a cap that pays for 37")
+    (finding,) = json.loads(project.run("drill", *only, seconds=DRILL_SECONDS))
     assert finding["seen"].startswith("37 times ok, 463 times 402 budget_exceeded")
 
 
@@ -263,10 +241,10 @@ def test_a_drill_that_is_stopped_leaves_no_process_behind(
 @every_service
 def test_it_answers_openai_own_client(project: Project, combination: Combination) -> None:
     """Models, chat, stream and embedding; and its own errors for what is refused."""
-    with serving(project, "--migrate") as port:
+    with serving(project, "--migrate") as service:
         email = "ada@example.com"
         headers = authorization(combination, email, project.create_user(email))
-        url = f"http://127.0.0.1:{port}/v1"
+        url = f"http://127.0.0.1:{service.port}/v1"
         with openai.OpenAI(
             base_url=url, api_key="-", default_headers=headers, max_retries=0
         ) as client:
@@ -308,14 +286,14 @@ def raises_its_own_errors(client: openai.OpenAI) -> None:
 @every_service
 def test_the_request_after_the_last_is_refused(project: Project, combination: Combination) -> None:
     """A plan has 20 a minute: of 21 at the same time, 20 are answered."""
-    project.add_plan("twenty", 20)
-    with serving(project, "--migrate") as port:
+    add_plan(project, "twenty", 20)
+    with serving(project, "--migrate") as service:
         # Another is due every three seconds; a machine that is slower than that gets more tries.
         for number in range(5):
             email = f"ada{number}@example.com"
             headers = authorization(combination, email, project.create_user(email, "twenty"))
             started = time.monotonic()
-            answers = burst([port], 21, headers, CHAT)
+            answers = burst([service.port], 21, headers, CHAT)
             if time.monotonic() - started < 3:
                 break
         else:
@@ -335,13 +313,13 @@ def test_two_processes_admit_what_one_limit_allows(
     project: Project, combination: Combination
 ) -> None:
     """Of 500 at the same time, 60 and what becomes due, one a second, while they are answered."""
-    project.add_plan("sixty", 60)
+    add_plan(project, "sixty", 60)
     project.run("app", "migrate")
     headers = authorization(
         combination, "ada@example.com", project.create_user("ada@example.com", "sixty")
     )
     with ExitStack() as services:
-        ports = [services.enter_context(serving(project)) for _ in range(2)]
+        ports = [services.enter_context(serving(project)).port for _ in range(2)]
         started = time.monotonic()
         answers = burst(ports, 500, headers, CHAT)
         seconds = time.monotonic() - started

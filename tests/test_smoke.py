@@ -12,8 +12,8 @@ import pytest
 from conftest import BASE_ANSWERS, Render
 from environments import environment_with
 from loopback import COST, Deployed, deployed
-from ports import kept_port
-from servers import clean_environment, installed, requirements_of, serving
+from processes import clean_environment, kept_port
+from projects import installed, requirements_of, serving
 from working_tree import render as render_into
 
 CHAT, RECORD = "/v1/chat/completions", "/v1/predictions/pred_1"
@@ -151,10 +151,10 @@ def test_it_finds_nothing_wrong_with_a_real_service(template: Path, auth: str) -
         render_into(template, directory, BASE_ANSWERS | {"auth": auth})
         (directory / "version.txt").write_text("7.8.9\n")
         python = environment_with(requirements_of(directory)) / "bin/python"
-        with installed(directory, python) as project, serving(project, "--migrate") as port:
+        with installed(directory, python) as project, serving(project, "--migrate") as service:
             credential = project.create_user("smoke@example.com")
             given = f"smoke@example.com:{credential}" if auth == "basic" else credential
-            url = f"http://127.0.0.1:{port}"
+            url = f"http://127.0.0.1:{service.port}"
             done = smoke(directory, url, "--version", "v7.8.9", SMOKE_CREDENTIAL=given)
     assert done.returncode == 0, done.stderr
     assert "It is v7.8.9." in done.stdout
