@@ -12,8 +12,8 @@ from gateway.accounts.audit import Actor
 from gateway.accounts.principals import Authenticator, Principal, Role, Scope
 from gateway.engine import Engine
 from gateway.errors import Forbidden
+from gateway.gateway import Gateway
 from gateway.http.context import MAX_KEY_CHARS, GenerationContext
-from gateway.http.query import require_known
 from gateway.telemetry.context import note
 
 
@@ -86,14 +86,21 @@ CurrentUser = Annotated[Principal, Depends(authenticate)]
 async def get_context(
     request: Request, _: Credential = None, __: IdempotencyKey = None
 ) -> GenerationContext:
-    """The context of a generation. Raises `InvalidCredentials`, `UnsupportedParameter`."""
+    """The context of a generation. Raises what `authenticate` raises."""
     user = await authenticate(request)
-    require_known(request)
     note(route=request.scope["route"].path)
     return GenerationContext(request, user, get_engine(request))
 
 
 ContextDep = Annotated[GenerationContext, Depends(get_context)]
+
+
+async def get_gateway(context: ContextDep) -> Gateway:
+    """The engine for the current user, for a route of your own: docs/add-a-feature.md."""
+    return await context.gateway()
+
+
+GatewayDep = Annotated[Gateway, Depends(get_gateway)]
 
 
 async def require_reader(user: CurrentUser) -> None:

@@ -16,6 +16,7 @@ from gateway.circuit_breaker.stalls import Stalls
 from gateway.config import GatewayConfig
 from gateway.db.engine import Database
 from gateway.db.pagination import Pages
+from gateway.gateway import Gateway
 from gateway.http.bodies import LargeBodies
 from gateway.idempotency.idempotency import Idempotency
 from gateway.idempotency.sealing import Sealer
@@ -61,6 +62,15 @@ class Engine:
     large_bodies: LargeBodies
     # The background work: none of it ends before the engine is closed, unless it crashed.
     loops: list[asyncio.Task[None]]
+
+    async def gateway_for(self, user_id: str, feature: str) -> Gateway:
+        """The gateway for a command or a background job that works for a user.
+
+        Raises `NotFound`, `Forbidden` for a user who is disabled.
+        """
+        user = await self.users.principal(user_id)
+        seconds = self.config.request_deadline_seconds
+        return Gateway(self.guard, self.policy, user, feature=feature, seconds=seconds)
 
 
 @asynccontextmanager

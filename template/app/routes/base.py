@@ -46,12 +46,15 @@ class DirectRoute(APIRoute):
     takes BENCH % of a chat. Here the body is read, in bounds, once the caller is known.
     """
 
+    is_direct = True
+
     def get_route_handler(self) -> Handler:
         endpoint = self.endpoint
         schema = endpoint.__annotations__["body"]
 
         async def handle(request: Request) -> Response:
             context = await get_context(request)
+            require_known(request)
             answer: Response = await endpoint(await context.read(schema), context)
             return answer
 

@@ -12,14 +12,12 @@ from gateway.accounts.principals import Scope
 from gateway.config import GatewayConfig
 from gateway.db.tables import predictions
 from gateway.errors import InvalidRequest, RequestTooLarge, ServiceError, UnsupportedParameter
-from gateway.http.bodies import parse_part
+from gateway.gateway import body_of
 from gateway.http.context import GenerationContext
 from gateway.ledger.records import Records, owned
 from gateway.pipeline.generation import Generation
-from gateway.policy import Kind, Model
+from gateway.policy import Model
 from gateway.schemas.base import Page
-from gateway.schemas.chat import ChatInput
-from gateway.schemas.embeddings import EmbeddingInput
 
 # What is wrong with the input itself, by its path there.
 REFUSALS = (InvalidRequest, RequestTooLarge, UnsupportedParameter)
@@ -53,7 +51,7 @@ async def _predict(context: GenerationContext, body: PredictionRequest, *, later
     engine = context.engine
     model = engine.policy.model(body.model)
     seconds = _seconds(model, engine.config) if later else None
-    call = context.call(model.kind, model.id, _body_of(model.kind, body.input), seconds)
+    call = context.call(model.kind, model.id, body_of(model.kind, body.input), seconds)
     call.given = body.input
     try:
         generation = await engine.guard.begin(call)
@@ -143,18 +141,3 @@ async def _begun(records: Records, generation: Generation) -> Prediction:
 def _seconds(model: Model, config: GatewayConfig) -> float:
     """Nobody waits for it, so a model billed by time may take all the time that it may bill."""
     return max(config.request_deadline_seconds, model.max_seconds or 0)
-
-
-def _body_of(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:
-    """The input of a model of `kind`, checked like that of the kind's own route.
-
-    A chat takes `prompt` for a single message. Raises what `parse` raises.
-    """
-    if kind == "task":
-        return given
-    if kind == "chat" and isinstance(given.get("prompt"), str) and "messages" not in given:
-        given = {**given, "messages": [{"role": "user", "content": given["prompt"]}]}
-        del given["prompt"]
-    if kind == "chat":
-        return parse_part(given, ChatInput, "input").body()
-    return parse_part(given, EmbeddingInput, "input").body()

@@ -80,6 +80,7 @@ class Attempt(Record):
 
 class UserPrediction(Prediction):
     user_id: str
+    feature: str | None
     attempts: list[Attempt]
 
 

@@ -7,10 +7,10 @@ from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.accounts.audit import Actor, record
-from gateway.accounts.principals import Role
+from gateway.accounts.principals import Principal, Role, Scope
 from gateway.db.engine import Database
 from gateway.db.tables import users, utc_now
-from gateway.errors import Conflict, InvalidRequest, NotFound
+from gateway.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from gateway.ids import new_id, pattern
 
 USER_ID = pattern("usr")
@@ -50,6 +50,13 @@ class Users:
         if not USER_ID.fullmatch(user_id):
             raise unknown()
         return await self._one(select(users).where(users.c.id == user_id))
+
+    async def principal(self, user_id: str) -> Principal:
+        """The user, with every scope. Raises `NotFound`, `Forbidden` for one who is disabled."""
+        row = await self.get(user_id)
+        if row.disabled_at is not None:
+            raise Forbidden(f"The user {row.email} is disabled.")
+        return Principal(row.id, Role(row.role), row.plan, frozenset(Scope))
 
     async def find(self, email: str) -> Row[Any]:
         return await self._one(select(users).where(users.c.email == email.strip().lower()))

@@ -85,6 +85,8 @@ predictions = Table(
     Column("request_id", String(64), nullable=False),
     Column("idempotency_key", String(255)),
     Column("kind", String(20), nullable=False),
+    # What of the application asked for it; none for the built-in routes.
+    Column("feature", String(100)),
     Column("model", String(200), nullable=False),
     Column("served_model", String(200)),
     Column("provider", String(40)),

@@ -1,27 +1,34 @@
 """The context of a generation: the request that asks for it, its user and the engine."""
 
+import hashlib
 import re
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from pydantic_core import to_json
 
 from gateway.accounts.principals import Principal, Scope
 from gateway.engine import Engine
 from gateway.errors import InvalidRequest
+from gateway.gateway import Gateway
 from gateway.http.bodies import SMALL_BYTES, parse
+from gateway.http.event_stream import unless_left
+from gateway.http.feature_answer import FeatureAnswer
+from gateway.http.replay import Replay
 from gateway.idempotency.idempotency import Work
 from gateway.idempotency.store import Key
 from gateway.json_text import encode
-from gateway.pipeline.generation import Call, Generation
+from gateway.pipeline.generation import Call, Generation, require_sendable
 from gateway.policy import Kind
 
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)
 NO_JSON = {"type": "json_invalid", "loc": ("body",), "msg": "no JSON"}
 MAX_KEY_CHARS = 255
+MAX_FEATURE_CHARS = 100
 Body = TypeVar("Body", bound=BaseModel)
+Given = TypeVar("Given")
 
 
 class GenerationContext:
@@ -47,14 +54,7 @@ class GenerationContext:
         self, kind: Kind, model: str, body: dict[str, Any], seconds: float | None = None
     ) -> Call:
         """A call within `seconds`. Raises `InvalidRequest` for what cannot be sent or kept."""
-        try:
-            is_finite = to_json(body) == encode(body)
-        except ValueError as error:
-            raise InvalidRequest(
-                "The body is nested too deeply, or its text is not valid Unicode."
-            ) from error
-        if not is_finite:
-            raise InvalidRequest("A number of the body is not finite.")
+        require_sendable(body)
         seconds = seconds or self.engine.config.request_deadline_seconds
         request_id = self.request.state.request_id
         return Call(self.user, kind, model, body, request_id, seconds, self._key())
@@ -76,6 +76,47 @@ class GenerationContext:
             return await work()
 
         return await self.engine.idempotency.answer(key, [body, later], limited)
+
+    async def gateway(self) -> Gateway:
+        """The engine for an owner's route, which answers once for each `Idempotency-Key`.
+
+        The record bears the route's path without `/v1/` as its feature. Raises `Replay` for a
+        request that was answered before, and what `Idempotency.claim` raises.
+        """
+        answer = FeatureAnswer(self.engine.idempotency)
+        self.request.state.answer = answer
+        path = self.request.scope["route"].path
+        if (name := self._key()) is not None:
+            self.user.require(Scope.GENERATE)
+            key = Key(self.user.user_id, path, name)
+            asked = [self.request.method, str(self.request.url.query), await self._digest()]
+            found = await self.engine.idempotency.claim(key, [*asked, self.request.path_params])
+            if isinstance(found, Response):
+                raise Replay(found)
+            answer.keep_for(found)
+        return Gateway(
+            self.engine.guard,
+            self.engine.policy,
+            self.user,
+            feature=path.removeprefix("/v1").strip("/")[:MAX_FEATURE_CHARS],
+            seconds=self.engine.config.request_deadline_seconds,
+            request_id=self.request.state.request_id,
+            idempotency_key=name,
+            on_begin=answer.on_begin,
+            unless_left=self._unless_left,
+        )
+
+    async def _unless_left(self, work: Coroutine[Any, Any, Given]) -> Given:
+        return await unless_left(self.request.receive, work)
+
+    async def _digest(self) -> str:
+        """What stands for the body. Raises `InvalidRequest` for a form, which is read in parts."""
+        try:
+            return hashlib.sha256(await self.request.body()).hexdigest()
+        except RuntimeError as error:
+            raise InvalidRequest(
+                "Idempotency-Key: not for forms; send JSON.", param="idempotency-key"
+            ) from error
 
     async def _check_limits(self) -> None:
         """Raise `RateLimited` for a large body that would be refused, before it costs more.

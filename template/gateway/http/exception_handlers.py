@@ -12,6 +12,7 @@ from starlette.routing import Match, Route
 
 from gateway.errors import ErrorBody, IdempotencyMismatch, ServiceError, error_body, log_cause
 from gateway.http.error_places import note_error, place_of
+from gateway.http.replay import Replay, send_replay
 
 # What Starlette and FastAPI raise themselves, in the service's words.
 FRAMEWORK_ERRORS = {
@@ -30,6 +31,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _framework_error)
+    app.add_exception_handler(Replay, send_replay)
 
 
 async def _service_error(request: Request, error: Any) -> JSONResponse:

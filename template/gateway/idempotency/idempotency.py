@@ -15,7 +15,7 @@ decides what the others get:
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import Response
@@ -29,14 +29,14 @@ from gateway.idempotency.sealing import Sealer
 from gateway.idempotency.store import Claim, Claims, Key, State, in_flight
 from gateway.telemetry.context import note
 
-MOST_BYTES = 2**20
+MAX_BYTES = 2**20
 # The headers that are as true of a replay.
 REPLAYED = {"cache-control", "content-type", "location", "x-prediction-id", "x-served-model"}
 BROKE_OFF = "The first request with this Idempotency-Key broke off, and may have been carried out"
 UNKNOWN = {
     State.RUNNING: BROKE_OFF,
     State.LOST: BROKE_OFF,
-    State.TOO_LARGE: f"The first answer was over {MOST_BYTES} bytes, which is too much to keep",
+    State.TOO_LARGE: f"The first answer was over {MAX_BYTES} bytes, which is too much to keep",
     State.ERASED: "The first answer was erased",
     State.ANSWERED: "The first answer cannot be read any more, as the operator changed SECRET_KEY",
 }
@@ -56,10 +56,9 @@ class Idempotency:
         Raises `IdempotencyInFlight`, `IdempotencyMismatch`, `OutcomeUnknown`,
         `DatabaseUnavailable`, and what `work` raises.
         """
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=vars).encode()).digest()
-        claim = await self._claims.take(key, self._sealer.seal(digest, *key, "request"))
-        if not isinstance(claim, Claim):
-            return self._replay(key, digest, claim)
+        claim = await self.claim(key, asked)
+        if isinstance(claim, Response):
+            return claim
         try:
             return _Kept(await work(), self, claim)
         except (ServiceError, RequestValidationError) as error:
@@ -70,15 +69,27 @@ class Idempotency:
             await self.lose(claim)
             raise
 
-    async def keep(self, claim: Claim, answer: Response, body: bytes) -> None:
+    async def claim(self, key: Key, asked: Any) -> Claim | Response:
+        """The claim of the first request with `key`; for a later one the answer to the first.
+
+        Raises `IdempotencyInFlight`, `IdempotencyMismatch`, `OutcomeUnknown`,
+        `DatabaseUnavailable`.
+        """
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=vars).encode()).digest()
+        claim = await self._claims.take(key, self._sealer.seal(digest, *key, "request"))
+        return claim if isinstance(claim, Claim) else self._replay(key, digest, claim)
+
+    async def keep(
+        self, claim: Claim, status: int, headers: Mapping[str, str], prediction_id: str, body: bytes
+    ) -> None:
         """Store a complete answer for replays, unless it is too large."""
-        if len(body) > MOST_BYTES:
+        if len(body) > MAX_BYTES:
             await self._claims.spend(claim, State.TOO_LARGE)
             return
-        headers = {name: text for name, text in answer.headers.items() if name in REPLAYED}
-        whole = to_json([answer.status_code, headers]) + b"\n" + body
+        kept = {name: text for name, text in headers.items() if name in REPLAYED}
+        whole = to_json([status, kept]) + b"\n" + body
         sealed = self._sealer.seal(whole, *claim.key, "answer")
-        await self._claims.store(claim, sealed, answer.headers["x-prediction-id"])
+        await self._claims.store(claim, sealed, prediction_id)
 
     async def forget(self, claim: Claim) -> None:
         """The client was told an error."""
@@ -133,7 +144,7 @@ class _Kept(Response):
 
     async def _note(self, message: Message) -> None:
         part = message.get("body", b"")
-        if len(self._body) <= MOST_BYTES:
+        if len(self._body) <= MAX_BYTES:
             self._body += part
         if message.get("more_body"):
             return
@@ -141,7 +152,11 @@ class _Kept(Response):
         if getattr(self._answer, "failed", False):  # A stream's last event was an error.
             await self._idempotency.forget(self._claim)
         else:
-            await self._idempotency.keep(self._claim, self._answer, bytes(self._body))
+            answer, body = self._answer, bytes(self._body)
+            prediction_id = answer.headers["x-prediction-id"]
+            await self._idempotency.keep(
+                self._claim, answer.status_code, answer.headers, prediction_id, body
+            )
 
 
 def _unknown(state: State) -> OutcomeUnknown:

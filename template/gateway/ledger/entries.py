@@ -154,6 +154,7 @@ def _prediction(generation: Generation, provider: str, *, keep_content: bool) ->
         "request_id": call.request_id,
         "idempotency_key": call.idempotency_key,
         "kind": call.kind,
+        "feature": call.feature,
         "model": call.model,
         "provider": provider,
         "status": "running",

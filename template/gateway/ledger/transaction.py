@@ -39,7 +39,8 @@ from gateway.ledger.budget import Key, Sheet, periods
 from gateway.ledger.entries import Closing, Entry, Keeping, Values
 
 OPENED_PREDICTION = (
-    *("id", "user_id", "request_id", "idempotency_key", "kind", "model", "provider", "status"),
+    *("id", "user_id", "request_id", "idempotency_key", "kind", "feature", "model", "provider"),
+    "status",
     *("input", "input_tokens", "output_tokens", "microseconds", "cost_nano_usd", "day"),
     "created_at",
 )

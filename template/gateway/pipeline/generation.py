@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pydantic_core import to_json
+
 from gateway import pricing
 from gateway.accounts.principals import Principal
 from gateway.circuit_breaker.window import Pass
-from gateway.errors import ServiceError
+from gateway.errors import InvalidRequest, ServiceError
 from gateway.ids import new_id
+from gateway.json_text import encode
 from gateway.ledger.budget import Alert
 from gateway.pipeline.formats import COMPLETIONS, Format
 from gateway.policy import Cap, Kind, Model
@@ -24,7 +27,7 @@ class Call:
 
     `body` is the request without `model` and what concerns transport, `given` what is recorded of
     it where that differs; `seconds` bounds all the work for it. `format` is that of `body` and of
-    the answer.
+    the answer, and `feature` what of the application asks for it: None for the built-in routes.
     """
 
     principal: Principal
@@ -37,6 +40,19 @@ class Call:
     keep_output: bool = True
     given: Body | None = None
     format: Format = COMPLETIONS
+    feature: str | None = None
+
+
+def require_sendable(body: Body) -> None:
+    """Raise `InvalidRequest` for a body that can be neither sent nor kept."""
+    try:
+        is_finite = to_json(body) == encode(body)
+    except ValueError as error:
+        raise InvalidRequest(
+            "The body is nested too deeply, or its text is not valid Unicode."
+        ) from error
+    if not is_finite:
+        raise InvalidRequest("A number of the body is not finite.")
 
 
 @dataclass(slots=True)

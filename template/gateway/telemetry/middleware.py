@@ -48,7 +48,7 @@ class RequestMiddleware:
         request_id = _request_id(scope)
         fields = begin(request_id=request_id)
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, request_id, scope["state"])
         try:
             await self._app(scope, _Body(scope, receive, self._max_body_bytes), answer)
         except ClientDisconnect:
@@ -63,6 +63,8 @@ class RequestMiddleware:
             if not answer.status:
                 await _send_error(CRASHED, scope, receive, answer)
         finally:
+            if seen := scope["state"].get("answer"):
+                await seen.end()
             _record(scope, answer.status, time.perf_counter() - started, fields)
 
 
@@ -98,16 +100,21 @@ class _Body:
     @property
     def _most(self) -> int:
         """A body that FastAPI reads itself is small: it tells of every error that one has."""
-        is_read_by_fastapi = getattr(self._scope.get("route"), "body_field", None) is not None
+        route = self._scope.get("route")
+        is_read_by_fastapi = getattr(route, "body_field", None) and not hasattr(route, "is_direct")
         return min(self._max_bytes, SMALL_BODY_BYTES) if is_read_by_fastapi else self._max_bytes
 
 
 class _Answer:
-    """`send` that remembers the status and adds the request's id."""
+    """`send` that remembers the status and adds the request's id.
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    Where a route has put a `FeatureAnswer` into `state`, that sees each message first.
+    """
+
+    def __init__(self, send: Send, request_id: str, state: dict[str, Any]) -> None:
         self._send = send
         self._request_id = request_id
+        self._state = state
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
@@ -115,6 +122,8 @@ class _Answer:
             self.status = message["status"]
             own = (b"x-request-id", self._request_id.encode())
             message = {**message, "headers": [*message["headers"], own]}
+        if seen := self._state.get("answer"):
+            message = await seen.note(message)
         await self._send(message)
 
 

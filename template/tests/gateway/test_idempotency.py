@@ -14,7 +14,7 @@ from sqlalchemy import update
 from gateway.accounts.principals import Role
 from gateway.db.tables import attempts, users, utc_now
 from gateway.errors import DatabaseUnavailable, NotFound, ServiceError
-from gateway.idempotency.idempotency import MOST_BYTES
+from gateway.idempotency.idempotency import MAX_BYTES
 from gateway.idempotency.sealing import Sealer
 from gateway.idempotency.store import RETRY_SECONDS, SWEPT_AT_ONCE, Claim, Claims, Key, idempotency
 from gateway.ledger.entries import LEASE_MARGIN
@@ -590,17 +590,17 @@ async def test_an_answer_that_is_too_large_is_not_kept_and_not_made_again(
     async def flood(job: Job) -> Chunks:
         job.sent = True
         for _ in range(3):
-            yield [chunk("x" * (MOST_BYTES // 2))]
+            yield [chunk("x" * (MAX_BYTES // 2))]
         yield [usage_chunk(USAGE)]
 
     scripted.on_stream = flood
     service = await start()
     client = service.client(await service.create_user())
     first = await ask(client, "stream")
-    assert len(said(sse(first.text))) == MOST_BYTES // 2 * 3
+    assert len(said(sse(first.text))) == MAX_BYTES // 2 * 3
     response = await ask(client, "stream")
     assert error_of(response) == UNKNOWN
-    assert str(MOST_BYTES) in response.json()["error"]["message"]
+    assert str(MAX_BYTES) in response.json()["error"]["message"]
     (row,) = await service.rows(idempotency)
     assert row.answer is None
     assert len(scripted.asked) == 1

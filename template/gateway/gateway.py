@@ -1,0 +1,245 @@
+"""Generations for one user, from any route, command or background job: see `gateway/README.md`."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from fastapi import Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+from gateway.accounts.principals import Principal
+from gateway.errors import InvalidRequest, ProviderError
+from gateway.http.bodies import parse_part
+from gateway.http.chat_stream import ChatStream
+from gateway.ids import new_id
+from gateway.pipeline.generation import Call, Generation, require_sendable
+from gateway.pipeline.pipeline import Guard
+from gateway.policy import Kind, Policy
+from gateway.providers.base import Body, Chunks, Reply
+from gateway.providers.completion import choices_of, text_of
+from gateway.schemas.chat import ChatInput
+from gateway.schemas.embeddings import EmbeddingInput
+
+Answer = TypeVar("Answer", bound=BaseModel)
+Begun = TypeVar("Begun")
+Messages = str | Sequence[Mapping[str, Any]]
+
+
+class UnlessLeft(Protocol):
+    """Ends work when the client leaves. Raises `ClientDisconnect`."""
+
+    def __call__(self, work: Coroutine[Any, Any, Begun]) -> Coroutine[Any, Any, Begun]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a generation.
+
+    `output` is the provider's answer, in OpenAI's shape for chats and embeddings; `model` the
+    public name of the model that served; `cost_nano_usd` that of all attempts, in nano-dollars.
+    """
+
+    output: Any
+    model: str
+    prediction_id: str
+    cost_nano_usd: int
+
+    @property
+    def text(self) -> str:
+        """The text of a chat's first choice; empty where it has none."""
+        choice = next(iter(choices_of(self.output)), {})
+        message = choice.get("message")
+        return text_of(message.get("content")) if isinstance(message, dict) else ""
+
+    @property
+    def vectors(self) -> list[list[float]]:
+        """The vectors of an embedding, in the order of its texts."""
+        return [entry["embedding"] for entry in self.output["data"]]
+
+    def parsed(self, schema: type[Answer]) -> Answer:
+        """The text as `schema`. Raises `ProviderError` where the model wrote something else."""
+        try:
+            return schema.model_validate_json(self.text)
+        except ValidationError as error:
+            raise ProviderError("The model's answer does not have the form asked for.") from error
+
+
+class TextStream:
+    """A chat's answer as it is written: iterate over its text, or send `response()`.
+
+    Iterate within `async with`, which settles the generation also when the loop is left early.
+    """
+
+    def __init__(self, generation: Generation, first: list[Body], rest: Chunks) -> None:
+        self._generation = generation
+        self._first = first
+        self._rest = rest
+
+    def response(self) -> Response:
+        """Server-sent events, as `POST /v1/chat/completions` sends them."""
+        return ChatStream(self._generation, self._first, self._rest, with_usage=False)
+
+    async def __aenter__(self) -> "TextStream":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._rest.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for piece in _pieces(self._first):
+            yield piece
+        async for chunks in self._rest:
+            for piece in _pieces(chunks):
+                yield piece
+
+
+class Gateway:
+    """The engine for one user: each call is limited, paid and recorded under `feature`.
+
+    All methods raise the errors of `gateway.errors`: above all `RateLimited`, `BudgetExceeded`,
+    `ProviderError`, and `InvalidRequest` for parameters that no model takes. A route need not
+    catch them: each is sent with its status and code.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        policy: Policy,
+        user: Principal,
+        *,
+        feature: str,
+        seconds: float,
+        request_id: str | None = None,
+        idempotency_key: str | None = None,
+        on_begin: Callable[[Generation], None] = lambda _: None,
+        unless_left: UnlessLeft | None = None,
+    ) -> None:
+        self._guard = guard
+        self._policy = policy
+        self.user = user
+        self.feature = feature
+        self._seconds = seconds
+        self._request_id = request_id or new_id("req")
+        self._idempotency_key = idempotency_key
+        self._on_begin = on_begin
+        self._unless_left = unless_left
+
+    async def chat(
+        self,
+        model: str,
+        messages: Messages,
+        *,
+        schema: type[BaseModel] | None = None,
+        **parameters: Any,
+    ) -> Result:
+        """A model's answer to a text or a conversation.
+
+        `parameters` are those of OpenAI's chat completions. `schema` asks for JSON of its form,
+        which `Result.parsed` reads.
+        """
+        call = self._call("chat", model, _chat_body(messages, schema, parameters))
+        return await self._finish(call)
+
+    async def stream(self, model: str, messages: Messages, **parameters: Any) -> TextStream:
+        """The same as it is written. What fails before the first piece is raised here."""
+        call = self._call("chat", model, _chat_body(messages, None, parameters))
+        work = self._guard.stream(call)
+        begun = await (self._unless_left(work) if self._unless_left else work)
+        self._on_begin(begun[0])
+        return TextStream(*begun)
+
+    async def embed(self, model: str, texts: str | Sequence[str], **parameters: Any) -> Result:
+        """Vectors of texts."""
+        given = texts if isinstance(texts, str) else list(texts)
+        body = _checked({"input": given, **parameters}, EmbeddingInput).body()
+        call = self._call("embedding", model, body)
+        call.keep_output = False  # vectors can be made again, and are large
+        return await self._finish(call)
+
+    async def predict(self, model: str, given: Mapping[str, Any]) -> Result:
+        """Any model's answer to any input, as `POST /v1/predictions` takes it."""
+        kind = self._policy.model(model).kind
+        try:
+            body = body_of(kind, dict(given))
+        except RequestValidationError as error:
+            raise _invalid(error) from error
+        call = self._call(kind, model, body)
+        call.given = dict(given)
+        return await self._finish(call)
+
+    def _call(self, kind: Kind, model: str, body: Body) -> Call:
+        require_sendable(body)
+        return Call(
+            self.user,
+            kind,
+            model,
+            body,
+            self._request_id,
+            self._seconds,
+            self._idempotency_key,
+            feature=self.feature,
+        )
+
+    async def _finish(self, call: Call) -> Result:
+        generation = await self._guard.begin(call)
+        self._on_begin(generation)
+        reply: Reply = await self._guard.finish(generation)
+        cost = generation.cost_nano_usd
+        return Result(reply.output, generation.model.id, generation.id, cost)
+
+
+def body_of(kind: Kind, given: dict[str, Any]) -> Body:
+    """The input of a prediction for a model of `kind`, checked like that of the kind's own route.
+
+    A chat takes `prompt` for a single message. Raises what `parse_part` raises.
+    """
+    if kind == "task":
+        return given
+    if kind == "chat" and isinstance(given.get("prompt"), str) and "messages" not in given:
+        given = {**given, "messages": [{"role": "user", "content": given["prompt"]}]}
+        del given["prompt"]
+    if kind == "chat":
+        return parse_part(given, ChatInput, "input").body()
+    return parse_part(given, EmbeddingInput, "input").body()
+
+
+def _chat_body(
+    messages: Messages, schema: type[BaseModel] | None, parameters: Mapping[str, Any]
+) -> Body:
+    said = (
+        [{"role": "user", "content": messages}]
+        if isinstance(messages, str)
+        else [dict(message) for message in messages]
+    )
+    given = {"messages": said, **parameters}
+    if schema is not None:
+        form = {"name": schema.__name__, "schema": schema.model_json_schema()}
+        given["response_format"] = {"type": "json_schema", "json_schema": form}
+    return _checked(given, ChatInput).body()
+
+
+def _checked(given: dict[str, Any], schema: type[Answer]) -> Answer:
+    try:
+        return parse_part(given, schema)
+    except RequestValidationError as error:
+        raise _invalid(error) from error
+
+
+def _invalid(error: RequestValidationError) -> InvalidRequest:
+    """The first thing that is wrong, without the input."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:])
+    return InvalidRequest(f"{place}: {first['msg']}.", param=place or None)
+
+
+def _pieces(chunks: Sequence[Body]) -> list[str]:
+    """The texts of the first choice."""
+    deltas = [
+        choice.get("delta")
+        for chunk in chunks
+        for choice in choices_of(chunk)
+        if choice.get("index", 0) == 0
+    ]
+    texts = [text_of(delta.get("content")) for delta in deltas if isinstance(delta, dict)]
+    return [text for text in texts if text]
