@@ -20,7 +20,8 @@ import pytest
 import yaml
 from conftest import BASE_ANSWERS, git
 from environments import environment_with
-from servers import clean_environment, requirements_of
+from processes import clean_environment
+from projects import requirements_of
 from working_tree import ROOT, copy_template
 
 RELEASED = tomllib.loads((ROOT / "tests/releases.toml").read_text(encoding="utf-8"))
