@@ -15,6 +15,7 @@ from functools import partial
 from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -196,6 +197,42 @@ def test_the_model_that_the_pages_show_starts_and_its_fallback_can_stand_in(
     for fallback in (models[name] for name in model["fallbacks"]):
         assert fallback["provider"] != "offline"
         assert _most(fallback) <= _most(model)
+
+
+@pytest.mark.slow(minutes=0.5)
+def test_the_page_on_tables_adds_one(render: Render) -> None:
+    """Its table, its migration, and a second migration by the same command."""
+    project = render()
+    shown = [dedent(text) for _, text in _blocks(project / "docs/add-a-table.md")]
+    (table,) = (text for text in shown if "__all__" in text)
+    (migration,) = (text for text in shown if "op.create_table" in text)
+    (command,) = (text for text in shown if "alembic revision" in text)
+    python = environment_with(requirements_of(project)) / "bin/python"
+
+    def run(line: str) -> str:
+        words = shlex.split(line.replace(".venv/bin/python", str(python)))
+        environment = clean_environment() | {"SECRET_KEY": "s" * 43}
+        done = subprocess.run(
+            words, cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    (project / "app/tables.py").write_text(table, encoding="utf-8")
+    run(command)
+    (notes,) = project.glob("app/migrations/versions/*_notes.py")
+    head = notes.read_text(encoding="utf-8").partition("def upgrade()")[0].rstrip()
+    upgrade = migration[migration.index("def upgrade()") :]
+    notes.write_text(f"{head}\n\n\n{upgrade}", encoding="utf-8")
+    run(command.replace("notes", "more"))
+    (more,) = project.glob("app/migrations/versions/*_more.py")
+    assert f'down_revision = "{notes.name.split("_")[0]}"' in more.read_text().replace("'", '"')
+
+    run(".venv/bin/python -m ruff check --fix app")
+    run(".venv/bin/python -m scripts.check_migrations")
+    run(".venv/bin/python -m pytest --quiet tests/test_migrations.py")
+    assert len(json.loads(run(".venv/bin/python -m app migrate --json"))) > 2
+    run(".venv/bin/python -m app doctor")
 
 
 @pytest.mark.parametrize(

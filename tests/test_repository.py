@@ -126,7 +126,7 @@ def test_preview_renders_what_is_not_committed(
     before = git(repository, "status", "--porcelain")
     _make(repository, environment, "preview", "ANSWERS=answers.yml")
     assert (repository / "build/preview/uncommitted.txt").exists()
-    assert (repository / "build/preview/app/db/postgres.py").exists()
+    assert (repository / "build/preview/gateway/db/postgres.py").exists()
     assert git(repository, "status", "--porcelain") == before
 
 

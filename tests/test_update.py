@@ -1,15 +1,17 @@
 """A project follows its template: from every release, over every switch, losing no edit."""
 
+import json
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ import copier
 import pytest
 import yaml
 from conftest import BASE_ANSWERS, git
+from environments import environment_with
+from processes import clean_environment
+from projects import requirements_of
 from working_tree import ROOT, copy_template
 
 RELEASED = tomllib.loads((ROOT / "tests/releases.toml").read_text(encoding="utf-8"))
@@ -83,6 +88,7 @@ def copy(template: Path, project: Path, *, version: str | None = None, **answers
 # A template that evolves, and a project of its first version
 
 NUMBERED = "".join(f"line {number}\n" for number in range(20))
+NEW_MIGRATION = "gateway/migrations/versions/0099_new.py"
 IMAGE, NEW_IMAGE, OWN_IMAGE = b"\0image", b"\0new image", b"\0own image"
 
 
@@ -112,6 +118,7 @@ def make_second_version(template: Path) -> None:
     (template / "deleted.txt").unlink()
     (template / "moved.txt").rename(template / "elsewhere.txt")
     (template / "added.txt").write_text("new in the template\n")
+    (template / NEW_MIGRATION).write_text('revision = "0099"\n')
     (template / "image.bin").write_bytes(NEW_IMAGE)
 
 
@@ -161,6 +168,65 @@ def test_project_of_any_release_becomes_a_new_one(
     project = copy(released, tmp_path / "project", version=f"v{version}", **answers)
     copier.run_update(project, defaults=True, overwrite=True, quiet=True)
     assert tree_of(project) == tree_of(copy(released, tmp_path / "fresh", **answers))
+
+
+OWN_MIGRATION = """\
+import sqlalchemy as sa
+from alembic import op
+
+revision = "4ab2c4f1d5e6"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table("notes", sa.Column("text", sa.Text))
+    op.execute("INSERT INTO notes VALUES ('kept')")
+
+
+def downgrade() -> None:
+    op.drop_table("notes")
+"""
+
+
+@pytest.mark.slow(minutes=0.5)
+def test_a_migration_of_the_owners_moves_into_their_line_and_stays_applied(
+    released: Path, tmp_path: Path
+) -> None:
+    """From the last release with one line: `migrate` asks for the move."""
+    project = copy(released, tmp_path / "project", version="v0.2.0")
+    python = environment_with(requirements_of(copy(released, tmp_path / "fresh"))) / "bin/python"
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = clean_environment() | {"SECRET_KEY": "s" * 43}
+        command = [str(python), "-m", *words]
+        return subprocess.run(
+            command, cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
+
+    path = "migrations/versions/4ab2c4f1d5e6_notes.py"
+    (project / path).write_text(OWN_MIGRATION)
+    commit_all(project, "Notes")
+    assert run("app", "migrate").returncode == 0
+    copier.run_update(project, defaults=True, overwrite=True, quiet=True)
+    commit_all(project, "Update")
+
+    refused = run("app", "migrate")
+    assert refused.returncode == 1
+    assert "python -m scripts.move_migrations" in refused.stderr
+    moved = run("scripts.move_migrations")
+    assert moved.returncode == 0, moved.stderr
+    assert not (project / path).exists()
+    assert (project / "app" / path).is_file()
+
+    migrated = run("app", "migrate", "--json")
+    assert migrated.returncode == 0, migrated.stderr
+    assert "4ab2c4f1d5e6" not in json.loads(migrated.stdout)
+    assert json.loads(run("app", "migrate", "--json").stdout) == []
+    (database,) = project.glob("**/*.db")
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT text FROM notes").fetchall() == [("kept",)]
 
 
 def edit_all(project: Path, paths: set[str]) -> Tree:
@@ -505,6 +571,15 @@ def test_check_tells_and_changes_nothing(project: Path) -> None:
     assert told.stdout.startswith("To 2.0, these change:\n")
     assert "  D\tdeleted.txt\n" in told.stdout
     assert told.stdout.endswith("Do it: make update\n")
+
+
+@pytest.mark.parametrize("path", ["app/migrations/versions/1_notes.py", "notes.py"])
+def test_tells_of_new_migrations_who_has_some_of_their_own(path: str, project: Path) -> None:
+    commit(project, write(path, b'revision = "1"\n'))
+    told = make_update(project, "--check")
+    assert told.returncode == 0, told.stderr
+    listed = f"docs/add-a-table.md says what to do:\n  {NEW_MIGRATION}\n" in told.stdout
+    assert listed == path.startswith("app/")
 
 
 ECHO = "make --no-print-directory -f echo.mk"

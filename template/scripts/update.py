@@ -40,6 +40,9 @@ CONFLICTS_LEFT = """
 All else is done, and staged. Settle the listed files, git add or git rm each, then git commit.
 Undo all of it: git reset --hard."""
 LOCKED = f"Locked again, and staged: {LOCK}."
+MIGRATIONS, OWN_MIGRATIONS = "gateway/migrations/versions/", "app/migrations/versions"
+NEW_MIGRATIONS = """New migrations of the template. Where one changes what yours changed,
+docs/add-a-table.md says what to do:"""
 NOT_LOCKED = f"{LOCK} is as it was. Before you commit: make setup, git add {LOCK}."
 
 DATA = "a new answer, such as license=MIT; may be repeated"
@@ -103,6 +106,13 @@ def lock(project: Path) -> bool:
     return True
 
 
+def new_migrations(project: Path, changes: Collection[str]) -> list[str]:
+    """The migrations that the template adds, for a project that has some of its own."""
+    own = [path for path in (project / OWN_MIGRATIONS).glob("*.py") if path.name != "base.py"]
+    added = [change.partition("\t")[2] for change in changes if change.startswith("A\t")]
+    return [path for path in added if own and path.startswith(MIGRATIONS)]
+
+
 def tell(title: str, lines: Collection[str]) -> None:
     if lines:
         print(title, *(f"  {line}" for line in lines), sep="\n")
@@ -118,6 +128,7 @@ def update(project: Path, folder: Path, options: argparse.Namespace) -> int:
         return 0
     tell(f"To {merge.version}, these change:", merge.changes)
     tell("You deleted these, so they stay away:", merge.left_out)
+    tell(NEW_MIGRATIONS, new_migrations(project, merge.changes))
     tell("These need you:", [f"{path}: {why}" for path, why in merge.conflicts.items()])
     return finish(scratch, merge, options)
 

@@ -15,6 +15,7 @@ from app.cli.doctor import NO_ANSWER
 from app.cli.main import app
 from app.cli.placeholders import placeholders
 from app.settings import Settings
+from gateway.db import lines
 from gateway.db.engine import Database
 from gateway.errors import LimiterUnavailable
 from tests.fixtures.service import Run
@@ -113,6 +114,19 @@ async def test_missing_migrations(monkeypatch: pytest.MonkeyPatch, empty_databas
     assert code == 1
     assert findings["database"] == ("ok", "")
     assert findings["migrations"] == ("problem", "run: python -m app migrate")
+
+
+async def test_migrations_that_are_not_in_two_lines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stray = tmp_path / lines.BEFORE / "notes.py"
+    stray.parent.mkdir(parents=True)
+    stray.write_text('revision = "notes"\n', encoding="utf-8")
+    monkeypatch.setattr(lines, "PROJECT", tmp_path)
+    code, findings = await _examine()
+    assert code == 1
+    verdict, advice = findings["migrations"]
+    assert (verdict, "scripts.move_migrations" in advice) == ("problem", True)
 
 
 async def test_a_wrong_address(monkeypatch: pytest.MonkeyPatch) -> None:

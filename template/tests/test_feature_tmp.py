@@ -1,10 +1,9 @@
-from typing import Annotated, Any
-import httpx2
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel
+
 from app.dependencies import GatewayDep
-from tests.support import Service, error_of, sse, said
-from fastapi import Response
+from tests.support import Service, error_of, said, sse
+
 router = APIRouter()
 class Text(BaseModel):
     text: str

@@ -60,9 +60,9 @@ async def test_ready(service: Service, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_the_version_of_the_policy_files_is_shown(service: Service, path: str) -> None:
     """Also while the service is not ready."""
-    version = service.app.state.policy.version
+    version = service.engine.policy.version
     assert (await service.client().get(path)).json()["policy_version"] == version
-    service.app.state.limiter = DeadLimiter(0)
+    vars(service.engine)["limiter"] = DeadLimiter(0)
     answer = await service.client().get(path)
     assert answer.json() == {"status": "not ready", "policy_version": version}
 

@@ -65,8 +65,8 @@ async def test_only_a_hash_is_stored_and_a_dear_one(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Other tests have cheap ones.
-    for module in ("passwords", "authenticator"):
-        monkeypatch.setattr(f"app.auth.basic.{module}.HASHER", HASHER)
+    for module in ("gateway.accounts.passwords", "app.auth.basic.authenticator"):
+        monkeypatch.setattr(f"{module}.HASHER", HASHER)
     user = await service.create_user()
     (row,) = await service.database.fetch(select(passwords))
     assert row.hash.startswith("$argon2id$v=19$m=19456,t=2,p=1$")

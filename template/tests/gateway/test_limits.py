@@ -33,7 +33,7 @@ async def test_limits_come_before_the_bound_of_a_large_body(
     assert (await client.post(CHAT, json=chat())).status_code == 200
     monkeypatch.setattr("gateway.pricing.bound", None)
     if not key:
-        monkeypatch.setattr("app.routes.base.parse", None)
+        monkeypatch.setattr("gateway.http.context.parse", None)
     response = await client.post(CHAT, json=chat("x" * SMALL_BYTES), headers=key)
     assert error_of(response) == (429, "rate_limit_exceeded", "requests")
     assert 1 <= int(response.headers["Retry-After"]) <= 60

@@ -1,5 +1,7 @@
 """Expand, then contract: no migration takes away what the version before it may use."""
 
+from pathlib import Path
+
 import pytest
 
 from gateway.db import lines
@@ -46,6 +48,17 @@ def _migration(upgrade: str, before: str = "") -> str:
 def test_those_that_are_there_only_add() -> None:
     assert {lines.BASE, "0001"} <= lines.known().keys()
     assert main() == 0
+
+
+def test_one_that_is_in_no_line_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stray = tmp_path / lines.OWN / "notes.py"
+    stray.parent.mkdir(parents=True)
+    stray.write_text('revision = "notes"\ndown_revision = "0001"\n', encoding="utf-8")
+    monkeypatch.setattr(lines, "PROJECT", tmp_path)
+    assert main() == 1
+    assert "the migration notes is not in the line" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("step", REFUSED.values(), ids=REFUSED)

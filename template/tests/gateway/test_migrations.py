@@ -1,8 +1,10 @@
 """Migrations: two lines that make the tables of the code, and can be undone and done again."""
 
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from textwrap import dedent, indent
 
 import pytest
 from alembic import command
@@ -43,6 +45,7 @@ def downgrade() -> None:
 """
 
 
+PAGE = (ROOT / "docs/add-a-table.md").read_text(encoding="utf-8")
 MERGE = """\
 revision = "merge"
 down_revision: tuple[str, ...] = (
@@ -163,7 +166,7 @@ def test_each_line_is_one() -> None:
         (lines.OWN, None, "the migration one is not in the line of app/migrations/versions"),
         (lines.GATEWAY, "0001", "the migration one is not in the line of app/migrations/versions"),
         (lines.BEFORE, "0001", "the migration one is not in the line of app/migrations/versions"),
-        (lines.OWN, "newest", "several newest revisions, one, two; join them"),
+        (lines.OWN, lines.BASE, "several newest revisions, one, two; join them"),
     ],
 )
 async def test_lines_that_are_not_two_are_told(
@@ -174,9 +177,9 @@ async def test_lines_that_are_not_two_are_told(
     below: str | None,
     told: str,
 ) -> None:
-    monkeypatch.setattr(lines, "PROJECT", _copy(tmp_path))
-    _add(tmp_path, "two", lines.OWN, _newest_own())
-    _add(tmp_path, "one", line, _newest_own() if below == "newest" else below)
+    monkeypatch.setattr(lines, "PROJECT", _without_yours(tmp_path))
+    _add(tmp_path, "two", lines.OWN, lines.BASE)
+    _add(tmp_path, "one", line, below)
     with pytest.raises(StartError, match=told):
         await upgrade(database)
     assert await database.transact(_tables) == []
@@ -186,8 +189,8 @@ async def test_each_line_grows_without_the_other(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Yours needs the template's newest; then the template's next one comes."""
-    monkeypatch.setattr(lines, "PROJECT", _copy(tmp_path))
-    _add(tmp_path, "notes", lines.OWN, _newest_own(), _newest_common())
+    monkeypatch.setattr(lines, "PROJECT", _without_yours(tmp_path))
+    _add(tmp_path, "notes", lines.OWN, lines.BASE, _newest_common())
     await _migrate(database)
     _add(tmp_path, "next_1", below=_newest_common())
     lines.revisions.cache_clear()
@@ -216,7 +219,7 @@ async def test_one_that_was_applied_before_there_were_two_lines_is_not_applied_a
         await database.transact(applied.drop)
 
     after.mkdir()
-    monkeypatch.setattr(lines, "PROJECT", _copy(after))
+    monkeypatch.setattr(lines, "PROJECT", _without_yours(after))
     moved = [_add(after, "notes", lines.BEFORE, newest), _add(after, "more", lines.BEFORE, "notes")]
     assert move(after)
     assert not any(path.exists() for path in moved)
@@ -227,8 +230,31 @@ async def test_one_that_was_applied_before_there_were_two_lines_is_not_applied_a
     assert await _migrate(database) == ["last"]
 
 
+@pytest.mark.parametrize("applied_before", [True, False])
+async def test_a_column_that_both_lines_add(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, applied_before: bool
+) -> None:
+    """As docs/add-a-table.md says: yours no more, and the template's only where it is missing."""
+    monkeypatch.setattr(lines, "PROJECT", _without_yours(tmp_path))
+    own = _add(tmp_path, "mine", lines.OWN, lines.BASE, _newest_common())
+    if applied_before:
+        _upgrade_by(own, 'op.add_column("users", sa.Column("nickname", sa.String(100)))')
+        await _migrate(database)
+    _upgrade_by(own, "pass")
+    shown = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (guarded,) = (indent(dedent(text), "    ") for text in shown if "get_columns" in text)
+    _upgrade_by(_add(tmp_path, "next_1", below=_newest_common()), guarded.strip())
+    await _migrate(database)
+    assert "nickname" in await database.transact(_columns_of_users)
+
+
+def _upgrade_by(path: Path, body: str) -> None:
+    head, upgrade, _ = path.read_text(encoding="utf-8").partition("def upgrade() -> None:\n")
+    path.write_text(f"{head}{upgrade}    {body}\n", encoding="utf-8")
+
+
 def test_a_merge_with_the_template_is_moved_to_where_it_depends_on_it(tmp_path: Path) -> None:
-    _add(_copy(tmp_path), "notes", lines.BEFORE, "0002", "0001")
+    _add(_without_yours(tmp_path), "notes", lines.BEFORE, "0002", "0001")
     (tmp_path / lines.BEFORE / "merge.py").write_text(MERGE, encoding="utf-8")
     assert move(tmp_path)
     own = lines.read(tmp_path / lines.OWN)
@@ -239,7 +265,7 @@ def test_a_merge_with_the_template_is_moved_to_where_it_depends_on_it(tmp_path: 
 def test_an_edited_one_of_the_template_is_left_to_its_owner(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edited = _add(_copy(tmp_path), "0002", lines.BEFORE, "0001")
+    edited = _add(_without_yours(tmp_path), "0002", lines.BEFORE, "0001")
     assert not move(tmp_path)
     assert edited.exists()
     assert "take your edit over to gateway/migrations/versions/0002" in capsys.readouterr().err
@@ -253,6 +279,11 @@ async def _migrate(database: Database) -> list[str]:
     return names
 
 
+def _columns_of_users(connection: Connection) -> set[str]:
+    columns = inspect(connection).get_columns("users", _schema(connection))
+    return {column["name"] for column in columns}
+
+
 def _write_note(connection: Connection) -> None:
     _spend(connection)
     connection.execute(insert(NOTES).values(user_id="usr_1"))
@@ -260,12 +291,6 @@ def _write_note(connection: Connection) -> None:
 
 def _notes(connection: Connection) -> list[str]:
     return list(connection.execute(select(NOTES.c.user_id)).scalars())
-
-
-def _newest_own() -> str:
-    found = ScriptDirectory.from_config(_config(ROOT)).get_revision("app@head")
-    assert found is not None
-    return found.revision
 
 
 def _spend(connection: Connection) -> None:
@@ -319,6 +344,14 @@ def _copy(root: Path) -> Path:
     shutil.copy(ROOT / "pyproject.toml", root)
     for line in (lines.GATEWAY, lines.OWN):
         shutil.copytree((ROOT / line).parent, (root / line).parent)
+    return root
+
+
+def _without_yours(root: Path) -> Path:
+    """The template's line, and the start of yours."""
+    for path in (_copy(root) / lines.OWN).glob("*.py"):
+        if path.name != "base.py":
+            path.unlink()
     return root
 
 

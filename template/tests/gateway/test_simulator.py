@@ -20,7 +20,7 @@ from tests.simulator.wiring import FORMATS
 
 pytestmark = pytest.mark.anyio
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(params=FORMATS, ids=lambda wire_format: wire_format.name)

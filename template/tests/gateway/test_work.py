@@ -59,7 +59,8 @@ def test_a_quadratic_pattern_is_seen() -> None:
 
 # What writes JSON of a request or an answer.
 WRITERS = (
-    *("app.routes.base.to_json", "app.routes.base.encode", "gateway.pricing.to_json"),
+    *("gateway.pipeline.generation.to_json", "gateway.pipeline.generation.encode"),
+    *("gateway.http.context.encode", "gateway.pricing.to_json"),
     *(
         "gateway.ledger.entries.encode",
         "gateway.idempotency.idempotency.to_json",

@@ -232,7 +232,8 @@ async def test_a_stream_is_decoded_in_small_parts(model: str) -> None:
     async with streaming([burst, ending]) as (url, _), open_session() as session:
         provider = model.partition("/")[0]
         settings = Settings(_env_file=None).model_copy(update={VARIABLES[provider]: url})
-        opened = import_module(f"app.providers.{provider}").open_provider(settings, session)
+        adapter = import_module(f"gateway.providers.{provider}")
+        opened = adapter.open_provider(settings.gateway, session)
         declared = Model.model_validate({**POLICY[model], "id": model})
         job = Job(declared, {"messages": chat()["messages"]}, Deadline(60))
         sizes = [len(chunks) async for chunks in opened.stream(job)]
