@@ -69,7 +69,7 @@ class Readiness:
         if engine.config.production and (weakness := await engine.limiter.weakness()):
             return str(weakness)
         models = _models(engine)
-        if not await self._named("the limiter", engine.cooldown.is_any_ready(models)):
+        if not await self._named("the limiter", engine.circuit_breaker.is_any_ready(models)):
             return "every provider is cooling down"
         return None
 

@@ -15,7 +15,7 @@ from gateway.pricing import largest_usage, max_cost
 from gateway.providers.base import Provider, misbilled
 
 # A million US dollars, far below 2^63.
-MOST_NANO_USD = 1_000_000 * NANO
+MAX_NANO_USD = 1_000_000 * NANO
 
 
 def open_parts(
@@ -95,7 +95,7 @@ def _too_dear(rules: Policy) -> Iterator[str]:
     """What a call of such a model reserves, or what several do, could not be counted."""
     for model in rules.models.values():
         most = max_cost(model.price, largest_usage(model))
-        if most > MOST_NANO_USD:
+        if most > MAX_NANO_USD:
             yield (
                 f"models.toml, {model.id}: one call could cost {usd(most)}, more than a million; "
                 "are its prices in US dollars, and its limits right?"

@@ -22,7 +22,7 @@ from drill.order import PROMISES
 from drill.report import heading, line
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-MOST_PROCESSES = 20
+MAX_PROCESSES = 20
 
 
 class Wish(NamedTuple):
@@ -53,7 +53,7 @@ def main() -> int:
 
 def _wish() -> Wish:
     parser = argparse.ArgumentParser(prog="python -m drill", description=__doc__)
-    many = range(1, MOST_PROCESSES + 1) if wiring.MANY_PROCESSES else (1,)
+    many = range(1, MAX_PROCESSES + 1) if wiring.MANY_PROCESSES else (1,)
     parser.add_argument("--only", default="", metavar="TEXT", help="promises with these words")
     parser.add_argument("--processes", type=int, choices=many, default=many[:3][-1], metavar="N")
     asked = parser.parse_args()

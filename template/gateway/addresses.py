@@ -18,7 +18,7 @@ FORM = re.compile(
     re.ASCII | re.DOTALL,
 )
 LABEL = re.compile(r"\w(?:[\w-]{0,61}\w)?", re.ASCII)
-LONGEST_HOST = 253
+MAX_HOST = 253
 # Placeholders that a template, a shell or a host's panel left unfilled.
 PLACEHOLDER = re.compile(r"[${}<>]")
 URL_CHARACTERS = re.compile(r"""[^\s\x00-\x20\x7f"<>\\^`{|}]*""")
@@ -174,7 +174,7 @@ def is_host(text: str) -> bool:
         return True
     with suppress(UnicodeError):
         name = text.encode("idna").decode().removesuffix(".")
-        return len(name) <= LONGEST_HOST and all(map(LABEL.fullmatch, name.split(".")))
+        return len(name) <= MAX_HOST and all(map(LABEL.fullmatch, name.split(".")))
     return False
 
 

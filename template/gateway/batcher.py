@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-MOST_AT_ONCE = 256
+MAX_AT_ONCE = 256
 
 
 class Batcher(Generic[Item, Result]):
@@ -66,7 +66,7 @@ class Batcher(Generic[Item, Result]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+                batch, self._waiting = self._waiting[:MAX_AT_ONCE], self._waiting[MAX_AT_ONCE:]
                 await self._run_batch(batch)
                 await asyncio.sleep(self._pause)
         finally:

@@ -11,7 +11,7 @@ from gateway.accounts.users import Users
 from gateway.alerts.alerts import Alerts
 from gateway.alerts.webhook import Webhook, signing_key
 from gateway.background import in_background
-from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.breaker import CircuitBreaker
 from gateway.circuit_breaker.stalls import Stalls
 from gateway.config import GatewayConfig
 from gateway.db.engine import Database
@@ -20,18 +20,18 @@ from gateway.gateway import Gateway
 from gateway.http.bodies import LargeBodies
 from gateway.idempotency.idempotency import Idempotency
 from gateway.idempotency.sealing import Sealer
-from gateway.idempotency.store import Claims
-from gateway.kill_switch import Stops
+from gateway.idempotency.store import IdempotencyStore
+from gateway.kill_switch import KillSwitch
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.records import Records
 from gateway.ledger.sweeper import Sweeper
 from gateway.ledger.usage_report import Report
 from gateway.pipeline.attempts import Attempts
 from gateway.pipeline.failure_report import FailureReport
-from gateway.pipeline.in_flight import Running
-from gateway.pipeline.pipeline import Guard
+from gateway.pipeline.in_flight import InFlight
+from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.runner import Runner
-from gateway.pipeline.stop_watcher import Watch
+from gateway.pipeline.stop_watcher import StopWatcher
 from gateway.policy import Policy
 from gateway.providers.base import Provider
 from gateway.rate_limits.base import Limiter
@@ -48,13 +48,13 @@ class Engine:
     database: Database
     limiter: Limiter
     limits: Limits
-    guard: Guard
-    cooldown: Cooldown
-    running: Running
+    pipeline: Pipeline
+    circuit_breaker: CircuitBreaker
+    in_flight: InFlight
     runner: Runner
     idempotency: Idempotency
-    watch: Watch
-    stops: Stops
+    stop_watcher: StopWatcher
+    kill_switch: KillSwitch
     records: Records
     report: Report
     users: Users
@@ -70,7 +70,7 @@ class Engine:
         """
         user = await self.users.principal(user_id)
         seconds = self.config.request_deadline_seconds
-        return Gateway(self.guard, self.policy, user, feature=feature, seconds=seconds)
+        return Gateway(self.pipeline, self.policy, user, feature=feature, seconds=seconds)
 
 
 @asynccontextmanager
@@ -85,22 +85,23 @@ async def open_engine(
     """The engine on parts that are open; what runs at its end is settled or recorded."""
     async with AsyncExitStack() as stack:
         ledger = Ledger(database, policy, keep_content=config.store_content)
-        cooldown, limits, stalls = Cooldown(limiter), Limits(policy, limiter), Stalls()
+        circuit_breaker, limits, stalls = CircuitBreaker(limiter), Limits(policy, limiter), Stalls()
         attempts = Attempts(
-            policy, cooldown, limits, ledger, providers, stalls, production=config.production
+            policy, circuit_breaker, limits, ledger, providers, stalls, production=config.production
         )
         report = FailureReport(make_redactor(config.secret_values))
-        running = Running(limits, ledger, attempts, report, log_content=config.log_content)
-        stack.push_async_callback(running.drain)
-        guard = Guard(policy, limits, attempts, running)
-        watch = Watch(database, running, cooldown, policy)
+        in_flight = InFlight(limits, ledger, attempts, report, log_content=config.log_content)
+        stack.push_async_callback(in_flight.drain)
+        pipeline = Pipeline(policy, limits, attempts, in_flight)
+        stop_watcher = StopWatcher(database, in_flight, circuit_breaker, policy)
         sweeper = Sweeper(database, ledger, policy, providers)
         alerts = Alerts(database, policy, _open_webhook(config, session))
-        runner = Runner(guard, running, database)
-        loops = in_background(watch.run(), sweeper.run(), alerts.run(), runner.run(), stalls.run())
+        runner = Runner(pipeline, in_flight, database)
+        works = (stop_watcher, sweeper, alerts, runner, stalls)
+        loops = in_background(*(work.run() for work in works))
         tasks = await stack.enter_async_context(loops)
         stack.push_async_callback(runner.close)
-        claims = Claims(database, config.request_deadline_seconds)
+        claims = IdempotencyStore(database, config.request_deadline_seconds)
         stack.push_async_callback(claims.drain)
         yield Engine(
             config=config,
@@ -108,13 +109,13 @@ async def open_engine(
             database=database,
             limiter=limiter,
             limits=limits,
-            guard=guard,
-            cooldown=cooldown,
-            running=running,
+            pipeline=pipeline,
+            circuit_breaker=circuit_breaker,
+            in_flight=in_flight,
             runner=runner,
             idempotency=Idempotency(claims, Sealer("idempotency", *config.secret_keys)),
-            watch=watch,
-            stops=Stops(database, policy),
+            stop_watcher=stop_watcher,
+            kill_switch=KillSwitch(database, policy),
             records=Records(database),
             report=Report(database, policy),
             users=Users(database),

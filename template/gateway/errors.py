@@ -18,7 +18,7 @@ NO_DATABASE = (
 
 
 # What an error repeats of an input, in characters.
-MOST_REPEATED = 100
+MAX_REPEATED = 100
 ErrorBody = dict[str, dict[str, str | None]]
 
 
@@ -182,7 +182,7 @@ def cause_of(error: BaseException) -> str:
 
 def shortened(given: str) -> str:
     """The beginning of what a client wrote."""
-    return given if len(given) <= MOST_REPEATED else f"{given[: MOST_REPEATED - 1]}…"
+    return given if len(given) <= MAX_REPEATED else f"{given[: MAX_REPEATED - 1]}…"
 
 
 def error_body(status: int, code: str, message: str, param: str | None) -> ErrorBody:

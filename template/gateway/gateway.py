@@ -13,8 +13,8 @@ from gateway.errors import InvalidRequest, ProviderError
 from gateway.http.bodies import parse_part
 from gateway.http.chat_stream import ChatStream
 from gateway.ids import new_id
-from gateway.pipeline.generation import Call, Generation, require_sendable
-from gateway.pipeline.pipeline import Guard
+from gateway.pipeline.generation import Generation, GenerationRequest, require_sendable
+from gateway.pipeline.pipeline import Pipeline
 from gateway.policy import Kind, Policy
 from gateway.providers.base import Body, Chunks, Reply
 from gateway.providers.completion import choices_of, text_of
@@ -104,7 +104,7 @@ class Gateway:
 
     def __init__(
         self,
-        guard: Guard,
+        pipeline: Pipeline,
         policy: Policy,
         user: Principal,
         *,
@@ -115,7 +115,7 @@ class Gateway:
         on_begin: Callable[[Generation], None] = lambda _: None,
         unless_left: UnlessLeft | None = None,
     ) -> None:
-        self._guard = guard
+        self._pipeline = pipeline
         self._policy = policy
         self.user = user
         self.feature = feature
@@ -144,7 +144,7 @@ class Gateway:
     async def stream(self, model: str, messages: Messages, **parameters: Any) -> TextStream:
         """The same as it is written. What fails before the first piece is raised here."""
         call = self._call("chat", model, _chat_body(messages, None, parameters))
-        work = self._guard.stream(call)
+        work = self._pipeline.stream(call)
         begun = await (self._unless_left(work) if self._unless_left else work)
         self._on_begin(begun[0])
         return TextStream(*begun)
@@ -168,9 +168,9 @@ class Gateway:
         call.given = dict(given)
         return await self._finish(call)
 
-    def _call(self, kind: Kind, model: str, body: Body) -> Call:
+    def _call(self, kind: Kind, model: str, body: Body) -> GenerationRequest:
         require_sendable(body)
-        return Call(
+        return GenerationRequest(
             self.user,
             kind,
             model,
@@ -181,10 +181,10 @@ class Gateway:
             feature=self.feature,
         )
 
-    async def _finish(self, call: Call) -> Result:
-        generation = await self._guard.begin(call)
+    async def _finish(self, call: GenerationRequest) -> Result:
+        generation = await self._pipeline.begin(call)
         self._on_begin(generation)
-        reply: Reply = await self._guard.finish(generation)
+        reply: Reply = await self._pipeline.finish(generation)
         cost = generation.cost_nano_usd
         return Result(reply.output, generation.model.id, generation.id, cost)
 

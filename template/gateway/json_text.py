@@ -10,8 +10,8 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 # As deep as `from_json` reads: what is kept must be read again.
-MOST_LEVELS = 200
-MOST_DIGITS = 4300
+MAX_LEVELS = 200
+MAX_DIGITS = 4300
 
 
 def encode(value: Any) -> bytes:
@@ -36,11 +36,11 @@ def _tolerant(raw: bytes) -> Any:
         value = json.loads(raw.decode("utf-8-sig", "replace"), parse_int=_whole)
     except RecursionError as error:
         raise ValueError("too deep") from error
-    return _mended(value, MOST_LEVELS)
+    return _mended(value, MAX_LEVELS)
 
 
 def _whole(digits: str) -> int | None:
-    return int(digits) if len(digits) <= MOST_DIGITS else None
+    return int(digits) if len(digits) <= MAX_DIGITS else None
 
 
 def _mended(value: Any, levels: int) -> Any:

@@ -17,10 +17,10 @@ from gateway.errors import InvalidRequest
 from gateway.policy import Policy
 
 SERVICE = "service"
-LONGEST_REASON = 500
+MAX_REASON = 500
 
 
-class Stops:
+class KillSwitch:
     """Stops and starts the service, a provider or a model. Raises `InvalidRequest`.
 
     Without a policy, only the service as a whole is known.
@@ -40,9 +40,9 @@ class Stops:
     async def stop(self, target: str, reason: str, *, running: bool, actor: Actor) -> None:
         """End all calls of `target` from now on, and those that run too if `running` says so."""
         self._check(target, self._targets)
-        if not (reason.isprintable() and 1 <= len(reason.strip()) <= LONGEST_REASON):
+        if not (reason.isprintable() and 1 <= len(reason.strip()) <= MAX_REASON):
             raise InvalidRequest(
-                f"The reason must be one line of 1 to {LONGEST_REASON} characters.", param="reason"
+                f"The reason must be one line of 1 to {MAX_REASON} characters.", param="reason"
             )
         stopped = {"reason": reason.strip(), "running": running}
 

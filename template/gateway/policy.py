@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails, to_json
 
 from gateway.errors import ModelNotFound, StartError, shortened
 from gateway.policy_types import (
-    MOST_TOKENS,
+    MAX_TOKENS,
     ModelName,
     Outputs,
     OutputTokens,
@@ -65,7 +65,7 @@ class Model(DeclaredLines):
     max_output_tokens: OutputTokens = 1
     max_input_tokens: Tokens | None = None
     max_request_tokens: Tokens | None = None
-    overhead_tokens: int = Field(16, ge=0, le=MOST_TOKENS)
+    overhead_tokens: int = Field(16, ge=0, le=MAX_TOKENS)
     tokens_per_image: Tokens | None = None
     fallbacks: tuple[str, ...] = ()
     attempts: int = Field(3, ge=1, le=10)

@@ -6,16 +6,16 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 # What columns, timers and limiters can count, with room for sums.
-MOST_TOKENS, MOST_OUTPUT_TOKENS, MOST_OUTPUTS = 2**31 - 1, 10**8, 10**6
-MOST_SECONDS, MOST_RATE = 7 * 24 * 3600, 10**8
+MAX_TOKENS, MAX_OUTPUT_TOKENS, MAX_OUTPUTS = 2**31 - 1, 10**8, 10**6
+MAX_SECONDS, MAX_RATE = 7 * 24 * 3600, 10**8
 # A header tells which model served, and columns keep the names.
 MODEL_NAME = re.compile(r"[!-~](?:[ -~]{0,198}[!-~])?")
 PLAN_NAME = re.compile(r"\S(?:.{0,98}\S)?")
-Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
-OutputTokens = Annotated[int, Field(ge=1, le=MOST_OUTPUT_TOKENS)]
-Outputs = Annotated[int, Field(ge=1, le=MOST_OUTPUTS)]
-Seconds = Annotated[int, Field(ge=1, le=MOST_SECONDS)]
-Rate = Annotated[int, Field(ge=1, le=MOST_RATE)]
+Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+OutputTokens = Annotated[int, Field(ge=1, le=MAX_OUTPUT_TOKENS)]
+Outputs = Annotated[int, Field(ge=1, le=MAX_OUTPUTS)]
+Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
+Rate = Annotated[int, Field(ge=1, le=MAX_RATE)]
 
 
 def _model_name(given: str) -> str:

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 NANO = 1_000_000_000
 # More than any price or budget, so that sums of nano-dollars stay below 2^63, as columns hold them.
-MOST_USD = 1_000_000_000
-Usd = Annotated[Decimal, Field(ge=0, le=MOST_USD, max_digits=20, decimal_places=9)]
+MAX_USD = 1_000_000_000
+Usd = Annotated[Decimal, Field(ge=0, le=MAX_USD, max_digits=20, decimal_places=9)]
 ALWAYS_KEPT = frozenset({"input", "output", "second"})
 
 

@@ -14,7 +14,7 @@ from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedParameter
 from gateway.policy import Model
 from gateway.prices import Lines, Price
 from gateway.providers.base import MAXIMA, Usage
-from gateway.schemas.base import MOST_CHOICES, MOST_INPUTS
+from gateway.schemas.base import MAX_CHOICES, MAX_INPUTS
 from gateway.text_size import text_bytes
 
 MILLION = 1_000_000
@@ -22,7 +22,7 @@ MILLION = 1_000_000
 SHARES = 4
 # The parts that are texts, each in the field of its name.
 TEXT_PARTS = ("text", "refusal")
-LONGEST_NAME = 100
+MAX_NAME = 100
 # What stands around a message and its role: the templates in use write three to five tokens.
 SEPARATOR_TOKENS = 8
 # What a model reads beside the messages.
@@ -116,9 +116,9 @@ def largest_usage(model: Model) -> Usage:
         return Usage(microseconds=(model.max_seconds or 0) * MILLION)
     most = model.max_input_tokens or 0
     if model.kind == "chat":
-        return Usage(most, MOST_CHOICES * model.max_output_tokens)
-    texts = min(MOST_INPUTS * most, model.max_request_tokens or MOST_INPUTS * most)
-    return Usage(MOST_INPUTS * model.overhead_tokens + texts)
+        return Usage(most, MAX_CHOICES * model.max_output_tokens)
+    texts = min(MAX_INPUTS * most, model.max_request_tokens or MAX_INPUTS * most)
+    return Usage(MAX_INPUTS * model.overhead_tokens + texts)
 
 
 def require_room(what: str, tokens: int, most: int | None, param: str) -> None:
@@ -230,7 +230,7 @@ def _part_tokens(model: Model, part: Mapping[str, Any], *path: int) -> int:
         return model.tokens_per_image + _rest_tokens(model, part, "type", "image_url")
     message, index = path
     raise InvalidRequest(
-        f"This model takes no content of type {str(kind)[:LONGEST_NAME]!r} here: its cost is not "
+        f"This model takes no content of type {str(kind)[:MAX_NAME]!r} here: its cost is not "
         "declared.",
         param=f"messages.{message}.content.{index}",
     )

@@ -10,7 +10,7 @@ import pytest
 from app.settings import Settings
 from gateway.policy import Kind
 from gateway.providers import offline
-from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Reply, Usage
+from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Reply, Usage
 from gateway.providers.parameters import Table
 
 # What `chat()` of `tests.support` can cost with the model offline/echo of the tests: the bytes of
@@ -20,30 +20,30 @@ USAGE = Usage(2, 5)
 COST = 2 * 250 + 5 * 2000
 
 
-async def say_fine(job: Job) -> Reply:
+async def say_fine(job: ProviderRequest) -> Reply:
     """Answer at once."""
     job.sent = True
     return Reply(completion("fine"), USAGE)
 
 
-async def hang(job: Job) -> NoReturn:
+async def hang(job: ProviderRequest) -> NoReturn:
     """Never answer."""
     job.sent = True
     await asyncio.Event().wait()
     raise AssertionError("nobody sets this event")
 
 
-def fail_with(*, sent: bool, **details: Any) -> Callable[[Job], Awaitable[Reply]]:
+def fail_with(*, sent: bool, **details: Any) -> Callable[[ProviderRequest], Awaitable[Reply]]:
     """Make a provider that fails before or after the first byte left."""
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         job.sent = sent
         raise ProviderFailure("words of the provider", **details)
 
     return answer
 
 
-async def stream_fine(job: Job) -> Chunks:
+async def stream_fine(job: ProviderRequest) -> Chunks:
     """Stream an answer of three chunks, the last with its usage."""
     job.sent = True
     yield [chunk("fi")]
@@ -51,7 +51,7 @@ async def stream_fine(job: Job) -> Chunks:
     yield [usage_chunk(USAGE)]
 
 
-class Scripted:
+class FakeProvider:
     """`on_answer`, `on_stream` and `on_find` are what it does; it notes what it was asked."""
 
     name = "offline"
@@ -63,39 +63,39 @@ class Scripted:
     responses = None
 
     def __init__(self) -> None:
-        self.on_answer: Callable[[Job], Awaitable[Reply]] = say_fine
-        self.on_stream: Callable[[Job], Chunks] = stream_fine
-        self.on_find: Callable[[Job], Awaitable[Reply | None]] = say_fine
+        self.on_answer: Callable[[ProviderRequest], Awaitable[Reply]] = say_fine
+        self.on_stream: Callable[[ProviderRequest], Chunks] = stream_fine
+        self.on_find: Callable[[ProviderRequest], Awaitable[Reply | None]] = say_fine
         self.lacks: str | None = None
-        self.asked: list[Job] = []
-        self.cancelled: list[Job] = []
+        self.asked: list[ProviderRequest] = []
+        self.cancelled: list[ProviderRequest] = []
         self.cancel_error: Exception | None = None
 
     def missing(self) -> str | None:
         return self.lacks
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: ProviderRequest) -> Reply:
         self.asked.append(job)
         return await self.on_answer(job)
 
-    def stream(self, job: Job) -> Chunks:
+    def stream(self, job: ProviderRequest) -> Chunks:
         self.asked.append(job)
         return self.on_stream(job)
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: ProviderRequest) -> None:
         self.cancelled.append(job)
         if self.cancel_error:
             raise self.cancel_error
 
-    async def find(self, job: Job) -> Reply | None:
+    async def find(self, job: ProviderRequest) -> Reply | None:
         return await self.on_find(job)
 
     @classmethod
-    def install(cls, monkeypatch: pytest.MonkeyPatch) -> "Scripted":
+    def install(cls, monkeypatch: pytest.MonkeyPatch) -> "FakeProvider":
         """Make it the offline provider of every service that starts from now on."""
         scripted = cls()
 
-        def open_provider(_: Settings, __: aiohttp.ClientSession) -> Scripted:
+        def open_provider(_: Settings, __: aiohttp.ClientSession) -> FakeProvider:
             return scripted
 
         monkeypatch.setattr(offline, "open_provider", open_provider)

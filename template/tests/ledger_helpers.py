@@ -8,19 +8,25 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, event, select, update
 
-from gateway.accounts.principals import NO_LIMITS, Allowance, Principal, Role, Scope
-from gateway.circuit_breaker.window import Pass
+from gateway.accounts.principals import NO_LIMITS, KeyLimits, Principal, Role, Scope
+from gateway.circuit_breaker.window import Permit
 from gateway.db.tables import accounts, alerts, attempts, utc_now
 from gateway.ids import new_id
 from gateway.ledger.batch import OPEN
 from gateway.ledger.budget import Key, accounts_of, periods
 from gateway.ledger.ledger import Ledger
-from gateway.pipeline.generation import Attempt, Call, Choice, Ending, Generation
+from gateway.pipeline.generation import (
+    Attempt,
+    AttemptResult,
+    Candidate,
+    Generation,
+    GenerationRequest,
+)
 from gateway.policy import Cap, Model, Policy
-from gateway.providers.base import Deadline, Job, Outcome, Usage
-from gateway.rate_limits.base import Admission, Demand
-from gateway.rate_limits.limits import Grant
-from tests.fake_provider import Scripted
+from gateway.providers.base import Deadline, Outcome, ProviderRequest, Usage
+from gateway.rate_limits.base import AcquireRequest, Admission
+from gateway.rate_limits.limits import Lease
+from tests.fake_provider import FakeProvider
 from tests.support import Service, User, chat
 
 ECHO = "offline/echo"
@@ -40,16 +46,18 @@ def usd(nano_usd: int) -> str:
     return f"{nano_usd // 10**9}.{nano_usd % 10**9:09}"
 
 
-def principal_of(user: User, plan: str = "many", limits: Allowance | None = None) -> Principal:
+def principal_of(user: User, plan: str = "many", limits: KeyLimits | None = None) -> Principal:
     """`user`, by a credential that has limits of its own if `limits` are given."""
     key_id = f"key_{user.id}" if limits else None
     every = frozenset(Scope)
     return Principal(user.id, Role.USER, plan, every, key_id, limits or NO_LIMITS)
 
 
-def call_of(principal: Principal, model: str = ECHO, seconds: float = 30.0) -> Call:
-    """What `chat()` asks for, as the guard takes it."""
-    return Call(principal, "chat", model, {"messages": chat()["messages"]}, "req_1", seconds)
+def call_of(principal: Principal, model: str = ECHO, seconds: float = 30.0) -> GenerationRequest:
+    """What `chat()` asks for, as the gateway takes it."""
+    return GenerationRequest(
+        principal, "chat", model, {"messages": chat()["messages"]}, "req_1", seconds
+    )
 
 
 def capped(
@@ -81,7 +89,7 @@ def generation_of(
     policy: Policy = service.engine.policy
     model, call = policy.model(ECHO), call_of(principal, seconds=seconds)
     caps = caps or policy.caps(principal.user_id, principal.plan)
-    grant = Grant(Demand(()), Admission(True, ()), tokens=0)
+    grant = Lease(AcquireRequest(()), Admission(True, ()), tokens=0)
     generation = Generation(call, caps, grant, Deadline(seconds), new_id("pred"))
     generation.attempt = attempt_of(generation, model, bound)
     return generation
@@ -90,10 +98,10 @@ def generation_of(
 def attempt_of(generation: Generation, model: Model, bound: int) -> Attempt:
     """An attempt that was sent."""
     body = generation.call.body
-    job = Job(model, body, generation.deadline)
+    job = ProviderRequest(model, body, generation.deadline)
     job.sent = True
-    choice = Choice(model, Scripted(), Usage(output_tokens=bound), body)
-    return Attempt(choice, job, Pass(model, 0.0))
+    choice = Candidate(model, FakeProvider(), Usage(output_tokens=bound), body)
+    return Attempt(choice, job, Permit(model, 0.0))
 
 
 async def begin(ledger: Ledger, generation: Generation) -> Generation:
@@ -105,7 +113,7 @@ async def begin(ledger: Ledger, generation: Generation) -> Generation:
 async def end(ledger: Ledger, generation: Generation, units: int | None = None) -> None:
     """Settle it at `units`, or at its bound as nobody knows what it cost."""
     usage = None if units is None else Usage(output_tokens=units)
-    ending = Ending("succeeded", Outcome.OK, usage, {"choices": []})
+    ending = AttemptResult("succeeded", Outcome.OK, usage, {"choices": []})
     generation.count(ending)
     await ledger.close(generation, generation.current, ending)
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from gateway.errors import LimiterUnavailable
-from gateway.rate_limits.base import Admission, Demand, Memory, Place
+from gateway.rate_limits.base import AcquireRequest, Admission, Memory, SlotStatus
 
 
 class Shared:
@@ -20,18 +20,18 @@ class Shared:
     def clock(self) -> float:
         return self.now
 
-    async def admit(self, demand: Demand) -> Admission:
+    async def admit(self, demand: AcquireRequest) -> Admission:
         await self._step()
         (slot,) = demand.slots
         holder, until = self.holders.get(slot.key, ("", 0.0))
         taken = until > self.now and holder != slot.holder
         if not taken:
             self.holders[slot.key] = slot.holder, self.now + slot.seconds
-        place = Place(slot, 1, until - self.now if taken else 0.0)
+        place = SlotStatus(slot, 1, until - self.now if taken else 0.0)
         await asyncio.sleep(0)
         return Admission(not taken, (), (place,))
 
-    async def settle(self, demand: Demand) -> None:
+    async def settle(self, demand: AcquireRequest) -> None:
         await self._step()
         for slot in demand.slots:
             if self.holders.get(slot.key, ("", 0.0))[0] == slot.holder:
@@ -79,7 +79,7 @@ class Slow(Shared):
         self.shared, self.gate, self.asked = shared, asyncio.Event(), asyncio.Event()
         self.memories, self.holders, self.now = shared.memories, shared.holders, shared.now
 
-    async def admit(self, demand: Demand) -> Admission:
+    async def admit(self, demand: AcquireRequest) -> Admission:
         self.asked.set()
         await self.gate.wait()
         return await self.shared.admit(demand)

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
-from gateway.db.tables import LONGEST_OPERATOR, audit, predictions, users
+from gateway.db.tables import MAX_OPERATOR, audit, predictions, users
 from tests.fixtures.service import Run
 from tests.support import Service, User, chat, error_of, unique
 
@@ -220,7 +220,7 @@ def test_an_operator_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch)
     operator = command_line().operator
     assert operator is not None
     assert operator.startswith(f"{os.getuid()}@hhh")
-    assert len(operator) == LONGEST_OPERATOR
+    assert len(operator) == MAX_OPERATOR
 
 
 async def test_a_credential_that_the_command_line_makes_is_audited(

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import insert
 
 from gateway.accounts.principals import Role
-from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.breaker import CircuitBreaker
 from gateway.db.tables import stops, utc_now
 from gateway.policy import Policy
 from gateway.providers.base import Quota
@@ -49,9 +49,9 @@ async def test_every_model_is_listed(client: httpx2.AsyncClient) -> None:
 async def test_a_circuit_that_is_open_tells_until_when_and_what_is_left(
     service: Service, client: httpx2.AsyncClient
 ) -> None:
-    cooldown: Cooldown = service.engine.cooldown
+    circuit_breaker: CircuitBreaker = service.engine.circuit_breaker
     policy: Policy = service.engine.policy
-    await cooldown.learnt(policy.model(ECHO), Quota(0, 500, 40.0))
+    await circuit_breaker.record_quota(policy.model(ECHO), Quota(0, 500, 40.0))
     (echo,) = [each for each in (await client.get(PROVIDERS)).json() if each["model"] == ECHO]
     assert (echo["state"], echo["remaining_requests"], echo["remaining_tokens"]) == ("open", 0, 500)
     left = dt.datetime.fromisoformat(echo["until"]) - utc_now()

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from gateway.db.tables import attempts
-from gateway.providers.base import Job, ProviderFailure, Reply, Usage
-from tests.fake_provider import Scripted
+from gateway.providers.base import ProviderFailure, ProviderRequest, Reply, Usage
+from tests.fake_provider import FakeProvider
 from tests.fixtures.service import Start
 from tests.support import Service, error_of, eventually
 
@@ -129,10 +129,10 @@ async def test_a_call_for_many_requests_that_fails_is_one_failure(
 ) -> None:
     """Eight are too many in a row for a provider that is well."""
     monkeypatch.setattr("gateway.pipeline.coalescing.GATHER_SECONDS", 60)
-    scripted, go = Scripted.install(monkeypatch), asyncio.Event()
+    scripted, go = FakeProvider.install(monkeypatch), asyncio.Event()
     scripted.parameters = {"embedding": None}
 
-    async def fail(job: Job) -> NoReturn:
+    async def fail(job: ProviderRequest) -> NoReturn:
         job.sent = True
         await go.wait()
         raise ProviderFailure("no", status=500)
@@ -171,10 +171,10 @@ async def test_a_batch_has_room_for_a_long_text_in_each_place(client: httpx2.Asy
 async def test_an_answer_without_vectors_is_an_error_and_costs_what_was_used(
     monkeypatch: pytest.MonkeyPatch, start: Start, given: Any, tokens: int
 ) -> None:
-    scripted = Scripted.install(monkeypatch)
+    scripted = FakeProvider.install(monkeypatch)
     scripted.parameters = {"embedding": None}
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         job.sent = True
         return Reply({"object": "list", "data": []}, Usage(tokens))
 

@@ -7,12 +7,12 @@ import pytest
 
 from app import readiness, wiring
 from app.settings import Settings
-from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.breaker import CircuitBreaker
 from gateway.errors import LimiterUnavailable
 from gateway.ledger.sweeper import Sweeper
 from gateway.policy import Policy
 from gateway.providers.base import Quota
-from gateway.rate_limits.base import Admission, Demand
+from gateway.rate_limits.base import AcquireRequest, Admission
 from tests.fixtures.service import Start
 from tests.support import PROMISED_SECONDS, Service, eventually, free_time
 
@@ -31,7 +31,7 @@ class DeadLimiter:
         await asyncio.sleep(self._seconds)
         raise LimiterUnavailable("It is gone.")
 
-    async def admit(self, demand: Demand) -> Admission:
+    async def admit(self, demand: AcquireRequest) -> Admission:
         raise NotImplementedError
 
     async def weakness(self) -> None:
@@ -94,13 +94,13 @@ async def test_not_ready_without_the_limiter(service: Service, path: str, second
 
 
 async def test_not_ready_while_every_provider_is_left_alone(service: Service) -> None:
-    cooldown: Cooldown = service.engine.cooldown
+    circuit_breaker: CircuitBreaker = service.engine.circuit_breaker
     policy: Policy = service.engine.policy
     first, *others = policy.models.values()
     for model in others:
-        await cooldown.learnt(model, Quota(None, None, 60))
+        await circuit_breaker.record_quota(model, Quota(None, None, 60))
     assert await _ask(service, "/readyz") == READY
-    await cooldown.learnt(first, Quota(None, None, 60))
+    await circuit_breaker.record_quota(first, Quota(None, None, 60))
     assert await _ask(service, "/readyz") == NOT_READY
     assert await _ask(service, "/livez") == (200, "ok")
 
@@ -123,11 +123,11 @@ async def test_not_ready_once_a_loop_in_the_background_crashed(
 
 
 async def test_in_production_the_offline_provider_makes_nothing_ready(service: Service) -> None:
-    cooldown: Cooldown = service.engine.cooldown
+    circuit_breaker: CircuitBreaker = service.engine.circuit_breaker
     policy: Policy = service.engine.policy
     others = [model for model in policy.models.values() if model.provider != "offline"]
     for model in others:
-        await cooldown.learnt(model, Quota(None, None, 60))
+        await circuit_breaker.record_quota(model, Quota(None, None, 60))
     assert await _ask(service, "/readyz") == READY
     service.engine.config = replace(service.engine.config, production=True)
     assert await _ask(service, "/readyz") == (NOT_READY if others else READY)

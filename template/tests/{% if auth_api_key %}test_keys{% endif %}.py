@@ -13,7 +13,7 @@ from sqlalchemy import update
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from gateway.accounts.api_keys import Keys, api_keys
 from gateway.accounts.audit import command_line
-from gateway.accounts.principals import Allowance
+from gateway.accounts.principals import KeyLimits
 from gateway.db.tables import audit, utc_now
 from gateway.errors import DatabaseUnavailable
 from tests.fixtures.service import Run
@@ -76,7 +76,7 @@ async def test_list_is_the_callers_own_newest_first(
         "created_at",
         "expires_at",
         "last_used_at",
-        *Allowance._fields,
+        *KeyLimits._fields,
     }
 
 
@@ -345,10 +345,10 @@ async def test_a_limited_key_cannot_make_another(
     assert error_of(response) == (403, "forbidden", None)
 
 
-@pytest.mark.parametrize("name", Allowance._fields)
+@pytest.mark.parametrize("name", KeyLimits._fields)
 async def test_limits_of_a_key_are_shown_and_checked(client: httpx2.AsyncClient, name: str) -> None:
     key = await make(client, **{name: 7})
-    assert {field: key[field] for field in Allowance._fields if key[field]} == {name: 7}
+    assert {field: key[field] for field in KeyLimits._fields if key[field]} == {name: 7}
     response = await client.post("/v1/keys", json={"name": "laptop", name: -1})
     assert error_of(response) == (422, "invalid_request", name)
 
@@ -384,11 +384,11 @@ async def test_a_wrong_name_is_wrong_usage(
 
 
 async def test_a_limited_key_from_the_command_line(run: Run, service: Service, user: User) -> None:
-    options = [f"--{name.replace('_', '-')}" for name in Allowance._fields]
+    options = [f"--{name.replace('_', '-')}" for name in KeyLimits._fields]
     given = [word for option in options for word in (option, "3")]
     result = await run("keys", "create", "--email", user.email, "--json", *given)
     key = json.loads(result.stdout)
-    assert {name: key[name] for name in Allowance._fields} == dict.fromkeys(Allowance._fields, 3)
+    assert {name: key[name] for name in KeyLimits._fields} == dict.fromkeys(KeyLimits._fields, 3)
     refused = await run("keys", "create", "--email", user.email, "--requests-per-minute", "0")
     assert refused.exit_code == 2
 

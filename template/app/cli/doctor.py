@@ -20,7 +20,7 @@ from gateway.db.revisions import pending
 from gateway.db.tables import users
 from gateway.errors import DatabaseUnavailable, ServiceError, StartError
 from gateway.findings import Finding
-from gateway.kill_switch import Stops
+from gateway.kill_switch import KillSwitch
 from gateway.ledger.undeclared_usage import LAST_DAYS, undeclared
 from gateway.patience import within
 from gateway.policy import load as load_policy
@@ -29,7 +29,7 @@ from gateway.providers.http import open_session
 from gateway.rate_limits.base import Limiter
 
 NO_ANSWER = "no answer within a second: is the server up, or does another session hold a lock?"
-LONGEST_SAID = 200
+MAX_SAID = 200
 # The checks without which no table can be read.
 TABLES = {"database", "migrations"}
 
@@ -145,7 +145,7 @@ async def _policy(settings: Settings) -> list[Finding]:
 async def _attention(settings: Settings, database: Database) -> list[Finding]:
     """What the tables say that somebody should look at, where there are tables."""
     try:
-        stopped = await Stops(database, None).all()
+        stopped = await KillSwitch(database, None).all()
         used = await database.fetch(
             select(users.c.plan).where(users.c.disabled_at.is_(None)).distinct()
         )
@@ -206,4 +206,4 @@ def _said(error: ServiceError) -> str:
     """What a database or limiter said itself, in a line."""
     cause = error.__cause__
     said = str(getattr(cause, "orig", cause) or "").partition("\n")[0].strip()
-    return f" It said: {said[:LONGEST_SAID]}" if said else ""
+    return f" It said: {said[:MAX_SAID]}" if said else ""

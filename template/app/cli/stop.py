@@ -8,7 +8,7 @@ from app.cli.base import Json, Session, show
 from app.schemas.admin import Stop
 from gateway.accounts.audit import command_line
 from gateway.alerts.webhook import signing_key
-from gateway.kill_switch import SERVICE, Stops
+from gateway.kill_switch import SERVICE, KillSwitch
 from gateway.policy import load
 
 Target = Annotated[
@@ -44,13 +44,13 @@ async def alert_key(session: Session, as_json: Json = False) -> None:
     show({"key": key}, as_json, key)
 
 
-def _stops(session: Session, target: str) -> Stops:
+def _stops(session: Session, target: str) -> KillSwitch:
     """An emergency does not wait for the policy files to be in order."""
     policy = None if target == SERVICE else load(session.settings.policy_dir)
-    return Stops(session.database, policy)
+    return KillSwitch(session.database, policy)
 
 
-async def _tell(stops: Stops, as_json: bool) -> None:
+async def _tell(stops: KillSwitch, as_json: bool) -> None:
     rows = [Stop.model_validate(row) for row in await stops.all()]
     lines = [f"{row.target} is {row.kind}: {row.reason}" for row in rows]
     text = "\n".join(lines) or "Nothing is stopped."

@@ -6,17 +6,17 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from app.cli.base import Json, Session, command, show
-from app.schemas.keys import MOST, MOST_NANO_USD, ApiKey, CreatedKey
+from app.schemas.keys import MAX, MAX_NANO_USD, ApiKey, CreatedKey
 from gateway.accounts.api_keys import Keys, api_keys, owned
 from gateway.accounts.audit import command_line
-from gateway.accounts.principals import Allowance, Scope
+from gateway.accounts.principals import KeyLimits, Scope
 from gateway.accounts.users import Users
 from gateway.errors import Conflict
 from gateway.schemas.base import Name
 
 app = typer.Typer(name="keys", help="API keys of users.", no_args_is_help=True)
-Rate = Annotated[int | None, typer.Option(min=1, max=MOST, help="Of this key alone.")]
-Budget = Annotated[int | None, typer.Option(min=0, max=MOST_NANO_USD, help="Of this key alone.")]
+Rate = Annotated[int | None, typer.Option(min=1, max=MAX, help="Of this key alone.")]
+Budget = Annotated[int | None, typer.Option(min=0, max=MAX_NANO_USD, help="Of this key alone.")]
 Email = Annotated[str, typer.Option(help="Whose key it is.")]
 
 
@@ -47,7 +47,7 @@ async def create(
             f"{user.email} is disabled, and no key would work; users enable comes first."
         )
     scopes = scope or [Scope.GENERATE, Scope.READ]
-    limits = Allowance(
+    limits = KeyLimits(
         requests_per_minute,
         tokens_per_minute,
         concurrent_generations,

@@ -16,7 +16,7 @@ from gateway.db.engine import Database
 from gateway.db.tables import attempts, utc_now
 from gateway.errors import StartError
 from gateway.ids import earliest_id
-from gateway.ledger.usage_report import LONGEST_SECONDS
+from gateway.ledger.usage_report import MAX_SECONDS
 from gateway.prices import NANO
 from gateway.providers.http import open_session
 
@@ -98,7 +98,7 @@ async def _spent(database: Database, day: dt.date) -> int:
         )
         .where(attempts.c.provider == "openai", attempts.c.day == day.isoformat())
     )
-    (row,) = await database.fetch(query, seconds=LONGEST_SECONDS)
+    (row,) = await database.fetch(query, seconds=MAX_SECONDS)
     return int(row.spent)
 
 

@@ -25,7 +25,7 @@ from gateway.accounts.users import USER_ID
 from gateway.circuit_breaker.window import Circuit
 from gateway.db.tables import audit, predictions, users
 from gateway.errors import Conflict, InvalidRequest, LimiterUnavailable
-from gateway.kill_switch import SERVICE, Stops
+from gateway.kill_switch import SERVICE, KillSwitch
 from gateway.ledger.attempt_list import attempts_of
 from gateway.ledger.usage_report import GroupBy
 from gateway.schemas.base import Page
@@ -86,8 +86,8 @@ async def list_predictions(
 @router.get("/providers", dependencies=READING)
 async def list_providers(engine: EngineDep) -> list[ProviderState]:
     """Each model's circuit, whether it is stopped, and what is left of its provider's quota."""
-    circuits = await engine.cooldown.states(engine.policy.models.values())
-    stopped = {(row.target, row.kind) for row in await engine.stops.all()}
+    circuits = await engine.circuit_breaker.states(engine.policy.models.values())
+    stopped = {(row.target, row.kind) for row in await engine.kill_switch.all()}
     return [_state(circuit, stopped) for circuit in circuits]
 
 
@@ -103,8 +103,8 @@ async def list_audit(
 @router.post("/stop")
 async def stop(actor: Administrator, body: StopRequest, engine: EngineDep) -> StopList:
     """End all generation, or that of a provider or a model, on every replica within a second."""
-    await engine.stops.stop(body.target, body.reason, running=body.running, actor=actor)
-    return await _stopped(engine.stops)
+    await engine.kill_switch.stop(body.target, body.reason, running=body.running, actor=actor)
+    return await _stopped(engine.kill_switch)
 
 
 @router.post("/start")
@@ -115,18 +115,18 @@ async def start(
     bound; tells what is stopped still.
     """
     target = (body or StartRequest()).target
-    await engine.stops.start(target, actor)
+    await engine.kill_switch.start(target, actor)
     with suppress(LimiterUnavailable):  # Then as in the other processes, within a second.
-        await engine.cooldown.lift(engine.policy.models_of(target))
-    return await _stopped(engine.stops)
+        await engine.circuit_breaker.lift(engine.policy.models_of(target))
+    return await _stopped(engine.kill_switch)
 
 
-async def _stopped(stops: Stops) -> StopList:
+async def _stopped(stops: KillSwitch) -> StopList:
     return StopList(data=[Stop.model_validate(row) for row in await stops.all()])
 
 
 def _state(circuit: Circuit, stopped: set[tuple[str, str]]) -> ProviderState:
-    """A circuit as it is unless somebody, or the guard, has stopped its model."""
+    """A circuit as it is unless somebody, or the gateway, has stopped its model."""
     shown = ProviderState.model_validate(circuit)
     model = f"model:{circuit.model}"
     if (model, "quarantined") in stopped:

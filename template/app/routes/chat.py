@@ -20,12 +20,12 @@ async def create_chat_completion(body: ChatRequest, context: ContextDep) -> Resp
 
 
 async def _complete(context: GenerationContext, body: ChatRequest) -> Response:
-    guard = context.engine.guard
+    pipeline = context.engine.pipeline
     call = context.call("chat", body.model, body.body())
     if body.stream:
         options = body.stream_options
         with_usage = bool(options and options.include_usage)
-        begun = await unless_left(context.request.receive, guard.stream(call))
+        begun = await unless_left(context.request.receive, pipeline.stream(call))
         return ChatStream(*begun, with_usage=with_usage)
-    generation, reply = await guard.generate(call)
+    generation, reply = await pipeline.generate(call)
     return json_answer(generation, reply.output)

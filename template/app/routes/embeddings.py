@@ -21,5 +21,5 @@ async def _embed(context: GenerationContext, body: EmbeddingRequest) -> Response
     call = context.call("embedding", body.model, body.body())
     # Vectors can be made again and are large: the record keeps what was asked, not them.
     call.keep_output = False
-    generation, reply = await context.engine.guard.generate(call)
+    generation, reply = await context.engine.pipeline.generate(call)
     return json_answer(generation, reply.output)

@@ -54,7 +54,7 @@ async def _predict(context: GenerationContext, body: PredictionRequest, *, later
     call = context.call(model.kind, model.id, body_of(model.kind, body.input), seconds)
     call.given = body.input
     try:
-        generation = await engine.guard.begin(call)
+        generation = await engine.pipeline.begin(call)
     except REFUSALS as error:
         error.param = _place(error.param, body.input)
         raise
@@ -63,7 +63,7 @@ async def _predict(context: GenerationContext, body: PredictionRequest, *, later
         prediction = await _begun(engine.records, generation)
         location = f"/v1/predictions/{generation.id}"
         return _answer(prediction, 202, {**generation.headers, "Location": location})
-    reply = await engine.guard.finish(generation)
+    reply = await engine.pipeline.finish(generation)
     prediction = await _begun(engine.records, generation)
     whole = prediction.model_copy(update={"input": body.input, "output": reply.output})
     return _answer(whole, 201, generation.headers)

@@ -24,12 +24,12 @@ async def create_response(body: ResponseRequest, context: ContextDep) -> Respons
 
 
 async def _respond(context: GenerationContext, body: ResponseRequest) -> Response:
-    guard = context.engine.guard
+    pipeline = context.engine.pipeline
     call = context.call("chat", body.model, body.body())
     call.format = RESPONSES
     own = {"metadata": body.metadata or {}, "store": False}
     if body.stream:
-        begun = await unless_left(context.request.receive, guard.stream(call))
+        begun = await unless_left(context.request.receive, pipeline.stream(call))
         return ResponseStream(*begun, own)
-    generation, reply = await guard.generate(call)
+    generation, reply = await pipeline.generate(call)
     return json_answer(generation, {**reply.output, **own})

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.accounts.principals import Allowance, Scope
+from gateway.accounts.principals import KeyLimits, Scope
 from gateway.schemas.base import Moment, Name, RequestBody, Time
 
-MOST = 100_000_000
-MOST_NANO_USD = 10**18
-Rate = Annotated[int, Field(ge=1, le=MOST)]
-Budget = Annotated[int, Field(ge=0, le=MOST_NANO_USD)]
+MAX = 100_000_000
+MAX_NANO_USD = 10**18
+Rate = Annotated[int, Field(ge=1, le=MAX)]
+Budget = Annotated[int, Field(ge=0, le=MAX_NANO_USD)]
 
 
 class KeyRequest(RequestBody):
@@ -26,8 +26,8 @@ class KeyRequest(RequestBody):
     monthly_budget_nano_usd: Budget | None = None
 
     @property
-    def limits(self) -> Allowance:
-        return Allowance(*(getattr(self, name) for name in Allowance._fields))
+    def limits(self) -> KeyLimits:
+        return KeyLimits(*(getattr(self, name) for name in KeyLimits._fields))
 
 
 class ApiKey(BaseModel):

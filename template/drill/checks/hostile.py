@@ -16,7 +16,7 @@ from drill.wiring import work
 QUIET_SECONDS, SECONDS = 5, 60
 INTERVAL_SECONDS = 0.1
 # What the slowest of a hundred looks may take longer than without them.
-MOST_SECONDS = 0.25
+MAX_SECONDS = 0.25
 
 
 @promise(
@@ -41,7 +41,7 @@ async def hostile(scene: Scene) -> str:
     failures = [repr(end) for end in ended if isinstance(end, Exception)]
     seen = " and ".join([*sorted(codes), *failures])
     late = loud - quiet
-    within = "within 250 ms" if late <= MOST_SECONDS else f"{late * 1000:.0f} ms"
+    within = "within 250 ms" if late <= MAX_SECONDS else f"{late * 1000:.0f} ms"
     return f"a caller beside them: {seen}; /livez at the 99th percentile {within} of without them"
 
 

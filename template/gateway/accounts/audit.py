@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert
 
-from gateway.db.tables import LONGEST_OPERATOR, audit, utc_now
+from gateway.db.tables import MAX_OPERATOR, audit, utc_now
 from gateway.ids import new_id
 
 # The action by which stops and cooldowns are lifted.
@@ -35,7 +35,7 @@ def command_line() -> Actor:
         user = pwd.getpwuid(number).pw_name
     except KeyError:
         user = str(number)
-    return Actor(operator=f"{user}@{socket.gethostname()}"[:LONGEST_OPERATOR])
+    return Actor(operator=f"{user}@{socket.gethostname()}"[:MAX_OPERATOR])
 
 
 def record(

@@ -25,7 +25,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-class Allowance(NamedTuple):
+class KeyLimits(NamedTuple):
     """What a credential may use, within what its owner may; None is as much as the owner."""
 
     requests_per_minute: int | None = None
@@ -35,7 +35,7 @@ class Allowance(NamedTuple):
     monthly_budget_nano_usd: int | None = None
 
 
-NO_LIMITS = Allowance()
+NO_LIMITS = KeyLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Principal:
     plan: str
     scopes: frozenset[Scope]
     key_id: str | None = None
-    limits: Allowance = NO_LIMITS
+    limits: KeyLimits = NO_LIMITS
     expires_at: dt.datetime | None = None
 
     def require(self, scope: Scope) -> None:

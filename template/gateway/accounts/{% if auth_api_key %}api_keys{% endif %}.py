@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from gateway.accounts.audit import Actor, record
-from gateway.accounts.principals import NO_LIMITS, Allowance, Scope
+from gateway.accounts.principals import NO_LIMITS, KeyLimits, Scope
 from gateway.db.engine import Database, Query
 from gateway.db.tables import Json, UtcDateTime, metadata, users, utc_now
 from gateway.errors import NotFound
@@ -51,7 +51,7 @@ api_keys = Table(
     Column("expires_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
-    # What it may use of what its owner may; the names are those of `Allowance`.
+    # What it may use of what its owner may; the names are those of `KeyLimits`.
     Column("requests_per_minute", Integer),
     Column("tokens_per_minute", Integer),
     Column("concurrent_generations", Integer),
@@ -109,7 +109,7 @@ class Keys:
         scopes: Collection[Scope],
         actor: Actor,
         expires_at: dt.datetime | None = None,
-        limits: Allowance = NO_LIMITS,
+        limits: KeyLimits = NO_LIMITS,
     ) -> tuple[str, Row[Any]]:
         """A new key and its row. The key is known to nobody afterwards."""
         secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
@@ -164,7 +164,7 @@ class Keys:
         await self._database.transact(lambda connection: connection.execute(used))
 
 
-def _given(expires_at: dt.datetime | None, limits: Allowance) -> dict[str, Any]:
+def _given(expires_at: dt.datetime | None, limits: KeyLimits) -> dict[str, Any]:
     """The expiry and limits of a key, for the audit."""
     ends = {} if expires_at is None else {"expires_at": expires_at.isoformat()}
     return ends | {name: most for name, most in limits._asdict().items() if most is not None}
@@ -185,9 +185,9 @@ def _usable(database: type[Database]) -> Select[Any]:
     )
 
 
-def limits_of(row: Any) -> Allowance:
+def limits_of(row: Any) -> KeyLimits:
     """The limits of a key's own."""
-    return Allowance(*(getattr(row, name) for name in Allowance._fields))
+    return KeyLimits(*(getattr(row, name) for name in KeyLimits._fields))
 
 
 def owned(user_id: str) -> Select[Any]:

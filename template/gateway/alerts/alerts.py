@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.alerts.webhook import LONGEST_SECONDS, Webhook
+from gateway.alerts.webhook import MAX_SECONDS, Webhook
 from gateway.background import repeat
 from gateway.db.engine import Database
 from gateway.db.tables import alerts, utc_now
@@ -22,10 +22,10 @@ from gateway.policy import Policy
 from gateway.telemetry import metrics
 from gateway.telemetry.logging import log
 
-LOOK_SECONDS = 0.5
-MOST_AT_ONCE = 20
+POLL_SECONDS = 0.5
+MAX_AT_ONCE = 20
 # Nobody else posts an alert meanwhile; then it is tried again.
-POST_LEASE = dt.timedelta(seconds=2 * LONGEST_SECONDS)
+POST_LEASE = dt.timedelta(seconds=2 * MAX_SECONDS)
 UNTOLD = alerts.c.told_at.is_(None)
 UNSENT = alerts.c.sent_at.is_(None)
 
@@ -41,7 +41,7 @@ class Alerts:
 
     async def run(self) -> None:
         """Look often. A slow webhook keeps nothing out of the log."""
-        await asyncio.gather(repeat(self.tell, LOOK_SECONDS), repeat(self.post, LOOK_SECONDS))
+        await asyncio.gather(repeat(self.tell, POLL_SECONDS), repeat(self.post, POLL_SECONDS))
 
     async def tell(self) -> None:
         """Log and count what nobody has told of."""
@@ -109,7 +109,7 @@ def _due() -> Any:
 
 def _claim(connection: Connection) -> Sequence[Row[Any]]:
     """Take alerts that are due; those that another replica takes at this moment are its own."""
-    due = select(alerts.c.id).where(_due()).order_by(alerts.c.at).limit(MOST_AT_ONCE)
+    due = select(alerts.c.id).where(_due()).order_by(alerts.c.at).limit(MAX_AT_ONCE)
     ids = connection.execute(due.with_for_update(skip_locked=True)).scalars().all()
     claim = update(alerts).where(alerts.c.id.in_(ids)).values(next_try_at=utc_now() + POST_LEASE)
     return connection.execute(claim.returning(alerts)).all()

@@ -17,7 +17,7 @@ TRIES = 3
 TRY_SECONDS = 10
 PAUSE_SECONDS = 1.0
 # All tries and the pauses between them.
-LONGEST_SECONDS = TRIES * TRY_SECONDS + 1.5 * PAUSE_SECONDS * sum(range(TRIES))
+MAX_SECONDS = TRIES * TRY_SECONDS + 1.5 * PAUSE_SECONDS * sum(range(TRIES))
 
 
 class Webhook:

@@ -23,16 +23,23 @@ from typing import NamedTuple
 from pydantic_core import from_json, to_json
 
 from gateway.batcher import Batcher
-from gateway.circuit_breaker.window import Circuit, Known, Pass, State, Tally, counts
+from gateway.circuit_breaker.window import (
+    Circuit,
+    CircuitState,
+    FailureWindow,
+    Permit,
+    State,
+    counts,
+)
 from gateway.db.tables import utc_now
 from gateway.errors import LimiterUnavailable, ProviderCoolingDown
 from gateway.ids import new_id
 from gateway.policy import Model
 from gateway.providers.base import BUSY, ProviderFailure, Quota
-from gateway.rate_limits.base import Demand, Limiter, Memory, Slot
+from gateway.rate_limits.base import AcquireRequest, Limiter, Memory, Slot
 
 FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 300.0
+MAX_PAUSE_SECONDS = 300.0
 # Openings count as those of one outage when no more than this lies between them.
 TRIPS_SECONDS = 600.0
 # A process may learn this late that another one opened the circuit: most calls need no round trip.
@@ -51,7 +58,7 @@ class _Shared(NamedTuple):
     trips: Memory | None
 
 
-class Cooldown:
+class CircuitBreaker:
     """Lets calls pass while their provider is well. Only `enter` and `states` need the limiter:
     what is learnt while it is gone stays in this process.
     """
@@ -59,11 +66,11 @@ class Cooldown:
     def __init__(self, limiter: Limiter, clock: Callable[[], float] = time.monotonic) -> None:
         self._limiter = limiter
         self._clock = clock
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, CircuitState] = {}
         # Calls that want to know at the same time share a round trip.
         self._reader: Batcher[str, _Shared] = Batcher(self._read)
 
-    async def enter(self, model: Model) -> Pass:
+    async def enter(self, model: Model) -> Permit:
         """Permission for a call.
 
         Raises `ProviderCoolingDown` while the circuit is open, or another call probes.
@@ -71,10 +78,10 @@ class Cooldown:
         known, now = self._of(model), self._clock()
         self._refuse_open(model)
         if now < known.closed_until or not await self._is_half_open(model):
-            return Pass(model, now)
+            return Permit(model, now)
         return await self._probe(model)
 
-    async def answered(self, entered: Pass) -> None:
+    async def answered(self, entered: Permit) -> None:
         """The provider began to answer: the circuit closes."""
         known, now = self._of(entered.model), self._clock()
         known.answered_at = now
@@ -85,7 +92,7 @@ class Cooldown:
                 await self._limiter.forget(_key("trips", entered.model))
         await self.left(entered)
 
-    async def failed(self, entered: Pass, failure: ProviderFailure) -> None:
+    async def failed(self, entered: Permit, failure: ProviderFailure) -> None:
         """The call failed; what is not the provider's fault changes nothing."""
         known, now = self._of(entered.model), self._clock()
         if not counts(failure) or (failure.status is None and entered.exchange.answered):
@@ -104,7 +111,7 @@ class Cooldown:
             await self._open(entered.model, told, trip=True)
         return await self.left(entered)
 
-    async def silent(self, entered: Pass) -> None:
+    async def silent(self, entered: Permit) -> None:
         """There was no answer in time: a failure, unless the provider answered others meanwhile."""
         if self._of(entered.model).answered_at >= entered.at:
             await self.left(entered)
@@ -115,15 +122,15 @@ class Cooldown:
         """Close the circuits of `models`, whatever opened them. Raises `LimiterUnavailable`."""
         for model in models:
             await self._limiter.forget(*(_key(kind, model) for kind in KINDS))
-            self._known[model.id] = Known(tripped_at=self._clock())
+            self._known[model.id] = CircuitState(tripped_at=self._clock())
 
-    async def left(self, entered: Pass) -> None:
+    async def left(self, entered: Permit) -> None:
         """The call ended without a word on its provider: somebody else may probe."""
         if entered.probe is not None:
             with suppress(LimiterUnavailable):
-                await self._limiter.settle(Demand((), (entered.probe,)))
+                await self._limiter.settle(AcquireRequest((), (entered.probe,)))
 
-    async def learnt(self, model: Model, quota: Quota | None, age: float = 0.0) -> None:
+    async def record_quota(self, model: Model, quota: Quota | None, age: float = 0.0) -> None:
         """The provider told `age` seconds ago what is left of its limits: share it, and heed it."""
         if quota is None or age >= max(QUOTA_SECONDS, quota.reset_seconds):
             return
@@ -161,12 +168,12 @@ class Cooldown:
         until = utc_now() + dt.timedelta(seconds=seconds) if seconds > 0 else None
         return Circuit(model.provider, model.id, state, until, *remaining)
 
-    async def _probe(self, model: Model) -> Pass:
+    async def _probe(self, model: Model) -> Permit:
         """The only probe, or a plain pass if the circuit was closed meanwhile."""
         slot = Slot(_key("probe", model), 1, new_id("probe"), PROBE_SECONDS)
-        entered = Pass(model, self._clock(), slot)
+        entered = Permit(model, self._clock(), slot)
         try:
-            admission = await self._limiter.admit(Demand((), (slot,)))
+            admission = await self._limiter.admit(AcquireRequest((), (slot,)))
             if not admission.admitted:
                 raise _cooling(model, FIRST_PAUSE_SECONDS)
             # The probe before this one may have opened or closed it since the first look.
@@ -182,7 +189,7 @@ class Cooldown:
         """Look at what is shared: closed, or half open. Raises when it is open."""
         shared, known = await self._reader.submit(_name(model)), self._of(model)
         if shared.opened is not None:
-            known.tally = Tally()
+            known.tally = FailureWindow()
             known.open_until = max(known.open_until, self._clock() + shared.opened.seconds)
         self._refuse_open(model)
         if shared.trips is None:
@@ -196,14 +203,16 @@ class Cooldown:
         if least <= 0:
             return
         if trip:
-            known.tally = Tally()
+            known.tally = FailureWindow()
         # This process sees it at once.
         known.closed_until = 0.0
         known.open_until = max(known.open_until, self._clock() + least)
         with suppress(LimiterUnavailable):
             await self._share_open(model, known, least, trip=trip)
 
-    async def _share_open(self, model: Model, known: Known, least: float, *, trip: bool) -> None:
+    async def _share_open(
+        self, model: Model, known: CircuitState, least: float, *, trip: bool
+    ) -> None:
         shared = await self._reader.submit(_name(model))
         trips = int(shared.trips.value) if shared.trips else 0
         if trip:
@@ -223,10 +232,10 @@ class Cooldown:
         shared = {key: _Shared(*pair) for key, pair in zip(wanted, pairs, strict=True)}
         return [shared[key] for key in keys]
 
-    def _of(self, model: Model) -> Known:
+    def _of(self, model: Model) -> CircuitState:
         known = self._known.get(model.id)
         if known is None:
-            known = self._known[model.id] = Known()
+            known = self._known[model.id] = CircuitState()
         return known
 
     def _refuse_open(self, model: Model) -> None:
@@ -235,14 +244,14 @@ class Cooldown:
             raise _cooling(model, left)
 
 
-def _is_probing(entered: Pass, now: float) -> bool:
+def _is_probing(entered: Permit, now: float) -> bool:
     """Whether a call still is the probe: not once it was answered, nor after its time."""
     is_over = entered.exchange.answered or now >= entered.at + PROBE_SECONDS
     return entered.probe is not None and not is_over
 
 
 def _pause(trips: int) -> float:
-    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(trips - 1, 16))
+    return min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(trips - 1, 16))
 
 
 def _cooling(model: Model, seconds: float) -> ProviderCoolingDown:

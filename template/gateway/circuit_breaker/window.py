@@ -28,7 +28,7 @@ class Circuit(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class Permit:
     """Permission for one call, to be given back by how it ended. A probe holds a slot."""
 
     model: Model
@@ -37,7 +37,7 @@ class Pass:
     exchange: Exchange = field(default_factory=Exchange)
 
 
-class Tally:
+class FailureWindow:
     """The calls of the last seconds, counted by the second."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Known:
+class CircuitState:
     """What this process knows of a circuit, in seconds of its own clock."""
 
     open_until: float = 0.0
@@ -77,7 +77,7 @@ class Known:
     tripped_at: float = float("-inf")
     answered_at: float = float("-inf")
     quota_shared_at: float = float("-inf")
-    tally: Tally = field(default_factory=Tally)
+    tally: FailureWindow = field(default_factory=FailureWindow)
 
 
 def counts(failure: ProviderFailure) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 _local = threading.local()
 
 
-class Use:
+class CancelHandle:
     """What one work, in a thread, has of the pool; whoever waits for it may leave it."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Use:
         """Nobody waits any more."""
         self._is_left = True
 
-    def break_off(self, how: Callable[[Any], None]) -> None:
+    def cancel_query(self, how: Callable[[Any], None]) -> None:
         """Do `how` with the driver's connection, if the work still uses one."""
         with self._lock:
             if self._driver is not None:

@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from gateway.db.cancel_handle import Use
+from gateway.db.cancel_handle import CancelHandle
 from gateway.db.prepared import Prepared
 from gateway.errors import DatabaseUnavailable
 from gateway.patience import SLICES, is_done, look_away
@@ -31,7 +31,7 @@ PATIENT_READERS = 2
 # A third of its patience before the database is given up, it is asked for a sign of life.
 PARTS = 3
 # The longest that a database which is there is waited for: six times its patience.
-MOST_PARTS = 6 * PARTS
+MAX_PARTS = 6 * PARTS
 # Also a missing table, which is a missing migration: for a client, the database is not ready.
 FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
 
@@ -72,7 +72,7 @@ class Database(ABC):
             **options,
         )
         # Before SQLAlchemy asks a first connection what it needs to know of the server.
-        event.listen(self._engine, "connect", Use.connected, insert=True)
+        event.listen(self._engine, "connect", CancelHandle.connected, insert=True)
         self._writers = ThreadPoolExecutor(writers, "database-writer")
         self._readers = ThreadPoolExecutor(READERS, "database-reader")
         self._patient_readers = ThreadPoolExecutor(PATIENT_READERS, "database-patient-reader")
@@ -89,7 +89,7 @@ class Database(ABC):
         waits for it any more. Only a commit that has begun by then may still come.
         """
 
-        def transaction(use: Use) -> Result:
+        def transaction(use: CancelHandle) -> Result:
             with (
                 self._engine.connect() as connection,
                 use.of(connection),
@@ -102,7 +102,7 @@ class Database(ABC):
 
         return await self._run(self._writers, transaction, seconds)
 
-    async def in_turn(
+    async def retry_on_contention(
         self, transaction: Callable[[], Awaitable[Result]], tries: int, pause: float = 0
     ) -> Result:
         """What `transaction` returns, in which many take turns at one lock.
@@ -126,7 +126,7 @@ class Database(ABC):
     ) -> Sequence[Row[Any]]:
         """The rows of one reading statement, outside of any transaction."""
 
-        def read(use: Use) -> Sequence[Row[Any]]:
+        def read(use: CancelHandle) -> Sequence[Row[Any]]:
             with self._reading.connect() as connection, use.of(connection):
                 return connection.execute(statement, parameters).all()
 
@@ -136,7 +136,7 @@ class Database(ABC):
     async def find(self, query: Query) -> Sequence[Any]:
         """As `fetch`, past SQLAlchemy: for what every request asks."""
 
-        def read(use: Use) -> Sequence[Any]:
+        def read(use: CancelHandle) -> Sequence[Any]:
             with self._reading.connect() as connection, use.of(connection):
                 return self.read(connection, [query])[0]
 
@@ -182,7 +182,7 @@ class Database(ABC):
 
     @staticmethod
     @abstractmethod
-    def brief() -> ColumnElement[str]:
+    def lock_timeout() -> ColumnElement[str]:
         """Selected by a statement, lets it and its transaction wait for no lock for long, nor keep
         one for long when this process falls silent.
         """
@@ -203,11 +203,11 @@ class Database(ABC):
         """Execute in order what a transaction ends with, and commit; as `read`, in one go."""
 
     @abstractmethod
-    def _sign_of_life(self, use: Use) -> float:
+    def _sign_of_life(self, use: CancelHandle) -> float:
         """When the database last showed that it is at work, as a time since 1970."""
 
     @abstractmethod
-    def break_off(self, driver: Any) -> None:
+    def cancel_query(self, driver: Any) -> None:
         """Let the work that uses the driver's connection fail soon, here and in the database."""
 
     def _prepared(self, statement: Executable) -> Prepared:
@@ -232,10 +232,13 @@ class Database(ABC):
         self._engine.dispose()
 
     async def _run(
-        self, threads: ThreadPoolExecutor, work: Callable[[Use], Result], seconds: float | None
+        self,
+        threads: ThreadPoolExecutor,
+        work: Callable[[CancelHandle], Result],
+        seconds: float | None,
     ) -> Result:
         """What `work` returns in a thread, unless that takes too long."""
-        use = Use()
+        use = CancelHandle()
 
         def run() -> Result:
             with use.here():
@@ -254,7 +257,7 @@ class Database(ABC):
         finally:
             use.leave()
             if running.cancel():
-                self._breakers.submit(use.break_off, self.break_off)
+                self._breakers.submit(use.cancel_query, self.cancel_query)
             running.add_done_callback(look_away)
 
     async def _wait(self, running: asyncio.Future[Any], seconds: float | None) -> None:
@@ -265,7 +268,7 @@ class Database(ABC):
         """
         part = (seconds or self.patience_seconds) / PARTS
         since, silent = time.time(), 0
-        for _ in range(PARTS if seconds else MOST_PARTS):
+        for _ in range(PARTS if seconds else MAX_PARTS):
             if await is_done(running, part, SLICES // PARTS):
                 return
             silent += 1

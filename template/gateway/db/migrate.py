@@ -6,7 +6,7 @@ from gateway.db import lines
 from gateway.db.engine import Database
 from gateway.errors import DatabaseUnavailable, StartError
 
-LONGEST_SECONDS = 600.0
+MAX_SECONDS = 600.0
 # A table that others use is waited for in short tries: what comes meanwhile waits behind each.
 TRIES, PAUSE_SECONDS = 30, 1.0
 
@@ -20,8 +20,8 @@ async def upgrade(database: Database) -> list[str]:
         raise StartError(f"Nothing was migrated: {fault}")
     await database.create()
     try:
-        return await database.in_turn(
-            lambda: database.transact(_upgrade, LONGEST_SECONDS), TRIES, PAUSE_SECONDS
+        return await database.retry_on_contention(
+            lambda: database.transact(_upgrade, MAX_SECONDS), TRIES, PAUSE_SECONDS
         )
     except DatabaseUnavailable as error:
         if not database.is_contended(error):

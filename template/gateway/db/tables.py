@@ -22,7 +22,7 @@ from sqlalchemy.types import TypeDecorator
 
 from gateway.json_text import encode
 
-LONGEST_OPERATOR = 200
+MAX_OPERATOR = 200
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -212,7 +212,7 @@ audit = Table(
     Column("before", Json),
     Column("after", Json),
     Column("request_id", String(64)),
-    Column("operator", String(LONGEST_OPERATOR)),
+    Column("operator", String(MAX_OPERATOR)),
     info={"prefix": "aud"},
 )
 

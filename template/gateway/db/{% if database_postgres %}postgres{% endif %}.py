@@ -42,7 +42,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from gateway.addresses import Address, AddressError, explained, is_host, parse
 from gateway.config import GatewayConfig
-from gateway.db.cancel_handle import Use
+from gateway.db.cancel_handle import CancelHandle
 from gateway.db.engine import Database, Query, Result, Work, require_waiting
 from gateway.db.prepared import GIVEN
 from gateway.db.tables import Json, accounts, attempts, audit, metadata, policies, predictions
@@ -132,7 +132,7 @@ class PostgresDatabase(Database):
         return dict(rows.c.items())
 
     @staticmethod
-    def brief() -> ColumnElement[str]:
+    def lock_timeout() -> ColumnElement[str]:
         # Evaluated before the rows of its statement are locked.
         return func.concat(
             func.set_config("lock_timeout", LOCK_TIMEOUT, true()),
@@ -154,12 +154,12 @@ class PostgresDatabase(Database):
         """Make every connection anew: after a failover, the address leads to another server."""
         self._breakers.submit(self._engine.dispose)
 
-    def _sign_of_life(self, use: Use) -> float:
+    def _sign_of_life(self, use: CancelHandle) -> float:
         with self._reading.connect() as connection, use.of(connection):
             connection.execute(ALIVE)
         return time.time()
 
-    def break_off(self, driver: Driver) -> None:
+    def cancel_query(self, driver: Driver) -> None:
         # The server looks at the connection only when it has something to say: without a word, it
         # would wait on for a lock, and hold those it has. And a server that is gone does not answer
         # where whoever stands between goes on to take what is sent.

@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from gateway.addresses import AddressError, explained, parse
 from gateway.config import ROOT, GatewayConfig
-from gateway.db.cancel_handle import Use
+from gateway.db.cancel_handle import CancelHandle
 from gateway.db.engine import Database, Query, Rows
 from gateway.db.prepared import GIVEN, Prepared
 from gateway.db.sqlite_file import SqliteFile
@@ -118,7 +118,7 @@ class SqliteDatabase(Database):
         return {c.name: bindparam(f"{GIVEN}{c.name}", type_=c.type).label(c.name) for c in columns}
 
     @staticmethod
-    def brief() -> ColumnElement[str]:
+    def lock_timeout() -> ColumnElement[str]:
         # `busy_timeout` does, for every transaction.
         return literal("")
 
@@ -126,11 +126,11 @@ class SqliteDatabase(Database):
         # Who waits for the file's lock gets it in one of its turns, or not at all.
         return False
 
-    def _sign_of_life(self, use: Use) -> float:
+    def _sign_of_life(self, use: CancelHandle) -> float:
         """When a transaction last wrote: whoever waits for the file's lock waits for others."""
         return self.file.log_written_at()
 
-    def break_off(self, driver: Any) -> None:
+    def cancel_query(self, driver: Any) -> None:
         """`busy_timeout` does: nothing else lets SQLite wait."""
 
     def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
@@ -264,7 +264,7 @@ def _wait_for_lock(driver: sqlite3.Connection) -> None:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or turn == TURNS:
                     raise
-                Use.require_current()
+                CancelHandle.require_current()
             else:
                 return
     finally:

@@ -15,9 +15,9 @@ from gateway.errors import InvalidRequest, ServiceError, UnsupportedParameter, s
 # A smaller body cannot have many parts.
 SMALL_BYTES = 64 * 1024
 # The texts, lists and objects of a body: each costs the time and the memory of many of its bytes.
-MOST_PARTS = 50_000
+MAX_PARTS = 50_000
 # To tell of each error costs much more than to find it.
-MOST_ERRORS = 100
+MAX_ERRORS = 100
 TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 # Large bodies of one caller that are read at once.
 AT_ONCE = 8
@@ -49,7 +49,7 @@ def parse(raw: bytes, schema: type[Body]) -> Body:
     try:
         return schema.model_validate_json(raw)
     except ValidationError as error:
-        if error.error_count() > MOST_ERRORS:
+        if error.error_count() > MAX_ERRORS:
             raise _too_wrong(_decoded(raw), schema) from error
         raise wrong_body(error, _decoded(raw)) from error
 
@@ -59,7 +59,7 @@ def parse_part(given: dict[str, Any], schema: type[Body], *path: str) -> Body:
     try:
         return schema.model_validate(given)
     except ValidationError as error:
-        if error.error_count() > MOST_ERRORS:
+        if error.error_count() > MAX_ERRORS:
             raise _too_wrong(given, schema, *path) from error
         body: Any = given
         for name in reversed(path):
@@ -79,9 +79,9 @@ def _require_few_parts(raw: bytes) -> None:
     if len(raw) <= SMALL_BYTES:
         return
     rest, texts = TEXT.subn(b"", raw)
-    if texts + rest.count(b"[") + rest.count(b"{") > MOST_PARTS:
+    if texts + rest.count(b"[") + rest.count(b"{") > MAX_PARTS:
         raise InvalidRequest(
-            f"The body has more than {MOST_PARTS} texts, lists and objects; send fewer of them."
+            f"The body has more than {MAX_PARTS} texts, lists and objects; send fewer of them."
         )
 
 
@@ -90,7 +90,7 @@ def _too_wrong(given: Any, schema: type[BaseModel], *path: str) -> ServiceError:
     names = given if isinstance(given, dict) else {}
     unknown = next((name for name in names if name not in schema.model_fields), None)
     if unknown is None:
-        return InvalidRequest(f"The body has more than {MOST_ERRORS} errors; see /docs.")
+        return InvalidRequest(f"The body has more than {MAX_ERRORS} errors; see /docs.")
     place = shortened(".".join([*path, unknown]))
     return UnsupportedParameter(f"The parameter {place!r} is not supported.", param=place)
 

@@ -20,7 +20,7 @@ from gateway.http.replay import Replay
 from gateway.idempotency.idempotency import Work
 from gateway.idempotency.store import Key
 from gateway.json_text import encode
-from gateway.pipeline.generation import Call, Generation, require_sendable
+from gateway.pipeline.generation import Generation, GenerationRequest, require_sendable
 from gateway.policy import Kind
 
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.ASCII | re.IGNORECASE)
@@ -52,12 +52,12 @@ class GenerationContext:
 
     def call(
         self, kind: Kind, model: str, body: dict[str, Any], seconds: float | None = None
-    ) -> Call:
+    ) -> GenerationRequest:
         """A call within `seconds`. Raises `InvalidRequest` for what cannot be sent or kept."""
         require_sendable(body)
         seconds = seconds or self.engine.config.request_deadline_seconds
         request_id = self.request.state.request_id
-        return Call(self.user, kind, model, body, request_id, seconds, self._key())
+        return GenerationRequest(self.user, kind, model, body, request_id, seconds, self._key())
 
     async def idempotent(self, body: BaseModel, work: Work, *, later: bool = False) -> Response:
         """What `work` answers to `body`, or answered before to the same `Idempotency-Key`.
@@ -95,7 +95,7 @@ class GenerationContext:
                 raise Replay(found)
             answer.keep_for(found)
         return Gateway(
-            self.engine.guard,
+            self.engine.pipeline,
             self.engine.policy,
             self.user,
             feature=path.removeprefix("/v1").strip("/")[:MAX_FEATURE_CHARS],

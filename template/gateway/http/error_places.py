@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from gateway.schemas.base import RequestBody
 from gateway.telemetry.context import note
 
-LONGEST_PATH = 100
+MAX_PATH = 100
 MADE_UP = "…"
 # Of messages, items and tools, of the query, of headers and of limits.
 OTHER_NAMES = frozenset(
@@ -29,7 +29,7 @@ def place_of(errors: Sequence[Error], body: Any) -> tuple[str, Error]:
     """
     paths = [_path(error, body) for error in errors]
     deepest = max(range(len(errors)), key=lambda index: len(paths[index]))
-    return ".".join(map(str, paths[deepest]))[:LONGEST_PATH], errors[deepest]
+    return ".".join(map(str, paths[deepest]))[:MAX_PATH], errors[deepest]
 
 
 def note_error(code: str | None, param: str | None) -> None:

@@ -19,9 +19,9 @@ from gateway.telemetry.logging import log
 
 HEAD_SECONDS = 30.0
 HEAD_BYTES = 64 * 1024
-MOST_HEADERS = 100
+MAX_HEADERS = 100
 # Requests that came before the answer to an earlier one: each costs a hundred times its bytes.
-MOST_QUEUED = 32
+MAX_QUEUED = 32
 # What a client may send beside each byte of a body: a chunk of one byte has five bytes around it.
 BESIDE_A_BYTE = 8
 CODE = "invalid_request"
@@ -31,7 +31,7 @@ REFUSALS = {
         "again as RFC 9112 says, without Upgrade."
     ),
     431: (
-        f"The request's address and headers are over {HEAD_BYTES} bytes or {MOST_HEADERS} headers; "
+        f"The request's address and headers are over {HEAD_BYTES} bytes or {MAX_HEADERS} headers; "
         "send less."
     ),
 }
@@ -109,7 +109,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._number += 1
         self._has_begun, self._has_head = True, False
         self._header_bytes = self._headers = self._beside_body = 0
-        if len(self.pipeline) >= MOST_QUEUED:
+        if len(self.pipeline) >= MAX_QUEUED:
             raise TooManyQueued
 
     def on_url(self, url: bytes) -> None:
@@ -186,7 +186,7 @@ class BoundedProtocol(HttpToolsProtocol):
     @property
     def _is_too_large(self) -> bool:
         is_long = max(self._header_bytes, self._beside_body) > HEAD_BYTES
-        return is_long or self._headers > MOST_HEADERS
+        return is_long or self._headers > MAX_HEADERS
 
     def _count(self, size: int) -> None:
         """Count a part of a head. Ends the parser when it is too large."""

@@ -26,7 +26,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import IdempotencyMismatch, OutcomeUnknown, ServiceError
 from gateway.idempotency.sealing import Sealer
-from gateway.idempotency.store import Claim, Claims, Key, State, in_flight
+from gateway.idempotency.store import Claim, IdempotencyStore, Key, State, in_flight
 from gateway.telemetry.context import note
 
 MAX_BYTES = 2**20
@@ -46,7 +46,7 @@ Work = Callable[[], Awaitable[Response]]
 class Idempotency:
     """Answers requests once, and replays the answers."""
 
-    def __init__(self, claims: Claims, sealer: Sealer) -> None:
+    def __init__(self, claims: IdempotencyStore, sealer: Sealer) -> None:
         self._claims = claims
         self._sealer = sealer
 

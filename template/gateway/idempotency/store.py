@@ -100,7 +100,7 @@ class Step(NamedTuple):
     work: Callable[[Connection], Claim | Row[Any] | Exception | None]
 
 
-class Claims:
+class IdempotencyStore:
     """Over all processes, one request has a key: the one that could insert its row.
 
     `seconds` is the longest that a request takes; what runs on after that and a margin was lost.

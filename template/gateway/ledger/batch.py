@@ -6,8 +6,8 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 from gateway.errors import GenerationStopped, ServiceError
-from gateway.ledger.budget import Alert, Blocked, Sheet, accounts_of
-from gateway.ledger.entries import Closing, Entry, Keeping, Opening, Values
+from gateway.ledger.budget import Alert, Balances, Blocked, accounts_of
+from gateway.ledger.entries import Entry, Renew, Reserve, Settle, Values
 from gateway.policy import Cap
 from gateway.providers.base import Usage
 
@@ -18,7 +18,7 @@ KNOWN = ("settled", "released")
 Result = ServiceError | Blocked | None
 
 
-class Held(NamedTuple):
+class AttemptRow(NamedTuple):
     """What the ledger holds of an attempt."""
 
     prediction_id: str
@@ -53,10 +53,10 @@ class Settled(NamedTuple):
     cost_nano_usd: int
 
 
-class Turn:
+class LedgerBatch:
     """Decides entries one after the other, and collects the rows to write."""
 
-    def __init__(self, state: State, held: dict[str, Held], sheet: Sheet) -> None:
+    def __init__(self, state: State, held: dict[str, AttemptRow], sheet: Balances) -> None:
         self._state = state
         self._held = held
         self.sheet = sheet
@@ -71,9 +71,9 @@ class Turn:
 
     def take(self, entry: Entry) -> Result:
         """Do what `entry` asks, or return why not."""
-        if isinstance(entry, Closing):
+        if isinstance(entry, Settle):
             self._close(entry)
-        elif isinstance(entry, Keeping):
+        elif isinstance(entry, Renew):
             self._keep(entry)
         else:
             try:
@@ -89,7 +89,7 @@ class Turn:
         due = [*self.sheet.alerts.values(), *self._broken]
         return [{**alert._asdict(), "at": self._state.now} for alert in due]
 
-    def _open(self, entry: Opening) -> None:
+    def _open(self, entry: Reserve) -> None:
         self._require_going(entry.targets)
         now, bound = self._state.now, entry.attempt["bound_nano_usd"]
         day = now.date().isoformat()
@@ -99,14 +99,14 @@ class Turn:
         if entry.prediction:
             begun = {**entry.prediction, "day": day, "created_at": now}
             self.rows["open_prediction"][begun["id"]] = begun
-        self._held[attempt["id"]] = Held(*(attempt[name] for name in Held._fields))
+        self._held[attempt["id"]] = AttemptRow(*(attempt[name] for name in AttemptRow._fields))
 
     def _require_going(self, targets: Sequence[str]) -> None:
         for target, kind in self._stopped:
             if target in targets:
                 raise stopped(target, kind)
 
-    def _keep(self, entry: Keeping) -> None:
+    def _keep(self, entry: Renew) -> None:
         held = self._held.get(entry.attempt_id)
         if held is None or held.state not in OPEN:
             return
@@ -115,7 +115,7 @@ class Turn:
         row = {"id": entry.attempt_id, "state": "sent", "remote_id": entry.remote_id}
         self.rows["keep_attempt"][entry.attempt_id] = {**row, "lease_until": until}
 
-    def _close(self, entry: Closing) -> None:
+    def _close(self, entry: Settle) -> None:
         row, now = entry.attempt, self._state.now
         held = self._held.get(row["id"]) if row else None
         if entry.overdue and (not held or held.state not in OPEN or held.lease_until > now):
@@ -129,7 +129,7 @@ class Turn:
             ended = {**entry.prediction, "finished_at": now}
             self.rows["close_prediction"].setdefault(ended["id"], ended)
 
-    def _settle(self, entry: Closing, row: Values, held: Held) -> None:
+    def _settle(self, entry: Settle, row: Values, held: AttemptRow) -> None:
         """Once: what was settled stays; what was paid at its bound may be corrected."""
         cost = row["cost_nano_usd"]
         if held.state in OPEN:
@@ -156,7 +156,7 @@ class Turn:
         before = rows[prediction_id]["cost_nano_usd"] if prediction_id in rows else 0
         rows[prediction_id] = {"id": prediction_id, "cost_nano_usd": before + by}
 
-    def _quarantine(self, held: Held, cost: int, reason: str) -> None:
+    def _quarantine(self, held: AttemptRow, cost: int, reason: str) -> None:
         """A bound that was wrong once is wrong: no new calls until somebody has looked at it."""
         target, now = f"model:{held.model}", self._state.now
         row = {"target": target, "kind": "quarantined", "reason": reason, "running": False}

@@ -69,7 +69,7 @@ def require_room(caps: Sequence[Cap], bound: int) -> None:
                 )
 
 
-class Sheet:
+class Balances:
     """The accounts that a transaction works on."""
 
     def __init__(self, held: Mapping[Key, tuple[int, int]], percents: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gateway import pricing
 from gateway.json_text import encode
 from gateway.ledger.budget import Alert
-from gateway.pipeline.generation import Attempt, Ending, Generation
+from gateway.pipeline.generation import Attempt, AttemptResult, Generation
 from gateway.policy import Cap
 from gateway.providers.base import Deadline, Usage
 
@@ -18,7 +18,7 @@ Values = dict[str, Any]
 LEASE_MARGIN = dt.timedelta(seconds=15)
 
 
-class Opening(NamedTuple):
+class Reserve(NamedTuple):
     """Reserves what an attempt can cost; the first one of a prediction begins that too."""
 
     caps: tuple[Cap, ...]
@@ -29,7 +29,7 @@ class Opening(NamedTuple):
     prediction: Values | None
 
 
-class Keeping(NamedTuple):
+class Renew(NamedTuple):
     """Renews the lease of an attempt that is at work elsewhere under `remote_id`."""
 
     attempt_id: str
@@ -37,7 +37,7 @@ class Keeping(NamedTuple):
     lease: dt.timedelta
 
 
-class Closing(NamedTuple):
+class Settle(NamedTuple):
     """Ends an attempt, and its prediction with the last one; either may be None.
 
     `usage` is what the attempt used, as far as it is known; `overdue` says that it is closed only
@@ -54,10 +54,10 @@ class Closing(NamedTuple):
     broken: str | None = None
 
 
-Entry = Opening | Keeping | Closing
+Entry = Reserve | Renew | Settle
 
 
-def opening(generation: Generation, attempt: Attempt, *, keep_content: bool) -> Opening:
+def opening(generation: Generation, attempt: Attempt, *, keep_content: bool) -> Reserve:
     """The entry that must be durable before `attempt` begins."""
     call, model = generation.call, attempt.model
     principal = call.principal
@@ -78,12 +78,17 @@ def opening(generation: Generation, attempt: Attempt, *, keep_content: bool) -> 
     targets = ("service", f"provider:{model.provider}", f"model:{model.id}")
     prediction = _prediction(generation, model.provider, keep_content=keep_content)
     begins = prediction if attempt.number == 1 else None
-    return Opening(generation.caps, targets, lease_of(generation.deadline), row, begins)
+    return Reserve(generation.caps, targets, lease_of(generation.deadline), row, begins)
 
 
 def closing(
-    generation: Generation, attempt: Attempt | None, ending: Ending, *, last: bool, keep: bool
-) -> Closing:
+    generation: Generation,
+    attempt: Attempt | None,
+    ending: AttemptResult,
+    *,
+    last: bool,
+    keep: bool,
+) -> Settle:
     """The entry that ends `attempt` if there is one, and the prediction if it was the `last`."""
     row = broken = None
     if attempt is not None:
@@ -99,10 +104,12 @@ def closing(
             "reason": ending.reason,
         }
     ended = _ended(generation, ending, keep=keep) if last else None
-    return Closing(generation.caps, row, ended, ending.usage, alert=ending.alert, broken=broken)
+    return Settle(generation.caps, row, ended, ending.usage, alert=ending.alert, broken=broken)
 
 
-def correction(generation: Generation, attempt: Attempt, ending: Ending, used: Usage) -> Closing:
+def correction(
+    generation: Generation, attempt: Attempt, ending: AttemptResult, used: Usage
+) -> Settle:
     """The entry that corrects an attempt that was paid at its bound, once its usage is known."""
     row = {
         "id": attempt.id,
@@ -112,10 +119,10 @@ def correction(generation: Generation, attempt: Attempt, ending: Ending, used: U
         "provider_status": ending.provider_status,
         "reason": ending.reason,
     }
-    return Closing(generation.caps, row, None, used)
+    return Settle(generation.caps, row, None, used)
 
 
-def abandoned(opened: Opening) -> Closing:
+def abandoned(opened: Reserve) -> Settle:
     """The entry that takes an opening back: no byte left."""
     error = {"message": "The caller left before it began.", "code": "cancelled"}
     prediction = opened.prediction and {
@@ -138,7 +145,7 @@ def abandoned(opened: Opening) -> Closing:
         "provider_status": None,
         "reason": None,
     }
-    return Closing(opened.caps, row, prediction)
+    return Settle(opened.caps, row, prediction)
 
 
 def lease_of(deadline: Deadline) -> dt.timedelta:
@@ -166,7 +173,7 @@ def _prediction(generation: Generation, provider: str, *, keep_content: bool) ->
     }
 
 
-def _ended(generation: Generation, ending: Ending, *, keep: bool) -> Values:
+def _ended(generation: Generation, ending: AttemptResult, *, keep: bool) -> Values:
     usage = ending.usage or Usage()
     keep = keep and generation.call.keep_output
     return {

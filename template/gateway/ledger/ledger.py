@@ -19,17 +19,17 @@ from gateway.errors import DatabaseUnavailable, RateLimited
 from gateway.ledger.batch import Result, Settled
 from gateway.ledger.budget import Blocked
 from gateway.ledger.entries import (
-    Closing,
     Entry,
-    Keeping,
-    Opening,
+    Renew,
+    Reserve,
+    Settle,
     abandoned,
     closing,
     lease_of,
     opening,
 )
-from gateway.ledger.transaction import Posting
-from gateway.pipeline.generation import Attempt, Ending, Generation
+from gateway.ledger.transaction import LedgerTransaction
+from gateway.pipeline.generation import Attempt, AttemptResult, Generation
 from gateway.policy import Policy
 from gateway.providers.base import Deadline
 from gateway.telemetry import metrics
@@ -37,12 +37,12 @@ from gateway.telemetry import metrics
 # A commit waits for the disk: a moment's company makes each one cheaper.
 GATHER_SECONDS = 0.002
 # Calls that wait for others' reservations; another process frees some without a word.
-MOST_WAITING, LOOK_SECONDS = 1000, 0.2
+MAX_WAITING, POLL_SECONDS = 1000, 0.2
 # All processes take turns at one lock.
 TURNS = 5
 # In a long outage every request that is refused would be kept, and few of them were written: those
 # end with their leases.
-MOST_ABANDONED = 1000
+MAX_ABANDONED = 1000
 
 
 class Ledger:
@@ -51,9 +51,9 @@ class Ledger:
     def __init__(self, database: Database, policy: Policy, *, keep_content: bool) -> None:
         self._database = database
         self.keeps_content = keep_content
-        self._posting = Posting(database, policy.service.alert_percent)
+        self._posting = LedgerTransaction(database, policy.service.alert_percent)
         self._batcher: Batcher[Entry, None] = Batcher(self._write, pause=GATHER_SECONDS)
-        self._owed: list[Closing] = []
+        self._owed: list[Settle] = []
         self._waiting = 0
         self._freed = asyncio.Event()
 
@@ -66,7 +66,7 @@ class Ledger:
         """
         entry = opening(generation, attempt, keep_content=self.keeps_content)
         while not await self._opens(entry):
-            await self._wait(generation.deadline, MOST_WAITING if waits else 0)
+            await self._wait(generation.deadline, MAX_WAITING if waits else 0)
 
     async def keep(self, generation: Generation, attempt: Attempt) -> None:
         """Note that `attempt` is at work elsewhere, so that it is found again after a crash."""
@@ -75,10 +75,15 @@ class Ledger:
 
     async def renew(self, attempt_id: str, remote_id: str, lease: dt.timedelta) -> None:
         """Leave an attempt that is at work elsewhere alone for `lease` from now."""
-        await self._batcher.submit(Keeping(attempt_id, remote_id, lease))
+        await self._batcher.submit(Renew(attempt_id, remote_id, lease))
 
     def close(
-        self, generation: Generation, attempt: Attempt | None, ending: Ending, *, last: bool = True
+        self,
+        generation: Generation,
+        attempt: Attempt | None,
+        ending: AttemptResult,
+        *,
+        last: bool = True,
     ) -> asyncio.Future[None]:
         """Write how `attempt` ended, and with the `last` one the prediction.
 
@@ -88,7 +93,7 @@ class Ledger:
         keep = self.keeps_content
         return self.settle(closing(generation, attempt, ending, last=last, keep=keep))
 
-    def settle(self, entry: Closing) -> asyncio.Future[None]:
+    def settle(self, entry: Settle) -> asyncio.Future[None]:
         """Write an entry that closes, now or when the database is back. Twice is as once."""
         return asyncio.shield(self._enqueue(entry))
 
@@ -101,7 +106,7 @@ class Ledger:
         """Wait until nothing is being written."""
         await self._batcher.drain()
 
-    async def _opens(self, entry: Opening) -> bool:
+    async def _opens(self, entry: Reserve) -> bool:
         """Whether it is open; False when others' reservations are in the way."""
         try:
             await self._batcher.submit(entry)
@@ -109,11 +114,11 @@ class Ledger:
             return False
         except (DatabaseUnavailable, asyncio.CancelledError):
             # It may be written all the same: what commits now holds the lock, and this comes after.
-            self._enqueue(abandoned(entry), most=MOST_ABANDONED)
+            self._enqueue(abandoned(entry), most=MAX_ABANDONED)
             raise
         return True
 
-    def _enqueue(self, entry: Closing, most: float = math.inf) -> asyncio.Future[None]:
+    def _enqueue(self, entry: Settle, most: float = math.inf) -> asyncio.Future[None]:
         """Write `entry`; it is owed if the database is gone and no more than `most` are."""
         written = self._batcher.enqueue(entry)
 
@@ -136,7 +141,7 @@ class Ledger:
         try:
             async with deadline.scope():
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_SECONDS):
+                    async with asyncio.timeout(POLL_SECONDS):
                         await self._freed.wait()
         finally:
             self._waiting -= 1
@@ -146,7 +151,7 @@ class Ledger:
             return self._posting.write(connection, entries)
 
         try:
-            results, settled = await self._database.in_turn(
+            results, settled = await self._database.retry_on_contention(
                 lambda: self._database.transact(work), TURNS
             )
         except DBAPIError as error:
@@ -156,7 +161,7 @@ class Ledger:
             return [problem for entry in entries for problem in await self._write([entry])]
         for each in settled:
             _count(each)
-        if any(isinstance(entry, Closing) for entry in entries):
+        if any(isinstance(entry, Settle) for entry in entries):
             self._freed.set()
             self._freed = asyncio.Event()
         return results

@@ -21,24 +21,24 @@ from gateway.db.tables import attempts, moment, predictions, utc_now
 from gateway.errors import DatabaseUnavailable, OutcomeUnknown
 from gateway.json_text import encode
 from gateway.ledger.batch import OPEN
-from gateway.ledger.entries import LEASE_MARGIN, Closing
+from gateway.ledger.entries import LEASE_MARGIN, Settle
 from gateway.ledger.ledger import Ledger
 from gateway.policy import Cap, Model, Policy
 from gateway.prices import Price
 from gateway.providers.base import (
     Deadline,
-    Job,
     Outcome,
     Provider,
     ProviderFailure,
+    ProviderRequest,
     Reply,
     Usage,
-    may_pass,
+    is_retryable,
 )
 from gateway.telemetry.logging import log
 
-LOOK_SECONDS = 1.0
-MOST_AT_ONCE = 100
+POLL_SECONDS = 1.0
+MAX_AT_ONCE = 100
 FIND_SECONDS = 5.0
 # Work that is not found for so long is given up.
 LOST_AFTER = dt.timedelta(hours=1)
@@ -49,7 +49,7 @@ LOOK_BACK, OVERLAP = dt.timedelta(minutes=10), dt.timedelta(seconds=10)
 # To look through all that ended in that time takes longer than most.
 LOOK_PATIENCE_SECONDS = 10.0
 # What the column holds: nearly 25 days.
-MOST_MS = 2**31 - 1
+MAX_MS = 2**31 - 1
 BROKE_OFF = OutcomeUnknown("The process that asked ended before the answer came.")
 
 
@@ -71,7 +71,7 @@ class Sweeper:
 
     async def run(self) -> None:
         """Look, until the service ends."""
-        await repeat(self._look, LOOK_SECONDS)
+        await repeat(self._look, POLL_SECONDS)
 
     async def sweep(self) -> None:
         """Settle or adopt what is overdue now, look again at remote work that was paid at its
@@ -87,7 +87,7 @@ class Sweeper:
         between = {"since": self._swept - OVERLAP, "now": now}
         rows = await self._database.fetch(_FORGOTTEN, between, seconds=LOOK_PATIENCE_SECONDS)
         await _each(rows, self._end)
-        if len(rows) < MOST_AT_ONCE:
+        if len(rows) < MAX_AT_ONCE:
             self._swept = now
 
     async def _look(self) -> None:
@@ -120,7 +120,7 @@ class Sweeper:
     async def _not_found(self, row: Row[Any], error: Exception) -> None:
         """It failed there, or could not be looked for now."""
         usage = error.usage if isinstance(error, ProviderFailure) else None
-        later = not isinstance(error, ProviderFailure) or may_pass(error)
+        later = not isinstance(error, ProviderFailure) or is_retryable(error)
         if later and usage is None and utc_now() - row.opened_at < LOST_AFTER:
             return await self._ledger.renew(row.id, row.remote_id, LEASE_MARGIN)
         return await self._close(row, usage, None)
@@ -137,16 +137,16 @@ class Sweeper:
             usage = error.usage if isinstance(error, ProviderFailure) else None
         if usage is not None:
             corrected = _ended_attempt(row, usage)
-            await self._ledger.settle(Closing(self._caps(row), corrected, None, usage))
+            await self._ledger.settle(Settle(self._caps(row), corrected, None, usage))
 
     async def _close(self, row: Row[Any], usage: Usage | None, reply: Reply | None) -> None:
         attempt = _ended_attempt(row, usage)
         ended = self._record(row, int(row.paid) + attempt["cost_nano_usd"], usage, reply)
-        await self._ledger.settle(Closing(self._caps(row), attempt, ended, usage, overdue=True))
+        await self._ledger.settle(Settle(self._caps(row), attempt, ended, usage, overdue=True))
 
     async def _end(self, row: Row[Any]) -> None:
         ended = self._record(row, int(row.paid), None, None)
-        await self._ledger.settle(Closing((), None, ended))
+        await self._ledger.settle(Settle((), None, ended))
 
     def _record(
         self, row: Row[Any], cost: int, usage: Usage | None, reply: Reply | None
@@ -157,7 +157,7 @@ class Sweeper:
             "id": row.prediction_id,
             "served_model": row.model,
             "provider": row.provider,
-            "latency_ms": min(round(took.total_seconds() * 1000), MOST_MS),
+            "latency_ms": min(round(took.total_seconds() * 1000), MAX_MS),
             "cost_nano_usd": cost,
             **(usage or Usage())._asdict(),
             **self._came_of(reply),
@@ -180,7 +180,7 @@ class Sweeper:
 
 async def _find(provider: Provider, model: Model, remote_id: str) -> Reply | None:
     """The answer of remote work, None while it runs. Raises what `find` raises, `TimeoutError`."""
-    job = Job(model, {}, Deadline(FIND_SECONDS), remote_id=remote_id)
+    job = ProviderRequest(model, {}, Deadline(FIND_SECONDS), remote_id=remote_id)
     async with job.deadline.scope():
         return await provider.find(job)
 
@@ -218,7 +218,7 @@ def _with_paid() -> Select[Any]:
 def _overdue() -> Select[Any]:
     """Open attempts whose lease has run out at `now`."""
     late = attempts.c.lease_until <= bindparam("now")
-    return _with_paid().where(attempts.c.state.in_(OPEN), late).limit(MOST_AT_ONCE)
+    return _with_paid().where(attempts.c.state.in_(OPEN), late).limit(MAX_AT_ONCE)
 
 
 def _uncertain() -> Select[Any]:
@@ -248,7 +248,7 @@ def _forgotten() -> Select[Any]:
             predictions.c.status == "running",
             no_other,
         )
-        .limit(MOST_AT_ONCE)
+        .limit(MAX_AT_ONCE)
     )
 
 

@@ -34,9 +34,9 @@ from gateway.db.tables import (
     stops,
     utc_now,
 )
-from gateway.ledger.batch import Held, Result, Settled, State, Turn
-from gateway.ledger.budget import Key, Sheet, periods
-from gateway.ledger.entries import Closing, Entry, Keeping, Values
+from gateway.ledger.batch import AttemptRow, LedgerBatch, Result, Settled, State
+from gateway.ledger.budget import Balances, Key, periods
+from gateway.ledger.entries import Entry, Renew, Settle, Values
 
 OPENED_PREDICTION = (
     *("id", "user_id", "request_id", "idempotency_key", "kind", "feature", "model", "provider"),
@@ -75,7 +75,7 @@ class Statements(NamedTuple):
     writing: Mapping[str, Executable]
 
 
-class Posting:
+class LedgerTransaction:
     """Writes entries. `percents` are the parts of a cap at which the owner is told."""
 
     def __init__(self, database: Database, percents: Sequence[int]) -> None:
@@ -88,15 +88,15 @@ class Posting:
     ) -> tuple[list[Result], list[Settled]]:
         """What became of each entry: None, or why it was refused. And what was settled by them."""
         state, held, sums = self._read(connection, entries)
-        sheet = Sheet(sums, self._percents)
-        turn = Turn(state, held, sheet)
+        sheet = Balances(sums, self._percents)
+        turn = LedgerBatch(state, held, sheet)
         results = [turn.take(entry) for entry in entries]
         self._write(connection, turn)
         return results, turn.settled
 
     def _read(
         self, connection: Connection, entries: Sequence[Entry]
-    ) -> tuple[State, dict[str, Held], Sums]:
+    ) -> tuple[State, dict[str, AttemptRow], Sums]:
         """What is known under the lock, the accounts of the likely keys in the same go."""
         likely = _keys(entries, {}, utc_now().date().isoformat())
         locked, found, summed = self._database.read(
@@ -107,7 +107,7 @@ class Posting:
                 self._sums(likely),
             ],
         )
-        state, held = _state(locked), {row.id: Held._make(row[1:]) for row in found}
+        state, held = _state(locked), {row.id: AttemptRow._make(row[1:]) for row in found}
         keys = _keys(entries, held, state.now.date().isoformat())
         if missed := [key for key in keys if key not in likely]:
             summed = [*summed, *self._database.read(connection, [self._sums(missed)])[0]]
@@ -119,7 +119,7 @@ class Posting:
     def _sums(self, keys: Iterable[Key]) -> Query:
         return Query(self._sql.sums, [{"name": name, "period": period} for name, period in keys])
 
-    def _write(self, connection: Connection, turn: Turn) -> None:
+    def _write(self, connection: Connection, turn: LedgerBatch) -> None:
         _insert_new(connection, alerts, "id", turn.alerts())
         _insert_new(connection, stops, "target", turn.quarantined, QUARANTINED)
         for key, account in turn.sheet.changes():
@@ -139,12 +139,12 @@ def _state(rows: Sequence[Any]) -> State:
 
 def _closed(entry: Entry) -> str | None:
     """The attempt that an entry is about, unless it opens one."""
-    if isinstance(entry, Keeping):
+    if isinstance(entry, Renew):
         return entry.attempt_id
-    return entry.attempt["id"] if isinstance(entry, Closing) and entry.attempt else None
+    return entry.attempt["id"] if isinstance(entry, Settle) and entry.attempt else None
 
 
-def _keys(entries: Sequence[Entry], held: Mapping[str, Held], today: str) -> dict[Key, None]:
+def _keys(entries: Sequence[Entry], held: Mapping[str, AttemptRow], today: str) -> dict[Key, None]:
     """The accounts that the entries are about, each once; of attempts that are not `held`, those
     that they count against if they were opened today.
     """
@@ -152,7 +152,7 @@ def _keys(entries: Sequence[Entry], held: Mapping[str, Held], today: str) -> dic
     for entry in entries:
         if attempt := held.get(_closed(entry) or ""):
             places[tuple(attempt.accounts), attempt.day] = None
-        elif not isinstance(entry, Keeping):
+        elif not isinstance(entry, Renew):
             places[tuple(cap.account for cap in entry.caps), today] = None
     return {(name, at): None for names, day in places for name in names for at in periods(day)}
 
@@ -162,12 +162,12 @@ def _statements(database: type[Database]) -> Statements:
     """Build them once in a process: that takes as long as many transactions."""
     now = database.microseconds().label("now")
     lock = (
-        select(now, stops.c.target, stops.c.kind, database.brief())
+        select(now, stops.c.target, stops.c.kind, database.lock_timeout())
         .select_from(policies.outerjoin(stops, true()))
         .where(policies.c.id == 1)
         .with_for_update(of=policies)
     )
-    held = _reading(database, attempts, ["id"], ["id", *Held._fields])
+    held = _reading(database, attempts, ["id"], ["id", *AttemptRow._fields])
     sums = _reading(database, accounts, ["name", "period"], ACCOUNT)
     writing = {
         "open_prediction": _inserting(database, predictions, OPENED_PREDICTION),

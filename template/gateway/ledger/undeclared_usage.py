@@ -9,7 +9,7 @@ from sqlalchemy import func, or_, select
 from gateway.db.engine import Database
 from gateway.db.tables import predictions, utc_now
 from gateway.ids import earliest_id
-from gateway.ledger.usage_report import LONGEST_SECONDS
+from gateway.ledger.usage_report import MAX_SECONDS
 from gateway.policy import Model
 from gateway.prices import DeclaredLines
 
@@ -47,7 +47,7 @@ async def undeclared(database: Database, models: Mapping[str, Model]) -> list[Un
         .group_by(predictions.c.served_model)
         .order_by(predictions.c.served_model)
     )
-    rows = await database.fetch(query, seconds=LONGEST_SECONDS)
+    rows = await database.fetch(query, seconds=MAX_SECONDS)
     known = (
         (models[row.served_model], row._asdict()) for row in rows if row.served_model in models
     )

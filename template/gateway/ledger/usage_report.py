@@ -25,7 +25,7 @@ SUMMED = (
 )
 SERVICE = "service"
 # A month of a busy service takes longer to add up than a request to be recorded.
-LONGEST_SECONDS = 20.0
+MAX_SECONDS = 20.0
 DAY = dt.timedelta(days=1)
 # What ids can tell apart.
 EARLIEST, LATEST = dt.date(2000, 1, 1), dt.date(9000, 1, 1)
@@ -97,7 +97,7 @@ class Report:
             .group_by(columns.day, group)
             .order_by(columns.day.desc(), group)
         )
-        return await self._database.fetch(query, seconds=LONGEST_SECONDS)
+        return await self._database.fetch(query, seconds=MAX_SECONDS)
 
 
 def days_of(first: dt.date | None, last: dt.date | None) -> Days:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.breaker import CircuitBreaker
 from gateway.circuit_breaker.stalls import Stalls
 from gateway.errors import (
     GenerationStopped,
@@ -19,15 +19,21 @@ from gateway.errors import (
     ServiceError,
 )
 from gateway.ledger.ledger import Ledger
-from gateway.pipeline.generation import Attempt, Call, Choice, Ending, Generation
+from gateway.pipeline.generation import (
+    Attempt,
+    AttemptResult,
+    Candidate,
+    Generation,
+    GenerationRequest,
+)
 from gateway.pipeline.retry import Retries
 from gateway.policy import Model, Policy
 from gateway.providers.base import (
     Blame,
-    Job,
     Outcome,
     Provider,
     ProviderFailure,
+    ProviderRequest,
     Usage,
     misbilled,
     request_body,
@@ -44,7 +50,7 @@ class Plan(NamedTuple):
     """What is tried next, in this order, and after how many seconds."""
 
     pause: float
-    choices: Sequence[Choice]
+    choices: Sequence[Candidate]
 
 
 class Attempts:
@@ -53,7 +59,7 @@ class Attempts:
     def __init__(
         self,
         policy: Policy,
-        cooldown: Cooldown,
+        circuit_breaker: CircuitBreaker,
         limits: Limits,
         ledger: Ledger,
         providers: Mapping[str, Provider],
@@ -62,7 +68,7 @@ class Attempts:
         production: bool,
     ) -> None:
         self._policy = policy
-        self._cooldown = cooldown
+        self._cooldown = circuit_breaker
         self._limits = limits
         self._ledger = ledger
         self._providers = providers
@@ -70,7 +76,7 @@ class Attempts:
         self._production = production
         self._retries = Retries()
 
-    def choices(self, model: Model, call: Call) -> list[Choice]:
+    def choices(self, model: Model, call: GenerationRequest) -> list[Candidate]:
         """`model`, and those of its fallbacks that can serve `call` and cost no more.
 
         Raises `ProviderError`, `InvalidRequest` or `RequestTooLarge` for what `model` cannot do.
@@ -78,12 +84,12 @@ class Attempts:
         first = self._choice(model, call)
         return [first, *self._fallbacks(first, call)]
 
-    async def begin(self, generation: Generation, choices: Sequence[Choice]) -> None:
+    async def begin(self, generation: Generation, choices: Sequence[Candidate]) -> None:
         """Open the first attempt."""
         self._retries.first()
         await self.open(generation, choices)
 
-    async def open(self, generation: Generation, choices: Sequence[Choice]) -> None:
+    async def open(self, generation: Generation, choices: Sequence[Candidate]) -> None:
         """Open an attempt at the first of `choices` that may be called.
 
         Raises what kept the first one out when there is none, `BudgetExceeded`,
@@ -102,7 +108,7 @@ class Attempts:
         raise refused
 
     async def leave(
-        self, attempt: Attempt, ending: Ending, error: BaseException | None
+        self, attempt: Attempt, ending: AttemptResult, error: BaseException | None
     ) -> Usage | None:
         """Learn from an end, and end what may run on: what that used, where it is known now."""
         begun = error is not None and ending.usage is None and attempt.job.remote_id is not None
@@ -111,7 +117,7 @@ class Attempts:
         else:
             used = None
         job = attempt.job
-        await self._cooldown.learnt(attempt.model, job.quota, time.monotonic() - job.quota_at)
+        await self._cooldown.record_quota(attempt.model, job.quota, time.monotonic() - job.quota_at)
         await self._tell(attempt, ending, error)
         return used
 
@@ -136,7 +142,9 @@ class Attempts:
             log(logging.ERROR, "Work could not be cancelled", attempt=attempt.id, error=error)
         return None
 
-    async def _tell(self, attempt: Attempt, ending: Ending, error: BaseException | None) -> None:
+    async def _tell(
+        self, attempt: Attempt, ending: AttemptResult, error: BaseException | None
+    ) -> None:
         """Tell the circuit what the provider did. It is not to blame for what this process missed
         while it stood still.
         """
@@ -160,11 +168,13 @@ class Attempts:
         had_time = job.sent and took >= FAIR_SHARE * job.deadline.seconds
         return had_time and not (job.exchange.answered or self._stalls.since(attempt.began))
 
-    async def _open(self, generation: Generation, choice: Choice) -> Attempt:
+    async def _open(self, generation: Generation, choice: Candidate) -> Attempt:
         model, deadline, before = choice.model, generation.deadline, generation.attempt
         entered = await self._cooldown.enter(model)
         answered = partial(self._cooldown.answered, entered)
-        job = Job(model, choice.body, deadline, exchange=entered.exchange, on_answer=answered)
+        job = ProviderRequest(
+            model, choice.body, deadline, exchange=entered.exchange, on_answer=answered
+        )
         attempt = Attempt(choice, job, entered)
         if before is not None:
             attempt.number = before.number + 1
@@ -183,7 +193,7 @@ class Attempts:
                 attempt.job.deadline = deadline.within(model.max_seconds)
         return attempt
 
-    def _choice(self, model: Model, call: Call) -> Choice:
+    def _choice(self, model: Model, call: GenerationRequest) -> Candidate:
         offered = self._providers[model.provider]
         if missing := offered.missing():
             raise ProviderError(f"{missing} is not set, so this model cannot answer.")
@@ -194,9 +204,9 @@ class Attempts:
             )
         provider, body = call.format.fit(offered, call.body)
         sent = request_body(provider, model, body)
-        return Choice(model, provider, call.format.bound(model, call.body), sent)
+        return Candidate(model, provider, call.format.bound(model, call.body), sent)
 
-    def _fallbacks(self, first: Choice, call: Call) -> Iterator[Choice]:
+    def _fallbacks(self, first: Candidate, call: GenerationRequest) -> Iterator[Candidate]:
         most = first.max_cost
         for name in first.model.fallbacks:
             model = self._policy.models[name]

@@ -21,30 +21,30 @@ from gateway.providers.base import (
     Blame,
     Body,
     Exchange,
-    Job,
     Provider,
     ProviderFailure,
+    ProviderRequest,
     Reply,
     Usage,
 )
 from gateway.providers.completion import FORM_ERRORS
 
 GATHER_SECONDS = 0.005
-MOST_INPUTS = 64
+MAX_INPUTS = 64
 
 Answer = tuple[Reply, int | None]
 
 
-class Member(NamedTuple):
+class PendingRequest(NamedTuple):
     """A request: its inputs, the most that it can use, and where its answer is awaited."""
 
-    job: Job
+    job: ProviderRequest
     inputs: list[Any]
     bound: Usage
     answer: asyncio.Future[Answer]
 
 
-class Lane(NamedTuple):
+class BatchKey(NamedTuple):
     """What requests must have in common: the user, the model and all parameters but the input."""
 
     user_id: str
@@ -57,7 +57,7 @@ class Lane(NamedTuple):
 class _Queue:
     """The requests of a lane that wait, and how many of its calls are under way."""
 
-    waiting: list[Member] = field(default_factory=list)
+    waiting: list[PendingRequest] = field(default_factory=list)
     running: int = 0
     timer: asyncio.Handle | None = None
 
@@ -66,16 +66,22 @@ class Coalescer:
     """Asks providers for embeddings, for several requests at once where they arrive together."""
 
     def __init__(self) -> None:
-        self._queues: dict[Lane, _Queue] = {}
+        self._queues: dict[BatchKey, _Queue] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def answer(self, user_id: str, provider: Provider, job: Job, bound: Usage) -> Answer:
+    async def answer(
+        self, user_id: str, provider: Provider, job: ProviderRequest, bound: Usage
+    ) -> Answer:
         """The answer to `job` alone, and its share of the cost in nano-dollars if it was joined.
 
         Raises what the provider raises. The call goes on while one of its requests is awaited.
         """
-        member = Member(job, _inputs(job.body), bound, asyncio.get_running_loop().create_future())
-        lane = Lane(user_id, job.model.id, isinstance(member.inputs[0], str), _parameters(job.body))
+        member = PendingRequest(
+            job, _inputs(job.body), bound, asyncio.get_running_loop().create_future()
+        )
+        lane = BatchKey(
+            user_id, job.model.id, isinstance(member.inputs[0], str), _parameters(job.body)
+        )
         queue = self._queues.setdefault(lane, _Queue())
         queue.waiting.append(member)
         if queue.timer is None:
@@ -87,7 +93,7 @@ class Coalescer:
             queue.timer = later
         return await member.answer
 
-    def _flush(self, lane: Lane, provider: Provider) -> None:
+    def _flush(self, lane: BatchKey, provider: Provider) -> None:
         """Send what waits."""
         queue = self._queues[lane]
         if queue.timer is not None:
@@ -99,7 +105,7 @@ class Coalescer:
         if not queue.running:
             del self._queues[lane]
 
-    def _begin(self, lane: Lane, provider: Provider, batch: list[Member]) -> None:
+    def _begin(self, lane: BatchKey, provider: Provider, batch: list[PendingRequest]) -> None:
         """Make a call for `batch`, which ends when nobody waits for it any more."""
         self._queues[lane].running += 1
         call = asyncio.create_task(self._call(lane, provider, batch))
@@ -108,7 +114,7 @@ class Coalescer:
         for member in batch:
             member.answer.add_done_callback(partial(_leave, call, batch))
 
-    async def _call(self, lane: Lane, provider: Provider, batch: list[Member]) -> None:
+    async def _call(self, lane: BatchKey, provider: Provider, batch: list[PendingRequest]) -> None:
         """Answer each of `batch`, by one call."""
         job = batch[0].job if len(batch) == 1 else _joined(batch)
         answers: Sequence[Answer | Exception]
@@ -128,7 +134,7 @@ class Coalescer:
             member.job.quota, member.job.quota_at = job.quota, job.quota_at
             _give(member.answer, answer)
 
-    def _ended(self, lane: Lane, provider: Provider, call: asyncio.Task[None]) -> None:
+    def _ended(self, lane: BatchKey, provider: Provider, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
         queue = self._queues[lane]
         queue.running -= 1
@@ -136,7 +142,9 @@ class Coalescer:
             self._flush(lane, provider)
 
 
-def _leave(call: asyncio.Task[None], batch: list[Member], _: asyncio.Future[Answer]) -> None:
+def _leave(
+    call: asyncio.Task[None], batch: list[PendingRequest], _: asyncio.Future[Answer]
+) -> None:
     """End a call for which nobody waits any more."""
     if all(member.answer.cancelled() for member in batch):
         call.cancel()
@@ -167,9 +175,9 @@ def _parameters(body: Body) -> bytes:
     return to_json(sorted((name, body[name]) for name in body if name != "input"))
 
 
-def _batches(waiting: Sequence[Member]) -> Iterator[list[Member]]:
+def _batches(waiting: Sequence[PendingRequest]) -> Iterator[list[PendingRequest]]:
     """Groups that a provider takes in one call, by the number and the bounds of their inputs."""
-    batch: list[Member] = []
+    batch: list[PendingRequest] = []
     for member in waiting:
         if batch and not _fits([*batch, member]):
             yield batch
@@ -179,30 +187,32 @@ def _batches(waiting: Sequence[Member]) -> Iterator[list[Member]]:
         yield batch
 
 
-def _fits(batch: Sequence[Member]) -> bool:
+def _fits(batch: Sequence[PendingRequest]) -> bool:
     """Whether a provider takes these at once, and at no higher tier of prices than alone."""
     model = batch[0].job.model
     most = model.max_request_tokens or model.max_input_tokens
     tokens = sum(member.bound.input_tokens for member in batch)
     inputs = sum(len(member.inputs) for member in batch)
-    if inputs > MOST_INPUTS or (most is not None and tokens > most):
+    if inputs > MAX_INPUTS or (most is not None and tokens > most):
         return False
     joined, alone = Usage(tokens), (pricing.max_cost(model.price, each.bound) for each in batch)
     return not model.tiers or pricing.max_cost(model.price, joined) <= sum(alone)
 
 
-def _joined(batch: Sequence[Member]) -> Job:
+def _joined(batch: Sequence[PendingRequest]) -> ProviderRequest:
     """One job for all of `batch`, which may take as long as the most patient of them."""
     inputs = [each for member in batch for each in member.inputs]
     first = batch[0].job
     deadline = max((member.job.deadline for member in batch), key=lambda each: each.remaining)
-    joined = Job(first.model, {**first.body, "input": inputs}, deadline)
+    joined = ProviderRequest(first.model, {**first.body, "input": inputs}, deadline)
     for member in batch:
         member.job.exchange = joined.exchange
     return joined
 
 
-def _answers(job: Job, reply: Reply, batch: Sequence[Member]) -> list[Answer | Exception]:
+def _answers(
+    job: ProviderRequest, reply: Reply, batch: Sequence[PendingRequest]
+) -> list[Answer | Exception]:
     """Each request's part of a reply; if vectors are missing, the error with what each used."""
     alone = len(batch) == 1
     bounds = [member.bound for member in batch]
@@ -220,7 +230,9 @@ def _answers(job: Job, reply: Reply, batch: Sequence[Member]) -> list[Answer | E
     ]
 
 
-def _failures(job: Job, error: Exception, batch: Sequence[Member]) -> Sequence[Exception]:
+def _failures(
+    job: ProviderRequest, error: Exception, batch: Sequence[PendingRequest]
+) -> Sequence[Exception]:
     """The error of each request. Each pays its part of what the provider counted all the same."""
     if not isinstance(error, ProviderFailure) or error.usage is None or len(batch) == 1:
         return [error] * len(batch)

@@ -14,7 +14,7 @@ from gateway.errors import (
     ProviderQuotaExceeded,
     ServiceError,
 )
-from gateway.pipeline.generation import Ending, Generation
+from gateway.pipeline.generation import AttemptResult, Generation
 from gateway.policy import Model
 from gateway.providers.base import BUSY, Blame, Deadline, Outcome, ProviderFailure
 from gateway.providers.error_answers import CONTEXT_LENGTH
@@ -24,13 +24,13 @@ DEFAULT_PAUSE_SECONDS = 5.0
 OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
-def ending_of(generation: Generation, error: BaseException) -> Ending:
+def result_of(generation: Generation, error: BaseException) -> AttemptResult:
     """How the attempt at hand ended, by what it raised."""
-    failed = Ending("failed", Outcome.PROVIDER_ERROR)
+    failed = AttemptResult("failed", Outcome.PROVIDER_ERROR)
     whole, own = generation.deadline, generation.current.job.deadline
     deadline = whole if whole.passed else own
     if whole.cut_by:
-        return Ending("cancelled", Outcome.CANCELLED, error=whole.cut_by)
+        return AttemptResult("cancelled", Outcome.CANCELLED, error=whole.cut_by)
     if isinstance(error, ProviderFailure):
         failed.usage, failed.billed = error.usage, error.billed is not False
         failed.error = explain(error, generation.model, generation.call.body)
@@ -39,7 +39,7 @@ def ending_of(generation: Generation, error: BaseException) -> Ending:
     elif isinstance(error, TimeoutError) or deadline.passed:
         failed.outcome, failed.error = Outcome.TIMEOUT, too_late(deadline)
     elif isinstance(error, asyncio.CancelledError | GeneratorExit):
-        return Ending("cancelled", Outcome.CANCELLED)
+        return AttemptResult("cancelled", Outcome.CANCELLED)
     return failed
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.db.tables import utc_now
 from gateway.ledger.budget import Alert
-from gateway.pipeline.generation import Ending, Generation
+from gateway.pipeline.generation import AttemptResult, Generation
 from gateway.providers.base import Blame, Outcome, ProviderFailure
 from gateway.telemetry import metrics
 from gateway.telemetry.logging import log
@@ -28,7 +28,9 @@ class FailureReport:
     def __init__(self, redact: Callable[[str], str]) -> None:
         self._redact = redact
 
-    def add(self, generation: Generation, ending: Ending, error: BaseException | None) -> None:
+    def add(
+        self, generation: Generation, ending: AttemptResult, error: BaseException | None
+    ) -> None:
         """Count the attempt at hand; one that failed is a warning, and has a reason on record."""
         attempt = generation.current
         metrics.attempts.labels(attempt.model.id, result_of(ending, error)).inc()
@@ -59,14 +61,14 @@ class FailureReport:
         return self._redact(without_words_of(body, told))[:MAX_REASON_CHARS]
 
 
-def result_of(ending: Ending, error: BaseException | None) -> str:
+def result_of(ending: AttemptResult, error: BaseException | None) -> str:
     """How an attempt ended, for a metric: `ok`, who can mend a failure, or the outcome."""
     if error is None:
         return "ok"
     return error.blame.value if isinstance(error, ProviderFailure) else ending.outcome.value
 
 
-def account_alert(provider: str, ending: Ending) -> Alert:
+def account_alert(provider: str, ending: AttemptResult) -> Alert:
     """The account at `provider` does not pay or is not let in: told once a day."""
     details = {"provider": provider, "status": ending.provider_status, "reason": ending.reason}
     return Alert(f"account:{provider}:{utc_now().date()}", "account", details)

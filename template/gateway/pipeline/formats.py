@@ -1,4 +1,4 @@
-"""The formats of a chat that clients ask in, and how the guard handles each."""
+"""The formats of a chat that clients ask in, and how the gateway handles each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol

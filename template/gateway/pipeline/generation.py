@@ -1,4 +1,4 @@
-"""What the guard carries along its path: a call, the generation it becomes, its attempts."""
+"""What the gateway carries along its path: a call, the generation it becomes, its attempts."""
 
 import time
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ from pydantic_core import to_json
 
 from gateway import pricing
 from gateway.accounts.principals import Principal
-from gateway.circuit_breaker.window import Pass
+from gateway.circuit_breaker.window import Permit
 from gateway.errors import InvalidRequest, ServiceError
 from gateway.ids import new_id
 from gateway.json_text import encode
 from gateway.ledger.budget import Alert
 from gateway.pipeline.formats import COMPLETIONS, Format
 from gateway.policy import Cap, Kind, Model
-from gateway.providers.base import Body, Deadline, Job, Outcome, Provider, Usage
-from gateway.rate_limits.limits import Grant, headers
+from gateway.providers.base import Body, Deadline, Outcome, Provider, ProviderRequest, Usage
+from gateway.rate_limits.limits import Lease, headers
 
 
 @dataclass(slots=True)
-class Call:
+class GenerationRequest:
     """A generation that a client asks for.
 
     `body` is the request without `model` and what concerns transport, `given` what is recorded of
@@ -56,7 +56,7 @@ def require_sendable(body: Body) -> None:
 
 
 @dataclass(slots=True)
-class Ending:
+class AttemptResult:
     """How an attempt ended. `usage` is None when unknown; `billed` false when it cost nothing.
 
     `cost` is its share of a call that it was part of. `provider_status`, `reason` and
@@ -76,7 +76,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Candidate:
     """A model that may be asked, its provider, and the most that the call can use there.
 
     `body` is what the provider is sent, as far as it is not the adapter's.
@@ -106,9 +106,9 @@ class Attempt:
     `began` when its reservation was written, in seconds of the monotonic clock.
     """
 
-    choice: Choice
-    job: Job
-    entered: Pass
+    choice: Candidate
+    job: ProviderRequest
+    entered: Permit
     number: int = 1
     tries: int = 1
     began: float = field(default_factory=time.monotonic)
@@ -127,7 +127,7 @@ class Attempt:
         """What it reserves."""
         return self.choice.max_cost
 
-    def settlement(self, ending: Ending) -> tuple[str, int]:
+    def settlement(self, ending: AttemptResult) -> tuple[str, int]:
         """Its last state, and its cost in nano-dollars.
 
         What cannot be known is paid at the bound; cost is never guessed.
@@ -141,14 +141,14 @@ class Attempt:
             return "released", 0
         return "uncertain", self.bound_nano_usd
 
-    def broken_bound(self, ending: Ending) -> str | None:
+    def broken_bound(self, ending: AttemptResult) -> str | None:
         """How its usage broke the bound of its output, which money alone does not always show."""
         used, most = ending.usage, self.choice.bound.output_tokens
         if used is None or used.output_tokens <= most:
             return None
         return f"A call wrote {used.output_tokens} output tokens, and its bound was {most}."
 
-    def used_tokens(self, ending: Ending) -> int:
+    def used_tokens(self, ending: AttemptResult) -> int:
         """What counts against the limits: the bound when it is not known."""
         if self.settlement(ending)[0] == "released":
             return 0
@@ -165,13 +165,13 @@ class Generation:
     those of all attempts that have ended.
     """
 
-    call: Call
+    call: GenerationRequest
     caps: tuple[Cap, ...]
-    grant: Grant
+    grant: Lease
     deadline: Deadline
     id: str
     attempt: Attempt | None = None
-    rest: Sequence[Choice] = ()
+    rest: Sequence[Candidate] = ()
     cost_nano_usd: int = 0
     used_tokens: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -197,7 +197,7 @@ class Generation:
     def latency_ms(self) -> int:
         return round((time.monotonic() - self.started) * 1000)
 
-    def count(self, ending: Ending) -> None:
+    def count(self, ending: AttemptResult) -> None:
         """Add what the attempt at hand cost."""
         self.cost_nano_usd += self.current.settlement(ending)[1]
         self.used_tokens += self.current.used_tokens(ending)

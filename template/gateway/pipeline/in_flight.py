@@ -10,14 +10,14 @@ from gateway.ledger.entries import correction
 from gateway.ledger.ledger import Ledger
 from gateway.pipeline.attempts import Attempts
 from gateway.pipeline.failure_report import FailureReport
-from gateway.pipeline.generation import Ending, Generation
+from gateway.pipeline.generation import AttemptResult, Generation
 from gateway.providers.base import Usage
 from gateway.rate_limits.limits import Limits
 from gateway.telemetry import metrics
 from gateway.telemetry.context import note
 
 
-class Running:
+class InFlight:
     """Ends attempts and generations: on record, learnt from, and with what was not used given back.
 
     Nothing of that depends on who waits for it: a client may leave at any moment.
@@ -64,7 +64,7 @@ class Running:
     async def close(
         self,
         generation: Generation,
-        ending: Ending,
+        ending: AttemptResult,
         error: BaseException | None,
         *,
         last: bool = True,
@@ -78,7 +78,7 @@ class Running:
             self._end(generation, ending)
         await self._beside(self._leave(generation, ending, error, closed, last=last))
 
-    async def give_up(self, generation: Generation, ending: Ending) -> None:
+    async def give_up(self, generation: Generation, ending: AttemptResult) -> None:
         """End a generation between two attempts."""
         closed = self._ledger.close(generation, None, ending)
         self._end(generation, ending)
@@ -93,7 +93,7 @@ class Running:
     async def _leave(
         self,
         generation: Generation,
-        ending: Ending,
+        ending: AttemptResult,
         error: BaseException | None,
         closed: Awaitable[None],
         *,
@@ -122,7 +122,7 @@ class Running:
         task.add_done_callback(self._endings.discard)
         return asyncio.shield(task)
 
-    def _end(self, generation: Generation, ending: Ending) -> None:
+    def _end(self, generation: Generation, ending: AttemptResult) -> None:
         self._generations.pop(generation.id, None)
         call, model, usage = generation.call, generation.model.id, ending.usage or Usage()
         metrics.generations.labels(model, ending.outcome.value).inc()

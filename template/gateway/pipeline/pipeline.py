@@ -18,9 +18,9 @@ from gateway.ids import new_id
 from gateway.ledger.budget import caps_of, require_room
 from gateway.pipeline.attempts import Attempts
 from gateway.pipeline.coalescing import Coalescer
-from gateway.pipeline.error_mapping import ending_of, too_late
-from gateway.pipeline.generation import Call, Ending, Generation
-from gateway.pipeline.in_flight import Running
+from gateway.pipeline.error_mapping import result_of, too_late
+from gateway.pipeline.generation import AttemptResult, Generation, GenerationRequest
+from gateway.pipeline.in_flight import InFlight
 from gateway.policy import Policy
 from gateway.providers.base import Body, Chunks, Deadline, Outcome, Reply
 from gateway.rate_limits.limits import Limits
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
     cost: int | None = None
 
 
-class Guard:
+class Pipeline:
     """Takes a call to a provider and back, so that nothing is unlimited, unpaid or unrecorded."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Guard:
         policy: Policy,
         limits: Limits,
         attempts: Attempts,
-        running: Running,
+        running: InFlight,
     ) -> None:
         self._policy = policy
         self._limits = limits
@@ -57,12 +57,12 @@ class Guard:
         self._running = running
         self._coalescer = Coalescer()
 
-    async def generate(self, call: Call) -> tuple[Generation, Reply]:
+    async def generate(self, call: GenerationRequest) -> tuple[Generation, Reply]:
         """The whole answer to `call`."""
         generation = await self.begin(call)
         return generation, await self.finish(generation)
 
-    async def begin(self, call: Call) -> Generation:
+    async def begin(self, call: GenerationRequest) -> Generation:
         """Everything before the provider: the call is checked, admitted and in the ledger."""
         call.principal.require(Scope.GENERATE)
         deadline, generation_id = Deadline(call.seconds), new_id("pred")
@@ -93,7 +93,7 @@ class Guard:
         await self._succeeded(generation, answer)
         return answer.reply
 
-    async def stream(self, call: Call) -> tuple[Generation, list[Body], Chunks]:
+    async def stream(self, call: GenerationRequest) -> tuple[Generation, list[Body], Chunks]:
         """A chat as it is written: the first chunks, and the rest, which the caller must close.
 
         What fails before the first chunk is a plain error.
@@ -130,7 +130,7 @@ class Guard:
             reply = Reply(transcript.output, transcript.usage)
             answer = Answer(reply, _outcome(generation, reply))
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
-            ending = ending_of(generation, error)
+            ending = result_of(generation, error)
             ending.usage = transcript.last_usage or ending.usage
             ending.billed = True  # It had begun to answer.
             if transcript.begun:
@@ -152,7 +152,7 @@ class Guard:
 
     async def _failed(self, generation: Generation, error: BaseException) -> None:
         """Settle an attempt; then there is another one, or what a client is told is raised."""
-        ending = ending_of(generation, error)
+        ending = result_of(generation, error)
         plan = self._attempts.again(generation, error)
         if plan is None:
             await self._running.close(generation, ending, error)
@@ -165,13 +165,15 @@ class Guard:
         except (Exception, asyncio.CancelledError) as later:
             # A fallback that the limits do not allow is as none.
             told = error if isinstance(later, RateLimited) else later
-            ending = ending_of(generation, told)
+            ending = result_of(generation, told)
             await self._running.give_up(generation, ending)
             _tell_client(generation, told, ending)
 
     async def _succeeded(self, generation: Generation, answer: Answer) -> None:
         reply = answer.reply
-        ending = Ending("succeeded", answer.outcome, reply.usage, reply.output, cost=answer.cost)
+        ending = AttemptResult(
+            "succeeded", answer.outcome, reply.usage, reply.output, cost=answer.cost
+        )
         await self._running.close(generation, ending, None)
 
 
@@ -193,7 +195,7 @@ def _outcome(generation: Generation, reply: Reply) -> Outcome:
     return Outcome.OK if reply.output else Outcome.EMPTY
 
 
-def _tell_client(generation: Generation, error: BaseException, ending: Ending) -> NoReturn:
+def _tell_client(generation: Generation, error: BaseException, ending: AttemptResult) -> NoReturn:
     """Raise what the client is told, if anyone still listens, or what happened itself."""
     if not isinstance(error, Exception) or ending.error is None:
         raise error

@@ -10,10 +10,10 @@ import random
 from collections.abc import Callable
 
 from gateway.policy import Model
-from gateway.providers.base import Deadline, ProviderFailure, may_pass
+from gateway.providers.base import Deadline, ProviderFailure, is_retryable
 
 # In tenths of a retry: every first attempt pays one.
-DEPOSIT, COST, MOST = 1, 10, 100
+DEPOSIT, COST, MAX = 1, 10, 100
 
 
 class Retries:
@@ -21,11 +21,11 @@ class Retries:
 
     def __init__(self, draw: Callable[[float, float], float] = random.uniform) -> None:
         self._draw = draw
-        self._balance = MOST
+        self._balance = MAX
 
     def first(self) -> None:
         """A first attempt was made."""
-        self._balance = min(MOST, self._balance + DEPOSIT)
+        self._balance = min(MAX, self._balance + DEPOSIT)
 
     def pause(
         self,
@@ -40,7 +40,7 @@ class Retries:
         It is as long as the provider asked for at least, and ends before the deadline. Work that
         may go on at the provider, which has a `remote_id`, is not begun a second time.
         """
-        if number >= model.attempts or remote_id is not None or not may_pass(failure):
+        if number >= model.attempts or remote_id is not None or not is_retryable(failure):
             return None
         told = failure.retry_after or 0.0
         pause = told + self._draw(0.0, model.base_delay_seconds * 2 ** (number - 1))

@@ -13,21 +13,21 @@ from gateway.db.engine import Database
 from gateway.db.tables import predictions
 from gateway.errors import ServiceError
 from gateway.pipeline.generation import Generation
-from gateway.pipeline.in_flight import Running
-from gateway.pipeline.pipeline import Guard
+from gateway.pipeline.in_flight import InFlight
+from gateway.pipeline.pipeline import Pipeline
 from gateway.telemetry.context import begin
 from gateway.telemetry.logging import log
 from gateway.telemetry.scheduler import timed_task
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 ROUTE = "/v1/predictions"
 
 
 class Runner:
     """Finishes predictions in the background, and cancels whatever was erased."""
 
-    def __init__(self, guard: Guard, running: Running, database: Database) -> None:
-        self._guard = guard
+    def __init__(self, pipeline: Pipeline, running: InFlight, database: Database) -> None:
+        self._pipeline = pipeline
         self._running = running
         self._database = database
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -50,7 +50,7 @@ class Runner:
 
     async def run(self) -> None:
         """Look, until the service ends."""
-        await repeat(self.cancel_erased, LOOK_SECONDS)
+        await repeat(self.cancel_erased, POLL_SECONDS)
 
     async def cancel_erased(self) -> None:
         """Cancel what was erased through another process."""
@@ -78,7 +78,7 @@ class Runner:
         )
         try:
             with suppress(ServiceError):
-                await self._guard.finish(generation)
+                await self._pipeline.finish(generation)
         except Exception as error:
             log(logging.ERROR, "The prediction crashed", error=error)
         finally:

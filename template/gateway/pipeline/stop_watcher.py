@@ -6,29 +6,29 @@ from sqlalchemy import bindparam, select
 
 from gateway.accounts.audit import STARTED
 from gateway.background import repeat
-from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.breaker import CircuitBreaker
 from gateway.db.engine import Database
 from gateway.db.tables import audit, stops, utc_now
 from gateway.errors import LimiterUnavailable
 from gateway.ids import id_at
-from gateway.pipeline.in_flight import Running
+from gateway.pipeline.in_flight import InFlight
 from gateway.policy import Policy
 
 # Within a second everything that runs at a stopped model has ended.
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 # Starts are looked for so far back: machines' clocks differ, and a process may stand still.
 STARTS_FROM = dt.timedelta(minutes=5)
 
 
-class Watch:
+class StopWatcher:
     """Ends what runs and was stopped; closes the circuits of what was started."""
 
     def __init__(
-        self, database: Database, running: Running, cooldown: Cooldown, policy: Policy
+        self, database: Database, running: InFlight, circuit_breaker: CircuitBreaker, policy: Policy
     ) -> None:
         self._database = database
         self._running = running
-        self._cooldown = cooldown
+        self._cooldown = circuit_breaker
         self._policy = policy
         # The starts of the last minutes that were obeyed; None before the first look.
         self._obeyed: set[str] | None = None
@@ -39,7 +39,7 @@ class Watch:
 
     async def run(self) -> None:
         """Look, until the service ends."""
-        await repeat(self.look, LOOK_SECONDS)
+        await repeat(self.look, POLL_SECONDS)
 
     async def look(self) -> None:
         """Look once. Raises `DatabaseUnavailable`."""

@@ -1,7 +1,7 @@
 """The interface of a provider, and what all adapters share.
 
 An adapter is thin: it sends a request that was checked already, and translates the answer. It
-neither retries nor keeps time; the guard does.
+neither retries nor keeps time; the gateway does.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ BUSY = frozenset({429, 503})
 # Whatever was wrong may be over soon. Everything else would fail in the same way again.
 PASSING = frozenset({408, 409, 425, 429})
 # No call takes longer (a hundred days); a provider that says so tells nonsense.
-MOST_MICROSECONDS = 10**13
+MAX_MICROSECONDS = 10**13
 
 
 class Outcome(StrEnum):
@@ -88,7 +88,7 @@ def compute(seconds: Any) -> Usage | None:
         microseconds = math.ceil(seconds * 1e6)
     except (OverflowError, ValueError):
         return None
-    return Usage(microseconds=microseconds) if 0 <= microseconds <= MOST_MICROSECONDS else None
+    return Usage(microseconds=microseconds) if 0 <= microseconds <= MAX_MICROSECONDS else None
 
 
 class Reply(NamedTuple):
@@ -189,7 +189,7 @@ class Exchange:
 
 
 @dataclass(slots=True)
-class Job:
+class ProviderRequest:
     """One attempt at a provider: what is sent, and what is learnt on the way.
 
     `deadline` is this attempt's: compute ends when no more is paid for. `remote_id` is the
@@ -268,7 +268,7 @@ class BadAnswer(ProviderFailure):
     """The provider answered, and the answer is of no use. Asking again would not mend it."""
 
 
-def may_pass(failure: ProviderFailure) -> bool:
+def is_retryable(failure: ProviderFailure) -> bool:
     """Whether the same request may succeed later: the provider was busy, or not to be reached."""
     if failure.blame is not Blame.PROVIDER or not failure.should_retry:
         return False
@@ -301,19 +301,19 @@ class Provider(Protocol):
     def missing(self) -> str | None:
         """The environment variable without which no call can succeed, if it is not set."""
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: ProviderRequest) -> Reply:
         """The whole answer. Raises `ProviderFailure`."""
 
-    def stream(self, job: Job) -> Chunks:
+    def stream(self, job: ProviderRequest) -> Chunks:
         """A chat as it is written. Raises `ProviderFailure`, also in the middle."""
 
-    async def cancel(self, job: Job) -> Usage | None:
+    async def cancel(self, job: ProviderRequest) -> Usage | None:
         """End work that runs on at the provider, where that stops its bill.
 
         What it used, if that is known then. Raises `ProviderFailure`.
         """
 
-    async def find(self, job: Job) -> Reply | None:
+    async def find(self, job: ProviderRequest) -> Reply | None:
         """The answer of work that has a `remote_id`, None while it runs.
 
         Raises `ProviderFailure`.

@@ -8,7 +8,7 @@ from pydantic_core import from_json
 from gateway.providers.base import Body, Outcome, Usage
 from gateway.providers.tool_calls import ToolCalls, grow, whole
 
-MOST_TOKENS = 2**31 - 1
+MAX_TOKENS = 2**31 - 1
 CHAT_COUNTS = ("prompt_tokens", "completion_tokens")
 EMBEDDING_COUNTS = ("prompt_tokens",)
 # Where servers tell which tokens of the input were read from a cache, and which written into it:
@@ -61,7 +61,7 @@ def token_count(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     is_count = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_count and 0 <= value <= MOST_TOKENS else None
+    return value if is_count and 0 <= value <= MAX_TOKENS else None
 
 
 def choices_of(document: Any) -> list[Body]:

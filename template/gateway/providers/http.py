@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractStreamWriter
 from pydantic_core import to_json
 
 from gateway import json_text
-from gateway.providers.base import BadAnswer, Blame, Job, ProviderFailure, Quota
+from gateway.providers.base import BadAnswer, Blame, ProviderFailure, ProviderRequest, Quota
 from gateway.providers.error_answers import MAX_REASON_CHARS, ErrorTable, read_error, seconds
 
 CONNECT_SECONDS = 5
@@ -27,7 +27,7 @@ ANSWER_BYTES = 128 * 1024 * 1024
 ERROR_BYTES = 64 * 1024
 
 QUOTAS = ("requests", "tokens")
-MOST_DIGITS = 15
+MAX_DIGITS = 15
 # A duration as OpenAI writes it: 20ms, 1s, 6m0s.
 DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
 RATE_LIMIT = re.compile(r";\s*r=0\s*;\s*t=(\d{1,6})\b")
@@ -38,7 +38,7 @@ Hint = Callable[[Mapping[str, Any]], float | None]
 
 
 def open_session() -> aiohttp.ClientSession:
-    """The session. Deadlines are the guard's, so that there is no other time-out but to connect."""
+    """The session. Deadlines are the gateway's: there is no other time-out but to connect."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
@@ -71,7 +71,7 @@ class Http:
 
     @asynccontextmanager
     async def request(
-        self, job: Job, method: str, url: str, json: Any = None, **headers: str
+        self, job: ProviderRequest, method: str, url: str, json: Any = None, **headers: str
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response with a status below 300. An address that a provider returned must be its own,
         and redirects are not followed.
@@ -92,7 +92,7 @@ class Http:
             raise _unbuilt(error) from error
 
     async def send(
-        self, job: Job, method: str, url: str, json: Any, headers: Mapping[str, str]
+        self, job: ProviderRequest, method: str, url: str, json: Any, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """Send a request, and give its response when its status is below 300."""
         response = await self._session.request(
@@ -108,7 +108,9 @@ class Http:
                 raise await self._failure(response, job.quota)
         return response
 
-    async def json(self, job: Job, method: str, url: str, json: Any = None, **headers: str) -> Any:
+    async def json(
+        self, job: ProviderRequest, method: str, url: str, json: Any = None, **headers: str
+    ) -> Any:
         """The JSON document of an answer."""
         async with self.request(job, method, url, json, **headers) as response:
             return decode(await read(response))
@@ -153,7 +155,7 @@ class Http:
 class _Payload(aiohttp.BytesPayload):
     """A body that notes when it is asked for: from then on, its request may be billed."""
 
-    def __init__(self, body: bytes, job: Job) -> None:
+    def __init__(self, body: bytes, job: ProviderRequest) -> None:
         super().__init__(body)
         self._job = job
 
@@ -164,7 +166,7 @@ class _Payload(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
-def _lost(job: Job, error: Exception) -> ProviderFailure:
+def _lost(job: ProviderRequest, error: Exception) -> ProviderFailure:
     """A connection that broke; nothing is billed where nothing had left."""
     billed = None if job.sent else False
     return ProviderFailure(f"connection lost ({type(error).__name__})", billed=billed)
@@ -247,4 +249,4 @@ def duration(text: str) -> float | None:
 
 
 def _count(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS else None
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None

@@ -12,13 +12,13 @@ import aiohttp
 
 from gateway.config import GatewayConfig
 from gateway.policy import Kind
-from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Reply
+from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Reply
 from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
 from gateway.providers.parameters import CHAT, DROPPED, EMBEDDING, Table, Verdict
 
 DIMENSIONS = 64
 # Of all vectors of an answer: more take long to make and to write.
-MOST_NUMBERS = 2**19
+MAX_NUMBERS = 2**19
 TURN_TOKENS = 32
 # It takes what OpenAI takes, so that any client can be tried with it. Of that it heeds these: it
 # never calls a tool, and answers with an echo whatever format is asked for.
@@ -44,7 +44,7 @@ class OfflineProvider:
     def missing(self) -> None:
         """Needs no credential."""
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: ProviderRequest) -> Reply:
         if job.model.kind == "embedding":
             return await _embed(job.body)
         tokens, reason = _reply(job)
@@ -55,7 +55,7 @@ class OfflineProvider:
         output = {**_frame(job), "object": "chat.completion", "choices": choices, "usage": usage}
         return Reply(output, usage_of(usage))
 
-    async def stream(self, job: Job) -> Chunks:
+    async def stream(self, job: ProviderRequest) -> Chunks:
         tokens, reason = _reply(job)
         frame = {**_frame(job), "object": "chat.completion.chunk"}
         for place, token in enumerate(tokens):
@@ -66,18 +66,18 @@ class OfflineProvider:
         ends = {**frame, "choices": _parts(job, {}, reason)}
         yield [ends, {**frame, "choices": [], "usage": _usage(job, tokens)}]
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: ProviderRequest) -> None:
         """Nothing runs on."""
 
-    async def find(self, job: Job) -> None:
+    async def find(self, job: ProviderRequest) -> None:
         """Nothing runs on."""
 
 
-def _frame(job: Job) -> Body:
+def _frame(job: ProviderRequest) -> Body:
     return {"id": "chatcmpl-offline", "created": 0, "model": job.model.name}
 
 
-def _reply(job: Job) -> tuple[list[str], str]:
+def _reply(job: ProviderRequest) -> tuple[list[str], str]:
     """The answer in tokens, and why it ended."""
     tokens = _tokens(f"You said: {_text(job.body['messages'][-1])}")
     asked = job.body.get("max_completion_tokens") or job.body.get("max_tokens")
@@ -85,13 +85,13 @@ def _reply(job: Job) -> tuple[list[str], str]:
     return tokens[:most], "length" if len(tokens) > most else "stop"
 
 
-def _count(job: Job) -> int:
+def _count(job: ProviderRequest) -> int:
     """How many choices are asked for."""
     count: int = job.body.get("n") or 1
     return count
 
 
-def _parts(job: Job, delta: Body, reason: str | None) -> list[Body]:
+def _parts(job: ProviderRequest, delta: Body, reason: str | None) -> list[Body]:
     """The same piece of each choice."""
     return [
         {"index": index, "delta": delta, "finish_reason": reason} for index in range(_count(job))
@@ -112,7 +112,7 @@ def _text(message: Body) -> str:
     return " ".join(text for text in texts if isinstance(text, str))
 
 
-def _usage(job: Job, answer: list[str]) -> dict[str, int]:
+def _usage(job: ProviderRequest, answer: list[str]) -> dict[str, int]:
     asked = sum(len(_tokens(_text(message))) for message in job.body["messages"])
     written = len(answer) * _count(job)
     total = asked + written
@@ -122,9 +122,9 @@ def _usage(job: Job, answer: list[str]) -> dict[str, int]:
 async def _embed(body: Body) -> Reply:
     texts = list(_texts(body["input"]))
     size = body.get("dimensions") or DIMENSIONS
-    if size * len(texts) > MOST_NUMBERS:
+    if size * len(texts) > MAX_NUMBERS:
         raise ProviderFailure(
-            f"over {MOST_NUMBERS} numbers", status=400, billed=False, param="dimensions"
+            f"over {MAX_NUMBERS} numbers", status=400, billed=False, param="dimensions"
         )
     vectors: list[Any] = []
     for text in texts:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.errors import UnsupportedParameter
 
-LONGEST_NAME = 100
+MAX_NAME = 100
 
 
 class Verdict(StrEnum):
@@ -86,7 +86,7 @@ def _is_sent(table: Table, name: str, value: Any) -> bool:
     verdict = rule.of(value) if rule else Verdict.REFUSED
     if verdict is Verdict.REFUSED:
         reason = rule.reason if rule else "its effect on the price is unknown"
-        name = name[:LONGEST_NAME]
+        name = name[:MAX_NAME]
         message = f"The parameter {name!r} is not supported for this model: {reason}."
         raise UnsupportedParameter(message, param=name)
     return verdict in SENT

@@ -11,7 +11,16 @@ import aiohttp
 
 from gateway.config import GatewayConfig
 from gateway.policy import Kind
-from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply, Usage, compute
+from gateway.providers.base import (
+    BadAnswer,
+    Blame,
+    Body,
+    Chunks,
+    ProviderRequest,
+    Reply,
+    Usage,
+    compute,
+)
 from gateway.providers.error_answers import ErrorCase, ErrorTable
 from gateway.providers.http import Http, decode, read
 from gateway.providers.messages import messages_sent
@@ -43,7 +52,7 @@ ERRORS = ErrorTable(
 NUMBER = re.compile(r"\d{1,20}(?:\.\d{1,20})?", re.ASCII)
 TASKS = "hf-inference/models"
 IN_MILLISECONDS = "x-compute-tokens"
-LONGEST_LOADING_SECONDS = 24 * 60 * 60
+MAX_LOADING_SECONDS = 24 * 60 * 60
 NOT_TAKEN = "Hugging Face does not take it"
 # The router knows the parameters of `ChatCompletionInput` in huggingface_hub.
 ROUTER_CHAT: Table = {
@@ -82,27 +91,27 @@ class HuggingFaceProvider:
     def missing(self) -> str | None:
         return self._missing
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: ProviderRequest) -> Reply:
         if job.model.kind == "chat":
             return await chat(self._http, job, self._chat_url, _chat_body(job))
         if job.model.kind == "embedding":
             return await self._embed(job)
         return await self._run(job)
 
-    def stream(self, job: Job) -> Chunks:
+    def stream(self, job: ProviderRequest) -> Chunks:
         return stream_chat(self._http, job, self._chat_url, _chat_body(job))
 
-    async def cancel(self, job: Job) -> None:
-        """Closing the connection, which the guard does, is all that can be done."""
+    async def cancel(self, job: ProviderRequest) -> None:
+        """Closing the connection, which the gateway does, is all that can be done."""
 
-    async def find(self, job: Job) -> None:
+    async def find(self, job: ProviderRequest) -> None:
         """Nothing runs on."""
 
     @property
     def _chat_url(self) -> str:
         return f"{self._http.base_url}/v1/chat/completions"
 
-    async def _embed(self, job: Job) -> Reply:
+    async def _embed(self, job: ProviderRequest) -> Reply:
         texts = job.body["input"]
         texts = [texts] if isinstance(texts, str) else texts
         url = f"{self._http.base_url}/{TASKS}/{job.model.name}/pipeline/feature-extraction"
@@ -119,7 +128,7 @@ class HuggingFaceProvider:
         output = {"object": "list", "model": job.model.name, "data": data}
         return Reply({**output, "usage": {"prompt_tokens": 0, "total_tokens": 0}}, usage)
 
-    async def _run(self, job: Job) -> Reply:
+    async def _run(self, job: ProviderRequest) -> Reply:
         url = f"{self._http.base_url}/{TASKS}/{job.model.name}"
         async with self._http.request(job, "POST", url, job.body) as response:
             raw = await read(response)
@@ -132,7 +141,7 @@ class HuggingFaceProvider:
 def loading_seconds(details: Mapping[str, Any]) -> float | None:
     """How long a model that is being loaded still needs."""
     estimated = details.get("estimated_time")
-    if isinstance(estimated, int | float) and 0 < estimated < LONGEST_LOADING_SECONDS:
+    if isinstance(estimated, int | float) and 0 < estimated < MAX_LOADING_SECONDS:
         return float(estimated)
     return None
 
@@ -184,7 +193,7 @@ def _base64(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def _chat_body(job: Job) -> Body:
+def _chat_body(job: ProviderRequest) -> Body:
     body = with_output_limit(job, "max_tokens")
     return {**body, "messages": messages_sent(body["messages"])}
 

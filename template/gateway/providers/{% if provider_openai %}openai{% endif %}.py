@@ -8,7 +8,7 @@ import aiohttp
 
 from gateway.config import GatewayConfig
 from gateway.policy import Kind
-from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Job, Reply
+from gateway.providers.base import BadAnswer, Blame, Body, Chunks, ProviderRequest, Reply
 from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
 from gateway.providers.error_answers import CONTEXT_LENGTH, ErrorCase, ErrorTable
 from gateway.providers.messages import OWN, messages_sent, needed_back
@@ -72,21 +72,21 @@ class OpenAIProvider:
     def missing(self) -> str | None:
         return self._missing
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: ProviderRequest) -> Reply:
         if job.model.kind == "embedding":
             return await self._embed(job)
         return await chat(self.http, job, self._url("chat/completions"), self._chat_body(job))
 
-    def stream(self, job: Job) -> Chunks:
+    def stream(self, job: ProviderRequest) -> Chunks:
         return stream_chat(self.http, job, self._url("chat/completions"), self._chat_body(job))
 
-    async def cancel(self, job: Job) -> None:
-        """Closing the connection, which the guard does, ends a stream and its bill."""
+    async def cancel(self, job: ProviderRequest) -> None:
+        """Closing the connection, which the gateway does, ends a stream and its bill."""
 
-    async def find(self, job: Job) -> None:
+    async def find(self, job: ProviderRequest) -> None:
         """Nothing runs on."""
 
-    async def _embed(self, job: Job) -> Reply:
+    async def _embed(self, job: ProviderRequest) -> Reply:
         body = {**job.body, "model": job.model.name}
         output = await self.http.json(job, "POST", self._url("embeddings"), body)
         if not isinstance(output, dict) or not isinstance(output.get("data"), list):
@@ -103,7 +103,7 @@ class OpenAIProvider:
     def _url(self, path: str) -> str:
         return f"{self.http.base_url}/{path}"
 
-    def _chat_body(self, job: Job) -> Body:
+    def _chat_body(self, job: ProviderRequest) -> Body:
         body = with_output_limit(job, self.http.output_limit(job.model.name))
         if self._is_own:
             # A project can have another tier, with other prices, as its default.

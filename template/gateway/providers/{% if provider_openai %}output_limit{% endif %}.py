@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.providers.base import MAXIMA, Body, Job, ProviderFailure
+from gateway.providers.base import MAXIMA, Body, ProviderFailure, ProviderRequest
 from gateway.providers.error_answers import CONTEXT_LENGTH, ErrorTable
 from gateway.providers.http import Http
 
@@ -54,7 +54,7 @@ class LimitedHttp(Http):
         return self._taken.get(model, self._declared)
 
     async def send(
-        self, job: Job, method: str, url: str, json: Any, headers: Mapping[str, str]
+        self, job: ProviderRequest, method: str, url: str, json: Any, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """As `Http.send`. A body whose limit is refused by name is sent once more, with the other
         name.
@@ -72,7 +72,7 @@ class LimitedHttp(Http):
 
     async def _again(
         self,
-        job: Job,
+        job: ProviderRequest,
         method: str,
         url: str,
         body: Body,

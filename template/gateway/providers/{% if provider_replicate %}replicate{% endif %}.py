@@ -15,12 +15,12 @@ from gateway.providers.base import (
     Blame,
     Body,
     Chunks,
-    Job,
     ProviderFailure,
+    ProviderRequest,
     Reply,
     Usage,
     compute,
-    may_pass,
+    is_retryable,
 )
 from gateway.providers.completion import token_count
 from gateway.providers.error_answers import ErrorCase, ErrorTable
@@ -42,10 +42,10 @@ ERRORS = ErrorTable(
 )
 OWN_ADDRESS = "https://api.replicate.com"
 # Replicate holds a request open for a minute at most, and cancels after five seconds at least.
-LONGEST_WAIT_SECONDS = 60
+MAX_WAIT_SECONDS = 60
 SHORTEST_RUN_SECONDS = 5
 FIRST_PAUSE_SECONDS = 0.25
-LONGEST_PAUSE_SECONDS = 4.0
+MAX_PAUSE_SECONDS = 4.0
 CANCEL_SECONDS = 5.0
 # Whose models without a version are official ones, billed by the output
 # (https://replicate.com/collections/official).
@@ -103,7 +103,7 @@ class ReplicateProvider:
     def missing(self) -> str | None:
         return self._missing
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: ProviderRequest) -> Reply:
         prediction = await self._create(job)
         if prediction.get("status") in RUNNING:
             await job.note_answer()
@@ -111,11 +111,11 @@ class ReplicateProvider:
                 await job.keep()
         return _reply(job, await self._end(job, prediction))
 
-    def stream(self, job: Job) -> Chunks:
+    def stream(self, job: ProviderRequest) -> Chunks:
         """Its models are tasks, and tasks are not streamed."""
         raise BadAnswer("tasks have no stream", billed=False)
 
-    async def cancel(self, job: Job) -> Usage | None:
+    async def cancel(self, job: ProviderRequest) -> Usage | None:
         """Cancel what still runs, which ends its bill; what it used, if it has ended by then."""
         if job.remote_id is None:
             return None
@@ -124,36 +124,36 @@ class ReplicateProvider:
             prediction = _checked(job, await self._http.json(job, "POST", url))
         return None if prediction.get("status") in RUNNING else _usage(job, prediction)
 
-    async def find(self, job: Job) -> Reply | None:
+    async def find(self, job: ProviderRequest) -> Reply | None:
         """Of what a process that died had begun."""
         prediction = await self._poll(job)
         return None if prediction.get("status") in RUNNING else _reply(job, prediction)
 
-    async def _create(self, job: Job) -> Body:
+    async def _create(self, job: ProviderRequest) -> Body:
         seconds = job.deadline.remaining
         headers = {
-            "Prefer": f"wait={max(1, min(LONGEST_WAIT_SECONDS, int(seconds)))}",
+            "Prefer": f"wait={max(1, min(MAX_WAIT_SECONDS, int(seconds)))}",
             "Cancel-After": f"{max(SHORTEST_RUN_SECONDS, math.ceil(seconds))}s",
         }
         path, body = _target(job.model.name, job.body)
         url = f"{self._http.base_url}/v1/{path}"
         return _checked(job, await self._http.json(job, "POST", url, body, **headers))
 
-    async def _end(self, job: Job, prediction: Body) -> Body:
+    async def _end(self, job: ProviderRequest, prediction: Body) -> Body:
         """The prediction once it has ended. It goes on, whatever becomes of a look at it."""
         pause, told = FIRST_PAUSE_SECONDS, 0.0
         while prediction.get("status") in RUNNING:
             await asyncio.sleep(max(pause, told))
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
             try:
                 prediction, told = await self._poll(job), 0.0
             except ProviderFailure as failure:
-                if not may_pass(failure):
+                if not is_retryable(failure):
                     raise
                 told = failure.retry_after or 0.0
         return prediction
 
-    async def _poll(self, job: Job) -> Body:
+    async def _poll(self, job: ProviderRequest) -> Body:
         """By its id at our own address: `urls` may name one that only the provider reaches."""
         url = f"{self._http.base_url}/v1/predictions/{job.remote_id}"
         return _checked(job, await self._http.json(job, "GET", url))
@@ -167,7 +167,7 @@ def _target(name: str, given: Body) -> tuple[str, Body]:
     return "predictions", {"version": version, "input": given}
 
 
-def _checked(job: Job, answer: Any) -> Body:
+def _checked(job: ProviderRequest, answer: Any) -> Body:
     prediction: Body = answer if isinstance(answer, dict) else {}
     remote_id, status = prediction.get("id"), prediction.get("status")
     if not (isinstance(remote_id, str) and REMOTE_ID.fullmatch(remote_id)):
@@ -178,7 +178,7 @@ def _checked(job: Job, answer: Any) -> Body:
     return prediction
 
 
-def _reply(job: Job, prediction: Body) -> Reply:
+def _reply(job: ProviderRequest, prediction: Body) -> Reply:
     usage, status = _usage(job, prediction), prediction.get("status")
     if status != "succeeded":
         reason = prediction.get("error")
@@ -190,7 +190,7 @@ def _reply(job: Job, prediction: Body) -> Reply:
     return Reply(prediction.get("output"), usage)
 
 
-def _usage(job: Job, prediction: Body) -> Usage | None:
+def _usage(job: ProviderRequest, prediction: Body) -> Usage | None:
     """What an ended prediction used: nothing if it never started; seconds of compute; of a model
     that is billed by outputs, how many there are. None if unknown.
     """

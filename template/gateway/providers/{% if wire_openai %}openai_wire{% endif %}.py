@@ -14,8 +14,8 @@ from gateway.providers.base import (
     Body,
     Chunks,
     Deadline,
-    Job,
     ProviderFailure,
+    ProviderRequest,
     Reply,
 )
 from gateway.providers.chat_reader import ChatReader, is_error
@@ -29,7 +29,7 @@ LAST_SECONDS = 5.0
 BLOCK_BYTES = 16 * 1024
 
 
-def with_output_limit(job: Job, name: str) -> Body:
+def with_output_limit(job: ProviderRequest, name: str) -> Body:
     """The request with its largest output under `name`, always sent, so that the bound holds."""
     body = {**job.body, "model": job.model.name}
     job.output_limits = (name,)
@@ -38,7 +38,7 @@ def with_output_limit(job: Job, name: str) -> Body:
     return body
 
 
-async def chat(http: Http, job: Job, url: str, body: Body) -> Reply:
+async def chat(http: Http, job: ProviderRequest, url: str, body: Body) -> Reply:
     """A chat completion in one piece."""
     output = await http.json(job, "POST", url, body)
     if not isinstance(output, dict) or not isinstance(output.get("choices"), list):
@@ -48,7 +48,7 @@ async def chat(http: Http, job: Job, url: str, body: Body) -> Reply:
     return Reply(output, usage_of(output.get("usage")))
 
 
-async def stream_chat(http: Http, job: Job, url: str, body: Body) -> Chunks:
+async def stream_chat(http: Http, job: ProviderRequest, url: str, body: Body) -> Chunks:
     """A chat completion in chunks.
 
     A stream has ended well after `[DONE]`, or once all its choices have ended, whatever follows.

@@ -41,14 +41,14 @@ class Slot(NamedTuple):
     seconds: float
 
 
-class Demand(NamedTuple):
+class AcquireRequest(NamedTuple):
     """All that one request takes: granted as a whole, or refused and nothing is taken."""
 
     buckets: tuple[Bucket, ...]
     slots: tuple[Slot, ...] = ()
 
 
-class Level(NamedTuple):
+class BucketStatus(NamedTuple):
     """How full a bucket is (see above): after the request was admitted, or as it stands."""
 
     bucket: Bucket
@@ -71,7 +71,7 @@ class Level(NamedTuple):
         return max(0.0, excess / self.bucket.capacity / 1e6)
 
 
-class Place(NamedTuple):
+class SlotStatus(NamedTuple):
     """How many hold a slot: with this request when it was admitted, or as it stands."""
 
     slot: Slot
@@ -84,26 +84,26 @@ class Admission(NamedTuple):
     """The answer to a demand, with the level of each bucket and the state of each slot."""
 
     admitted: bool
-    levels: tuple[Level, ...]
-    places: tuple[Place, ...] = ()
+    levels: tuple[BucketStatus, ...]
+    places: tuple[SlotStatus, ...] = ()
 
     @property
-    def longest_wait(self) -> Level | Place:
+    def longest_wait(self) -> BucketStatus | SlotStatus:
         """What keeps a refused request out the longest."""
-        states: list[Level | Place] = [*self.levels, *self.places]
+        states: list[BucketStatus | SlotStatus] = [*self.levels, *self.places]
         return max(states, key=lambda state: state.wait_seconds)
 
 
 class Limiter(Protocol):
     """Where limits are counted. Exact over all processes that share the backend."""
 
-    async def admit(self, demand: Demand) -> Admission:
+    async def admit(self, demand: AcquireRequest) -> Admission:
         """Take all units and slots of `demand` in one atomic step, or nothing.
 
         Raises `LimiterUnavailable` when the backend does not answer: access fails closed.
         """
 
-    async def settle(self, demand: Demand) -> None:
+    async def settle(self, demand: AcquireRequest) -> None:
         """Give back the units of `demand`, and free the slots of its holders.
 
         A negative number of units is taken, also beyond the capacity. Not to be repeated for

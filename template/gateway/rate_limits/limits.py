@@ -5,25 +5,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.accounts.principals import Allowance, Principal
+from gateway.accounts.principals import KeyLimits, Principal
 from gateway.counts import counted
 from gateway.errors import Forbidden, LimiterUnavailable, RateLimited, RequestTooLarge, log_cause
 from gateway.policy import Plan, Policy, Service
 from gateway.providers.base import Usage
-from gateway.rate_limits.base import Admission, Bucket, Demand, Level, Limiter, Place, Slot
+from gateway.rate_limits.base import (
+    AcquireRequest,
+    Admission,
+    Bucket,
+    BucketStatus,
+    Limiter,
+    Slot,
+    SlotStatus,
+)
 from gateway.telemetry import metrics
 
-Rates = Plan | Service | Allowance
+Rates = Plan | Service | KeyLimits
 # What attempts use beyond the grant is less. More is a provider's wrong number, which must not keep
 # the caller and the whole service out for days.
-MOST_OVERDRAWN_MINUTES = 60
+MAX_OVERDRAWN_MINUTES = 60
 
 
 @dataclass(slots=True)
-class Grant:
+class Lease:
     """What a generation was given. `tokens` is the most that it can use."""
 
-    demand: Demand
+    demand: AcquireRequest
     admission: Admission
     tokens: int
 
@@ -35,7 +43,7 @@ class Limits:
         self._policy = policy
         self._limiter = limiter
 
-    async def admit(self, principal: Principal, bound: Usage, holder: str, seconds: float) -> Grant:
+    async def admit(self, principal: Principal, bound: Usage, holder: str, seconds: float) -> Lease:
         """Take one request, the tokens of `bound`, and a slot for `seconds` at most.
 
         Raises `RateLimited`; `RequestTooLarge` for what can never pass; `Forbidden` for a plan
@@ -46,11 +54,11 @@ class Limits:
         buckets = tuple(bucket for scope in scopes for bucket in _buckets(*scope, tokens))
         slots = tuple(slot for scope in scopes for slot in _slots(*scope, holder, seconds))
         _require_room(buckets)
-        demand = Demand(buckets, slots)
+        demand = AcquireRequest(buckets, slots)
         admission = await self._limiter.admit(demand)
         if not admission.admitted:
             raise refusal(admission)
-        return Grant(demand, admission, tokens)
+        return Lease(demand, admission, tokens)
 
     async def look(self, principal: Principal) -> None:
         """Raise `RateLimited` if not even one request, or one token, can be taken. Takes nothing.
@@ -59,13 +67,15 @@ class Limits:
         """
         buckets = [each for scope in self._scopes(principal) for each in _buckets(*scope, 1)]
         never = tuple(bucket._replace(take=bucket.capacity + 1) for bucket in buckets)
-        told = (await self._limiter.admit(Demand(never))).levels
-        levels = [Level(bucket, level) for bucket, (_, level) in zip(buckets, told, strict=True)]
+        told = (await self._limiter.admit(AcquireRequest(never))).levels
+        levels = [
+            BucketStatus(bucket, level) for bucket, (_, level) in zip(buckets, told, strict=True)
+        ]
         admission = Admission(admitted=False, levels=tuple(levels))
         if admission.longest_wait.wait_seconds:
             raise refusal(admission)
 
-    async def cover(self, grant: Grant, tokens: int) -> None:
+    async def cover(self, grant: Lease, tokens: int) -> None:
         """Take what `grant` lacks for `tokens`, as for a fallback that can use more.
 
         Raises `RateLimited`, and leaves nothing behind then.
@@ -75,14 +85,14 @@ class Limits:
             return
         taken = [bucket for bucket in demand.buckets if bucket.kind == "tokens"]
         more = tuple(bucket._replace(take=missing) for bucket in taken)
-        admission = await self._limiter.admit(Demand(more))
+        admission = await self._limiter.admit(AcquireRequest(more))
         if not admission.admitted:
             raise refusal(admission)
         rest = tuple(bucket for bucket in demand.buckets if bucket.kind != "tokens")
         whole = tuple(bucket._replace(take=tokens) for bucket in taken)
         grant.demand, grant.tokens = demand._replace(buckets=rest + whole), tokens
 
-    async def settle(self, grant: Grant, used_tokens: int | None) -> None:
+    async def settle(self, grant: Lease, used_tokens: int | None) -> None:
         """Free the slot, and give back the tokens that were not used (None: all may be).
 
         Never raises: without the limiter, the slot ends with its lease.
@@ -92,13 +102,13 @@ class Limits:
         given_back = tuple(
             bucket._replace(take=_at_most_overdrawn(bucket, unused)) for bucket in buckets
         )
-        await self._give_back(Demand(given_back, grant.demand.slots))
+        await self._give_back(AcquireRequest(given_back, grant.demand.slots))
 
-    async def withdraw(self, grant: Grant) -> None:
+    async def withdraw(self, grant: Lease) -> None:
         """Give back everything: a refusal leaves nothing behind."""
         await self._give_back(grant.demand)
 
-    async def _give_back(self, demand: Demand) -> None:
+    async def _give_back(self, demand: AcquireRequest) -> None:
         if not (demand.buckets or demand.slots):
             return
         try:
@@ -129,7 +139,7 @@ def _slots(account: str, rates: Rates, holder: str, seconds: float) -> Iterator[
 
 
 def _at_most_overdrawn(bucket: Bucket, unused: int) -> int:
-    return max(unused, -MOST_OVERDRAWN_MINUTES * bucket.capacity)
+    return max(unused, -MAX_OVERDRAWN_MINUTES * bucket.capacity)
 
 
 def _require_room(buckets: tuple[Bucket, ...]) -> None:
@@ -147,7 +157,7 @@ def refusal(admission: Admission) -> RateLimited:
     """The error for a request that was not admitted."""
     state = admission.longest_wait
     wait = math.ceil(state.wait_seconds)
-    if isinstance(state, Place):
+    if isinstance(state, SlotStatus):
         kind = "concurrency"
         limit = f"{counted(state.slot.capacity, 'generation')} at once"
         reached = f"The limit of {limit} is reached; one ends within {wait} s."
@@ -170,7 +180,7 @@ def _headers(kind: Literal["requests", "tokens"], admission: Admission) -> dict[
     levels = [level for level in admission.levels if level.bucket.kind == kind]
     if not levels:
         return {}
-    tightest: Level = min(levels, key=lambda level: level.remaining)
+    tightest: BucketStatus = min(levels, key=lambda level: level.remaining)
     return {
         f"x-ratelimit-limit-{kind}": str(tightest.bucket.capacity),
         f"x-ratelimit-remaining-{kind}": str(tightest.remaining),

@@ -35,13 +35,13 @@ from gateway.db.tables import metadata
 from gateway.errors import DatabaseUnavailable, LimiterUnavailable
 from gateway.rate_limits.base import (
     MINUTE,
+    AcquireRequest,
     Admission,
     Bucket,
-    Demand,
-    Level,
+    BucketStatus,
     Memory,
-    Place,
     Slot,
+    SlotStatus,
     fits,
     given_back,
     leaked,
@@ -74,7 +74,7 @@ class Board:
         self._now = now
         self.changes: dict[str, dict[str, Any]] = {}
 
-    def admit(self, demand: Demand) -> Admission:
+    def admit(self, demand: AcquireRequest) -> Admission:
         levels = [self._level(bucket) for bucket in demand.buckets]
         waits = [self._wait(slot) for slot in demand.slots]
         admitted = not any(waits) and all(map(fits, demand.buckets, levels))
@@ -88,11 +88,11 @@ class Board:
         places = zip(demand.slots, taken, waits, strict=True)
         return Admission(
             admitted,
-            tuple(map(Level, demand.buckets, levels)),
-            tuple(Place(slot, number, wait / 1e6) for slot, number, wait in places),
+            tuple(map(BucketStatus, demand.buckets, levels)),
+            tuple(SlotStatus(slot, number, wait / 1e6) for slot, number, wait in places),
         )
 
-    def settle(self, demand: Demand) -> Admission:
+    def settle(self, demand: AcquireRequest) -> Admission:
         levels = [given_back(bucket, self._level(bucket)) for bucket in demand.buckets]
         self._keep_levels(demand.buckets, levels)
         for slot in demand.slots:
@@ -139,7 +139,7 @@ class Step(NamedTuple):
 
     names: Sequence[str]
     apply: Callable[[Board], Admission]
-    undo: Demand | None = None
+    undo: AcquireRequest | None = None
 
 
 class DatabaseLimiter:
@@ -150,7 +150,7 @@ class DatabaseLimiter:
         self._batcher: Batcher[Step, Admission] = Batcher(
             self._run, outage=LimiterUnavailable, abandoned=self._abandoned
         )
-        self._patience = Query(select(database.brief()))
+        self._patience = Query(select(database.lock_timeout()))
         self._swept_at = time.monotonic()
         asked = database.rows([limits.c.name])
         wanted = select(limits).where(limits.c.name == asked["name"])
@@ -166,12 +166,12 @@ class DatabaseLimiter:
         changed = {"value": rows["value"], "until": rows["until"]}
         self._write = update(limits).where(limits.c.name == rows["name"]).values(changed)
 
-    async def admit(self, demand: Demand) -> Admission:
+    async def admit(self, demand: AcquireRequest) -> Admission:
         return await self._submit(
             Step(_names(demand), lambda board: board.admit(demand), undo=demand)
         )
 
-    async def settle(self, demand: Demand) -> None:
+    async def settle(self, demand: AcquireRequest) -> None:
         await self._submit(_settling(demand))
 
     async def remember(self, key: str, value: str, seconds: float) -> None:
@@ -223,7 +223,7 @@ class DatabaseLimiter:
 
         with _faults():
             turn = partial(self._database.transact, work)
-            while (answers := await self._database.in_turn(turn, TURNS)) is None:
+            while (answers := await self._database.retry_on_contention(turn, TURNS)) is None:
                 await self._make_rows(names)
         return answers
 
@@ -269,7 +269,7 @@ class DatabaseLimiter:
         connection.execute(delete(limits).where(limits.c.name.in_(unused)))
 
 
-def _settling(demand: Demand) -> Step:
+def _settling(demand: AcquireRequest) -> Step:
     return Step(_names(demand), lambda board: board.settle(demand))
 
 
@@ -277,7 +277,7 @@ def _taken(bucket: Bucket, level: int) -> int:
     return level + bucket.take * MINUTE
 
 
-def _names(demand: Demand) -> list[str]:
+def _names(demand: AcquireRequest) -> list[str]:
     return [*map(_bucket, demand.buckets), *map(_slot, demand.slots)]
 
 

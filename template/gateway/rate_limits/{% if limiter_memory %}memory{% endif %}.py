@@ -7,13 +7,13 @@ from gateway.config import GatewayConfig
 from gateway.db.engine import Database
 from gateway.rate_limits.base import (
     MINUTE,
+    AcquireRequest,
     Admission,
     Bucket,
-    Demand,
-    Level,
+    BucketStatus,
     Memory,
-    Place,
     Slot,
+    SlotStatus,
     fits,
     given_back,
     leaked,
@@ -42,7 +42,7 @@ class MemoryLimiter:
         self._turned_at = clock()
         self._memories: dict[str, tuple[str, int]] = {}
 
-    async def admit(self, demand: Demand) -> Admission:
+    async def admit(self, demand: AcquireRequest) -> Admission:
         now = self._clock()
         self._forget(now)
         levels = [(bucket, self._level(bucket, now)) for bucket in demand.buckets]
@@ -57,11 +57,11 @@ class MemoryLimiter:
         places = zip(demand.slots, waits, strict=True)
         return Admission(
             admitted,
-            tuple(Level(bucket, level) for bucket, level in levels),
-            tuple(Place(slot, self._taken(slot), wait / 1e6) for slot, wait in places),
+            tuple(BucketStatus(bucket, level) for bucket, level in levels),
+            tuple(SlotStatus(slot, self._taken(slot), wait / 1e6) for slot, wait in places),
         )
 
-    async def settle(self, demand: Demand) -> None:
+    async def settle(self, demand: AcquireRequest) -> None:
         now = self._clock()
         for bucket in demand.buckets:
             level = given_back(bucket, self._level(bucket, now))

@@ -18,7 +18,16 @@ from gateway.db.engine import Database
 from gateway.errors import LimiterUnavailable
 from gateway.ids import new_id
 from gateway.patience import within
-from gateway.rate_limits.base import MINUTE, Admission, Bucket, Demand, Level, Memory, Place, Slot
+from gateway.rate_limits.base import (
+    MINUTE,
+    AcquireRequest,
+    Admission,
+    Bucket,
+    BucketStatus,
+    Memory,
+    Slot,
+    SlotStatus,
+)
 
 # Both scripts go by Redis's own clock, in microseconds. KEYS: the buckets, then the slots. ARGV:
 # how many buckets, capacity and units of each; of each slot capacity, holder and microseconds.
@@ -128,7 +137,7 @@ class Step(NamedTuple):
     """A script and what it is run for."""
 
     script: str
-    demand: Demand
+    demand: AcquireRequest
 
 
 class RedisLimiter:
@@ -153,10 +162,10 @@ class RedisLimiter:
             self._run, outage=LimiterUnavailable, abandoned=self._abandoned
         )
 
-    async def admit(self, demand: Demand) -> Admission:
+    async def admit(self, demand: AcquireRequest) -> Admission:
         return await self._batcher.submit(Step(ADMIT, demand))
 
-    async def settle(self, demand: Demand) -> None:
+    async def settle(self, demand: AcquireRequest) -> None:
         await self._batcher.submit(Step(SETTLE, demand))
 
     async def remember(self, key: str, value: str, seconds: float) -> None:
@@ -178,7 +187,7 @@ class RedisLimiter:
     async def check(self) -> None:
         # As for a generation: a server may answer and yet write nothing.
         bucket, slot = Bucket("requests", "check", CHECKS), Slot("check", CHECKS, new_id("chk"), 1)
-        demand = Demand((bucket,), (slot,))
+        demand = AcquireRequest((bucket,), (slot,))
         await self.admit(demand)
         await self.settle(demand)
 
@@ -250,8 +259,8 @@ def _result(step: Step, answer: list[int] | Exception) -> Admission | Exception:
     pairs = zip(slots, places[::2], places[1::2], strict=True)
     return Admission(
         bool(admitted),
-        tuple(map(Level, buckets, levels)),
-        tuple(Place(slot, taken, wait / 1e6) for slot, taken, wait in pairs),
+        tuple(map(BucketStatus, buckets, levels)),
+        tuple(SlotStatus(slot, taken, wait / 1e6) for slot, taken, wait in pairs),
     )
 
 

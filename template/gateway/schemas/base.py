@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 # What a request may ask for: choices of a chat, and texts to embed, as many as OpenAI takes.
-MOST_CHOICES, MOST_INPUTS = 16, 2048
+MAX_CHOICES, MAX_INPUTS = 16, 2048
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 NO_DAY = "must be a day such as 2030-01-31"
 NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]+$"

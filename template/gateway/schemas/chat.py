@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gateway.schemas.base import MOST_CHOICES, Objects, RequestBody, Texts, Whole
+from gateway.schemas.base import MAX_CHOICES, Objects, RequestBody, Texts, Whole
 from gateway.schemas.messages import Messages
 
 TRANSPORT = frozenset({"model", "stream", "stream_options"})
@@ -35,7 +35,7 @@ class ChatInput(RequestBody):
     metadata: dict[str, Any] | None = None
     modalities: Texts | None = None
     moderation: Any = None
-    n: Whole | None = Field(None, ge=1, le=MOST_CHOICES)
+    n: Whole | None = Field(None, ge=1, le=MAX_CHOICES)
     parallel_tool_calls: bool | None = None
     prediction: Any = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)

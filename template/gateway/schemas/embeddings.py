@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from gateway.schemas.base import MOST_INPUTS, RequestBody, Texts, Whole
+from gateway.schemas.base import MAX_INPUTS, RequestBody, Texts, Whole
 
 TokenIds = Annotated[list[int], Field(min_length=1, fail_fast=True)]
 Inputs = str | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
@@ -13,8 +13,8 @@ Inputs = str | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True
 
 def _few(given: Any) -> Any:
     """Refuse more inputs than there may be; token ids alone are one."""
-    if isinstance(given, list) and len(given) > MOST_INPUTS and not isinstance(given[0], int):
-        raise PydanticCustomError("too_long", f"must have {MOST_INPUTS} inputs at most")
+    if isinstance(given, list) and len(given) > MAX_INPUTS and not isinstance(given[0], int):
+        raise PydanticCustomError("too_long", f"must have {MAX_INPUTS} inputs at most")
     return given
 
 

@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails
 
 from gateway.schemas.base import Objects
 
-MOST_MESSAGES = 2048
+MAX_MESSAGES = 2048
 ROLES = ("assistant", "developer", "function", "system", "tool", "user")
 # The fields of a message and of its parts that are texts.
 TEXT_FIELDS = ("name", "tool_call_id")
@@ -24,7 +24,7 @@ Path = tuple[int | str, ...]
 SCHEMA = {
     "type": "array",
     "minItems": 1,
-    "maxItems": MOST_MESSAGES,
+    "maxItems": MAX_MESSAGES,
     "items": {
         "type": "object",
         "required": ["role"],
@@ -116,7 +116,7 @@ def _refuse(kind: str, *path: int | str, **context: str) -> NoReturn:
 
 Messages = Annotated[
     Objects,
-    Field(min_length=1, max_length=MOST_MESSAGES),
+    Field(min_length=1, max_length=MAX_MESSAGES),
     AfterValidator(check),
     WithJsonSchema(SCHEMA),
 ]

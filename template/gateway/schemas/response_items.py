@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from gateway.errors import InvalidRequest, UnsupportedParameter
 
-MOST_ITEMS = 2048
-LONGEST_NAME = 100
+MAX_ITEMS = 2048
+MAX_NAME = 100
 ROLES = ("assistant", "developer", "system", "user")
 # The field that holds the text of a part, by the part's type.
 TEXT_PARTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
@@ -20,8 +20,8 @@ def check_input(given: Any) -> None:
     """Raise `InvalidRequest` or `UnsupportedParameter` for the first thing that is wrong."""
     if isinstance(given, str):
         return
-    if not isinstance(given, list) or not 1 <= len(given) <= MOST_ITEMS:
-        _refuse("input", f"must be a text or a list of 1 to {MOST_ITEMS} items")
+    if not isinstance(given, list) or not 1 <= len(given) <= MAX_ITEMS:
+        _refuse("input", f"must be a text or a list of 1 to {MAX_ITEMS} items")
     for place, item in enumerate(given):
         _check_item(item, f"input.{place}")
 
@@ -124,4 +124,4 @@ def _refuse(path: str, reason: str) -> NoReturn:
 
 
 def _short(kind: Any) -> str:
-    return repr(kind)[:LONGEST_NAME]
+    return repr(kind)[:MAX_NAME]

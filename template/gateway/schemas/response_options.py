@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.errors import InvalidRequest, UnsupportedParameter
 
-LONGEST_NAME = 100
+MAX_NAME = 100
 # What can be asked for beside an answer. What tools of the provider would add is asked for in vain.
 INCLUDABLE = frozenset(
     {
@@ -53,7 +53,7 @@ def _check_function(tool: Any, path: str) -> None:
         raise InvalidRequest(f"{path}: must be an object.", param=path)
     if tool.get("type") != "function":
         place = f"{path}.type" if "type" in tool else path
-        kind = repr(tool.get("type"))[:LONGEST_NAME]
+        kind = repr(tool.get("type"))[:MAX_NAME]
         raise UnsupportedParameter(f"{path}.type: {kind}; {FUNCTIONS_ALONE}.", param=place)
     if not isinstance(tool.get("name"), str):
         place = f"{path}.name" if "name" in tool else path

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 
 from gateway.schemas.base import Objects, RequestBody, Texts, Whole
-from gateway.schemas.response_items import MOST_ITEMS, check_input
+from gateway.schemas.response_items import MAX_ITEMS, check_input
 from gateway.schemas.response_options import check_format, check_include, check_tools
 
 TRANSPORT = {"model", "stream", "stream_options"}
-ITEMS = {"type": "array", "minItems": 1, "maxItems": MOST_ITEMS, "items": {"type": "object"}}
+ITEMS = {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": {"type": "object"}}
 Input = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, ITEMS]})]
 
 

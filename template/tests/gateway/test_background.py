@@ -5,12 +5,12 @@ import pytest
 from gateway.alerts.alerts import Alerts
 from gateway.ledger.sweeper import Sweeper
 from gateway.pipeline.runner import Runner
-from gateway.pipeline.stop_watcher import Watch
+from gateway.pipeline.stop_watcher import StopWatcher
 from tests.fixtures.service import Start
 from tests.support import eventually
 
 LOOKS = [
-    (Watch, "look"),
+    (StopWatcher, "look"),
     (Sweeper, "sweep"),
     (Alerts, "tell"),
     (Alerts, "post"),

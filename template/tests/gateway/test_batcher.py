@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batcher import MOST_AT_ONCE, Batcher
+from gateway.batcher import MAX_AT_ONCE, Batcher
 from tests.support import leave_with_the_answer
 
 
@@ -59,9 +59,9 @@ async def test_items_that_arrive_while_a_call_runs_go_with_the_next_one() -> Non
 async def test_a_call_takes_a_bounded_number_of_items() -> None:
     handler = Handler()
     batcher = Batcher(handler)
-    count = MOST_AT_ONCE + 1
+    count = MAX_AT_ONCE + 1
     assert await asyncio.gather(*map(batcher.submit, range(count))) == list(range(0, 2 * count, 2))
-    assert [len(call) for call in handler.calls] == [MOST_AT_ONCE, 1]
+    assert [len(call) for call in handler.calls] == [MAX_AT_ONCE, 1]
 
 
 async def test_one_that_fails_does_not_hurt_the_others() -> None:

@@ -10,13 +10,13 @@ import httpx2
 import pytest
 
 from gateway.accounts.principals import Role
-from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.breaker import CircuitBreaker
 from gateway.circuit_breaker.stalls import LATE_SECONDS, TICK_SECONDS, Stalls
 from gateway.db.tables import predictions
 from gateway.ledger.ledger import Ledger
 from gateway.policy import Model
-from gateway.providers.base import Chunks, Job, ProviderFailure, Reply
-from tests.fake_provider import BOUND, Scripted, chunk, fail_with, hang, say_fine
+from gateway.providers.base import Chunks, ProviderFailure, ProviderRequest, Reply
+from tests.fake_provider import BOUND, FakeProvider, chunk, fail_with, hang, say_fine
 from tests.fixtures.service import Run, Start
 from tests.gateway.test_streams import fail_after_one, hang_after_two, open_stream
 from tests.ledger_helpers import add_plans, usd
@@ -31,8 +31,8 @@ MANY = 8
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    return Scripted.install(monkeypatch)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return FakeProvider.install(monkeypatch)
 
 
 def asked_model(service: Service) -> Model:
@@ -41,16 +41,16 @@ def asked_model(service: Service) -> Model:
 
 
 async def state(service: Service) -> str:
-    cooldown: Cooldown = service.engine.cooldown
-    (circuit,) = await cooldown.states([asked_model(service)])
+    circuit_breaker: CircuitBreaker = service.engine.circuit_breaker
+    (circuit,) = await circuit_breaker.states([asked_model(service)])
     return circuit.state
 
 
 async def open_circuit(service: Service, seconds: float) -> None:
     """As for a provider that asks to wait for so long."""
-    cooldown: Cooldown = service.engine.cooldown
+    circuit_breaker: CircuitBreaker = service.engine.circuit_breaker
     told = ProviderFailure("busy", status=429, retry_after=seconds)
-    await cooldown.failed(await cooldown.enter(asked_model(service)), told)
+    await circuit_breaker.failed(await circuit_breaker.enter(asked_model(service)), told)
 
 
 async def half_open(service: Service) -> None:
@@ -61,11 +61,11 @@ async def half_open(service: Service) -> None:
     await eventually(is_half_open)
 
 
-def waiting_answer() -> tuple[Callable[[Job], Awaitable[Reply]], asyncio.Event]:
+def waiting_answer() -> tuple[Callable[[ProviderRequest], Awaitable[Reply]], asyncio.Event]:
     """An answer that comes when the event is set."""
     over = asyncio.Event()
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         job.sent = True
         await over.wait()
         return await say_fine(job)
@@ -85,7 +85,7 @@ async def a_chat(service: Service) -> int:
 
 
 async def test_long_streams_of_one_user_keep_nobody_else_out(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     scripted.on_stream = hang_after_two
     service = await start(request_deadline_seconds=SOON_SECONDS)
@@ -96,11 +96,11 @@ async def test_long_streams_of_one_user_keep_nobody_else_out(
 
 
 async def test_clients_that_do_not_read_keep_nobody_else_out(
-    scripted: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.http.event_stream.LAST_WORD_SECONDS", 0.1)
 
-    async def flood(job: Job) -> Chunks:
+    async def flood(job: ProviderRequest) -> Chunks:
         job.sent = True
         while True:
             yield [chunk("x" * 2**20)]
@@ -123,7 +123,7 @@ async def test_clients_that_do_not_read_keep_nobody_else_out(
 
 @pytest.mark.parametrize("calls", [1, 6])
 async def test_connections_that_break_after_the_first_chunk_count_for_nothing(
-    scripted: Scripted, start: Start, calls: int
+    scripted: FakeProvider, start: Start, calls: int
 ) -> None:
     """A provider may hang up on who reads slowly."""
     scripted.on_stream = fail_after_one(LOST)
@@ -136,7 +136,7 @@ async def test_connections_that_break_after_the_first_chunk_count_for_nothing(
 
 
 async def test_what_a_provider_says_itself_in_a_stream_counts(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     scripted.on_stream = fail_after_one(BROKEN)
     service = await start()
@@ -148,9 +148,9 @@ async def test_what_a_provider_says_itself_in_a_stream_counts(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_provider_that_answers_nobody_is_left_alone(
-    scripted: Scripted, start: Start, stream: bool
+    scripted: FakeProvider, start: Start, stream: bool
 ) -> None:
-    async def hang_before(job: Job) -> Chunks:
+    async def hang_before(job: ProviderRequest) -> Chunks:
         await hang(job)
         yield []
 
@@ -163,9 +163,9 @@ async def test_a_provider_that_answers_nobody_is_left_alone(
 
 
 async def test_long_answers_count_for_nothing_while_others_are_answered(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         return await (hang(job) if "long" in str(job.body) else say_fine(job))
 
     scripted.on_answer = answer
@@ -183,7 +183,7 @@ async def test_long_answers_count_for_nothing_while_others_are_answered(
 
 
 async def test_a_call_that_waited_for_its_budget_says_nothing_of_the_provider(
-    scripted: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opens = Ledger.open
 
@@ -201,11 +201,11 @@ async def test_a_call_that_waited_for_its_budget_says_nothing_of_the_provider(
 
 @pytest.mark.parametrize("ending", ["time is up", "lost"])
 async def test_a_process_that_stood_still_blames_nobody(
-    scripted: Scripted, start: Start, ending: str
+    scripted: FakeProvider, start: Start, ending: str
 ) -> None:
     woken = asyncio.Event()
 
-    async def lose(job: Job) -> Reply:
+    async def lose(job: ProviderRequest) -> Reply:
         job.sent = True
         await woken.wait()
         raise LOST
@@ -236,7 +236,9 @@ def test_a_tick_that_comes_late_tells_of_a_stall() -> None:
     assert not stalls.since(now + 1)
 
 
-async def test_the_first_chunk_of_a_probe_lets_others_in(scripted: Scripted, start: Start) -> None:
+async def test_the_first_chunk_of_a_probe_lets_others_in(
+    scripted: FakeProvider, start: Start
+) -> None:
     scripted.on_stream = hang_after_two
     service = await start()
     await half_open(service)
@@ -247,7 +249,7 @@ async def test_the_first_chunk_of_a_probe_lets_others_in(scripted: Scripted, sta
 
 
 async def test_a_probe_that_is_not_answered_keeps_others_out_for_its_time(
-    scripted: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.circuit_breaker.breaker.PROBE_SECONDS", 1.0)
     scripted.on_answer, over = waiting_answer()
@@ -271,7 +273,7 @@ async def test_a_probe_that_is_not_answered_keeps_others_out_for_its_time(
 
 
 async def test_a_probe_does_not_wait_for_its_callers_budget(
-    scripted: Scripted, start: Start, policy_dir: Path
+    scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
     budget = f"requests_per_minute = 60, daily_budget_usd = {usd(BOUND)}"
     add_plans(policy_dir, f"capped = {{{budget}}}")
@@ -322,7 +324,7 @@ async def test_an_operator_lifts_a_cooldown(
 
 
 async def test_a_client_is_told_no_longer_pause_than_the_model_allows(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     scripted.on_answer = fail_with(sent=True, status=429, retry_after=9e9)
     service = await start()
@@ -334,13 +336,13 @@ async def test_a_client_is_told_no_longer_pause_than_the_model_allows(
 
 async def test_a_start_of_before_lifts_no_later_cooldown(service: Service, run: Run) -> None:
     await run("start", f"model:{ECHO}")
-    await service.engine.watch.look()
+    await service.engine.stop_watcher.look()
     await open_circuit(service, 3000)
-    await service.engine.watch.look()
+    await service.engine.stop_watcher.look()
     assert await state(service) == "open"
 
 
-async def test_an_answer_in_one_piece_closes_it(scripted: Scripted, start: Start) -> None:
+async def test_an_answer_in_one_piece_closes_it(scripted: FakeProvider, start: Start) -> None:
     service = await start()
     await half_open(service)
     assert (await a_chat(service), await state(service)) == (200, "closed")

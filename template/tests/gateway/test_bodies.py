@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.http.bodies import MOST_ERRORS, MOST_PARTS
+from gateway.http.bodies import MAX_ERRORS, MAX_PARTS
 from gateway.http.error_places import place_of
 from tests.fixtures.service import Start
 from tests.support import Service, chat, error_of, unique
@@ -180,14 +180,14 @@ async def test_a_body_over_the_largest_size_is_refused(start: Start, is_length_t
 async def test_a_body_of_very_many_parts_is_refused(
     client: httpx2.AsyncClient, path: str, part: str
 ) -> None:
-    content = f'{{"model": "offline/echo", "x": [{",".join([part] * (MOST_PARTS + 1))}]}}'
+    content = f'{{"model": "offline/echo", "x": [{",".join([part] * (MAX_PARTS + 1))}]}}'
     response = await client.post(path, content=content.encode(), headers=JSON)
     assert error_of(response) == (wrong(path), "invalid_request", None)
-    assert str(MOST_PARTS) in response.json()["error"]["message"]
+    assert str(MAX_PARTS) in response.json()["error"]["message"]
 
 
 async def test_many_parts_of_a_text_are_one(client: httpx2.AsyncClient) -> None:
-    text = '[{"x":' * MOST_PARTS
+    text = '[{"x":' * MAX_PARTS
     expected = (400, "request_too_large", "messages")
     assert error_of(await client.post(CHAT, json=chat(text))) == expected
 
@@ -217,7 +217,7 @@ async def test_of_many_errors_one_is_told(
 
     monkeypatch.setattr("gateway.http.exception_handlers.place_of", count)
     assert error_of(await client.post(CHAT, json=chat() | change)) == expected
-    assert sum(told) <= MOST_ERRORS
+    assert sum(told) <= MAX_ERRORS
 
 
 @pytest.mark.parametrize(

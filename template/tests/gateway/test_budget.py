@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from sqlalchemy import BigInteger, literal
 
 from gateway import pricing
-from gateway.accounts.principals import Allowance
+from gateway.accounts.principals import KeyLimits
 from gateway.db.tables import alerts, attempts, utc_now
 from gateway.errors import BudgetExceeded, RateLimited, RequestTooLarge
 from gateway.ledger import transaction as posting
-from gateway.ledger.budget import Blocked, Sheet, caps_of, periods, require_room
+from gateway.ledger.budget import Balances, Blocked, caps_of, periods, require_room
 from gateway.ledger.ledger import Ledger
 from gateway.pipeline.generation import Generation
-from gateway.pipeline.pipeline import Guard
+from gateway.pipeline.pipeline import Pipeline
 from gateway.policy import Cap, Policy
-from gateway.providers.base import Deadline, Job, Reply
-from tests.fake_provider import BOUND, COST, Scripted, completion, say_fine
+from gateway.providers.base import Deadline, ProviderRequest, Reply
+from tests.fake_provider import BOUND, COST, FakeProvider, completion, say_fine
 from tests.fixtures.service import Start
 from tests.ledger_helpers import (
     UNIT,
@@ -55,7 +55,7 @@ def caps_with(*limits: tuple[int | None, int | None]) -> list[Cap]:
     return [Cap(name, *pair) for name, pair in zip(NAMES, limits, strict=False)]
 
 
-def amounts(sheet: Sheet) -> dict[tuple[str, str], tuple[int, int]]:
+def amounts(sheet: Balances) -> dict[tuple[str, str], tuple[int, int]]:
     return {key: (account.spent, account.reserved) for key, account in sheet.changes()}
 
 
@@ -74,7 +74,7 @@ def test_a_call_gets_its_bound_from_every_account_or_from_none(
             if most is not None:
                 rooms.append(most - sum(pair))
                 spendings.append(most - pair[0])
-    sheet = Sheet(held, PERCENTS)
+    sheet = Balances(held, PERCENTS)
     if min(spendings, default=bound) < bound:
         with pytest.raises(BudgetExceeded):
             sheet.reserve(caps, DAY, bound)
@@ -100,7 +100,7 @@ def test_the_owner_hears_of_every_part_of_a_cap_that_is_spent_and_of_no_other(
     seen: set[str] = set()
     for cost in costs:
         before = {("service", period): (spent, 0) for period in periods(DAY)}
-        sheet = Sheet(before, PERCENTS)
+        sheet = Balances(before, PERCENTS)
         sheet.change(["service"], DAY, reserved=0, spent=cost)
         spent += cost
         peak = max(peak, spent)
@@ -115,7 +115,7 @@ def test_the_owner_hears_of_every_part_of_a_cap_that_is_spent_and_of_no_other(
 
 
 def test_a_cap_of_nothing_is_no_reason_for_an_alert() -> None:
-    sheet = Sheet({}, PERCENTS)
+    sheet = Balances({}, PERCENTS)
     sheet.change(["service"], DAY, reserved=0, spent=0)
     sheet.look([Cap("service", 0, None)], DAY)
     assert sheet.alerts == {}
@@ -137,7 +137,7 @@ def test_a_refusal_says_whose_budget_it_is_and_for_how_long(
 ) -> None:
     spent = {(account, period): (7, 0) for period in periods(DAY)}
     with pytest.raises(BudgetExceeded, match=words) as refused:
-        Sheet(spent, PERCENTS).reserve([Cap(account, *limits)], DAY, 1)
+        Balances(spent, PERCENTS).reserve([Cap(account, *limits)], DAY, 1)
     assert "can cost up to 0.000000001 USD" in refused.value.message
     assert refused.value.headers == {"x-should-retry": "false"}
 
@@ -158,7 +158,7 @@ async def test_a_call_counts_against_service_plan_user_and_the_limits_of_its_key
     service: Service, user: User
 ) -> None:
     policy: Policy = service.engine.policy
-    limited = principal_of(user, "many", Allowance(None, None, None, 7, 9))
+    limited = principal_of(user, "many", KeyLimits(None, None, None, 7, 9))
     assert [cap.account for cap in caps_of(policy, principal_of(user, "many"))] == [
         "service",
         "plan:many",
@@ -175,7 +175,7 @@ async def test_a_call_counts_against_service_plan_user_and_the_limits_of_its_key
 async def test_every_cap_is_kept(
     service: Service, user: User, kind: str, limits: tuple[int | None, int | None]
 ) -> None:
-    ledger, principal = ledger_of(service), principal_of(user, limits=Allowance())
+    ledger, principal = ledger_of(service), principal_of(user, limits=KeyLimits())
     caps = capped(principal, *limits, kind)
     await end(ledger, await begin(ledger, generation_of(service, principal, 6, caps)), 6)
     with pytest.raises(BudgetExceeded):
@@ -319,7 +319,7 @@ async def test_a_waiter_that_leaves_holds_nothing(service: Service, user: User) 
 async def test_no_more_wait_than_can(
     service: Service, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.ledger.ledger.MOST_WAITING", 2)
+    monkeypatch.setattr("gateway.ledger.ledger.MAX_WAITING", 2)
     ledger, principal = ledger_of(service), principal_of(user)
     first = await begin(ledger, generation_of(service, principal, 9, capped(principal, 100)))
     await end(ledger, first, 5)
@@ -339,11 +339,11 @@ async def test_no_more_wait_than_can(
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    return Scripted.install(monkeypatch)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return FakeProvider.install(monkeypatch)
 
 
-async def use_all(job: Job) -> Reply:
+async def use_all(job: ProviderRequest) -> Reply:
     """An answer that costs its bound."""
     job.sent = True
     return Reply(completion("fine"), pricing.bound(job.model, job.body))
@@ -375,7 +375,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_a_budget_does_not_pay_for_is_402_and_not_to_be_tried_again(
-    scripted: Scripted, start: Start, policy_dir: Path, stream: bool
+    scripted: FakeProvider, start: Start, policy_dir: Path, stream: bool
 ) -> None:
     service, _, client = await client_with(
         start, policy_dir, BOUND + COST - 1, metrics_token=unique("metrics")
@@ -397,7 +397,7 @@ async def test_what_a_budget_does_not_pay_for_is_402_and_not_to_be_tried_again(
 
 
 async def test_a_bound_above_a_cap_is_a_request_that_is_too_large(
-    scripted: Scripted, start: Start, policy_dir: Path
+    scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
     service, _, client = await client_with(start, policy_dir, BOUND - 1)
     assert error_of(await client.post(CHAT, json=chat())) == (400, "request_too_large", None)
@@ -408,7 +408,7 @@ async def test_a_bound_above_a_cap_is_a_request_that_is_too_large(
 
 @pytest.mark.parametrize(("cost", "status"), [(COST, 200), (BOUND, 402)])
 async def test_a_call_waits_for_what_others_have_reserved(
-    scripted: Scripted,
+    scripted: FakeProvider,
     start: Start,
     policy_dir: Path,
     waits: asyncio.Event,
@@ -418,7 +418,7 @@ async def test_a_call_waits_for_what_others_have_reserved(
     """And gets in when they cost less, or hears that they did not."""
     _, _, client = await client_with(start, policy_dir, BOUND + COST)
 
-    async def wait(job: Job) -> Reply:
+    async def wait(job: ProviderRequest) -> Reply:
         await waits.wait()
         return await (say_fine if cost == COST else use_all)(job)
 
@@ -428,13 +428,13 @@ async def test_a_call_waits_for_what_others_have_reserved(
 
 
 async def test_a_call_waits_no_longer_than_its_deadline(
-    scripted: Scripted, start: Start, policy_dir: Path, waits: asyncio.Event
+    scripted: FakeProvider, start: Start, policy_dir: Path, waits: asyncio.Event
 ) -> None:
     service, user, client = await client_with(
         start, policy_dir, BOUND + COST, request_deadline_seconds=0.2
     )
-    guard: Guard = service.engine.guard
-    await guard.begin(call_of(principal_of(user, "capped")))
+    pipeline: Pipeline = service.engine.pipeline
+    await pipeline.begin(call_of(principal_of(user, "capped")))
     assert error_of(await client.post(CHAT, json=chat())) == (504, "deadline_exceeded", None)
     assert waits.is_set()
     assert scripted.asked == []

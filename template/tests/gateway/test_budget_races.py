@@ -18,10 +18,10 @@ from gateway import pricing
 from gateway.db.tables import accounts, alerts, attempts, predictions
 from gateway.errors import ServiceError
 from gateway.ledger.sweeper import Sweeper
-from gateway.pipeline.pipeline import Guard
+from gateway.pipeline.pipeline import Pipeline
 from gateway.policy import Policy
-from gateway.providers.base import Chunks, Job, ProviderFailure, Reply, Usage
-from tests.fake_provider import BOUND, Scripted, chunk, completion, usage_chunk
+from gateway.providers.base import Chunks, ProviderFailure, ProviderRequest, Reply, Usage
+from tests.fake_provider import BOUND, FakeProvider, chunk, completion, usage_chunk
 from tests.fixtures.service import Start
 from tests.ledger_helpers import (
     add_plans,
@@ -58,8 +58,8 @@ fallbacks = ["offline/echo"]
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    return Scripted.install(monkeypatch)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return FakeProvider.install(monkeypatch)
 
 
 class Billing:
@@ -69,7 +69,7 @@ class Billing:
         self.parts = parts
         self.billed = 0
 
-    async def __call__(self, job: Job) -> Reply:
+    async def __call__(self, job: ProviderRequest) -> Reply:
         job.sent = True
         await asyncio.sleep(0.001)
         most = pricing.bound(job.model, job.body)
@@ -100,7 +100,7 @@ async def burst(services: Sequence[Service], user: User, calls: int) -> Counter[
 
 
 async def test_a_cap_that_pays_for_37_calls_lets_37_of_500_through(
-    scripted: Scripted, start: Start, policy_dir: Path
+    scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
     services, user = await serve(start, policy_dir, 37 * BOUND)
     scripted.on_answer = billing = Billing(1)
@@ -118,7 +118,7 @@ async def test_a_cap_that_pays_for_37_calls_lets_37_of_500_through(
 
 
 async def test_cheap_calls_are_refused_only_within_one_bound_of_the_cap(
-    scripted: Scripted, start: Start, policy_dir: Path
+    scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
     services, user = await serve(start, policy_dir, 3 * BOUND)
     scripted.on_answer = billing = Billing(10)
@@ -176,7 +176,7 @@ class Chance:
     def __init__(self, schedule: Sequence[Step]) -> None:
         self.schedule = schedule
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: ProviderRequest) -> Reply:
         step = self.schedule[job.body["seed"]]
         job.sent = step.does != "is not reached"
         await asyncio.sleep(0)
@@ -188,7 +188,7 @@ class Chance:
         usage = Usage(most.input_tokens // step.parts, most.output_tokens // step.parts)
         return Reply(completion("fine"), usage)
 
-    async def stream(self, job: Job) -> Chunks:
+    async def stream(self, job: ProviderRequest) -> Chunks:
         step = self.schedule[job.body["seed"]]
         if step.parts % 2:
             job.sent = True
@@ -199,15 +199,15 @@ class Chance:
             yield [usage_chunk(reply.usage)]
 
 
-async def take(guard: Guard, user: User, step: Step, number: int) -> None:
+async def take(pipeline: Pipeline, user: User, step: Step, number: int) -> None:
     """One call, as far as its step says."""
     call = call_of(principal_of(user, "capped"), step.model, seconds=0.05)
     call.body["seed"] = number
     with suppress(ServiceError, TimeoutError, ProviderFailure):
         if step.does == "dies":
-            await guard.begin(call)
+            await pipeline.begin(call)
         elif step.streams:
-            generation, _, chunks = await guard.stream(call)
+            generation, _, chunks = await pipeline.stream(call)
             try:
                 async with generation.deadline.scope():
                     async for _ in chunks:
@@ -215,7 +215,7 @@ async def take(guard: Guard, user: User, step: Step, number: int) -> None:
             finally:
                 await chunks.aclose()
         else:
-            await guard.generate(call)
+            await pipeline.generate(call)
 
 
 async def play(
@@ -226,8 +226,8 @@ async def play(
     for number, step in enumerate(schedule):
         for _ in range(step.pause):
             await asyncio.sleep(0)
-        guard: Guard = services[step.process].engine.guard
-        tasks.append(asyncio.create_task(take(guard, users[step.user], step, number)))
+        pipeline: Pipeline = services[step.process].engine.pipeline
+        tasks.append(asyncio.create_task(take(pipeline, users[step.user], step, number)))
         if step.turns is not None:
             asyncio.get_running_loop().call_later(step.turns / 2000, tasks[-1].cancel)
     _, stuck = await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
@@ -235,10 +235,10 @@ async def play(
     for task in tasks:
         assert task.cancelled() or task.exception() is None
     for service in services:
-        await service.engine.running.drain()
+        await service.engine.in_flight.drain()
 
 
-async def sweep(service: Service, scripted: Scripted) -> None:
+async def sweep(service: Service, scripted: FakeProvider) -> None:
     """As another process does when the leases of those that died have run out."""
     await expire(service)
     policy: Policy = service.engine.policy
@@ -248,14 +248,14 @@ async def sweep(service: Service, scripted: Scripted) -> None:
 
 @pytest.fixture
 async def raced(
-    scripted: Scripted, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[Service], list[User]]:
     """Services that lose no time, two users, and caps for each and for both."""
     monkeypatch.setattr("gateway.circuit_breaker.breaker.FIRST_PAUSE_SECONDS", 0.002)
-    monkeypatch.setattr("gateway.circuit_breaker.breaker.LONGEST_PAUSE_SECONDS", 0.002)
+    monkeypatch.setattr("gateway.circuit_breaker.breaker.MAX_PAUSE_SECONDS", 0.002)
     monkeypatch.setattr("gateway.circuit_breaker.breaker.BELIEVED_SECONDS", 0.0)
     monkeypatch.setattr("gateway.pipeline.retry.COST", 0)
-    monkeypatch.setattr("gateway.ledger.ledger.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("gateway.ledger.ledger.POLL_SECONDS", 0.01)
     together = f"total_daily_budget_usd = {usd(5 * BOUND)}"
     services, user = await serve(start, policy_dir, 3 * BOUND, together)
     return services, [user, await services[0].create_user("capped")]
@@ -264,7 +264,7 @@ async def raced(
 @given(schedule=st.lists(steps, min_size=2, max_size=12))
 @hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_spent_and_reserved_never_pass_a_cap(
-    schedule: list[Step], raced: tuple[list[Service], list[User]], scripted: Scripted
+    schedule: list[Step], raced: tuple[list[Service], list[User]], scripted: FakeProvider
 ) -> None:
     """With calls that fail, are tried again, fall back, hang, are left, and processes that die."""
     services, users = raced

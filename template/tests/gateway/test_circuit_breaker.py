@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.circuit_breaker.breaker import PROBE_SECONDS, Cooldown
-from gateway.circuit_breaker.window import Circuit, Pass, Tally
+from gateway.circuit_breaker.breaker import PROBE_SECONDS, CircuitBreaker
+from gateway.circuit_breaker.window import Circuit, FailureWindow, Permit
 from gateway.errors import LimiterUnavailable, ProviderCoolingDown
 from gateway.policy import Model
 from gateway.providers.base import BadAnswer, Exchange, ProviderFailure, Quota
@@ -32,21 +32,23 @@ def busy(seconds: float, status: int = 429) -> ProviderFailure:
     return ProviderFailure("busy", status=status, retry_after=seconds)
 
 
-async def fail(cooldown: Cooldown, asked: Model, failure: ProviderFailure = FAILURE) -> None:
-    await cooldown.failed(await cooldown.enter(asked), failure)
+async def fail(
+    circuit_breaker: CircuitBreaker, asked: Model, failure: ProviderFailure = FAILURE
+) -> None:
+    await circuit_breaker.failed(await circuit_breaker.enter(asked), failure)
 
 
-async def state(cooldown: Cooldown, asked: Model) -> Circuit:
-    (circuit,) = await cooldown.states([asked])
+async def state(circuit_breaker: CircuitBreaker, asked: Model) -> Circuit:
+    (circuit,) = await circuit_breaker.states([asked])
     return circuit
 
 
-async def left(shared: Shared, cooldown: Cooldown, asked: Model) -> float:
+async def left(shared: Shared, circuit_breaker: CircuitBreaker, asked: Model) -> float:
     """Seconds that nobody passes for; time moves on by so much."""
     began = shared.now
-    while (await state(cooldown, asked)).state == "open":
+    while (await state(circuit_breaker, asked)).state == "open":
         with pytest.raises(ProviderCoolingDown):
-            await cooldown.enter(asked)
+            await circuit_breaker.enter(asked)
         shared.now += 0.25
     return shared.now - began
 
@@ -57,66 +59,74 @@ def shared() -> Shared:
 
 
 @pytest.fixture
-def cooldown(shared: Shared) -> Cooldown:
-    return Cooldown(shared, shared.clock)
+def circuit_breaker(shared: Shared) -> CircuitBreaker:
+    return CircuitBreaker(shared, shared.clock)
 
 
 @pytest.fixture
-def cooldowns(limiters: list[Limiter]) -> list[Cooldown]:
+def circuit_breakers(limiters: list[Limiter]) -> list[CircuitBreaker]:
     """Several processes', over the chosen limiter."""
-    return [Cooldown(limiter) for limiter in (*limiters, *limiters)]
+    return [CircuitBreaker(limiter) for limiter in (*limiters, *limiters)]
 
 
-async def refusals(cooldowns: list[Cooldown], asked: Model, times: int) -> list[Pass | Exception]:
+async def refusals(
+    circuit_breakers: list[CircuitBreaker], asked: Model, times: int
+) -> list[Permit | Exception]:
     """What so many calls at once meet, over all processes in turn."""
-    turns = itertools.islice(itertools.cycle(cooldowns), times)
+    turns = itertools.islice(itertools.cycle(circuit_breakers), times)
     met = await asyncio.gather(*(turn.enter(asked) for turn in turns), return_exceptions=True)
-    return [each for each in met if isinstance(each, Pass | ProviderCoolingDown)]
+    return [each for each in met if isinstance(each, Permit | ProviderCoolingDown)]
 
 
-async def test_a_pause_that_a_provider_asks_for_is_kept_by_all(cooldowns: list[Cooldown]) -> None:
+async def test_a_pause_that_a_provider_asks_for_is_kept_by_all(
+    circuit_breakers: list[CircuitBreaker],
+) -> None:
     asked = model()
-    await fail(cooldowns[0], asked, busy(40))
-    met = await refusals(cooldowns, asked, 20)
+    await fail(circuit_breakers[0], asked, busy(40))
+    met = await refusals(circuit_breakers, asked, 20)
     told = [each.headers["Retry-After"] for each in met if isinstance(each, ProviderCoolingDown)]
     assert len(told) == 20
     assert {38, 39, 40} >= {int(seconds) for seconds in told}
 
 
 async def test_one_call_over_all_finds_out_whether_the_provider_is_back(
-    cooldowns: list[Cooldown], monkeypatch: pytest.MonkeyPatch
+    circuit_breakers: list[CircuitBreaker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.circuit_breaker.breaker.FIRST_PAUSE_SECONDS", 0.05)
     asked = model()
 
     async def is_half_open() -> bool:
-        return (await state(cooldowns[-1], asked)).state == "half_open"
+        return (await state(circuit_breakers[-1], asked)).state == "half_open"
 
     for answers in (False, True):
         if not answers:
-            await fail(cooldowns[0], asked, busy(0.05))
+            await fail(circuit_breakers[0], asked, busy(0.05))
         await eventually(is_half_open)
-        passed = [each for each in await refusals(cooldowns, asked, 40) if isinstance(each, Pass)]
+        passed = [
+            each for each in await refusals(circuit_breakers, asked, 40) if isinstance(each, Permit)
+        ]
         (probe,) = passed
         if answers:
-            await cooldowns[0].answered(probe)
+            await circuit_breakers[0].answered(probe)
         else:
-            await cooldowns[0].failed(probe, FAILURE)
-            assert not any(isinstance(e, Pass) for e in await refusals(cooldowns, asked, 4))
-    assert (await state(cooldowns[-1], asked)).state == "closed"
-    assert all(isinstance(each, Pass) for each in await refusals(cooldowns, asked, 40))
+            await circuit_breakers[0].failed(probe, FAILURE)
+            assert not any(
+                isinstance(e, Permit) for e in await refusals(circuit_breakers, asked, 4)
+            )
+    assert (await state(circuit_breakers[-1], asked)).state == "closed"
+    assert all(isinstance(each, Permit) for each in await refusals(circuit_breakers, asked, 40))
 
 
 async def test_a_call_that_says_nothing_gives_the_probe_back(
-    cooldowns: list[Cooldown], monkeypatch: pytest.MonkeyPatch
+    circuit_breakers: list[CircuitBreaker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.circuit_breaker.breaker.FIRST_PAUSE_SECONDS", 0.01)
     asked = model()
-    await fail(cooldowns[0], asked, busy(0.01))
+    await fail(circuit_breakers[0], asked, busy(0.01))
 
-    async def enter() -> Pass | None:
+    async def enter() -> Permit | None:
         try:
-            return await cooldowns[0].enter(asked)
+            return await circuit_breakers[0].enter(asked)
         except ProviderCoolingDown:
             return None
 
@@ -125,32 +135,34 @@ async def test_a_call_that_says_nothing_gives_the_probe_back(
         assert entered is not None
         assert entered.probe is not None
         assert await enter() is None
-        await cooldowns[0].left(entered)
+        await circuit_breakers[0].left(entered)
 
 
-async def test_what_is_left_of_the_limits_is_told_to_all(cooldowns: list[Cooldown]) -> None:
+async def test_what_is_left_of_the_limits_is_told_to_all(
+    circuit_breakers: list[CircuitBreaker],
+) -> None:
     asked = model()
-    assert (await state(cooldowns[0], asked))[2:] == ("closed", None, None, None)
-    await cooldowns[0].learnt(asked, Quota(7, None, 0.0))
-    told = await state(cooldowns[-1], asked)
+    assert (await state(circuit_breakers[0], asked))[2:] == ("closed", None, None, None)
+    await circuit_breakers[0].record_quota(asked, Quota(7, None, 0.0))
+    told = await state(circuit_breakers[-1], asked)
     assert told == (asked.provider, asked.id, "closed", None, 7, None)
 
 
 async def test_a_closed_circuit_costs_a_round_trip_only_now_and_then(
-    shared: Shared, cooldown: Cooldown
+    shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
     for _ in range(10):
-        await asyncio.gather(*(cooldown.enter(asked) for _ in range(100)))
+        await asyncio.gather(*(circuit_breaker.enter(asked) for _ in range(100)))
         assert shared.steps == 1
         shared.now += 0.009
     shared.now += 0.1
-    await asyncio.gather(*(cooldown.enter(model()) for _ in range(100)))
+    await asyncio.gather(*(circuit_breaker.enter(model()) for _ in range(100)))
     assert shared.steps <= 3
 
 
 async def test_others_learn_of_an_open_circuit_within_a_moment(shared: Shared) -> None:
-    here, there = Cooldown(shared, shared.clock), Cooldown(shared, shared.clock)
+    here, there = CircuitBreaker(shared, shared.clock), CircuitBreaker(shared, shared.clock)
     asked = model()
     await there.enter(asked)
     await fail(here, asked, busy(9))
@@ -160,184 +172,190 @@ async def test_others_learn_of_an_open_circuit_within_a_moment(shared: Shared) -
 
 
 async def test_pauses_grow_to_a_bound_and_start_again_after_a_success(
-    shared: Shared, cooldown: Cooldown
+    shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
     for _ in range(5):
-        await fail(cooldown, asked)
+        await fail(circuit_breaker, asked)
     pauses = []
     for _ in range(11):
-        pauses.append(await left(shared, cooldown, asked))
-        await fail(cooldown, asked)
+        pauses.append(await left(shared, circuit_breaker, asked))
+        await fail(circuit_breaker, asked)
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
-    await left(shared, cooldown, asked)
-    await cooldown.answered(await cooldown.enter(asked))
-    await fail(cooldown, asked, busy(0.25))
-    assert await left(shared, cooldown, asked) == 1
+    await left(shared, circuit_breaker, asked)
+    await circuit_breaker.answered(await circuit_breaker.enter(asked))
+    await fail(circuit_breaker, asked, busy(0.25))
+    assert await left(shared, circuit_breaker, asked) == 1
 
 
 @pytest.mark.parametrize(("most", "kept"), [(None, 3600), (10, 10)])
 async def test_a_provider_is_believed_up_to_a_maximum(
-    shared: Shared, cooldown: Cooldown, most: int | None, kept: int
+    shared: Shared, circuit_breaker: CircuitBreaker, most: int | None, kept: int
 ) -> None:
     asked = model()
     if most is not None:
         asked = asked.model_copy(update={"max_cooldown_seconds": most})
     for told in (9e9, kept + 1):
-        await fail(cooldown, asked, busy(told))
-        assert await left(shared, cooldown, asked) == kept
-        await cooldown.lift([asked])
-    await cooldown.learnt(asked, Quota(0, 0, 9e9))
-    assert await left(shared, cooldown, asked) == kept
+        await fail(circuit_breaker, asked, busy(told))
+        assert await left(shared, circuit_breaker, asked) == kept
+        await circuit_breaker.lift([asked])
+    await circuit_breaker.record_quota(asked, Quota(0, 0, 9e9))
+    assert await left(shared, circuit_breaker, asked) == kept
 
 
-async def test_pauses_grow_to_the_models_maximum(shared: Shared, cooldown: Cooldown) -> None:
+async def test_pauses_grow_to_the_models_maximum(
+    shared: Shared, circuit_breaker: CircuitBreaker
+) -> None:
     asked = model().model_copy(update={"max_cooldown_seconds": 3})
     pauses = []
     for _ in range(4):
-        await fail(cooldown, asked, busy(0.25))
-        pauses.append(await left(shared, cooldown, asked))
+        await fail(circuit_breaker, asked, busy(0.25))
+        pauses.append(await left(shared, circuit_breaker, asked))
     assert pauses == [1, 2, 3, 3]
 
 
-async def test_a_lift_closes_it_for_all(cooldowns: list[Cooldown]) -> None:
+async def test_a_lift_closes_it_for_all(circuit_breakers: list[CircuitBreaker]) -> None:
     """Each process does it, as each reads of the start."""
     asked, other = model(), model()
     for each in (asked, other):
-        await fail(cooldowns[0], each, busy(3000))
-        assert not any(isinstance(e, Pass) for e in await refusals(cooldowns, each, 8))
-    for cooldown in cooldowns:
-        await cooldown.lift([asked])
-    assert all(isinstance(each, Pass) for each in await refusals(cooldowns, asked, 40))
-    assert not any(isinstance(each, Pass) for each in await refusals(cooldowns, other, 8))
-    await fail(cooldowns[0], asked, busy(0.01))
-    assert (await state(cooldowns[-1], asked)).state == "open"
+        await fail(circuit_breakers[0], each, busy(3000))
+        assert not any(isinstance(e, Permit) for e in await refusals(circuit_breakers, each, 8))
+    for circuit_breaker in circuit_breakers:
+        await circuit_breaker.lift([asked])
+    assert all(isinstance(each, Permit) for each in await refusals(circuit_breakers, asked, 40))
+    assert not any(isinstance(each, Permit) for each in await refusals(circuit_breakers, other, 8))
+    await fail(circuit_breakers[0], asked, busy(0.01))
+    assert (await state(circuit_breakers[-1], asked)).state == "open"
 
 
-async def test_failures_of_before_a_lift_open_nothing(shared: Shared, cooldown: Cooldown) -> None:
+async def test_failures_of_before_a_lift_open_nothing(
+    shared: Shared, circuit_breaker: CircuitBreaker
+) -> None:
     asked = model()
-    early = [await cooldown.enter(asked) for _ in range(10)]
-    await fail(cooldown, asked, busy(3000))
-    await cooldown.lift([asked])
+    early = [await circuit_breaker.enter(asked) for _ in range(10)]
+    await fail(circuit_breaker, asked, busy(3000))
+    await circuit_breaker.lift([asked])
     for each in early:
-        await cooldown.failed(each, FAILURE)
-    assert (await state(cooldown, asked)).state == "closed"
+        await circuit_breaker.failed(each, FAILURE)
+    assert (await state(circuit_breaker, asked)).state == "closed"
 
 
 async def test_a_probe_that_takes_too_long_is_followed_by_another(
-    shared: Shared, cooldown: Cooldown
+    shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     """What becomes of the first one then is no word of the probe."""
     asked = model()
-    await fail(cooldown, asked, busy(2))
+    await fail(circuit_breaker, asked, busy(2))
     shared.now += 2
-    slow = await cooldown.enter(asked)
+    slow = await circuit_breaker.enter(asked)
     shared.now += PROBE_SECONDS - 0.25
     with pytest.raises(ProviderCoolingDown):
-        await cooldown.enter(asked)
+        await circuit_breaker.enter(asked)
     shared.now += 0.25
-    await cooldown.answered(await cooldown.enter(asked))
-    await cooldown.failed(slow, FAILURE)
-    assert (await state(cooldown, asked)).state == "closed"
+    await circuit_breaker.answered(await circuit_breaker.enter(asked))
+    await circuit_breaker.failed(slow, FAILURE)
+    assert (await state(circuit_breaker, asked)).state == "closed"
 
 
 async def test_a_quota_that_was_told_long_ago_opens_nothing(
-    shared: Shared, cooldown: Cooldown
+    shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     """A long stream tells at its end what its first header said."""
     asked = model()
-    await cooldown.learnt(asked, Quota(0, 0, 6.0), age=61)
-    told = await state(cooldown, asked)
+    await circuit_breaker.record_quota(asked, Quota(0, 0, 6.0), age=61)
+    told = await state(circuit_breaker, asked)
     assert (told.state, told.remaining_requests) == ("closed", None)
-    await cooldown.learnt(asked, Quota(0, 0, 6.0), age=4)
-    assert await left(shared, cooldown, asked) == 2
+    await circuit_breaker.record_quota(asked, Quota(0, 0, 6.0), age=4)
+    assert await left(shared, circuit_breaker, asked) == 2
 
 
 @pytest.mark.parametrize("told", [2, 50, 400])
 async def test_the_pause_that_is_asked_for_is_the_shortest(
-    shared: Shared, cooldown: Cooldown, told: float
+    shared: Shared, circuit_breaker: CircuitBreaker, told: float
 ) -> None:
     asked = model()
     for trips in range(4):
-        await fail(cooldown, asked, busy(told, status=503))
-        assert await left(shared, cooldown, asked) == max(told, 2**trips)
+        await fail(circuit_breaker, asked, busy(told, status=503))
+        assert await left(shared, circuit_breaker, asked) == max(told, 2**trips)
 
 
 async def test_a_shorter_pause_shortens_nothing(shared: Shared) -> None:
-    here, there = Cooldown(shared, shared.clock), Cooldown(shared, shared.clock)
+    here, there = CircuitBreaker(shared, shared.clock), CircuitBreaker(shared, shared.clock)
     asked = model()
     early, late = await here.enter(asked), await there.enter(asked)
     await here.failed(early, busy(30))
     await there.failed(late, busy(2))
-    await there.learnt(asked, Quota(None, None, 3))
-    newcomer = Cooldown(shared, shared.clock)
+    await there.record_quota(asked, Quota(None, None, 3))
+    newcomer = CircuitBreaker(shared, shared.clock)
     assert await left(shared, newcomer, asked) == 30
 
 
-async def test_those_that_fail_together_are_one_outage(shared: Shared, cooldown: Cooldown) -> None:
-    other = Cooldown(shared, shared.clock)
+async def test_those_that_fail_together_are_one_outage(
+    shared: Shared, circuit_breaker: CircuitBreaker
+) -> None:
+    other = CircuitBreaker(shared, shared.clock)
     asked = model()
-    entered = [await cooldown.enter(asked) for _ in range(200)]
+    entered = [await circuit_breaker.enter(asked) for _ in range(200)]
     elsewhere = [await other.enter(asked) for _ in range(200)]
     for here, there in zip(entered, elsewhere, strict=True):
-        await cooldown.failed(here, FAILURE)
+        await circuit_breaker.failed(here, FAILURE)
         await other.failed(there, FAILURE)
-    assert await left(shared, cooldown, asked) == 1
+    assert await left(shared, circuit_breaker, asked) == 1
 
 
-async def test_requests_that_were_joined_failed_once(cooldown: Cooldown) -> None:
+async def test_requests_that_were_joined_failed_once(circuit_breaker: CircuitBreaker) -> None:
     asked = model()
     for calls in range(1, 6):
-        joined = [await cooldown.enter(asked) for _ in range(8)]
+        joined = [await circuit_breaker.enter(asked) for _ in range(8)]
         exchange = Exchange()
         for entered in joined:
-            await cooldown.failed(replace(entered, exchange=exchange), FAILURE)
-        assert (await state(cooldown, asked)).state == ("open" if calls == 5 else "closed")
+            await circuit_breaker.failed(replace(entered, exchange=exchange), FAILURE)
+        assert (await state(circuit_breaker, asked)).state == ("open" if calls == 5 else "closed")
 
 
 async def test_late_failures_of_earlier_calls_do_not_open_it_again(
-    shared: Shared, cooldown: Cooldown
+    shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
-    early = [await cooldown.enter(asked) for _ in range(10)]
-    await fail(cooldown, asked, busy(2))
+    early = [await circuit_breaker.enter(asked) for _ in range(10)]
+    await fail(circuit_breaker, asked, busy(2))
     shared.now += 2
     for each in early:
-        await cooldown.failed(each, FAILURE)
-    assert (await state(cooldown, asked)).state == "half_open"
+        await circuit_breaker.failed(each, FAILURE)
+    assert (await state(circuit_breaker, asked)).state == "half_open"
 
 
 async def test_failures_of_an_outage_that_is_over_do_not_count(shared: Shared) -> None:
     """In the process that opened the circuit, and in one that only saw it open."""
-    here, there = Cooldown(shared, shared.clock), Cooldown(shared, shared.clock)
+    here, there = CircuitBreaker(shared, shared.clock), CircuitBreaker(shared, shared.clock)
     asked = model()
-    for cooldown, calls in ((there, 19), (here, 20)):
+    for circuit_breaker, calls in ((there, 19), (here, 20)):
         for number in range(calls):
-            entered = await cooldown.enter(asked)
+            entered = await circuit_breaker.enter(asked)
             if number % 2:
-                await cooldown.failed(entered, FAILURE)
+                await circuit_breaker.failed(entered, FAILURE)
             else:
-                await cooldown.answered(entered)
+                await circuit_breaker.answered(entered)
     shared.now += 0.5
     with pytest.raises(ProviderCoolingDown):
         await there.enter(asked)
     shared.now += 0.5
     await here.answered(await here.enter(asked))
-    for cooldown in (here, there):
-        await fail(cooldown, asked)
-        await fail(cooldown, asked)
-        assert (await state(cooldown, asked)).state == "closed"
+    for circuit_breaker in (here, there):
+        await fail(circuit_breaker, asked)
+        await fail(circuit_breaker, asked)
+        assert (await state(circuit_breaker, asked)).state == "closed"
 
 
 async def test_a_late_answer_of_an_earlier_call_closes_nothing(
-    shared: Shared, cooldown: Cooldown
+    shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
-    early = await cooldown.enter(asked)
-    await fail(cooldown, asked, busy(9))
-    await cooldown.answered(early)
+    early = await circuit_breaker.enter(asked)
+    await fail(circuit_breaker, asked, busy(9))
+    await circuit_breaker.answered(early)
     with pytest.raises(ProviderCoolingDown):
-        await cooldown.enter(asked)
+        await circuit_breaker.enter(asked)
 
 
 @pytest.mark.parametrize(
@@ -352,34 +370,34 @@ async def test_a_late_answer_of_an_earlier_call_closes_nothing(
     ids=str,
 )
 async def test_five_failures_in_a_row_open_it(
-    shared: Shared, cooldown: Cooldown, failure: ProviderFailure
+    shared: Shared, circuit_breaker: CircuitBreaker, failure: ProviderFailure
 ) -> None:
     asked = model()
     for _ in range(4):
-        await fail(cooldown, asked, failure)
-    await cooldown.answered(await cooldown.enter(asked))
+        await fail(circuit_breaker, asked, failure)
+    await circuit_breaker.answered(await circuit_breaker.enter(asked))
     for _ in range(5):
-        assert (await state(cooldown, asked)).state == "closed"
-        await fail(cooldown, asked, failure)
-    assert (await state(cooldown, asked)).state == "open"
+        assert (await state(circuit_breaker, asked)).state == "closed"
+        await fail(circuit_breaker, asked, failure)
+    assert (await state(circuit_breaker, asked)).state == "open"
 
 
 @pytest.mark.parametrize("status", [None, 400, 401, 404, 409, 422])
 async def test_what_is_not_the_providers_trouble_opens_nothing(
-    cooldown: Cooldown, status: int | None
+    circuit_breaker: CircuitBreaker, status: int | None
 ) -> None:
     failure = BadAnswer("of no use", status=status, retry_after=9)
     asked = model()
     for _ in range(30):
-        await fail(cooldown, asked, failure)
-    assert (await state(cooldown, asked)).state == "closed"
+        await fail(circuit_breaker, asked, failure)
+    assert (await state(circuit_breaker, asked)).state == "closed"
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0, 0.5, 7, 40])), max_size=80))
 def test_half_of_the_last_calls_or_five_in_a_row_are_too_many(
     calls: list[tuple[bool, float]],
 ) -> None:
-    tally, now, seen = Tally(), 0.0, list[tuple[float, bool]]()
+    tally, now, seen = FailureWindow(), 0.0, list[tuple[float, bool]]()
     for failed, pause in calls:
         now += pause
         tally.add(now, failed=failed)
@@ -391,57 +409,57 @@ def test_half_of_the_last_calls_or_five_in_a_row_are_too_many(
 
 
 async def test_a_circuit_opens_before_the_limit_is_hit_and_closes_with_its_reset(
-    shared: Shared, cooldown: Cooldown
+    shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
-    await cooldown.answered(await cooldown.enter(asked))
-    await cooldown.learnt(asked, Quota(0, 100, 6.0))
-    told = await state(cooldown, asked)
+    await circuit_breaker.answered(await circuit_breaker.enter(asked))
+    await circuit_breaker.record_quota(asked, Quota(0, 100, 6.0))
+    told = await state(circuit_breaker, asked)
     assert (told.state, told.remaining_requests, told.remaining_tokens) == ("open", 0, 100)
-    assert await left(shared, cooldown, asked) == 6
-    entered = await asyncio.gather(*(cooldown.enter(asked) for _ in range(5)))
+    assert await left(shared, circuit_breaker, asked) == 6
+    entered = await asyncio.gather(*(circuit_breaker.enter(asked) for _ in range(5)))
     assert [each.probe for each in entered] == [None] * 5
 
 
 async def test_without_the_limiter_nothing_new_passes_and_what_is_learnt_stays(
-    shared: Shared, cooldown: Cooldown
+    shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
-    early = await cooldown.enter(asked)
+    early = await circuit_breaker.enter(asked)
     shared.is_dead = True
-    await cooldown.failed(early, busy(9))
-    await cooldown.learnt(asked, Quota(1, 1, 0.0))
+    await circuit_breaker.failed(early, busy(9))
+    await circuit_breaker.record_quota(asked, Quota(1, 1, 0.0))
     with pytest.raises(ProviderCoolingDown):
-        await cooldown.enter(asked)
+        await circuit_breaker.enter(asked)
     shared.now += 9
     with pytest.raises(LimiterUnavailable):
-        await cooldown.enter(asked)
+        await circuit_breaker.enter(asked)
 
 
 async def test_a_caller_that_leaves_while_it_gets_the_probe_gives_it_back(
-    shared: Shared, cooldown: Cooldown
+    shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
-    await fail(cooldown, asked, busy(2))
+    await fail(circuit_breaker, asked, busy(2))
     shared.now += 2
     for ticks in range(12):
-        leaving = asyncio.create_task(cooldown.enter(asked))
+        leaving = asyncio.create_task(circuit_breaker.enter(asked))
         for _ in range(ticks):
             await asyncio.sleep(0)
         leaving.cancel()
         met = (await asyncio.gather(leaving, return_exceptions=True))[0]
-        if isinstance(met, Pass):
-            await cooldown.left(met)
-        probe = await cooldown.enter(asked)
+        if isinstance(met, Permit):
+            await circuit_breaker.left(met)
+        probe = await circuit_breaker.enter(asked)
         assert probe.probe is not None
-        await cooldown.left(probe)
+        await circuit_breaker.left(probe)
 
 
 async def test_a_probe_that_cannot_look_again_gives_its_slot_back(
-    shared: Shared, cooldown: Cooldown, monkeypatch: pytest.MonkeyPatch
+    shared: Shared, circuit_breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = model()
-    await fail(cooldown, asked, busy(2))
+    await fail(circuit_breaker, asked, busy(2))
     shared.now += 2
     recall, looks = shared.recall, itertools.count(1)
 
@@ -452,24 +470,24 @@ async def test_a_probe_that_cannot_look_again_gives_its_slot_back(
 
     monkeypatch.setattr(shared, "recall", fail_once)
     with pytest.raises(LimiterUnavailable):
-        await cooldown.enter(asked)
+        await circuit_breaker.enter(asked)
     assert shared.holders == {}
-    assert (await cooldown.enter(asked)).probe is not None
+    assert (await circuit_breaker.enter(asked)).probe is not None
 
 
 @pytest.mark.parametrize("is_back", [False, True])
 async def test_who_is_late_for_the_probe_sees_what_it_found(
-    shared: Shared, cooldown: Cooldown, is_back: bool
+    shared: Shared, circuit_breaker: CircuitBreaker, is_back: bool
 ) -> None:
     asked = model()
-    await fail(cooldown, asked, busy(2))
+    await fail(circuit_breaker, asked, busy(2))
     shared.now += 2
     slow = Slow(shared)
-    late = Cooldown(slow, shared.clock)
-    probe = await cooldown.enter(asked)
+    late = CircuitBreaker(slow, shared.clock)
+    probe = await circuit_breaker.enter(asked)
     entering = asyncio.create_task(late.enter(asked))
     await slow.asked.wait()
-    await (cooldown.answered(probe) if is_back else cooldown.failed(probe, FAILURE))
+    await (circuit_breaker.answered(probe) if is_back else circuit_breaker.failed(probe, FAILURE))
     slow.gate.set()
     if is_back:
         assert (await entering).probe is None
@@ -509,13 +527,13 @@ async def test_there_is_never_more_than_one_probe(schedule: list[Step]) -> None:
 
 async def _probe_one_by_one(schedule: list[Step]) -> None:
     shared, asked = Shared(), model()
-    processes = [Cooldown(shared, shared.clock) for _ in range(3)]
+    processes = [CircuitBreaker(shared, shared.clock) for _ in range(3)]
     probing: set[str] = set()
 
     async def call(step: Step) -> None:
-        cooldown = processes[step.process]
+        circuit_breaker = processes[step.process]
         try:
-            entered = await cooldown.enter(asked)
+            entered = await circuit_breaker.enter(asked)
         except ProviderCoolingDown:
             return
         if entered.probe is not None:
@@ -525,11 +543,11 @@ async def _probe_one_by_one(schedule: list[Step]) -> None:
             await asyncio.sleep(0)
         probing.discard(entered.probe.holder if entered.probe else "")
         if step.ending == "succeeds":
-            await cooldown.answered(entered)
+            await circuit_breaker.answered(entered)
         elif step.ending == "leaves":
-            await cooldown.left(entered)
+            await circuit_breaker.left(entered)
         else:
-            await cooldown.failed(entered, busy(2) if step.ending != "fails" else FAILURE)
+            await circuit_breaker.failed(entered, busy(2) if step.ending != "fails" else FAILURE)
 
     for _ in range(5):
         await fail(processes[0], asked)
@@ -541,6 +559,6 @@ async def _probe_one_by_one(schedule: list[Step]) -> None:
                 await asyncio.sleep(0)
             shared.now += step.seconds
     shared.now += 300
-    for cooldown in processes:  # Whatever happened, one success brings it back.
-        await cooldown.answered(await cooldown.enter(asked))
-        assert (await state(cooldown, asked)).state == "closed"
+    for circuit_breaker in processes:  # Whatever happened, one success brings it back.
+        await circuit_breaker.answered(await circuit_breaker.enter(asked))
+        assert (await state(circuit_breaker, asked)).state == "closed"

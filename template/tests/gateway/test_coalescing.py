@@ -9,35 +9,35 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import pricing
-from gateway.pipeline.coalescing import MOST_INPUTS, Answer, Coalescer
+from gateway.pipeline.coalescing import MAX_INPUTS, Answer, Coalescer
 from gateway.pipeline.shares import shares
 from gateway.policy import Model
 from gateway.providers.base import (
     BadAnswer,
     Body,
     Deadline,
-    Job,
     ProviderFailure,
+    ProviderRequest,
     Quota,
     Reply,
     Usage,
 )
 from gateway.providers.offline import OfflineProvider
-from tests.fake_provider import Scripted
+from tests.fake_provider import FakeProvider
 from tests.support import POLICY
 
 MODEL = Model.model_validate(POLICY["offline/embedding"]).model_copy(
     update={"id": "offline/embedding"}
 )
-Asked = tuple[Job, Usage]
+Asked = tuple[ProviderRequest, Usage]
 
 
 def asked(given_input: Any, model: Model = MODEL, seconds: float = 60, **rest: Any) -> Asked:
     body = {"input": given_input, **rest}
-    return Job(model, body, Deadline(seconds)), pricing.bound(model, body)
+    return ProviderRequest(model, body, Deadline(seconds)), pricing.bound(model, body)
 
 
-def embeddings(job: Job, usage: Usage | None = None) -> Reply:
+def embeddings(job: ProviderRequest, usage: Usage | None = None) -> Reply:
     """An answer whose vectors are the inputs themselves."""
     given_input = job.body["input"]
     is_one = isinstance(given_input, str) or isinstance(given_input[0], int)
@@ -54,7 +54,7 @@ class Gated:
     def __init__(self) -> None:
         self.gate, self.entered = asyncio.Event(), asyncio.Event()
 
-    async def __call__(self, job: Job) -> Reply:
+    async def __call__(self, job: ProviderRequest) -> Reply:
         job.sent = True
         job.quota = Quota(1, 2, 0.0)
         self.entered.set()
@@ -62,8 +62,8 @@ class Gated:
         return embeddings(job)
 
 
-def raising(error: Exception) -> Callable[[Job], Awaitable[Reply]]:
-    async def answer(job: Job) -> Reply:
+def raising(error: Exception) -> Callable[[ProviderRequest], Awaitable[Reply]]:
+    async def answer(job: ProviderRequest) -> Reply:
         job.sent = not (isinstance(error, ProviderFailure) and error.status is None)
         raise error
 
@@ -73,7 +73,7 @@ def raising(error: Exception) -> Callable[[Job], Awaitable[Reply]]:
 def replying(change: Callable[[Body], Any], usage: Usage | None = None) -> Any:
     """Answers with what `change` makes of the body."""
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         reply = embeddings(job, usage)
         return Reply(change(reply.output), reply.usage)
 
@@ -81,26 +81,29 @@ def replying(change: Callable[[Body], Any], usage: Usage | None = None) -> Any:
 
 
 @pytest.fixture
-def provider() -> Scripted:
-    scripted = Scripted()
+def provider() -> FakeProvider:
+    scripted = FakeProvider()
     scripted.on_answer = replying(lambda output: output)
     return scripted
 
 
 async def ask(
-    coalescer: Coalescer, provider: Scripted | OfflineProvider, *requests: Asked, user: str = "usr"
+    coalescer: Coalescer,
+    provider: FakeProvider | OfflineProvider,
+    *requests: Asked,
+    user: str = "usr",
 ) -> list[Answer]:
     """The answers to requests at once."""
     answers = (coalescer.answer(user, provider, *request) for request in requests)
     return await asyncio.gather(*answers)
 
 
-def sent(provider: Scripted) -> list[Any]:
+def sent(provider: FakeProvider) -> list[Any]:
     """The inputs of each call."""
     return [job.body["input"] for job in provider.asked]
 
 
-async def test_a_single_request_is_passed_on_as_it_is(provider: Scripted) -> None:
+async def test_a_single_request_is_passed_on_as_it_is(provider: FakeProvider) -> None:
     job, bound = asked("one", dimensions=4)
     coalescer = Coalescer()
     for _ in range(3):
@@ -114,7 +117,7 @@ async def test_a_single_request_is_passed_on_as_it_is(provider: Scripted) -> Non
     assert all(each is job for each in provider.asked)
 
 
-async def test_requests_at_once_are_one_call(provider: Scripted) -> None:
+async def test_requests_at_once_are_one_call(provider: FakeProvider) -> None:
     texts: list[Any] = ["one", ["two", "three"], "four"]
     requests = [asked(text, dimensions=4) for text in texts]
     answers = await ask(Coalescer(), provider, *requests)
@@ -129,7 +132,7 @@ async def test_requests_at_once_are_one_call(provider: Scripted) -> None:
     }
 
 
-async def test_token_ids_are_joined_too(provider: Scripted) -> None:
+async def test_token_ids_are_joined_too(provider: FakeProvider) -> None:
     ids, more = asked([1, 2]), asked([[3], [4, 5]])
     answers = await ask(Coalescer(), provider, ids, more)
     assert sent(provider) == [[[1, 2], [3], [4, 5]]]
@@ -155,13 +158,15 @@ async def test_the_built_in_models_vectors_are_those_of_each_alone() -> None:
     ],
     ids=["dimensions", "encoding", "end user", "token ids", "model"],
 )
-async def test_what_differs_is_not_joined(provider: Scripted, first: Asked, second: Asked) -> None:
+async def test_what_differs_is_not_joined(
+    provider: FakeProvider, first: Asked, second: Asked
+) -> None:
     answers = await ask(Coalescer(), provider, first, second)
     assert len(provider.asked) == 2
     assert [share for _, share in answers] == [None, None]
 
 
-async def test_users_are_never_joined(provider: Scripted) -> None:
+async def test_users_are_never_joined(provider: FakeProvider) -> None:
     coalescer = Coalescer()
     await asyncio.gather(
         *(ask(coalescer, provider, asked(user), user=user) for user in ("usr_1", "usr_2"))
@@ -170,7 +175,7 @@ async def test_users_are_never_joined(provider: Scripted) -> None:
 
 
 async def test_what_comes_while_a_call_runs_goes_together_when_it_is_over(
-    provider: Scripted,
+    provider: FakeProvider,
 ) -> None:
     slow = Gated()
     provider.on_answer = slow
@@ -184,7 +189,7 @@ async def test_what_comes_while_a_call_runs_goes_together_when_it_is_over(
     assert sent(provider) == ["one", ["two", "three"]]
 
 
-async def test_a_call_that_hangs_keeps_nobody_waiting(provider: Scripted) -> None:
+async def test_a_call_that_hangs_keeps_nobody_waiting(provider: FakeProvider) -> None:
     slow = Gated()
     provider.on_answer = slow
     coalescer = Coalescer()
@@ -199,16 +204,16 @@ async def test_a_call_that_hangs_keeps_nobody_waiting(provider: Scripted) -> Non
     assert sent(provider) == ["one", ["two", "three"]]
 
 
-async def test_a_call_takes_a_bounded_number_of_inputs(provider: Scripted) -> None:
-    requests = [asked(["x"] * 10) for _ in range(10)] + [asked(["y"] * (MOST_INPUTS + 1))]
+async def test_a_call_takes_a_bounded_number_of_inputs(provider: FakeProvider) -> None:
+    requests = [asked(["x"] * 10) for _ in range(10)] + [asked(["y"] * (MAX_INPUTS + 1))]
     roomy = MODEL.model_copy(update={"max_input_tokens": None})
     for job, _ in requests:
         job.model = roomy
     await ask(Coalescer(), provider, *requests)
-    assert [len(inputs) for inputs in sent(provider)] == [60, 40, MOST_INPUTS + 1]
+    assert [len(inputs) for inputs in sent(provider)] == [60, 40, MAX_INPUTS + 1]
 
 
-async def test_a_call_takes_no_more_tokens_than_the_model(provider: Scripted) -> None:
+async def test_a_call_takes_no_more_tokens_than_the_model(provider: FakeProvider) -> None:
     """The bounds of the joined inputs stay within the bound of one."""
     requests = [asked("x" * 900) for _ in range(5)]
     await ask(Coalescer(), provider, *requests)
@@ -216,13 +221,13 @@ async def test_a_call_takes_no_more_tokens_than_the_model(provider: Scripted) ->
     assert len(provider.asked) == 3
 
 
-async def test_a_call_takes_no_more_tokens_than_a_request_may_have(provider: Scripted) -> None:
+async def test_a_call_takes_no_more_tokens_than_a_request_may_have(provider: FakeProvider) -> None:
     model = MODEL.model_copy(update={"max_request_tokens": 3000})
     await ask(Coalescer(), provider, *(asked("x" * 900, model) for _ in range(5)))
     assert [len(inputs) for inputs in sent(provider)] == [3, 2]
 
 
-async def test_joined_requests_pay_no_higher_tier_than_alone(provider: Scripted) -> None:
+async def test_joined_requests_pay_no_higher_tier_than_alone(provider: FakeProvider) -> None:
     line = {"input_usd_per_million_tokens": 2, "cache_write_usd_per_million_tokens": 2}
     tiers = {"tiers": [{"above_input_tokens": 2000, **line}], "max_request_tokens": 10_000}
     model = Model.model_validate(POLICY["offline/embedding"] | tiers)
@@ -234,7 +239,7 @@ async def test_joined_requests_pay_no_higher_tier_than_alone(provider: Scripted)
 
 
 async def test_a_call_may_last_as_long_as_the_most_patient_of_its_requests(
-    provider: Scripted,
+    provider: FakeProvider,
 ) -> None:
     requests = [asked("one", seconds=seconds) for seconds in (5, 50, 20)]
     await ask(Coalescer(), provider, *requests)
@@ -243,7 +248,7 @@ async def test_a_call_may_last_as_long_as_the_most_patient_of_its_requests(
 
 @given(
     st.integers(0, 10**13),
-    st.lists(st.integers(0, 10**9), min_size=1, max_size=MOST_INPUTS),
+    st.lists(st.integers(0, 10**9), min_size=1, max_size=MAX_INPUTS),
 )
 def test_shares_add_up_and_none_is_above_its_weight(whole: int, weights: list[int]) -> None:
     parts = shares(whole, weights)
@@ -267,7 +272,7 @@ async def test_shares_are_the_bill_to_the_last_nano_dollar(
 ) -> None:
     declared = {**POLICY["offline/embedding"], "input_usd_per_million_tokens": dollars}
     model = Model.model_validate(declared)
-    scripted, usage = Scripted(), Usage(tokens)
+    scripted, usage = FakeProvider(), Usage(tokens)
     scripted.on_answer = replying(lambda output: output, usage)
     requests = [asked(text, model) for text in texts]
     answers = await ask(Coalescer(), scripted, *requests)
@@ -294,7 +299,7 @@ async def test_parts_of_the_input_are_parts_of_each_share(
 ) -> None:
     _, cached, written = parts
     usage = Usage(sum(parts), cached_input_tokens=cached, cache_write_tokens=written)
-    scripted = Scripted()
+    scripted = FakeProvider()
     scripted.on_answer = replying(lambda output: output, usage)
     answers = await ask(Coalescer(), scripted, *map(asked, texts))
     used = [reply.usage for reply, _ in answers if reply.usage is not None]
@@ -303,7 +308,7 @@ async def test_parts_of_the_input_are_parts_of_each_share(
         assert each.cached_input_tokens + each.cache_write_tokens <= each.input_tokens
 
 
-async def test_seconds_of_compute_are_shared(provider: Scripted) -> None:
+async def test_seconds_of_compute_are_shared(provider: FakeProvider) -> None:
     lines = ("input_usd_per_million_tokens", "cache_write_usd_per_million_tokens")
     by_time = {**dict.fromkeys(lines), "usd_per_second": "0.00012", "max_seconds": 30}
     model = Model.model_validate(POLICY["offline/embedding"] | by_time)
@@ -316,10 +321,10 @@ async def test_seconds_of_compute_are_shared(provider: Scripted) -> None:
     assert sum(cost or 0 for _, cost in answers) == 120_001
 
 
-async def test_without_a_usage_nobody_has_a_share(provider: Scripted) -> None:
+async def test_without_a_usage_nobody_has_a_share(provider: FakeProvider) -> None:
     """So that each is settled at its own bound."""
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         return embeddings(job)._replace(usage=None)
 
     provider.on_answer = answer
@@ -327,7 +332,7 @@ async def test_without_a_usage_nobody_has_a_share(provider: Scripted) -> None:
     assert [(reply.usage, cost) for reply, cost in answers] == [(None, None)] * 2
 
 
-async def test_what_is_learnt_is_learnt_for_each(provider: Scripted) -> None:
+async def test_what_is_learnt_is_learnt_for_each(provider: FakeProvider) -> None:
     slow = Gated()
     slow.gate.set()
     provider.on_answer = slow
@@ -347,7 +352,9 @@ async def test_what_is_learnt_is_learnt_for_each(provider: Scripted) -> None:
     ],
     ids=str,
 )
-async def test_a_failure_is_everybodys(provider: Scripted, error: Exception, is_sent: bool) -> None:
+async def test_a_failure_is_everybodys(
+    provider: FakeProvider, error: Exception, is_sent: bool
+) -> None:
     provider.on_answer = raising(error)
     requests = [asked("one"), asked("two")]
     coalescer = Coalescer()
@@ -357,7 +364,7 @@ async def test_a_failure_is_everybodys(provider: Scripted, error: Exception, is_
     assert len(provider.asked) == 1
 
 
-async def test_what_a_failed_call_used_is_shared(provider: Scripted) -> None:
+async def test_what_a_failed_call_used_is_shared(provider: FakeProvider) -> None:
     """Each pays its part of what the provider counted, and not all of it."""
     provider.on_answer = raising(BadAnswer("nonsense", usage=Usage(7)))
     coalescer = Coalescer()
@@ -368,11 +375,11 @@ async def test_what_a_failed_call_used_is_shared(provider: Scripted) -> None:
     assert sorted(each.input_tokens for each in used if each) == [3, 4]
 
 
-async def test_what_one_did_wrong_does_not_hurt_the_others(provider: Scripted) -> None:
+async def test_what_one_did_wrong_does_not_hurt_the_others(provider: FakeProvider) -> None:
     """A refused call costs nothing, so each may ask alone."""
     refusal = ProviderFailure("too long", status=400, billed=False)
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         job.sent = True
         if "wrong" in job.body["input"]:
             raise refusal
@@ -389,11 +396,11 @@ async def test_what_one_did_wrong_does_not_hurt_the_others(provider: Scripted) -
     assert len({id(job.exchange) for job, _ in requests}) == 3
 
 
-async def test_who_asks_alone_after_a_refusal_may_leave(provider: Scripted) -> None:
+async def test_who_asks_alone_after_a_refusal_may_leave(provider: FakeProvider) -> None:
     """Also when another one has its answer."""
     asking, ended = asyncio.Event(), asyncio.Event()
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         job.sent = True
         if job.body["input"] == "endless":
             asking.set()
@@ -435,7 +442,7 @@ async def test_who_asks_alone_after_a_refusal_may_leave(provider: Scripted) -> N
 )
 @pytest.mark.parametrize("inputs", [["one", "two"], [["one", "two"]]], ids=["joined", "alone"])
 async def test_an_answer_without_a_vector_for_each_is_of_no_use(
-    provider: Scripted, change: Callable[[Body], Any], inputs: list[Any]
+    provider: FakeProvider, change: Callable[[Body], Any], inputs: list[Any]
 ) -> None:
     """Each pays what it used."""
     provider.on_answer = replying(change, Usage(5))
@@ -448,7 +455,7 @@ async def test_an_answer_without_a_vector_for_each_is_of_no_use(
 
 
 async def test_vectors_without_an_index_are_in_the_order_of_their_inputs(
-    provider: Scripted,
+    provider: FakeProvider,
 ) -> None:
     provider.on_answer = replying(
         lambda output: {**output, "data": [{"embedding": v["embedding"]} for v in output["data"]]}
@@ -458,14 +465,14 @@ async def test_vectors_without_an_index_are_in_the_order_of_their_inputs(
     assert vectors == [["one", "two"], ["three"]]
 
 
-async def test_vectors_may_come_in_any_order(provider: Scripted) -> None:
+async def test_vectors_may_come_in_any_order(provider: FakeProvider) -> None:
     provider.on_answer = replying(lambda output: {**output, "data": output["data"][::-1]})
     answers = await ask(Coalescer(), provider, asked(["one", "two"]), asked("three"))
     vectors = [[item["embedding"] for item in reply.output["data"]] for reply, _ in answers]
     assert vectors == [["one", "two"], ["three"]]
 
 
-async def test_a_caller_that_leaves_takes_nobody_along(provider: Scripted) -> None:
+async def test_a_caller_that_leaves_takes_nobody_along(provider: FakeProvider) -> None:
     slow = Gated()
     provider.on_answer = slow
     coalescer = Coalescer()
@@ -484,11 +491,11 @@ async def test_a_caller_that_leaves_takes_nobody_along(provider: Scripted) -> No
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_when_all_leave_the_call_ends(provider: Scripted, count: int) -> None:
+async def test_when_all_leave_the_call_ends(provider: FakeProvider, count: int) -> None:
     ended = asyncio.Event()
     slow = Gated()
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         try:
             return await slow(job)
         except asyncio.CancelledError:
@@ -509,7 +516,7 @@ async def test_when_all_leave_the_call_ends(provider: Scripted, count: int) -> N
     await ask(coalescer, provider, asked("two"))
 
 
-async def test_who_leaves_before_the_call_is_not_part_of_it(provider: Scripted) -> None:
+async def test_who_leaves_before_the_call_is_not_part_of_it(provider: FakeProvider) -> None:
     slow = Gated()
     provider.on_answer = slow
     coalescer = Coalescer()
@@ -526,7 +533,7 @@ async def test_who_leaves_before_the_call_is_not_part_of_it(provider: Scripted) 
     assert not gone[0].sent
 
 
-async def test_nothing_is_kept_of_what_is_over(provider: Scripted) -> None:
+async def test_nothing_is_kept_of_what_is_over(provider: FakeProvider) -> None:
     coalescer = Coalescer()
     for user in range(20):
         await ask(coalescer, provider, asked("one"), asked("two"), user=f"usr_{user}")
@@ -536,9 +543,9 @@ async def test_nothing_is_kept_of_what_is_over(provider: Scripted) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 3)), max_size=25))
 async def test_everybody_gets_its_own_vectors(requests: list[tuple[int, int]]) -> None:
-    coalescer, scripted = Coalescer(), Scripted()
+    coalescer, scripted = Coalescer(), FakeProvider()
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         await asyncio.sleep(0)
         return embeddings(job)
 
@@ -551,4 +558,4 @@ async def test_everybody_gets_its_own_vectors(requests: list[tuple[int, int]]) -
 
     scripted.on_answer = answer
     await asyncio.gather(*(embed(i, *request) for i, request in enumerate(requests)))
-    assert all(len(job.body["input"]) <= MOST_INPUTS for job in scripted.asked)
+    assert all(len(job.body["input"]) <= MAX_INPUTS for job in scripted.asked)

@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.providers.base import Body, Chunks, Job, Outcome, Reply, Usage
+from gateway.providers.base import Body, Chunks, Outcome, ProviderRequest, Reply, Usage
 from gateway.providers.completion import EMBEDDING_COUNTS, Transcript, outcome_of, usage_of
-from tests.fake_provider import COST, USAGE, Scripted, chunk, completion, stream_fine, usage_chunk
+from tests.fake_provider import (
+    COST,
+    USAGE,
+    FakeProvider,
+    chunk,
+    completion,
+    stream_fine,
+    usage_chunk,
+)
 from tests.fixtures.service import Start
 from tests.support import Service, chat
 
@@ -189,8 +197,8 @@ def test_the_pieces_of_tool_calls_are_put_together() -> None:
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    return Scripted.install(monkeypatch)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return FakeProvider.install(monkeypatch)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -207,17 +215,17 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_the_outcome_is_recorded(
-    scripted: Scripted,
+    scripted: FakeProvider,
     start: Start,
     answer: Body,
     rest: dict[str, Any],
     outcome: str,
     stream: bool,
 ) -> None:
-    async def whole(_: Job) -> Reply:
+    async def whole(_: ProviderRequest) -> Reply:
         return Reply(answer, USAGE)
 
-    async def in_chunks(_: Job) -> Chunks:
+    async def in_chunks(_: ProviderRequest) -> Chunks:
         for part in chunks_of(answer, [1]):
             yield [part]
         yield [usage_chunk(USAGE)]
@@ -249,9 +257,9 @@ async def test_a_stream_is_recorded_like_the_answer_in_one_piece(
 
 
 async def test_a_stream_that_tells_its_usage_twice_is_paid_by_the_last(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
-    async def twice(job: Job) -> Chunks:
+    async def twice(job: ProviderRequest) -> Chunks:
         yield [{**chunk("fi"), **usage_chunk(Usage(2, 1))}]
         async for chunks in stream_fine(job):
             yield chunks

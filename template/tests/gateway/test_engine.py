@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Integer, bindparam, create_engine, insert, se
 
 from app import wiring
 from app.settings import Settings
-from gateway.db.cancel_handle import Use
+from gateway.db.cancel_handle import CancelHandle
 from gateway.db.engine import PATIENT_READERS, READERS, Database, Query
 from gateway.db.tables import stops, utc_now
 from gateway.errors import DatabaseUnavailable
@@ -64,10 +64,10 @@ async def test_what_may_take_long_keeps_nothing_else_from_being_read(database_ur
 async def test_a_connection_that_was_broken_off_as_its_work_was_through_is_not_used_again(
     service: Service,
 ) -> None:
-    engine, use = create_engine(service.database._engine.url), Use()
+    engine, use = create_engine(service.database._engine.url), CancelHandle()
     with engine.connect() as connection:
         with use.of(connection):
-            use.break_off(lambda _: None)
+            use.cancel_query(lambda _: None)
         assert connection.invalidated
     engine.dispose()
 

@@ -8,7 +8,7 @@ import pytest
 from gateway.accounts.principals import Role
 from gateway.pipeline.failure_report import without_words_of
 from gateway.providers.base import Blame
-from tests.fake_provider import Scripted, fail_with
+from tests.fake_provider import FakeProvider, fail_with
 from tests.fixtures.service import Start
 from tests.support import Service, chat, error_of, eventually, unique
 
@@ -17,12 +17,14 @@ MODEL = "offline/echo"
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    return Scripted.install(monkeypatch)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return FakeProvider.install(monkeypatch)
 
 
 @pytest.fixture
-async def scripted_client(scripted: Scripted, start: Start) -> tuple[Service, httpx2.AsyncClient]:
+async def scripted_client(
+    scripted: FakeProvider, start: Start
+) -> tuple[Service, httpx2.AsyncClient]:
     service = await start()
     return service, service.client(await service.create_user())
 
@@ -33,7 +35,7 @@ def events(service: Service, message: str) -> list[dict[str, Any]]:
 
 
 async def test_a_failed_attempt_is_a_warning_with_its_reason_and_cost(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
     scripted.on_answer = fail_with(sent=True, status=400, billed=False, reason="bad seed 7")
@@ -50,7 +52,7 @@ async def test_a_failed_attempt_is_a_warning_with_its_reason_and_cost(
 
 
 async def test_no_word_of_the_caller_is_in_the_reason(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
     canary = unique("canary")
@@ -64,7 +66,7 @@ async def test_no_word_of_the_caller_is_in_the_reason(
 
 
 async def test_the_metric_says_who_can_mend_it(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
     for blame in Blame:
@@ -76,7 +78,7 @@ async def test_the_metric_says_who_can_mend_it(
 
 
 async def test_an_account_that_does_not_pay_is_an_alert_once_a_day(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
     scripted.on_answer = fail_with(sent=True, status=429, billed=False, blame=Blame.ACCOUNT)
@@ -94,7 +96,7 @@ async def test_an_account_that_does_not_pay_is_an_alert_once_a_day(
 
 
 async def test_the_log_line_of_a_request_names_the_model_that_served(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
     await client.post(CHAT, json=chat())
@@ -102,7 +104,7 @@ async def test_the_log_line_of_a_request_names_the_model_that_served(
 
 
 async def test_an_operator_finds_the_attempts_of_a_prediction(
-    start: Start, scripted: Scripted
+    start: Start, scripted: FakeProvider
 ) -> None:
     service = await start()
     client = service.client(await service.create_user(role=Role.ADMIN))

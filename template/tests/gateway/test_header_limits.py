@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from gateway.http.header_limits import MOST_HEADERS, MOST_QUEUED, BoundedProtocol
+from gateway.http.header_limits import MAX_HEADERS, MAX_QUEUED, BoundedProtocol
 from tests.support import PATIENCE_SECONDS, Service, chat
 
 ASKED = b"GET /livez HTTP/1.1\r\nHost: service\r\n\r\n"
@@ -133,7 +133,7 @@ async def test_a_head_that_is_too_large_is_refused(
                 break
     protocol.connection_lost(None)
     assert transport.write.call_args.args[0].startswith(b"HTTP/1.1 431 ")
-    assert len(protocol.headers) <= MOST_HEADERS
+    assert len(protocol.headers) <= MAX_HEADERS
 
 
 async def test_a_body_in_small_chunks_is_read(service: Service) -> None:
@@ -210,8 +210,8 @@ async def test_nothing_is_read_while_requests_are_queued(service: Service) -> No
 
 async def test_few_requests_are_queued_and_those_are_answered(service: Service) -> None:
     async with connected(service) as (reader, writer):
-        writer.write(10 * MOST_QUEUED * ASKED)
-        answers = [await answer(reader) for _ in range(1 + MOST_QUEUED)]
+        writer.write(10 * MAX_QUEUED * ASKED)
+        answers = [await answer(reader) for _ in range(1 + MAX_QUEUED)]
         assert all("200" in status for status in answers)
         assert await reader.read() == b""
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.policy import Model
-from gateway.providers.base import Deadline, Job, ProviderFailure
+from gateway.providers.base import Deadline, ProviderFailure, ProviderRequest
 from gateway.providers.error_answers import ErrorTable
 from gateway.providers.http import Http, open_session
 from tests.ports import kept_port
 from tests.support import POLICY
 
 
-async def fail(port: int) -> tuple[Job, ProviderFailure]:
+async def fail(port: int) -> tuple[ProviderRequest, ProviderFailure]:
     """A call that fails, and how."""
     url = f"http://127.0.0.1:{port}"
-    job = Job(Model.model_validate(POLICY["offline/echo"]), {}, Deadline(60))
+    job = ProviderRequest(Model.model_validate(POLICY["offline/echo"]), {}, Deadline(60))
     async with open_session() as session:
         with pytest.raises(ProviderFailure) as failed:
             await Http(session, url, "", ErrorTable({}, (), {})).json(job, "POST", url, {})

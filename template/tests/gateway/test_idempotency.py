@@ -16,14 +16,21 @@ from gateway.db.tables import attempts, users, utc_now
 from gateway.errors import DatabaseUnavailable, NotFound, ServiceError
 from gateway.idempotency.idempotency import MAX_BYTES
 from gateway.idempotency.sealing import Sealer
-from gateway.idempotency.store import RETRY_SECONDS, SWEPT_AT_ONCE, Claim, Claims, Key, idempotency
+from gateway.idempotency.store import (
+    RETRY_SECONDS,
+    SWEPT_AT_ONCE,
+    Claim,
+    IdempotencyStore,
+    Key,
+    idempotency,
+)
 from gateway.ledger.entries import LEASE_MARGIN
 from gateway.ledger.records import Records
-from gateway.providers.base import Chunks, Job, ProviderFailure, Reply
+from gateway.providers.base import Chunks, ProviderFailure, ProviderRequest, Reply
 from tests.fake_provider import (
     BOUND,
     USAGE,
-    Scripted,
+    FakeProvider,
     chunk,
     completion,
     say_fine,
@@ -69,8 +76,8 @@ CHATS = [name for name in POLICY if name.endswith("/chat")]
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    return Scripted.install(monkeypatch)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return FakeProvider.install(monkeypatch)
 
 
 class Gate:
@@ -79,12 +86,12 @@ class Gate:
     def __init__(self) -> None:
         self.opened = asyncio.Event()
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: ProviderRequest) -> Reply:
         job.sent = True
         await self.opened.wait()
         return Reply(completion("fine"), USAGE)
 
-    async def stream(self, job: Job) -> Chunks:
+    async def stream(self, job: ProviderRequest) -> Chunks:
         job.sent = True
         yield [chunk("one")]
         await self.opened.wait()
@@ -187,7 +194,7 @@ async def test_a_key_belongs_to_a_user_and_a_route(service: Service) -> None:
     assert (await ask(other)).headers["X-Prediction-ID"] == ids[3]
 
 
-async def test_of_many_at_the_same_time_one_runs(scripted: Scripted, start: Start) -> None:
+async def test_of_many_at_the_same_time_one_runs(scripted: FakeProvider, start: Start) -> None:
     gate = Gate()
     scripted.on_answer = gate.answer
     service = await start()
@@ -208,7 +215,7 @@ async def test_of_many_at_the_same_time_one_runs(scripted: Scripted, start: Star
     assert len(scripted.asked) == len(await service.rows(attempts)) == 1
 
 
-async def test_a_stream_that_runs_is_in_flight(scripted: Scripted, start: Start) -> None:
+async def test_a_stream_that_runs_is_in_flight(scripted: FakeProvider, start: Start) -> None:
     gate = Gate()
     scripted.on_stream = gate.stream
     service = await start()
@@ -258,15 +265,15 @@ async def test_a_refused_request_may_be_mended(
 @pytest.mark.parametrize("way", ["chat", "stream", "prediction"])
 @pytest.mark.parametrize("status", [None, 429, 500])
 async def test_after_a_provider_failed_the_next_request_runs(
-    scripted: Scripted, start: Start, way: str, status: int | None
+    scripted: FakeProvider, start: Start, way: str, status: int | None
 ) -> None:
     fine = scripted.on_answer, scripted.on_stream
 
-    async def fail(job: Job) -> Reply:
+    async def fail(job: ProviderRequest) -> Reply:
         job.sent = True
         raise ProviderFailure("no", status=status)
 
-    async def fail_to_stream(job: Job) -> Chunks:
+    async def fail_to_stream(job: ProviderRequest) -> Chunks:
         await fail(job)
         yield []
 
@@ -294,7 +301,7 @@ async def test_a_stream_that_the_provider_cuts_tells_an_error_and_may_be_asked_a
     assert len(service.simulator.calls) == 2
 
 
-async def test_time_that_was_up_leaves_the_key_free(scripted: Scripted, start: Start) -> None:
+async def test_time_that_was_up_leaves_the_key_free(scripted: FakeProvider, start: Start) -> None:
     gate = Gate()
     scripted.on_answer, scripted.on_stream = gate.answer, gate.stream
     service = await start(request_deadline_seconds=0.5)
@@ -309,7 +316,7 @@ async def test_time_that_was_up_leaves_the_key_free(scripted: Scripted, start: S
 
 
 async def test_a_client_that_left_a_stream_is_not_served_twice(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     scripted.on_stream = Gate().stream
     service = await start()
@@ -329,7 +336,7 @@ async def test_a_client_that_left_a_stream_is_not_served_twice(
 
 
 async def _blocked(
-    scripted: Scripted, start: Start, policy_dir: Path, way: str
+    scripted: FakeProvider, start: Start, policy_dir: Path, way: str
 ) -> tuple[Service, httpx2.AsyncClient, list[asyncio.Task[httpx2.Response]], asyncio.Event]:
     """Ten requests with a key each, of which the first runs and the others wait for its budget."""
     budget = f"requests_per_minute = 60, daily_budget_usd = {usd(BOUND)}"
@@ -361,7 +368,7 @@ async def _statuses(client: httpx2.AsyncClient, way: str) -> list[tuple[int, str
 
 @pytest.mark.parametrize("way", ["chat", "stream"])
 async def test_the_keys_of_requests_that_began_nothing_are_free_after_a_stop(
-    scripted: Scripted, start: Start, policy_dir: Path, way: str
+    scripted: FakeProvider, start: Start, policy_dir: Path, way: str
 ) -> None:
     service, client, asked, _ = await _blocked(scripted, start, policy_dir, way)
     for task in asyncio.all_tasks():  # What uvicorn does when the time to stop is over.
@@ -385,7 +392,7 @@ async def test_the_keys_of_requests_that_began_nothing_are_free_after_a_stop(
 async def test_the_keys_of_requests_that_began_nothing_are_free_after_a_crash(
     service: Service, client: httpx2.AsyncClient, user: User
 ) -> None:
-    claims = Claims(service.database, 30)
+    claims = IdempotencyStore(service.database, 30)
     await claims.take(Key(user.id, CHAT, "once"), b"request")
     assert error_of(await ask(client))[1] != "outcome_unknown"
     await overdue(service)
@@ -395,7 +402,7 @@ async def test_the_keys_of_requests_that_began_nothing_are_free_after_a_crash(
 
 
 async def test_a_client_that_left_while_it_waited_for_budget_may_ask_again(
-    scripted: Scripted, start: Start, policy_dir: Path
+    scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
     service, client, asked, opened = await _blocked(scripted, start, policy_dir, "stream")
     for task in asked[1:]:
@@ -412,7 +419,7 @@ async def test_a_client_that_left_while_it_waited_for_budget_may_ask_again(
     assert await eventually(is_free)
 
 
-async def test_a_client_that_left_finds_its_answer(scripted: Scripted, start: Start) -> None:
+async def test_a_client_that_left_finds_its_answer(scripted: FakeProvider, start: Start) -> None:
     gate = Gate()
     scripted.on_answer = gate.answer
     service = await start()
@@ -430,13 +437,13 @@ async def test_a_client_that_left_finds_its_answer(scripted: Scripted, start: St
 
 @pytest.mark.parametrize("way", ["chat", "stream"])
 async def test_after_a_crash_nothing_is_asked_again(
-    scripted: Scripted, start: Start, way: str
+    scripted: FakeProvider, start: Start, way: str
 ) -> None:
-    async def crash(job: Job) -> Reply:
+    async def crash(job: ProviderRequest) -> Reply:
         job.sent = True
         raise RuntimeError("a bug")
 
-    async def crash_midway(job: Job) -> Chunks:
+    async def crash_midway(job: ProviderRequest) -> Chunks:
         yield [chunk("one")]
         await crash(job)
 
@@ -455,7 +462,7 @@ async def test_after_a_crash_nothing_is_asked_again(
 @pytest.mark.parametrize("way", ["prediction", "later"])
 @pytest.mark.parametrize("error", [DatabaseUnavailable, NotFound])
 async def test_a_prediction_whose_record_cannot_be_read_is_not_made_again(
-    scripted: Scripted,
+    scripted: FakeProvider,
     start: Start,
     monkeypatch: pytest.MonkeyPatch,
     way: str,
@@ -478,7 +485,7 @@ async def test_a_prediction_whose_record_cannot_be_read_is_not_made_again(
 
 
 async def test_when_its_lease_ends_the_outcome_is_unknown_until_it_is_known(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     gate = Gate()
     scripted.on_answer = gate.answer
@@ -569,7 +576,7 @@ async def test_an_erased_answer_is_not_replayed(
 
 
 async def test_what_is_erased_while_it_is_written_is_not_stored(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     gate = Gate()
     scripted.on_stream = gate.stream
@@ -585,9 +592,9 @@ async def test_what_is_erased_while_it_is_written_is_not_stored(
 
 
 async def test_an_answer_that_is_too_large_is_not_kept_and_not_made_again(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
-    async def flood(job: Job) -> Chunks:
+    async def flood(job: ProviderRequest) -> Chunks:
         job.sent = True
         for _ in range(3):
             yield [chunk("x" * (MAX_BYTES // 2))]
@@ -649,14 +656,14 @@ async def test_a_database_that_is_slow_holds_no_answer_up(
 async def test_a_key_that_could_not_be_taken_in_time_is_free(
     service: Service, client: httpx2.AsyncClient
 ) -> None:
-    with stalling(Claims, "_take"):
+    with stalling(IdempotencyStore, "_take"):
         assert error_of(await ask(client)) == (503, "database_unavailable", None)
     assert (await ask(client)).status_code == 200
 
 
 async def test_a_key_whose_caller_leaves_as_it_is_taken_is_free(service: Service) -> None:
     key = Key((await service.create_user()).id, CHAT, "once")
-    claims = Claims(service.database, 30)
+    claims = IdempotencyStore(service.database, 30)
     await leave_with_the_answer(claims.take(key, b"request"))
     assert isinstance(await claims.take(key, b"request"), Claim)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.json_text import MOST_LEVELS, decode, encode
+from gateway.json_text import MAX_LEVELS, decode, encode
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -60,8 +60,8 @@ def test_what_is_no_json(raw: bytes) -> None:
 @pytest.mark.parametrize("text", [b"1", rb'"\ud83d"'], ids=ascii)
 def test_what_is_too_deep_is_refused(text: bytes) -> None:
     """What is read can be written, and read again."""
-    deepest = b"[" * MOST_LEVELS + text + b"]" * MOST_LEVELS
+    deepest = b"[" * MAX_LEVELS + text + b"]" * MAX_LEVELS
     assert decode(encode(decode(deepest))) == decode(deepest)
-    for levels in (MOST_LEVELS + 1, 100_000):
+    for levels in (MAX_LEVELS + 1, 100_000):
         with pytest.raises(ValueError, match=r"."):
             decode(b"[" * levels + text + b"]" * levels)

@@ -10,25 +10,33 @@ from app import wiring
 from app.settings import Settings
 from gateway import pricing
 from gateway.accounts.principals import Principal, Role, Scope
-from gateway.circuit_breaker.window import Pass
+from gateway.circuit_breaker.window import Permit
 from gateway.db.engine import Database
 from gateway.db.tables import attempts, predictions
 from gateway.errors import DatabaseUnavailable, GenerationStopped, ProviderError
 from gateway.ids import new_id
-from gateway.ledger.entries import Closing
+from gateway.ledger.entries import Settle
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.transaction import Posting
-from gateway.pipeline.generation import Attempt, Call, Choice, Ending, Generation
+from gateway.ledger.transaction import LedgerTransaction
+from gateway.pipeline.generation import (
+    Attempt,
+    AttemptResult,
+    Candidate,
+    Generation,
+    GenerationRequest,
+)
 from gateway.policy import Policy
-from gateway.providers.base import Deadline, Job, Outcome, Usage
-from gateway.rate_limits.base import Admission, Demand
-from gateway.rate_limits.limits import Grant
-from tests.fake_provider import Scripted
+from gateway.providers.base import Deadline, Outcome, ProviderRequest, Usage
+from gateway.rate_limits.base import AcquireRequest, Admission
+from gateway.rate_limits.limits import Lease
+from tests.fake_provider import FakeProvider
 from tests.support import Service, User, chat, stalling
 
 MANY = 50
-FINE = Ending("succeeded", Outcome.OK, Usage(2, 5), {"choices": []})
-LATE = Ending("cancelled", Outcome.CANCELLED, output={"late": True}, error=ProviderError("Late."))
+FINE = AttemptResult("succeeded", Outcome.OK, Usage(2, 5), {"choices": []})
+LATE = AttemptResult(
+    "cancelled", Outcome.CANCELLED, output={"late": True}, error=ProviderError("Late.")
+)
 
 
 @pytest.fixture
@@ -46,14 +54,14 @@ def generation_of(service: Service, user_id: str) -> Generation:
     model = policy.model("offline/echo")
     principal = Principal(user_id, Role.USER, "many", frozenset(Scope))
     body = {"messages": chat()["messages"]}
-    call = Call(principal, "chat", model.id, body, "req_1", 60)
-    grant = Grant(Demand(()), Admission(True, ()), tokens=0)
+    call = GenerationRequest(principal, "chat", model.id, body, "req_1", 60)
+    grant = Lease(AcquireRequest(()), Admission(True, ()), tokens=0)
     caps = policy.caps(user_id, "many")
     generation = Generation(call, caps, grant, Deadline(60), new_id("pred"))
-    choice = Choice(model, Scripted(), pricing.bound(model, body), body)
-    job = Job(model, body, generation.deadline)
+    choice = Candidate(model, FakeProvider(), pricing.bound(model, body), body)
+    job = ProviderRequest(model, body, generation.deadline)
     job.sent = True
-    generation.attempt = Attempt(choice, job, Pass(model, 0.0))
+    generation.attempt = Attempt(choice, job, Permit(model, 0.0))
     return generation
 
 
@@ -62,7 +70,7 @@ async def begin(ledger: Ledger, *generations: Generation) -> list[BaseException 
     return await asyncio.gather(*opened, return_exceptions=True)
 
 
-async def end(ledger: Ledger, ending: Ending, *generations: Generation) -> None:
+async def end(ledger: Ledger, ending: AttemptResult, *generations: Generation) -> None:
     for generation in generations:
         generation.count(ending)
     closed = (ledger.close(generation, generation.current, ending) for generation in generations)
@@ -99,7 +107,7 @@ async def test_what_breaks_its_bound_stops_what_opens_in_the_same_transaction(
 ) -> None:
     first, second = generation_of(service, user.id), generation_of(service, user.id)
     await begin(ledger, first)
-    dear = Ending("succeeded", Outcome.OK, Usage(output_tokens=10**6))
+    dear = AttemptResult("succeeded", Outcome.OK, Usage(output_tokens=10**6))
     _, (error,) = await asyncio.gather(end(ledger, dear, first), begin(ledger, second))
     assert isinstance(error, GenerationStopped)
     assert (await service.attempt()).id == first.current.id
@@ -192,7 +200,7 @@ async def test_an_opening_that_was_refused_is_not_written_later(
     """Its thread stalls, and what takes it back may be written before."""
     database = wiring.database.open_database(service.settings.gateway)
     ledger = ledger_of(service, database)
-    with stalling(Posting, "write"):
+    with stalling(LedgerTransaction, "write"):
         (error,) = await begin(ledger, generation_of(service, user.id))
         await ledger.drain()
     assert isinstance(error, DatabaseUnavailable)
@@ -218,11 +226,11 @@ async def test_of_what_was_refused_in_an_outage_no_more_than_a_part_is_kept(
     broken_database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.ledger.ledger.MOST_ABANDONED", 2)
+    monkeypatch.setattr("gateway.ledger.ledger.MAX_ABANDONED", 2)
     ledger = ledger_of(service, broken_database)
-    written: list[Closing] = []
+    written: list[Settle] = []
 
-    async def settle(entry: Closing) -> None:
+    async def settle(entry: Settle) -> None:
         written.append(entry)
 
     refused = [generation_of(service, user.id) for _ in range(5)]

@@ -5,7 +5,7 @@ from itertools import cycle, islice
 
 import pytest
 
-from gateway.rate_limits.base import Bucket, Demand, Level, Limiter, Place, Slot
+from gateway.rate_limits.base import AcquireRequest, Bucket, BucketStatus, Limiter, Slot, SlotStatus
 from tests.support import unique
 
 
@@ -17,7 +17,7 @@ def slot(capacity: int, key: str = "", seconds: float = 60) -> Slot:
     return Slot(key or unique("key"), capacity, unique("holder"), seconds)
 
 
-async def admitted(limiters: list[Limiter], demand: Demand, times: int) -> int:
+async def admitted(limiters: list[Limiter], demand: AcquireRequest, times: int) -> int:
     """How many of so many demands at once pass, over all limiters in turn."""
     turns = islice(cycle(limiters), times)
     answers = await asyncio.gather(*[limiter.admit(demand) for limiter in turns])
@@ -26,7 +26,7 @@ async def admitted(limiters: list[Limiter], demand: Demand, times: int) -> int:
 
 @pytest.mark.parametrize("capacity", [1, 2, 60])
 async def test_exactly_the_capacity_passes_at_once(limiters: list[Limiter], capacity: int) -> None:
-    demand = Demand((bucket(capacity),))
+    demand = AcquireRequest((bucket(capacity),))
     loop = asyncio.get_running_loop()
     began = loop.time()
     passed = await admitted(limiters, demand, 500)
@@ -35,7 +35,7 @@ async def test_exactly_the_capacity_passes_at_once(limiters: list[Limiter], capa
 
 async def test_never_more_than_the_capacity_and_its_refill(limiters: list[Limiter]) -> None:
     """A hundred a second for long enough that some refills, over all limiters at once."""
-    demand = Demand((bucket(6000),))
+    demand = AcquireRequest((bucket(6000),))
     loop = asyncio.get_running_loop()
     began, passed = loop.time(), 0
     while passed < 6010:
@@ -45,25 +45,25 @@ async def test_never_more_than_the_capacity_and_its_refill(limiters: list[Limite
 
 async def test_a_refusal_takes_nothing(limiters: list[Limiter]) -> None:
     narrow, wide = bucket(1), bucket(100)
-    both = Demand((narrow, wide))
+    both = AcquireRequest((narrow, wide))
     assert await admitted(limiters, both, 10) == 1
-    assert await admitted(limiters, Demand((wide,)), 150) == 99
+    assert await admitted(limiters, AcquireRequest((wide,)), 150) == 99
 
 
 async def test_units_are_taken_together_or_not_at_all(limiters: list[Limiter]) -> None:
     key = unique("key")
-    three = Demand((bucket(5, key, take=3),))
-    two = Demand((bucket(5, key, take=2),))
+    three = AcquireRequest((bucket(5, key, take=3),))
+    two = AcquireRequest((bucket(5, key, take=2),))
     assert await admitted(limiters, three, 2) == 1
     assert await admitted(limiters, two, 2) == 1
 
 
 async def test_more_than_a_full_bucket_never_passes(limiters: list[Limiter]) -> None:
-    assert await admitted(limiters, Demand((bucket(5, take=6),)), 1) == 0
+    assert await admitted(limiters, AcquireRequest((bucket(5, take=6),)), 1) == 0
 
 
 async def test_what_is_left_is_told(limiters: list[Limiter]) -> None:
-    demand = Demand((bucket(2),))
+    demand = AcquireRequest((bucket(2),))
     told = [await limiters[-1].admit(demand) for _ in range(3)]
     assert [admission.admitted for admission in told] == [True, True, False]
     assert [admission.levels[0].remaining for admission in told] == [1, 0, 0]
@@ -76,7 +76,7 @@ async def test_what_is_left_is_told(limiters: list[Limiter]) -> None:
 
 
 async def test_after_the_wait_it_passes(limiters: list[Limiter]) -> None:
-    demand = Demand((bucket(600),))
+    demand = AcquireRequest((bucket(600),))
     while (admission := await limiters[0].admit(demand)).admitted:
         pass
     await asyncio.sleep(admission.longest_wait.wait_seconds)
@@ -85,56 +85,56 @@ async def test_after_the_wait_it_passes(limiters: list[Limiter]) -> None:
 
 async def test_the_longest_wait_is_found(limiters: list[Limiter]) -> None:
     narrow, wide = bucket(1), bucket(100)
-    both = Demand((wide, narrow), (slot(5),))
+    both = AcquireRequest((wide, narrow), (slot(5),))
     _, second = [await limiters[0].admit(both) for _ in range(2)]
-    assert isinstance(second.longest_wait, Level)
+    assert isinstance(second.longest_wait, BucketStatus)
     assert second.longest_wait.bucket is narrow
 
 
 async def test_what_is_given_back_can_be_taken_again(limiters: list[Limiter]) -> None:
     key = unique("key")
-    all_of_it = Demand((bucket(50, key, take=50),))
+    all_of_it = AcquireRequest((bucket(50, key, take=50),))
     assert await admitted(limiters, all_of_it, 2) == 1
-    await limiters[-1].settle(Demand((bucket(50, key, take=30),)))
-    assert await admitted(limiters, Demand((bucket(50, key),)), 60) == 30
+    await limiters[-1].settle(AcquireRequest((bucket(50, key, take=30),)))
+    assert await admitted(limiters, AcquireRequest((bucket(50, key),)), 60) == 30
 
 
 async def test_more_than_was_taken_is_no_credit(limiters: list[Limiter]) -> None:
     key = unique("key")
-    assert await admitted(limiters, Demand((bucket(5, key),)), 1) == 1
-    await limiters[-1].settle(Demand((bucket(5, key, take=100),)))
-    assert await admitted(limiters, Demand((bucket(5, key),)), 10) == 5
+    assert await admitted(limiters, AcquireRequest((bucket(5, key),)), 1) == 1
+    await limiters[-1].settle(AcquireRequest((bucket(5, key, take=100),)))
+    assert await admitted(limiters, AcquireRequest((bucket(5, key),)), 10) == 5
 
 
 async def test_what_is_taken_beyond_the_capacity_has_to_leak_first(
     limiters: list[Limiter],
 ) -> None:
     key = unique("key")
-    await limiters[0].settle(Demand((bucket(6000, key, take=-6010),)))
-    refused = await limiters[-1].admit(Demand((bucket(6000, key),)))
+    await limiters[0].settle(AcquireRequest((bucket(6000, key, take=-6010),)))
+    refused = await limiters[-1].admit(AcquireRequest((bucket(6000, key),)))
     assert not refused.admitted
     assert refused.levels[0].remaining == 0
     assert 0 < refused.longest_wait.wait_seconds <= 0.11
     await asyncio.sleep(refused.longest_wait.wait_seconds)
-    assert (await limiters[0].admit(Demand((bucket(6000, key),)))).admitted
+    assert (await limiters[0].admit(AcquireRequest((bucket(6000, key),)))).admitted
 
 
 async def test_exactly_as_many_slots_as_there_are_are_held(limiters: list[Limiter]) -> None:
     key = unique("key")
-    demands = [Demand((), (slot(7, key),)) for _ in range(100)]
+    demands = [AcquireRequest((), (slot(7, key),)) for _ in range(100)]
     turns = cycle(limiters)
     answers = await asyncio.gather(*[next(turns).admit(demand) for demand in demands])
     holding = [demand for demand, answer in zip(demands, answers, strict=True) if answer.admitted]
     assert len(holding) == 7
     assert max(answer.places[0].taken for answer in answers) == 7
     await asyncio.gather(*[next(turns).settle(demand) for demand in holding[:3]])
-    more = [next(turns).admit(Demand((), (slot(7, key),))) for _ in range(50)]
+    more = [next(turns).admit(AcquireRequest((), (slot(7, key),))) for _ in range(50)]
     assert sum(answer.admitted for answer in await asyncio.gather(*more)) == 3
 
 
 async def test_freeing_a_slot_twice_frees_one(limiters: list[Limiter]) -> None:
     key = unique("key")
-    first, second, third = [Demand((), (slot(2, key),)) for _ in range(3)]
+    first, second, third = [AcquireRequest((), (slot(2, key),)) for _ in range(3)]
     assert (await limiters[0].admit(first)).admitted
     assert (await limiters[0].admit(second)).admitted
     for _ in range(2):
@@ -144,19 +144,19 @@ async def test_freeing_a_slot_twice_frees_one(limiters: list[Limiter]) -> None:
 
 
 async def test_who_has_a_slot_keeps_it(limiters: list[Limiter]) -> None:
-    mine = Demand((), (slot(1),))
+    mine = AcquireRequest((), (slot(1),))
     for limiter in (limiters[0], limiters[-1]):
         admission = await limiter.admit(mine)
         assert admission.admitted
         assert admission.places[0].taken == 1
-    assert not (await limiters[0].admit(Demand((), (slot(1, mine.slots[0].key),)))).admitted
+    assert not (await limiters[0].admit(AcquireRequest((), (slot(1, mine.slots[0].key),)))).admitted
 
 
 async def test_a_slot_comes_back_with_its_lease(limiters: list[Limiter]) -> None:
     key = unique("key")
-    assert (await limiters[0].admit(Demand((), (slot(2, key, seconds=60),)))).admitted
-    assert (await limiters[0].admit(Demand((), (slot(2, key, seconds=0.2),)))).admitted
-    next_one = Demand((), (slot(2, key),))
+    assert (await limiters[0].admit(AcquireRequest((), (slot(2, key, seconds=60),)))).admitted
+    assert (await limiters[0].admit(AcquireRequest((), (slot(2, key, seconds=0.2),)))).admitted
+    next_one = AcquireRequest((), (slot(2, key),))
     refused = await limiters[-1].admit(next_one)
     wait = refused.longest_wait.wait_seconds
     assert not refused.admitted
@@ -169,32 +169,32 @@ async def test_fewer_slots_than_are_held_wait_for_enough_to_end(limiters: list[L
     """As after a smaller limit was deployed."""
     key = unique("key")
     for seconds in (50, 40, 30, 20):
-        await limiters[0].admit(Demand((), (slot(4, key, seconds=seconds),)))
-    refused = await limiters[-1].admit(Demand((), (slot(2, key),)))
+        await limiters[0].admit(AcquireRequest((), (slot(4, key, seconds=seconds),)))
+    refused = await limiters[-1].admit(AcquireRequest((), (slot(2, key),)))
     assert refused.places[0].wait_seconds == pytest.approx(40, abs=1)
 
 
 async def test_a_refused_request_holds_no_slot_and_no_units(limiters: list[Limiter]) -> None:
     """Requests, tokens and a slot are one step: who lacks one of them takes none."""
     requests, tokens, key = bucket(60), Bucket("tokens", unique("key"), 100, 30), unique("key")
-    demands = [Demand((requests, tokens), (slot(5, key),)) for _ in range(40)]
+    demands = [AcquireRequest((requests, tokens), (slot(5, key),)) for _ in range(40)]
     turns = cycle(limiters)
     answers = await asyncio.gather(*[next(turns).admit(demand) for demand in demands])
     assert sum(answer.admitted for answer in answers) == 3
-    assert await admitted(limiters, Demand((requests,)), 100) == 57
+    assert await admitted(limiters, AcquireRequest((requests,)), 100) == 57
     rest = Bucket("tokens", tokens.key, 100, 10)
-    assert await admitted(limiters, Demand((rest,)), 5) == 1
-    free = [next(turns).admit(Demand((), (slot(5, key),))) for _ in range(10)]
+    assert await admitted(limiters, AcquireRequest((rest,)), 5) == 1
+    free = [next(turns).admit(AcquireRequest((), (slot(5, key),))) for _ in range(10)]
     assert sum(answer.admitted for answer in await asyncio.gather(*free)) == 2
 
 
 async def test_a_request_without_a_slot_takes_no_units(limiters: list[Limiter]) -> None:
     requests, key = bucket(10), unique("key")
-    demands = [Demand((requests,), (slot(2, key),)) for _ in range(20)]
+    demands = [AcquireRequest((requests,), (slot(2, key),)) for _ in range(20)]
     answers = await asyncio.gather(*map(limiters[-1].admit, demands))
     assert sum(answer.admitted for answer in answers) == 2
-    assert isinstance(answers[-1].longest_wait, Place)
-    assert await admitted(limiters, Demand((requests,)), 20) == 8
+    assert isinstance(answers[-1].longest_wait, SlotStatus)
+    assert await admitted(limiters, AcquireRequest((requests,)), 20) == 8
 
 
 async def test_it_answers(limiters: list[Limiter]) -> None:

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, text
 
-from gateway.providers.base import Job
+from gateway.providers.base import ProviderRequest
 from gateway.providers.offline import OfflineProvider
 from tests.fixtures.service import Start
 from tests.support import SECRET_KEY, Service, User, chat, error_of, eventually, unique
@@ -127,7 +127,7 @@ async def test_no_content_when_the_database_fails(
 async def test_a_crash_is_told_to_the_operator_alone(
     service: Service, client: httpx2.AsyncClient, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def crash(_: OfflineProvider, job: Job) -> Any:
+    async def crash(_: OfflineProvider, job: ProviderRequest) -> Any:
         raise ArithmeticError("the reason")
 
     canary = unique("canary")

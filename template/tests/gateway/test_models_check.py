@@ -11,13 +11,13 @@ from gateway.providers.base import (
     Blame,
     Body,
     Chunks,
-    Job,
     ProviderFailure,
+    ProviderRequest,
     Reply,
     Usage,
 )
 from gateway.providers.checking import probe
-from tests.fake_provider import Scripted, chunk, usage_chunk
+from tests.fake_provider import FakeProvider, chunk, usage_chunk
 from tests.fixtures.service import Run
 from tests.support import POLICY
 
@@ -26,9 +26,9 @@ EVERY = ["credential", "name", "output limit", "streaming", "usage"]
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
     """A provider that does what the test says."""
-    return Scripted.install(monkeypatch)
+    return FakeProvider.install(monkeypatch)
 
 
 async def checked(run: Run, model: str = MODEL) -> tuple[int, dict[str, Any]]:
@@ -45,10 +45,10 @@ async def problem_of(run: Run) -> tuple[str, str]:
     return problem["check"], problem["advice"]
 
 
-def streaming(*chunks: Body) -> Callable[[Job], Chunks]:
+def streaming(*chunks: Body) -> Callable[[ProviderRequest], Chunks]:
     """A stream of these chunks."""
 
-    async def stream(job: Job) -> Chunks:
+    async def stream(job: ProviderRequest) -> Chunks:
         job.sent = True
         for each in chunks:
             yield [each]
@@ -93,7 +93,7 @@ async def test_a_model_that_is_not_declared(run: Run) -> None:
     assert result.stderr.startswith("The model is not offered here; there is ")
 
 
-async def test_the_call_is_small_and_on_no_ones_record(run: Run, scripted: Scripted) -> None:
+async def test_the_call_is_small_and_on_no_ones_record(run: Run, scripted: FakeProvider) -> None:
     await run("migrate")
     await checked(run)
     (job,) = scripted.asked
@@ -102,7 +102,7 @@ async def test_the_call_is_small_and_on_no_ones_record(run: Run, scripted: Scrip
     assert json.loads(result.stdout)["day"]["spent_nano_usd"] == 0
 
 
-async def test_a_credential_that_is_not_set(run: Run, scripted: Scripted) -> None:
+async def test_a_credential_that_is_not_set(run: Run, scripted: FakeProvider) -> None:
     scripted.lacks = "ACME_API_KEY"
     check, advice = await problem_of(run)
     assert (check, advice) == ("credential", "set ACME_API_KEY in the environment or in .env")
@@ -122,7 +122,7 @@ async def test_a_credential_that_is_not_set(run: Run, scripted: Scripted) -> Non
     ],
 )
 async def test_what_an_answer_shows(
-    run: Run, scripted: Scripted, chunks: list[Body], check: str, words: str
+    run: Run, scripted: FakeProvider, chunks: list[Body], check: str, words: str
 ) -> None:
     scripted.on_stream = streaming(*chunks)
     _, found = await checked(run)
@@ -130,10 +130,12 @@ async def test_what_an_answer_shows(
     assert words in problems[check]
 
 
-async def test_a_server_that_writes_without_an_end_is_left(run: Run, scripted: Scripted) -> None:
+async def test_a_server_that_writes_without_an_end_is_left(
+    run: Run, scripted: FakeProvider
+) -> None:
     left = []
 
-    async def endless(job: Job) -> Chunks:
+    async def endless(job: ProviderRequest) -> Chunks:
         try:
             while True:
                 yield [chunk("x" * 1000)]
@@ -146,7 +148,7 @@ async def test_a_server_that_writes_without_an_end_is_left(run: Run, scripted: S
     assert len(left) == 1
 
 
-async def test_the_overhead_that_is_needed_is_named(run: Run, scripted: Scripted) -> None:
+async def test_the_overhead_that_is_needed_is_named(run: Run, scripted: FakeProvider) -> None:
     """With it, the bound holds."""
     scripted.on_stream = streaming(chunk("x", "stop"), usage_chunk(Usage(999, 9)))
     _, advice = await problem_of(run)
@@ -164,7 +166,7 @@ async def test_the_overhead_that_is_needed_is_named(run: Run, scripted: Scripted
     ids=str,
 )
 async def test_parts_without_a_line_are_a_warning(
-    run: Run, scripted: Scripted, part: dict[str, Any]
+    run: Run, scripted: FakeProvider, part: dict[str, Any]
 ) -> None:
     """Also as 0: no prompt of this size is kept."""
     last = usage_chunk(Usage(9, 9))
@@ -203,9 +205,9 @@ async def test_parts_without_a_line_are_a_warning(
     ],
 )
 async def test_what_a_failure_shows(
-    run: Run, scripted: Scripted, failure: ProviderFailure, check: str, words: str
+    run: Run, scripted: FakeProvider, failure: ProviderFailure, check: str, words: str
 ) -> None:
-    async def fail(_: Job) -> Chunks:
+    async def fail(_: ProviderRequest) -> Chunks:
         raise failure
         yield []
 
@@ -214,8 +216,8 @@ async def test_what_a_failure_shows(
     assert (found, words in advice) == (check, True), advice
 
 
-async def test_an_embedding_without_vectors(run: Run, scripted: Scripted) -> None:
-    async def nothing(_: Job) -> Reply:
+async def test_an_embedding_without_vectors(run: Run, scripted: FakeProvider) -> None:
+    async def nothing(_: ProviderRequest) -> Reply:
         return Reply({"data": []}, Usage(3))
 
     scripted.on_answer = nothing
@@ -225,9 +227,9 @@ async def test_an_embedding_without_vectors(run: Run, scripted: Scripted) -> Non
 
 
 async def test_an_answer_that_does_not_come(
-    run: Run, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+    run: Run, scripted: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def hang(_: Job) -> Chunks:
+    async def hang(_: ProviderRequest) -> Chunks:
         raise TimeoutError
         yield []
 

@@ -8,7 +8,7 @@ import pytest
 from gateway.providers.parameters import CHAT, EMBEDDING, Verdict
 from gateway.schemas.chat import ChatRequest
 from gateway.schemas.embeddings import EmbeddingRequest
-from tests.fake_provider import Scripted
+from tests.fake_provider import FakeProvider
 from tests.fixtures.service import Start
 from tests.support import Service, chat, error_of
 
@@ -134,7 +134,7 @@ async def test_a_name_that_openai_does_not_have_is_refused(
 async def test_options_of_tools_without_tools_are_not_sent(
     monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
-    scripted = Scripted.install(monkeypatch)
+    scripted = FakeProvider.install(monkeypatch)
     service = await start()
     client = service.client(await service.create_user())
     body = chat(tools=[], functions=[], tool_choice="auto", parallel_tool_calls=True)

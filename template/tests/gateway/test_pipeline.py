@@ -1,4 +1,4 @@
-"""The guard's path: what is refused before a provider, and how an attempt ends after it."""
+"""The gateway's path: what is refused before a provider, and how an attempt ends after it."""
 
 import asyncio
 from pathlib import Path
@@ -9,8 +9,8 @@ import pytest
 
 from gateway.db.tables import attempts
 from gateway.errors import GenerationStopped
-from gateway.providers.base import Deadline, Job, ProviderFailure, Reply, Usage
-from tests.fake_provider import BOUND, COST, Scripted, completion, fail_with, hang
+from gateway.providers.base import Deadline, ProviderFailure, ProviderRequest, Reply, Usage
+from tests.fake_provider import BOUND, COST, FakeProvider, completion, fail_with, hang
 from tests.fixtures.service import Start
 from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, write_policy
 
@@ -31,12 +31,14 @@ PROMPT = {"model": "offline/echo", "input": {"messages": chat()["messages"]}}
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    return Scripted.install(monkeypatch)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return FakeProvider.install(monkeypatch)
 
 
 @pytest.fixture
-async def scripted_client(scripted: Scripted, start: Start) -> tuple[Service, httpx2.AsyncClient]:
+async def scripted_client(
+    scripted: FakeProvider, start: Start
+) -> tuple[Service, httpx2.AsyncClient]:
     """The service with a scripted provider, and somebody who asks it."""
     service = await start(request_deadline_seconds=30)
     return service, service.client(await service.create_user())
@@ -44,7 +46,7 @@ async def scripted_client(scripted: Scripted, start: Start) -> tuple[Service, ht
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_provider_without_its_key_is_not_called(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient], stream: bool
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient], stream: bool
 ) -> None:
     service, client = scripted_client
     scripted.lacks = "SOME_API_KEY"
@@ -56,7 +58,7 @@ async def test_a_provider_without_its_key_is_not_called(
 
 
 async def test_a_kind_that_the_provider_does_not_offer(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     _, client = scripted_client
     body = {"model": "offline/embedding", "input": "one"}
@@ -65,12 +67,12 @@ async def test_a_kind_that_the_provider_does_not_offer(
 
 
 async def test_the_attempt_is_durable_before_the_provider_is_asked(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
     seen = []
 
-    async def look(job: Job) -> Reply:
+    async def look(job: ProviderRequest) -> Reply:
         seen.append((await service.attempt(), await service.prediction()))
         return Reply(completion("fine"), Usage(2, 5))
 
@@ -103,7 +105,7 @@ async def test_the_attempt_is_durable_before_the_provider_is_asked(
     ],
 )
 async def test_failures(
-    scripted: Scripted,
+    scripted: FakeProvider,
     scripted_client: tuple[Service, httpx2.AsyncClient],
     details: dict[str, Any],
     status: int,
@@ -134,7 +136,7 @@ async def test_failures(
     ],
 )
 async def test_a_busy_provider_says_when_to_come_back(
-    scripted: Scripted,
+    scripted: FakeProvider,
     scripted_client: tuple[Service, httpx2.AsyncClient],
     details: dict[str, Any],
     pause: str,
@@ -147,11 +149,11 @@ async def test_a_busy_provider_says_when_to_come_back(
 
 
 async def test_a_crash_in_an_adapter_is_paid_at_the_bound_and_told_to_nobody(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
 
-    async def crash(job: Job) -> Reply:
+    async def crash(job: ProviderRequest) -> Reply:
         job.sent = True
         raise RuntimeError("canary")
 
@@ -165,11 +167,11 @@ async def test_a_crash_in_an_adapter_is_paid_at_the_bound_and_told_to_nobody(
 
 
 async def test_an_answer_without_usage_is_paid_at_the_bound(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         job.sent = True
         return Reply(completion("fine"), None)
 
@@ -182,11 +184,11 @@ async def test_an_answer_without_usage_is_paid_at_the_bound(
 
 
 async def test_more_usage_than_the_bound_is_paid_in_full(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
 
-    async def answer(_: Job) -> Reply:
+    async def answer(_: ProviderRequest) -> Reply:
         return Reply(completion("fine"), Usage(2, 1_000_000))
 
     scripted.on_answer = answer
@@ -199,7 +201,9 @@ TROUBLES = [None, ProviderFailure("no"), TimeoutError(), ArithmeticError("a bug"
 
 
 @pytest.mark.parametrize("trouble", TROUBLES, ids=repr)
-async def test_the_deadline(scripted: Scripted, start: Start, trouble: Exception | None) -> None:
+async def test_the_deadline(
+    scripted: FakeProvider, start: Start, trouble: Exception | None
+) -> None:
     service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
     scripted.on_answer, scripted.cancel_error = hang, trouble
@@ -214,12 +218,12 @@ async def test_the_deadline(scripted: Scripted, start: Start, trouble: Exception
 
 
 async def test_the_deadline_before_a_byte_left_costs_nothing(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     service = await start(request_deadline_seconds=0.05)
     client = service.client(await service.create_user())
 
-    async def wait(_: Job) -> Reply:
+    async def wait(_: ProviderRequest) -> Reply:
         await asyncio.Event().wait()
         raise AssertionError("nobody sets this event")
 
@@ -230,7 +234,7 @@ async def test_the_deadline_before_a_byte_left_costs_nothing(
 
 
 async def test_compute_ends_when_no_more_of_it_is_paid_for(
-    scripted: Scripted, start: Start, policy_dir: Path
+    scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
     write_policy(policy_dir, BY_THE_SECOND)
     scripted.timed, scripted.parameters = frozenset({"task"}), {"chat": None, "task": None}
@@ -262,7 +266,7 @@ async def test_a_deadline_within_another_is_cut_with_it() -> None:
 
 
 async def test_erasing_what_runs_cancels_it(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
     scripted.on_answer = hang
@@ -281,7 +285,7 @@ async def test_erasing_what_runs_cancels_it(
 
 
 async def test_a_failure_later_is_read_from_the_record(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
     scripted.on_answer = fail_with(sent=True, status=429, billed=False)
@@ -314,7 +318,7 @@ async def test_each_attempt_keeps_the_price_that_it_was_made_at(
 
 
 async def test_the_provider_is_given_what_was_asked_and_no_more(
-    scripted: Scripted, scripted_client: tuple[Service, httpx2.AsyncClient]
+    scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     _, client = scripted_client
     await client.post(PATH, json=chat(temperature=0.5, stream=False, seed=None))

@@ -15,7 +15,7 @@ from gateway.policy import Kind, Policy
 from gateway.prices import Price, Tier
 from gateway.providers.http import open_session
 from gateway.providers.offline import OfflineProvider
-from tests.fake_provider import Scripted
+from tests.fake_provider import FakeProvider
 from tests.fixtures.service import Start
 from tests.support import MODELS_TOML, ROOT, chat
 
@@ -356,7 +356,7 @@ def test_a_price_of_what_the_provider_does_not_tell_is_named(
 
 
 def test_a_price_per_output_needs_a_provider_that_counts_them(tmp_path: Path) -> None:
-    rules, scripted = _load(tmp_path, _model(**PER_OUTPUT)), Scripted()
+    rules, scripted = _load(tmp_path, _model(**PER_OUTPUT)), FakeProvider()
     with pytest.raises(StartError, match="mine: offline tells no number of outputs, of a model"):
         check(rules, {"offline": scripted}, production=False)
     scripted.counted = frozenset({"task"})
@@ -364,7 +364,7 @@ def test_a_price_per_output_needs_a_provider_that_counts_them(tmp_path: Path) ->
 
 
 def test_a_time_that_the_provider_cannot_keep_to_is_named(tmp_path: Path) -> None:
-    rules, scripted = _load(tmp_path, _model(**{**PER_SECOND, "max_seconds": "4"})), Scripted()
+    rules, scripted = _load(tmp_path, _model(**{**PER_SECOND, "max_seconds": "4"})), FakeProvider()
     scripted.timed, scripted.least_seconds = frozenset({"chat"}), 4
     check(rules, {"offline": scripted}, production=False)
     scripted.least_seconds = 5

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from gateway.db.tables import predictions, utc_now
 from gateway.pipeline.generation import Generation
-from gateway.pipeline.pipeline import Guard
+from gateway.pipeline.pipeline import Pipeline
 from gateway.providers.base import Reply
 from tests.fixtures.service import Start
 from tests.simulator.faults import Fault, Kind
@@ -217,18 +217,18 @@ async def test_a_stop_of_the_service_settles_what_runs(start: Start) -> None:
 
 async def test_a_stop_cancels_all_at_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider may take seconds for each."""
-    together, finish = asyncio.Barrier(3), Guard.finish
+    together, finish = asyncio.Barrier(3), Pipeline.finish
 
-    async def finish_slowly(guard: Guard, generation: Generation) -> Reply:
+    async def finish_slowly(pipeline: Pipeline, generation: Generation) -> Reply:
         try:
-            return await finish(guard, generation)
+            return await finish(pipeline, generation)
         finally:
             try:
                 await asyncio.wait_for(together.wait(), PATIENCE_SECONDS)
             except TimeoutError:
                 await together.abort()
 
-    monkeypatch.setattr(Guard, "finish", finish_slowly)
+    monkeypatch.setattr(Pipeline, "finish", finish_slowly)
     service = await start()
     client = service.client(await service.create_user())
     for _ in range(together.parties):

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Usage
+from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Usage
 from gateway.providers.responses.reading import ENDS, ResponseTranscript
 from gateway.providers.responses.writing import ResponseWriter
-from tests.fake_provider import BOUND, COST, USAGE, Scripted, chunk, stream_fine, usage_chunk
+from tests.fake_provider import BOUND, COST, USAGE, FakeProvider, chunk, stream_fine, usage_chunk
 from tests.fixtures.service import Start
 from tests.gateway.test_streams import ended, fail_after_one
 from tests.support import eventually
@@ -16,8 +16,8 @@ from tests.test_responses import PATH, ask, events_of
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    return Scripted.install(monkeypatch)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return FakeProvider.install(monkeypatch)
 
 
 def written(*deltas: Body, reason: str = "stop", **request: Any) -> Body:
@@ -145,7 +145,7 @@ def test_the_record_leaves_out_what_it_cannot_read(event: Body) -> None:
 
 
 async def test_a_stream_that_breaks_off_ends_with_the_official_error(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     scripted.on_stream = fail_after_one(ProviderFailure("words of the provider"))
     service = await start()
@@ -176,9 +176,9 @@ async def test_a_stream_that_breaks_off_ends_with_the_official_error(
     ids=["apart", "with the end", "before", "so far"],
 )
 async def test_a_client_that_leaves_after_the_usage_pays_the_usage(
-    scripted: Scripted, start: Start, chunks: list[Body], paid: tuple[str, int]
+    scripted: FakeProvider, start: Start, chunks: list[Body], paid: tuple[str, int]
 ) -> None:
-    async def told(job: Job) -> Chunks:
+    async def told(job: ProviderRequest) -> Chunks:
         job.sent = True
         yield chunks
         await asyncio.Event().wait()

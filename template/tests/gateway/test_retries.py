@@ -13,17 +13,26 @@ import pytest
 from sqlalchemy import insert
 
 from gateway.accounts.principals import Role
-from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.breaker import CircuitBreaker
 from gateway.circuit_breaker.stalls import Stalls
 from gateway.db.tables import accounts, attempts, predictions, stops, utc_now
 from gateway.errors import ServiceError
 from gateway.pipeline.attempts import Attempts
-from gateway.pipeline.pipeline import Guard
+from gateway.pipeline.pipeline import Pipeline
 from gateway.policy import Policy
-from gateway.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Quota, Reply
+from gateway.providers.base import BadAnswer, Chunks, ProviderFailure, ProviderRequest, Quota, Reply
 from gateway.providers.parameters import BOUNDED, DROPPED
 from gateway.rate_limits.limits import Limits
-from tests.fake_provider import BOUND, COST, USAGE, Scripted, chunk, completion, hang, stream_fine
+from tests.fake_provider import (
+    BOUND,
+    COST,
+    USAGE,
+    FakeProvider,
+    chunk,
+    completion,
+    hang,
+    stream_fine,
+)
 from tests.fixtures.service import Start
 from tests.ledger_helpers import add_plans, call_of, check_books, ledger_of, principal_of, usd
 from tests.limits import Shared
@@ -73,7 +82,7 @@ class Turns:
         self.turns = list(turns)
         self.at: list[float] = []
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: ProviderRequest) -> Reply:
         self.at.append(time.monotonic())
         turn = self.turns.pop(0)
         job.sent = turn is not UNREACHED
@@ -81,7 +90,7 @@ class Turns:
             raise turn
         return turn
 
-    async def stream(self, job: Job) -> Chunks:
+    async def stream(self, job: ProviderRequest) -> Chunks:
         await self.answer(job)
         async for chunks in stream_fine(job):
             yield chunks
@@ -91,17 +100,17 @@ FINE = Reply(completion("fine"), USAGE)
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch, policy_dir: Path) -> Scripted:
+def scripted(monkeypatch: pytest.MonkeyPatch, policy_dir: Path) -> FakeProvider:
     write_policy(policy_dir, MODELS)
-    return Scripted.install(monkeypatch)
+    return FakeProvider.install(monkeypatch)
 
 
 @pytest.fixture
-async def service(scripted: Scripted, start: Start) -> Service:
+async def service(scripted: FakeProvider, start: Start) -> Service:
     return await start()
 
 
-def plays(scripted: Scripted, *turns: Exception | Reply) -> Turns:
+def plays(scripted: FakeProvider, *turns: Exception | Reply) -> Turns:
     played = Turns(*turns)
     scripted.on_answer, scripted.on_stream = played.answer, played.stream
     return played
@@ -119,7 +128,7 @@ async def ledger(service: Service) -> list[tuple[int, str, str, int]]:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_every_attempt_is_in_the_ledger_and_all_are_one_answer(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted, stream: bool
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider, stream: bool
 ) -> None:
     plays(scripted, BROKEN, UNREACHED, FINE)
     answer = await client.post(CHAT, json=chat(model=AGAIN, stream=stream))
@@ -137,7 +146,7 @@ async def test_every_attempt_is_in_the_ledger_and_all_are_one_answer(
 
 
 async def test_there_are_no_more_attempts_than_the_model_has(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
     plays(scripted, *[BROKEN] * 4)
     answer = await client.post(CHAT, json=chat(model=AGAIN))
@@ -148,7 +157,7 @@ async def test_there_are_no_more_attempts_than_the_model_has(
 
 
 async def test_an_outage_is_multiplied_by_little(
-    client: httpx2.AsyncClient, scripted: Scripted
+    client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
     """Five calls spend the ten retries that were saved; then every tenth call has one."""
     conflict = ProviderFailure("conflict", status=409, billed=False)
@@ -170,7 +179,7 @@ async def test_an_outage_is_multiplied_by_little(
 async def test_what_would_fail_again_is_not_tried_again(
     service: Service,
     client: httpx2.AsyncClient,
-    scripted: Scripted,
+    scripted: FakeProvider,
     failure: ProviderFailure,
     status: int,
 ) -> None:
@@ -180,9 +189,9 @@ async def test_what_would_fail_again_is_not_tried_again(
 
 
 async def test_work_that_goes_on_there_is_not_begun_a_second_time(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
-    async def lose(job: Job) -> Reply:
+    async def lose(job: ProviderRequest) -> Reply:
         job.sent, job.remote_id = True, "r1"
         raise BROKEN
 
@@ -193,7 +202,7 @@ async def test_work_that_goes_on_there_is_not_begun_a_second_time(
 
 
 async def test_a_provider_is_not_asked_before_it_wants_to_be(
-    client: httpx2.AsyncClient, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+    client: httpx2.AsyncClient, scripted: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.circuit_breaker.breaker.FIRST_PAUSE_SECONDS", 0.01)
     busy = ProviderFailure("busy", status=429, retry_after=0.2, billed=False)
@@ -204,7 +213,7 @@ async def test_a_provider_is_not_asked_before_it_wants_to_be(
 
 
 async def test_a_pause_that_ends_after_the_deadline_is_not_begun(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
     plays(scripted, ProviderFailure("busy", status=503, retry_after=61, billed=False), FINE)
     answer = await client.post(CHAT, json=chat(model=AGAIN))
@@ -213,13 +222,13 @@ async def test_a_pause_that_ends_after_the_deadline_is_not_begun(
     assert len(await ledger(service)) == 1
 
 
-async def test_the_deadline_is_that_of_all_attempts(scripted: Scripted, start: Start) -> None:
+async def test_the_deadline_is_that_of_all_attempts(scripted: FakeProvider, start: Start) -> None:
     service = await start(request_deadline_seconds=1)
     client = service.client(await service.create_user())
     played = Turns(BROKEN, FINE)
     left: list[float] = []
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         left.append(job.deadline.remaining)
         if len(left) == 2:
             await hang(job)
@@ -234,14 +243,14 @@ async def test_the_deadline_is_that_of_all_attempts(scripted: Scripted, start: S
 
 
 async def test_a_stream_is_not_begun_again_after_its_first_byte(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
-    async def break_off(job: Job) -> Chunks:
+    async def cancel_query(job: ProviderRequest) -> Chunks:
         job.sent = True
         yield [chunk("one")]
         raise BROKEN
 
-    scripted.on_stream = break_off
+    scripted.on_stream = cancel_query
     for name in (AGAIN, FIRST):
         events = sse((await client.post(CHAT, json=chat(model=name, stream=True))).text)
         assert said(events) == "one"
@@ -250,11 +259,11 @@ async def test_a_stream_is_not_begun_again_after_its_first_byte(
 
 
 async def test_an_attempt_whose_bill_is_unknown_is_paid_and_the_next_reserves_anew(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
     seen: list[set[tuple[int, int]]] = []
 
-    async def look(job: Job) -> Reply:
+    async def look(job: ProviderRequest) -> Reply:
         rows = await service.database.fetch(accounts.select())
         seen.append({(row.spent_nano_usd, row.reserved_nano_usd) for row in rows})
         job.sent = True
@@ -268,7 +277,7 @@ async def test_an_attempt_whose_bill_is_unknown_is_paid_and_the_next_reserves_an
 
 
 async def test_the_tokens_of_all_attempts_count_against_the_limits(
-    service: Service, scripted: Scripted
+    service: Service, scripted: FakeProvider
 ) -> None:
     client = service.client(await service.create_user("thrifty"))
     plays(scripted, BROKEN, BROKEN, FINE, FINE)
@@ -281,7 +290,7 @@ async def test_the_tokens_of_all_attempts_count_against_the_limits(
 
 
 async def test_the_tokens_and_the_cost_of_all_attempts_are_counted(
-    service: Service, scripted: Scripted, client: httpx2.AsyncClient
+    service: Service, scripted: FakeProvider, client: httpx2.AsyncClient
 ) -> None:
     before = await service.settled(AGAIN)
     plays(scripted, ProviderFailure("broken", status=500, usage=USAGE), FINE)
@@ -293,7 +302,7 @@ async def test_the_tokens_and_the_cost_of_all_attempts_are_counted(
 
 
 async def test_a_budget_may_run_out_between_attempts(
-    scripted: Scripted, start: Start, policy_dir: Path
+    scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
     budget = f"requests_per_minute = 60, daily_budget_usd = {usd(2 * BOUND - 1)}"
     add_plans(policy_dir, f"capped = {{{budget}}}")
@@ -308,7 +317,7 @@ async def test_a_budget_may_run_out_between_attempts(
 
 
 async def test_a_probe_that_no_budget_pays_for_leaves_it_to_the_next_call(
-    scripted: Scripted, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.circuit_breaker.breaker.FIRST_PAUSE_SECONDS", 0.01)
     budget = f"requests_per_minute = 60, daily_budget_usd = {usd(2 * BOUND - 1)}"
@@ -318,14 +327,14 @@ async def test_a_probe_that_no_budget_pays_for_leaves_it_to_the_next_call(
     rich = service.client(await service.create_user())
     plays(scripted, BROKEN, FINE)
     assert (await poor.post(CHAT, json=chat(model=SECOND))).status_code == 502
-    cooldown: Cooldown = service.engine.cooldown
+    circuit_breaker: CircuitBreaker = service.engine.circuit_breaker
     asked = service.engine.policy.model(SECOND)
-    await cooldown.failed(
-        await cooldown.enter(asked), ProviderFailure("busy", status=429, retry_after=0.01)
+    await circuit_breaker.failed(
+        await circuit_breaker.enter(asked), ProviderFailure("busy", status=429, retry_after=0.01)
     )
 
     async def is_half_open() -> bool:
-        (circuit,) = await cooldown.states([asked])
+        (circuit,) = await circuit_breaker.states([asked])
         return circuit.state == "half_open"
 
     await eventually(is_half_open)
@@ -342,7 +351,7 @@ async def is_between(service: Service) -> bool:
 
 
 async def test_a_stop_ends_what_waits_for_its_next_attempt(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
     plays(scripted, WAIT, FINE)
     call = asyncio.create_task(client.post(CHAT, json=chat(model=AGAIN)))
@@ -355,11 +364,11 @@ async def test_a_stop_ends_what_waits_for_its_next_attempt(
 
 
 async def test_a_caller_that_leaves_in_a_pause_leaves_nothing_open(
-    service: Service, user: User, scripted: Scripted
+    service: Service, user: User, scripted: FakeProvider
 ) -> None:
     plays(scripted, WAIT, FINE)
-    guard: Guard = service.engine.guard
-    call = asyncio.create_task(guard.generate(call_of(principal_of(user), AGAIN)))
+    pipeline: Pipeline = service.engine.pipeline
+    call = asyncio.create_task(pipeline.generate(call_of(principal_of(user), AGAIN)))
     await eventually(lambda: is_between(service))
     call.cancel()
     await asyncio.wait([call])
@@ -369,12 +378,12 @@ async def test_a_caller_that_leaves_in_a_pause_leaves_nothing_open(
 
 
 async def test_what_is_erased_in_a_pause_gives_its_slot_back(
-    service: Service, scripted: Scripted
+    service: Service, scripted: FakeProvider
 ) -> None:
     client = service.client(await service.create_user("narrow"))
     both = asyncio.Barrier(2)
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         job.sent = True
         await both.wait()
         if job.model.id == AGAIN:
@@ -404,7 +413,7 @@ async def test_what_is_erased_in_a_pause_gives_its_slot_back(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_fallbacks_are_asked_in_order_and_none_that_can_cost_more(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted, stream: bool
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider, stream: bool
 ) -> None:
     plays(scripted, BROKEN, UNREACHED, FINE)
     answer = await client.post(CHAT, json=chat(model=FIRST, stream=stream))
@@ -423,7 +432,7 @@ async def test_fallbacks_are_asked_in_order_and_none_that_can_cost_more(
 
 @pytest.mark.parametrize(("limit", "status", "paid"), [(500, 502, 0), (1000, 200, sum(USAGE))])
 async def test_a_fallback_takes_from_the_limits_what_it_can_use(
-    scripted: Scripted, start: Start, policy_dir: Path, limit: int, status: int, paid: int
+    scripted: FakeProvider, start: Start, policy_dir: Path, limit: int, status: int, paid: int
 ) -> None:
     """It is none where they do not allow it, and nothing is taken then."""
     long = model(SECOND, 1, "0.20").replace("max_output_tokens = 64", "max_output_tokens = 600")
@@ -444,7 +453,7 @@ async def test_a_fallback_takes_from_the_limits_what_it_can_use(
 
 
 async def test_each_model_has_all_of_its_own_attempts(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
     plays(scripted, *[BROKEN] * 4, FINE)
     answer = await client.post(CHAT, json=chat(model=TWICE))
@@ -455,7 +464,7 @@ async def test_each_model_has_all_of_its_own_attempts(
 
 @pytest.mark.parametrize("failure", [WAIT, ProviderFailure("gone", status=404, billed=False)])
 async def test_a_fallback_helps_where_a_retry_does_not(
-    client: httpx2.AsyncClient, scripted: Scripted, failure: ProviderFailure
+    client: httpx2.AsyncClient, scripted: FakeProvider, failure: ProviderFailure
 ) -> None:
     plays(scripted, failure, FINE)
     answer = await client.post(CHAT, json=chat(model=FIRST))
@@ -463,7 +472,7 @@ async def test_a_fallback_helps_where_a_retry_does_not(
 
 
 async def test_what_is_wrong_with_the_request_is_wrong_everywhere(
-    client: httpx2.AsyncClient, scripted: Scripted
+    client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
     plays(scripted, ProviderFailure("refused", status=422, billed=False), FINE)
     assert (await client.post(CHAT, json=chat(model=FIRST))).status_code == 400
@@ -471,10 +480,10 @@ async def test_what_is_wrong_with_the_request_is_wrong_everywhere(
 
 
 async def open_circuit(service: Service, *names: str) -> None:
-    cooldown: Cooldown = service.engine.cooldown
+    circuit_breaker: CircuitBreaker = service.engine.circuit_breaker
     policy: Policy = service.engine.policy
     for seconds, name in enumerate(names, 30):
-        await cooldown.learnt(policy.model(name), Quota(None, None, seconds))
+        await circuit_breaker.record_quota(policy.model(name), Quota(None, None, seconds))
 
 
 async def stop(service: Service, *names: str) -> None:
@@ -485,7 +494,7 @@ async def stop(service: Service, *names: str) -> None:
 
 @pytest.mark.parametrize("shut", [open_circuit, stop])
 async def test_a_model_that_may_not_be_asked_is_passed_over(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted, shut: Callable[..., Any]
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider, shut: Callable[..., Any]
 ) -> None:
     await shut(service, FIRST, SECOND)
     answer = await client.post(CHAT, json=chat(model=FIRST))
@@ -494,7 +503,7 @@ async def test_a_model_that_may_not_be_asked_is_passed_over(
 
 
 async def test_what_stands_in_for_a_model_is_asked_once(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
     await open_circuit(service, FIRST)
     plays(scripted, BROKEN, FINE)
@@ -510,7 +519,7 @@ async def test_what_stands_in_for_a_model_is_asked_once(
 async def test_when_none_may_be_asked_the_first_one_says_why(
     service: Service,
     client: httpx2.AsyncClient,
-    scripted: Scripted,
+    scripted: FakeProvider,
     shut: Callable[..., Any],
     code: str,
 ) -> None:
@@ -523,9 +532,9 @@ async def test_when_none_may_be_asked_the_first_one_says_why(
 
 
 async def test_a_fallback_that_is_shut_between_attempts_is_passed_over(
-    service: Service, client: httpx2.AsyncClient, scripted: Scripted
+    service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
-    async def fail_and_stop(job: Job) -> Reply:
+    async def fail_and_stop(job: ProviderRequest) -> Reply:
         if job.model.id != FIRST:
             return FINE
         await stop(service, SECOND)
@@ -548,13 +557,13 @@ class Choices:
         }
         models = {**loaded.models, **others}
         self.policy = loaded._replace(models=models)
-        self.offline, self.other = Scripted(), Scripted()
+        self.offline, self.other = FakeProvider(), FakeProvider()
         self.ledger = ledger_of(service)
         self.limits = Limits(self.policy, Shared())
 
     def names(self, *, production: bool = False, **body: Any) -> Sequence[str]:
         providers = {"offline": self.offline, "other": self.other}
-        parts = Cooldown(Shared()), self.limits, self.ledger, providers, Stalls()
+        parts = CircuitBreaker(Shared()), self.limits, self.ledger, providers, Stalls()
         attempts = Attempts(self.policy, *parts, production=production)
         asked = {"messages": chat()["messages"], **body}
         user = User("usr_1", "", "", {})

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.background import in_background
 from gateway.db.tables import attempts, predictions
-from tests.fake_provider import Scripted, hang
+from tests.fake_provider import FakeProvider, hang
 from tests.fixtures.service import Start
 from tests.ports import kept_port
 from tests.simulator.faults import Fault
@@ -157,7 +157,7 @@ async def test_a_stream_that_runs_is_finished_first(
 async def test_who_waits_longer_than_the_process_may_live_is_told(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripted = Scripted.install(monkeypatch)
+    scripted = FakeProvider.install(monkeypatch)
     scripted.on_answer = hang
     service = await start()
     client = service.client(await service.create_user())

@@ -11,9 +11,9 @@ from sqlalchemy import delete
 
 from gateway.accounts.principals import Role
 from gateway.db.tables import alerts, attempts, stops
-from gateway.pipeline.stop_watcher import Watch
-from gateway.providers.base import Chunks, Job, Reply, Usage
-from tests.fake_provider import BOUND, USAGE, Scripted, chunk, completion, hang, usage_chunk
+from gateway.pipeline.stop_watcher import StopWatcher
+from gateway.providers.base import Chunks, ProviderRequest, Reply, Usage
+from tests.fake_provider import BOUND, USAGE, FakeProvider, chunk, completion, hang, usage_chunk
 from tests.fixtures.service import Start
 from tests.ledger_helpers import check_books
 from tests.support import Service, chat, error_of, eventually, said, sse, write_policy
@@ -38,18 +38,18 @@ STOPPED = (503, "generation_stopped", None)
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
     """Hangs, in a stream after its first chunk."""
-    scripted = Scripted.install(monkeypatch)
+    scripted = FakeProvider.install(monkeypatch)
     scripted.on_answer, scripted.on_stream = hang, hang_after_one
     return scripted
 
 
 @pytest.fixture
 async def service(
-    scripted: Scripted, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Service:
-    monkeypatch.setattr("gateway.pipeline.stop_watcher.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("gateway.pipeline.stop_watcher.POLL_SECONDS", 0.02)
     write_policy(policy_dir, OTHER)
     return await start()
 
@@ -59,18 +59,18 @@ async def admin(service: Service) -> httpx2.AsyncClient:
     return service.client(await service.create_user(role=Role.ADMIN))
 
 
-async def hang_after_one(job: Job) -> Chunks:
+async def hang_after_one(job: ProviderRequest) -> Chunks:
     job.sent = True
     yield [chunk("one")]
     await asyncio.Event().wait()
 
 
-async def say_fine(job: Job) -> Reply:
+async def say_fine(job: ProviderRequest) -> Reply:
     job.sent = True
     return Reply(completion("fine"), Usage(2, 5))
 
 
-def asked(scripted: Scripted, calls: int) -> Callable[[], Any]:
+def asked(scripted: FakeProvider, calls: int) -> Callable[[], Any]:
     async def look() -> bool:
         return len(scripted.asked) == calls
 
@@ -78,7 +78,7 @@ def asked(scripted: Scripted, calls: int) -> Callable[[], Any]:
 
 
 async def running(
-    scripted: Scripted, client: httpx2.AsyncClient, *models: str, stream: bool = False
+    scripted: FakeProvider, client: httpx2.AsyncClient, *models: str, stream: bool = False
 ) -> list[asyncio.Task[httpx2.Response]]:
     """A call of each of `models` that the provider has begun to answer."""
     before = len(scripted.asked)
@@ -91,7 +91,7 @@ async def running(
 @pytest.mark.parametrize("target", ["service", "provider:offline", ECHO])
 async def test_what_runs_is_ended_if_asked_for(
     service: Service,
-    scripted: Scripted,
+    scripted: FakeProvider,
     client: httpx2.AsyncClient,
     admin: httpx2.AsyncClient,
     target: str,
@@ -115,7 +115,7 @@ async def test_what_runs_is_ended_if_asked_for(
 
 
 async def test_a_stream_that_is_stopped_ends_with_an_error(
-    service: Service, scripted: Scripted, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
+    service: Service, scripted: FakeProvider, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
     (call,) = await running(scripted, client, "offline/echo", stream=True)
     await admin.post("/v1/admin/stop", json={"reason": "why", "running": True})
@@ -126,9 +126,9 @@ async def test_a_stream_that_is_stopped_ends_with_an_error(
 
 
 async def test_a_stream_that_has_not_begun_is_refused(
-    scripted: Scripted, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
+    scripted: FakeProvider, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
-    async def never(job: Job) -> Chunks:
+    async def never(job: ProviderRequest) -> Chunks:
         await hang(job)
         yield []
 
@@ -139,11 +139,11 @@ async def test_a_stream_that_has_not_begun_is_refused(
 
 
 async def test_others_go_on(
-    scripted: Scripted, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
+    scripted: FakeProvider, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
     going = asyncio.Event()
 
-    async def wait(job: Job) -> Reply:
+    async def wait(job: ProviderRequest) -> Reply:
         await going.wait()
         return await say_fine(job)
 
@@ -159,11 +159,11 @@ async def test_others_go_on(
 
 
 async def test_other_streams_go_on(
-    scripted: Scripted, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
+    scripted: FakeProvider, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
     going = asyncio.Event()
 
-    async def wait_after_one(job: Job) -> Chunks:
+    async def wait_after_one(job: ProviderRequest) -> Chunks:
         job.sent = True
         yield [chunk("one")]
         await going.wait()
@@ -179,11 +179,11 @@ async def test_other_streams_go_on(
 
 
 async def test_what_runs_goes_on_unless_asked_for(
-    service: Service, scripted: Scripted, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
+    service: Service, scripted: FakeProvider, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
     going = asyncio.Event()
 
-    async def wait(job: Job) -> Reply:
+    async def wait(job: ProviderRequest) -> Reply:
         await going.wait()
         return await say_fine(job)
 
@@ -191,16 +191,16 @@ async def test_what_runs_goes_on_unless_asked_for(
     (call,) = await running(scripted, client, "offline/echo")
     await admin.post("/v1/admin/stop", json={"reason": "why"})
     assert error_of(await client.post(CHAT, json=chat())) == STOPPED
-    watch: Watch = service.engine.watch
+    watch: StopWatcher = service.engine.stop_watcher
     await watch.look()
     going.set()
     assert (await call).status_code == 200
 
 
 async def test_a_broken_bound_is_paid_in_full_told_and_ends_the_model(
-    service: Service, scripted: Scripted, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
+    service: Service, scripted: FakeProvider, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
-    async def overshoot(job: Job) -> Reply:
+    async def overshoot(job: ProviderRequest) -> Reply:
         job.sent = True
         return Reply(completion("much"), Usage(2, 1_000_000))
 
@@ -227,16 +227,16 @@ async def test_a_broken_bound_is_paid_in_full_told_and_ends_the_model(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_more_output_than_was_asked_for_breaks_a_bound_that_the_money_fits(
-    service: Service, scripted: Scripted, client: httpx2.AsyncClient, stream: bool
+    service: Service, scripted: FakeProvider, client: httpx2.AsyncClient, stream: bool
 ) -> None:
     """The bound of the input is far above what most requests use."""
     used = Usage(1, 9)
 
-    async def overshoot(job: Job) -> Reply:
+    async def overshoot(job: ProviderRequest) -> Reply:
         job.sent = True
         return Reply(completion("much"), used)
 
-    async def overshoot_in_chunks(job: Job) -> Chunks:
+    async def overshoot_in_chunks(job: ProviderRequest) -> Chunks:
         job.sent = True
         yield [chunk("much", "stop"), usage_chunk(used)]
 
@@ -257,11 +257,11 @@ async def test_more_output_than_was_asked_for_breaks_a_bound_that_the_money_fits
 
 
 async def test_calls_that_break_a_bound_together_are_one_quarantine_and_one_alert(
-    service: Service, scripted: Scripted, client: httpx2.AsyncClient
+    service: Service, scripted: FakeProvider, client: httpx2.AsyncClient
 ) -> None:
     going = asyncio.Event()
 
-    async def overshoot(_: Job) -> Reply:
+    async def overshoot(_: ProviderRequest) -> Reply:
         await going.wait()
         return Reply(completion("much"), Usage(2, 1_000_000))
 
@@ -280,12 +280,12 @@ async def test_calls_that_break_a_bound_together_are_one_quarantine_and_one_aler
 
 
 async def test_what_still_runs_may_break_the_bound_again(
-    service: Service, scripted: Scripted, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
+    service: Service, scripted: FakeProvider, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
     """Of a model that is quarantined already, and of one that a person has stopped."""
     turns = asyncio.Semaphore(0)
 
-    async def overshoot(_: Job) -> Reply:
+    async def overshoot(_: ProviderRequest) -> Reply:
         await turns.acquire()
         return Reply(completion("much"), Usage(2, 1_000_000))
 

@@ -11,11 +11,20 @@ import httpx2
 import pytest
 from sqlalchemy import update
 
-from gateway.circuit_breaker.breaker import Cooldown
+from gateway.circuit_breaker.breaker import CircuitBreaker
 from gateway.db.tables import predictions, utc_now
 from gateway.ledger.ledger import Ledger
-from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Usage
-from tests.fake_provider import BOUND, COST, USAGE, Scripted, chunk, hang, stream_fine, usage_chunk
+from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Usage
+from tests.fake_provider import (
+    BOUND,
+    COST,
+    USAGE,
+    FakeProvider,
+    chunk,
+    hang,
+    stream_fine,
+    usage_chunk,
+)
 from tests.fixtures.service import Start
 from tests.ledger_helpers import add_plans
 from tests.support import SOON_SECONDS, Service, User, chat, error_of, eventually, said, sse
@@ -24,11 +33,11 @@ PATH = "/v1/chat/completions"
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    return Scripted.install(monkeypatch)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return FakeProvider.install(monkeypatch)
 
 
-async def hang_after_two(job: Job) -> Chunks:
+async def hang_after_two(job: ProviderRequest) -> Chunks:
     """Stream two chunks, and never another."""
     job.sent = True
     yield [chunk("one")]
@@ -36,10 +45,10 @@ async def hang_after_two(job: Job) -> Chunks:
     await asyncio.Event().wait()
 
 
-def fail_after_one(failure: Exception) -> Callable[[Job], Chunks]:
+def fail_after_one(failure: Exception) -> Callable[[ProviderRequest], Chunks]:
     """Stream one chunk, and fail."""
 
-    async def stream(job: Job) -> Chunks:
+    async def stream(job: ProviderRequest) -> Chunks:
         job.sent = True
         yield [chunk("one")]
         raise failure
@@ -70,7 +79,7 @@ async def open_stream(service: Service, user: User) -> asyncio.StreamWriter:
 
 
 async def test_a_client_that_leaves_ends_the_work_and_its_bound_is_paid(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     scripted.on_stream = hang_after_two
     service = await start()
@@ -97,9 +106,9 @@ async def test_a_client_that_leaves_ends_the_work_and_its_bound_is_paid(
     ids=["apart", "with the end", "before", "so far"],
 )
 async def test_a_client_that_leaves_after_the_usage_pays_the_usage(
-    scripted: Scripted, start: Start, chunks: list[Body], paid: tuple[str, int]
+    scripted: FakeProvider, start: Start, chunks: list[Body], paid: tuple[str, int]
 ) -> None:
-    async def told(job: Job) -> Chunks:
+    async def told(job: ProviderRequest) -> Chunks:
         job.sent = True
         yield chunks
         await asyncio.Event().wait()
@@ -117,7 +126,7 @@ async def test_a_client_that_leaves_after_the_usage_pays_the_usage(
 @pytest.mark.parametrize("here", [True, False])
 @pytest.mark.parametrize("stream", [True, False])
 async def test_what_is_erased_while_it_runs_is_cancelled(
-    scripted: Scripted, start: Start, stream: bool, here: bool
+    scripted: FakeProvider, start: Start, stream: bool, here: bool
 ) -> None:
     """Through this process or another one."""
     scripted.on_answer, scripted.on_stream = hang, hang_after_two
@@ -150,7 +159,7 @@ async def test_what_is_erased_while_it_runs_is_cancelled(
     assert scripted.cancelled == scripted.asked
 
 
-async def test_another_users_stream_is_not_cancelled(scripted: Scripted, start: Start) -> None:
+async def test_another_users_stream_is_not_cancelled(scripted: FakeProvider, start: Start) -> None:
     scripted.on_stream = hang_after_two
     service = await start()
     client = service.client(await service.create_user())
@@ -162,7 +171,7 @@ async def test_another_users_stream_is_not_cancelled(scripted: Scripted, start: 
 
 
 async def test_a_stream_that_the_end_of_the_process_cuts_ends_with_an_error(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     scripted.on_stream = hang_after_two
     service = await start()
@@ -191,7 +200,7 @@ async def test_a_client_that_leaves_while_the_end_is_learnt_changes_nothing(
         learning.set()
         await going.wait()
 
-    monkeypatch.setattr(Cooldown, "learnt", learn)
+    monkeypatch.setattr(CircuitBreaker, "learnt", learn)
     service = await start()
     user = await service.create_user("single")
     async with service.client(user).stream("POST", PATH, json=chat(stream=True)) as response:
@@ -204,11 +213,11 @@ async def test_a_client_that_leaves_while_the_end_is_learnt_changes_nothing(
 
 
 async def test_a_client_that_leaves_before_the_first_chunk_ends_the_work(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     asked = asyncio.Event()
 
-    async def hang(job: Job) -> Chunks:
+    async def hang(job: ProviderRequest) -> Chunks:
         job.sent = True
         asked.set()
         await asyncio.Event().wait()
@@ -227,7 +236,7 @@ async def test_a_client_that_leaves_before_the_first_chunk_ends_the_work(
 
 
 async def test_nothing_is_asked_for_a_client_that_left_while_it_waited_for_budget(
-    scripted: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting, left = asyncio.Event(), asyncio.Event()
 
@@ -251,7 +260,7 @@ async def test_nothing_is_asked_for_a_client_that_left_while_it_waited_for_budge
     assert (scripted.asked, await service.rows_count()) == ([], 0)
 
 
-async def test_time_is_up_in_the_middle(scripted: Scripted, start: Start) -> None:
+async def test_time_is_up_in_the_middle(scripted: FakeProvider, start: Start) -> None:
     scripted.on_stream = hang_after_two
     service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
@@ -267,8 +276,8 @@ async def test_time_is_up_in_the_middle(scripted: Scripted, start: Start) -> Non
     assert scripted.cancelled == scripted.asked
 
 
-async def test_time_is_up_before_the_first_chunk(scripted: Scripted, start: Start) -> None:
-    async def hang(job: Job) -> Chunks:
+async def test_time_is_up_before_the_first_chunk(scripted: FakeProvider, start: Start) -> None:
+    async def hang(job: ProviderRequest) -> Chunks:
         job.sent = True
         await asyncio.Event().wait()
         yield []
@@ -292,7 +301,7 @@ async def test_time_is_up_before_the_first_chunk(scripted: Scripted, start: Star
     ids=str,
 )
 async def test_a_failure_in_the_middle_ends_without_done(
-    scripted: Scripted, start: Start, failure: Exception, code: str
+    scripted: FakeProvider, start: Start, failure: Exception, code: str
 ) -> None:
     scripted.on_stream = fail_after_one(failure)
     service = await start()
@@ -307,7 +316,7 @@ async def test_a_failure_in_the_middle_ends_without_done(
     assert prediction.error == last["error"]
 
 
-async def test_a_crash_in_the_middle_cuts_the_stream(scripted: Scripted, start: Start) -> None:
+async def test_a_crash_in_the_middle_cuts_the_stream(scripted: FakeProvider, start: Start) -> None:
     scripted.on_stream = fail_after_one(RuntimeError("canary"))
     service = await start()
     client = service.client(await service.create_user())
@@ -319,11 +328,11 @@ async def test_a_crash_in_the_middle_cuts_the_stream(scripted: Scripted, start: 
 
 
 async def test_chunks_that_arrive_together_are_sent_in_order(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
     words = [f" {number}" for number in range(500)]
 
-    async def burst(job: Job) -> Chunks:
+    async def burst(job: ProviderRequest) -> Chunks:
         job.sent = True
         yield [chunk(word) for word in words[:300]]
         yield [chunk(word) for word in words[300:]] + [usage_chunk(USAGE)]
@@ -340,9 +349,9 @@ async def test_chunks_that_arrive_together_are_sent_in_order(
 
 
 async def test_a_stream_without_a_chunk_is_an_empty_answer(
-    scripted: Scripted, start: Start
+    scripted: FakeProvider, start: Start
 ) -> None:
-    async def nothing(job: Job) -> Chunks:
+    async def nothing(job: ProviderRequest) -> Chunks:
         job.sent = True
         none: list[list[Body]] = []
         for chunks in none:
@@ -358,12 +367,12 @@ async def test_a_stream_without_a_chunk_is_an_empty_answer(
 
 
 async def test_a_client_that_does_not_read_holds_up_the_provider_until_time_is_up(
-    scripted: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.http.event_stream.LAST_WORD_SECONDS", 0.2)
     sent = 0
 
-    async def flood(job: Job) -> Chunks:
+    async def flood(job: ProviderRequest) -> Chunks:
         nonlocal sent
         job.sent = True
         while True:
@@ -388,7 +397,7 @@ async def test_a_client_that_does_not_read_holds_up_the_provider_until_time_is_u
 
 @pytest.mark.parametrize("keep", [True, False])
 async def test_what_was_written_before_the_client_left_is_kept_if_wanted(
-    scripted: Scripted, start: Start, keep: bool
+    scripted: FakeProvider, start: Start, keep: bool
 ) -> None:
     scripted.on_stream = stream_fine
     service = await start(store_content=keep)

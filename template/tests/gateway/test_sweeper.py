@@ -13,11 +13,18 @@ from gateway.accounts.principals import Principal
 from gateway.db.tables import attempts, utc_now
 from gateway.errors import DatabaseUnavailable
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.sweeper import LOST_AFTER, MOST_MS, Sweeper
-from gateway.pipeline.generation import Ending, Generation
+from gateway.ledger.sweeper import LOST_AFTER, MAX_MS, Sweeper
+from gateway.pipeline.generation import AttemptResult, Generation
 from gateway.policy import Policy
-from gateway.providers.base import BadAnswer, Job, Outcome, ProviderFailure, Reply, Usage
-from tests.fake_provider import COST, USAGE, Scripted, completion, hang
+from gateway.providers.base import (
+    BadAnswer,
+    Outcome,
+    ProviderFailure,
+    ProviderRequest,
+    Reply,
+    Usage,
+)
+from tests.fake_provider import COST, USAGE, FakeProvider, completion, hang
 from tests.fixtures.service import Start
 from tests.ledger_helpers import (
     UNIT,
@@ -41,16 +48,16 @@ REPLY = Reply(completion("late"), USAGE)
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    return Scripted.install(monkeypatch)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return FakeProvider.install(monkeypatch)
 
 
 @pytest.fixture
 async def service(
-    scripted: Scripted, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Service:
     """A service whose own sweeper does not look again, and whose users may spend ten units."""
-    monkeypatch.setattr("gateway.ledger.sweeper.LOOK_SECONDS", 3600)
+    monkeypatch.setattr("gateway.ledger.sweeper.POLL_SECONDS", 3600)
     budget = f"requests_per_minute = 60, daily_budget_usd = {usd(10 * UNIT)}"
     add_plans(policy_dir, f"capped = {{{budget}}}")
     return await start()
@@ -63,11 +70,11 @@ def ledger(service: Service) -> Ledger:
 
 
 @pytest.fixture
-def sweeper(service: Service, scripted: Scripted) -> Sweeper:
+def sweeper(service: Service, scripted: FakeProvider) -> Sweeper:
     return sweeper_of(service, scripted)
 
 
-def sweeper_of(service: Service, scripted: Scripted, *, keep_content: bool = True) -> Sweeper:
+def sweeper_of(service: Service, scripted: FakeProvider, *, keep_content: bool = True) -> Sweeper:
     policy: Policy = service.engine.policy
     ledger = Ledger(service.database, policy, keep_content=keep_content)
     return Sweeper(service.database, ledger, policy, {"offline": scripted})
@@ -110,7 +117,7 @@ async def test_what_ended_between_two_attempts_has_failed(
     service: Service, sweeper: Sweeper, ledger: Ledger, left: Generation
 ) -> None:
     """As a process does that dies in the pause before it tries again."""
-    failed = Ending("failed", Outcome.PROVIDER_ERROR, USAGE)
+    failed = AttemptResult("failed", Outcome.PROVIDER_ERROR, USAGE)
     left.count(failed)
     await ledger.close(left, left.current, failed, last=False)
     await sweeper.sweep()
@@ -132,7 +139,7 @@ async def test_the_clock_of_the_database_decides_what_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """That of the process may be an hour ahead, while another one is about to try again."""
-    failed = Ending("failed", Outcome.PROVIDER_ERROR, USAGE)
+    failed = AttemptResult("failed", Outcome.PROVIDER_ERROR, USAGE)
     await ledger.close(left, left.current, failed, last=False)
     ahead = utc_now() + dt.timedelta(hours=1)
     monkeypatch.setattr("gateway.ledger.sweeper.utc_now", lambda: ahead)
@@ -144,7 +151,7 @@ async def test_what_ended_between_two_attempts_is_found_after_a_long_outage(
     service: Service, sweeper: Sweeper, ledger: Ledger, left: Generation
 ) -> None:
     """Its process was the last one for a month."""
-    failed = Ending("failed", Outcome.PROVIDER_ERROR, USAGE)
+    failed = AttemptResult("failed", Outcome.PROVIDER_ERROR, USAGE)
     left.count(failed)
     await ledger.close(left, left.current, failed, last=False)
     opened = utc_now() - dt.timedelta(days=30)
@@ -155,11 +162,11 @@ async def test_what_ended_between_two_attempts_is_found_after_a_long_outage(
 
 
 async def test_what_has_its_lease_is_left_alone(
-    service: Service, scripted: Scripted, sweeper: Sweeper, ledger: Ledger, left: Generation
+    service: Service, scripted: FakeProvider, sweeper: Sweeper, ledger: Ledger, left: Generation
 ) -> None:
-    sought: list[Job] = []
+    sought: list[ProviderRequest] = []
 
-    async def find(job: Job) -> Reply:
+    async def find(job: ProviderRequest) -> Reply:
         sought.append(job)
         return REPLY
 
@@ -175,9 +182,9 @@ async def test_what_has_its_lease_is_left_alone(
 
 
 async def test_a_lease_that_is_renewed_at_the_last_moment_counts(
-    service: Service, scripted: Scripted, sweeper: Sweeper, ledger: Ledger, remote: Generation
+    service: Service, scripted: FakeProvider, sweeper: Sweeper, ledger: Ledger, remote: Generation
 ) -> None:
-    async def renew(_: Job) -> Reply:
+    async def renew(_: ProviderRequest) -> Reply:
         await ledger.keep(remote, remote.current)
         return REPLY
 
@@ -199,7 +206,7 @@ async def test_what_has_ended_has_no_lease_to_renew(
 
 
 async def test_several_replicas_may_sweep_at_once(
-    service: Service, scripted: Scripted, remote: Generation
+    service: Service, scripted: FakeProvider, remote: Generation
 ) -> None:
     await expire(service)
     await asyncio.gather(*(sweeper_of(service, scripted).sweep() for _ in range(5)))
@@ -208,7 +215,7 @@ async def test_several_replicas_may_sweep_at_once(
 
 
 async def test_what_is_settled_is_counted_once(
-    service: Service, scripted: Scripted, ledger: Ledger, remote: Generation
+    service: Service, scripted: FakeProvider, ledger: Ledger, remote: Generation
 ) -> None:
     """Whoever settles it, and although its own process ends it as well."""
     before = await service.settled()
@@ -271,7 +278,7 @@ async def test_what_was_given_back_stays_so(
 async def test_the_attempts_before_it_are_paid_as_well(
     service: Service, sweeper: Sweeper, ledger: Ledger, left: Generation
 ) -> None:
-    failed = Ending("failed", Outcome.PROVIDER_ERROR, Usage(output_tokens=3))
+    failed = AttemptResult("failed", Outcome.PROVIDER_ERROR, Usage(output_tokens=3))
     left.count(failed)
     await ledger.close(left, left.current, failed, last=False)
     first, left.attempt = left.current, attempt_of(left, left.model, 4)
@@ -290,11 +297,11 @@ async def test_the_attempts_before_it_are_paid_as_well(
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["stored", "not stored"])
 async def test_work_that_outlived_its_process_is_adopted(
-    service: Service, scripted: Scripted, remote: Generation, keeps: bool
+    service: Service, scripted: FakeProvider, remote: Generation, keeps: bool
 ) -> None:
     sought: list[str | None] = []
 
-    async def find(job: Job) -> Reply:
+    async def find(job: ProviderRequest) -> Reply:
         sought.append(job.remote_id)
         return REPLY
 
@@ -312,9 +319,9 @@ async def test_work_that_outlived_its_process_is_adopted(
 
 
 async def test_an_empty_answer_is_adopted_as_one(
-    service: Service, scripted: Scripted, sweeper: Sweeper, remote: Generation
+    service: Service, scripted: FakeProvider, sweeper: Sweeper, remote: Generation
 ) -> None:
-    async def find(_: Job) -> Reply:
+    async def find(_: ProviderRequest) -> Reply:
         return Reply(None, None)
 
     scripted.on_find = find
@@ -327,7 +334,7 @@ async def test_an_empty_answer_is_adopted_as_one(
 def finds(met: Exception | None) -> Any:
     """A provider where the work is not to be found, or still runs."""
 
-    async def find(_: Job) -> None:
+    async def find(_: ProviderRequest) -> None:
         if met is not None:
             raise met
 
@@ -352,7 +359,7 @@ ENDED = [
 @pytest.mark.parametrize("met", NOT_NOW, ids=str)
 async def test_what_still_runs_or_cannot_be_asked_for_is_asked_for_again(
     service: Service,
-    scripted: Scripted,
+    scripted: FakeProvider,
     sweeper: Sweeper,
     remote: Generation,
     met: Exception | None,
@@ -369,13 +376,13 @@ async def test_what_still_runs_or_cannot_be_asked_for_is_asked_for_again(
     assert (await service.books())[0] == "settled"
 
 
-async def finds_reply(_: Job) -> Reply:
+async def finds_reply(_: ProviderRequest) -> Reply:
     return REPLY
 
 
 async def test_a_provider_that_does_not_answer_is_not_waited_for(
     service: Service,
-    scripted: Scripted,
+    scripted: FakeProvider,
     sweeper: Sweeper,
     remote: Generation,
     monkeypatch: pytest.MonkeyPatch,
@@ -390,7 +397,7 @@ async def test_a_provider_that_does_not_answer_is_not_waited_for(
 @pytest.mark.parametrize(("met", "state", "cost"), ENDED, ids=str)
 async def test_what_failed_there_is_settled(
     service: Service,
-    scripted: Scripted,
+    scripted: FakeProvider,
     sweeper: Sweeper,
     remote: Generation,
     met: Exception,
@@ -407,7 +414,7 @@ async def test_what_failed_there_is_settled(
 
 
 async def test_what_is_not_found_for_an_hour_is_given_up(
-    service: Service, scripted: Scripted, sweeper: Sweeper, remote: Generation
+    service: Service, scripted: FakeProvider, sweeper: Sweeper, remote: Generation
 ) -> None:
     scripted.on_find = finds(ProviderFailure("no connection"))
     for age, state in ((LOST_AFTER * 0.9, "sent"), (LOST_AFTER, "uncertain")):
@@ -436,11 +443,11 @@ async def test_what_was_left_long_ago_is_paid_as_well(
     await expire(service)
     await sweeper.sweep()
     assert await service.books() == ("uncertain", "cancelled")
-    assert (await service.prediction()).latency_ms == MOST_MS
+    assert (await service.prediction()).latency_ms == MAX_MS
 
 
 async def test_one_that_cannot_be_settled_does_not_keep_the_others_from_it(
-    service: Service, scripted: Scripted, sweeper: Sweeper, ledger: Ledger, remote: Generation
+    service: Service, scripted: FakeProvider, sweeper: Sweeper, ledger: Ledger, remote: Generation
 ) -> None:
     broken = await begin(ledger, generation_of(service, remote.call.principal, 1))
     broken.current.job.remote_id = "r2"
@@ -538,14 +545,14 @@ async def test_a_reservation_whose_answer_was_lost_is_taken_back(
 
 
 async def test_the_service_settles_by_itself_what_it_could_not_write(
-    scripted: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.ledger.sweeper.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("gateway.ledger.sweeper.POLL_SECONDS", 0.02)
     service = await start()
     client = service.client(await service.create_user())
     gone = Gone(monkeypatch, service.engine.database, after=False)
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         job.sent = True
         gone.__enter__()
         return REPLY
@@ -560,9 +567,9 @@ async def test_the_service_settles_by_itself_what_it_could_not_write(
 
 
 async def test_a_database_that_goes_between_two_attempts_leaves_nothing_open(
-    scripted: Scripted, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.ledger.sweeper.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("gateway.ledger.sweeper.POLL_SECONDS", 0.02)
     models = policy_dir / "models.toml"
     text = models.read_text("utf-8").replace("attempts = 1", "attempts = 3")
     models.write_text(text, "utf-8")
@@ -570,7 +577,7 @@ async def test_a_database_that_goes_between_two_attempts_leaves_nothing_open(
     client = service.client(await service.create_user())
     gone = Gone(monkeypatch, service.engine.database, after=False)
 
-    async def answer(job: Job) -> Reply:
+    async def answer(job: ProviderRequest) -> Reply:
         job.sent = True
         gone.__enter__()
         raise ProviderFailure("broken", status=500)
@@ -591,7 +598,7 @@ async def test_a_database_that_goes_between_two_attempts_leaves_nothing_open(
 
 
 async def test_the_service_sweeps_by_itself(
-    scripted: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch
+    scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also after a look that crashed."""
     looks: list[Ledger] = []
@@ -602,7 +609,7 @@ async def test_the_service_sweeps_by_itself(
             raise RuntimeError("a bug")
 
     monkeypatch.setattr(Ledger, "pay", crash_once)
-    monkeypatch.setattr("gateway.ledger.sweeper.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("gateway.ledger.sweeper.POLL_SECONDS", 0.02)
     service = await start()
     user = await service.create_user()
     await begin(ledger_of(service), generation_of(service, principal_of(user), BOUND))

@@ -11,9 +11,9 @@ import pytest
 from gateway.errors import BudgetExceeded
 from gateway.ledger.ledger import Ledger
 from gateway.pipeline.attempts import Attempts
-from gateway.providers.base import BadAnswer, Chunks, Job, ProviderFailure, Reply, Usage
-from gateway.rate_limits.limits import MOST_OVERDRAWN_MINUTES
-from tests.fake_provider import USAGE, Scripted, chunk, completion
+from gateway.providers.base import BadAnswer, Chunks, ProviderFailure, ProviderRequest, Reply, Usage
+from gateway.rate_limits.limits import MAX_OVERDRAWN_MINUTES
+from tests.fake_provider import USAGE, FakeProvider, chunk, completion
 from tests.fixtures.service import Start
 from tests.support import PLANS_TOML, Service, chat, error_of, eventually
 
@@ -26,7 +26,7 @@ BOUND_TOKENS = len("user" + "one two") + 8 + 16 + 64
 class Gate:
     """Holds every answer of a scripted provider until it is opened."""
 
-    def __init__(self, scripted: Scripted, usage: Usage | None = USAGE) -> None:
+    def __init__(self, scripted: FakeProvider, usage: Usage | None = USAGE) -> None:
         self._open = asyncio.Event()
         self._usage = usage
         scripted.on_answer = self._answer
@@ -34,7 +34,7 @@ class Gate:
     def open(self) -> None:
         self._open.set()
 
-    async def _answer(self, job: Job) -> Reply:
+    async def _answer(self, job: ProviderRequest) -> Reply:
         job.sent = True
         await self._open.wait()
         return Reply(completion("fine"), self._usage)
@@ -59,12 +59,12 @@ def statuses(answers: list[httpx2.Response]) -> Counter[int]:
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    return Scripted.install(monkeypatch)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    return FakeProvider.install(monkeypatch)
 
 
 async def test_tokens_are_admitted_by_their_bound_and_what_was_not_used_comes_back(
-    scripted: Scripted, service: Service
+    scripted: FakeProvider, service: Service
 ) -> None:
     """A chat can use 99 tokens and uses 7: of 550, five fit at first, and five afterwards."""
     client = service.client(await service.create_user("thrifty"))
@@ -77,7 +77,7 @@ async def test_tokens_are_admitted_by_their_bound_and_what_was_not_used_comes_ba
 
 
 async def test_tokens_that_may_have_been_used_do_not_come_back(
-    scripted: Scripted, service: Service
+    scripted: FakeProvider, service: Service
 ) -> None:
     client = service.client(await service.create_user("thrifty"))
     answers = await at_once(client, Gate(scripted, usage=None), 6, 5)
@@ -85,7 +85,7 @@ async def test_tokens_that_may_have_been_used_do_not_come_back(
     assert (await client.post(CHAT, json=chat())).status_code == 429
 
 
-async def test_tokens_beyond_the_bound_count(scripted: Scripted, service: Service) -> None:
+async def test_tokens_beyond_the_bound_count(scripted: FakeProvider, service: Service) -> None:
     client = service.client(await service.create_user("thrifty"))
     Gate(scripted, usage=Usage(2, 1000)).open()
     assert (await client.post(CHAT, json=chat())).status_code == 200
@@ -98,19 +98,19 @@ async def test_tokens_beyond_the_bound_count(scripted: Scripted, service: Servic
 
 
 async def test_a_wrong_number_of_tokens_keeps_nobody_out_for_days(
-    scripted: Scripted, service: Service
+    scripted: FakeProvider, service: Service
 ) -> None:
     client = service.client(await service.create_user("thrifty"))
     Gate(scripted, usage=Usage(2, 2**31 - 1)).open()
     assert (await client.post(CHAT, json=chat())).status_code == 200
     wait = int((await client.post(CHAT, json=chat())).headers["Retry-After"])
-    assert 0 < wait <= (MOST_OVERDRAWN_MINUTES + 1) * 60
+    assert 0 < wait <= (MAX_OVERDRAWN_MINUTES + 1) * 60
 
 
-async def test_what_was_not_sent_used_no_tokens(scripted: Scripted, service: Service) -> None:
+async def test_what_was_not_sent_used_no_tokens(scripted: FakeProvider, service: Service) -> None:
     client = service.client(await service.create_user("thrifty"))
 
-    async def fail(_: Job) -> Reply:
+    async def fail(_: ProviderRequest) -> Reply:
         raise BadAnswer("nobody is there")
 
     scripted.on_answer = fail
@@ -118,7 +118,7 @@ async def test_what_was_not_sent_used_no_tokens(scripted: Scripted, service: Ser
         assert (await client.post(CHAT, json=chat())).status_code == 502
 
 
-async def test_so_many_generations_run_at_once(scripted: Scripted, service: Service) -> None:
+async def test_so_many_generations_run_at_once(scripted: FakeProvider, service: Service) -> None:
     client = service.client(await service.create_user("narrow"))
     for _ in range(2):
         answers = await at_once(client, Gate(scripted), 20, 2)
@@ -132,11 +132,11 @@ async def test_so_many_generations_run_at_once(scripted: Scripted, service: Serv
     "fault", [ProviderFailure("no"), RuntimeError("no"), TimeoutError()], ids=repr
 )
 async def test_what_fails_frees_its_slot(
-    scripted: Scripted, service: Service, fault: Exception
+    scripted: FakeProvider, service: Service, fault: Exception
 ) -> None:
     client = service.client(await service.create_user("narrow"))
 
-    async def fail(_: Job) -> Reply:
+    async def fail(_: ProviderRequest) -> Reply:
         raise fault
 
     scripted.on_answer = fail
@@ -159,10 +159,12 @@ async def _crash(*_: object) -> None:
     raise RuntimeError
 
 
-async def test_a_client_that_leaves_frees_its_slot(scripted: Scripted, service: Service) -> None:
+async def test_a_client_that_leaves_frees_its_slot(
+    scripted: FakeProvider, service: Service
+) -> None:
     client = service.client(await service.create_user("narrow"))
 
-    async def endless(job: Job) -> Chunks:
+    async def endless(job: ProviderRequest) -> Chunks:
         job.sent = True
         yield [chunk("fi")]
         await asyncio.Event().wait()
@@ -242,7 +244,7 @@ async def test_without_a_limit_of_tokens_none_is_told(client: httpx2.AsyncClient
     ],
 )
 async def test_all_users_share_the_limits_of_the_service(
-    scripted: Scripted, start: Start, policy_dir: Path, limit: str, param: str
+    scripted: FakeProvider, start: Start, policy_dir: Path, limit: str, param: str
 ) -> None:
     _limit_service(policy_dir, limit)
     service = await start()

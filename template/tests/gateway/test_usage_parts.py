@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.providers.base import Chunks, Job, Reply, Usage
+from gateway.providers.base import Chunks, ProviderRequest, Reply, Usage
 from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
-from tests.fake_provider import Scripted, chunk, completion
+from tests.fake_provider import FakeProvider, chunk, completion
 from tests.fixtures.service import Run, Start
 from tests.support import CHECKED, Service, chat, eventually, write_policy
 
@@ -78,7 +78,7 @@ PARTS = {"cached_input_tokens": 40, "cache_write_tokens": 50}
 LISTED_COST = 10 * 2000 + 40 * 100 + 50 * 2500 + 5 * 10_000
 
 
-class Caching(Scripted):
+class Caching(FakeProvider):
     """Tells of a cache, in chats, streams and embeddings; makes as many images as are asked for."""
 
     counted = frozenset({"task"})
@@ -89,7 +89,7 @@ class Caching(Scripted):
         self.told: Any = TOLD
         self.on_answer, self.on_stream = self._tell, self._tell_in_chunks
 
-    async def _tell(self, job: Job) -> Reply:
+    async def _tell(self, job: ProviderRequest) -> Reply:
         job.sent = True
         if job.model.kind == "task":
             count = job.body.get("num_outputs", 1)
@@ -100,7 +100,7 @@ class Caching(Scripted):
             return Reply(output, usage_of(self.told, EMBEDDING_COUNTS))
         return Reply({**completion("fine"), "usage": self.told}, usage_of(self.told))
 
-    async def _tell_in_chunks(self, job: Job) -> Chunks:
+    async def _tell_in_chunks(self, job: ProviderRequest) -> Chunks:
         job.sent = True
         yield [chunk("fine", "stop")]
         yield [{"choices": [], "usage": self.told}]

@@ -199,7 +199,7 @@ async def test_a_process_that_falls_silent_keeps_no_lock(
     loop, locked, thawed = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def freeze(connection: Connection) -> None:
-        lock = select(policies.c.id, opened.brief()).with_for_update(of=policies)
+        lock = select(policies.c.id, opened.lock_timeout()).with_for_update(of=policies)
         connection.execute(lock)
         loop.call_soon_threadsafe(locked.set)
         thawed.wait(PATIENCE_SECONDS)

@@ -15,7 +15,7 @@ from app.settings import Settings
 from gateway.db.engine import Database
 from gateway.errors import LimiterUnavailable
 from gateway.rate_limits import database as module
-from gateway.rate_limits.base import Bucket, Demand, Limiter, Slot
+from gateway.rate_limits.base import AcquireRequest, Bucket, Limiter, Slot
 from gateway.rate_limits.database import DatabaseLimiter, limits
 from tests.fixtures.service import Start
 from tests.support import (
@@ -29,8 +29,8 @@ from tests.support import (
 )
 
 
-def demand(capacity: int = 5, key: str = "") -> Demand:
-    return Demand((Bucket("requests", key or unique("key"), capacity),))
+def demand(capacity: int = 5, key: str = "") -> AcquireRequest:
+    return AcquireRequest((Bucket("requests", key or unique("key"), capacity),))
 
 
 @asynccontextmanager
@@ -70,9 +70,9 @@ async def test_what_waits_at_the_same_time_shares_a_transaction(
 ) -> None:
     demands = [demand() for _ in range(20)]
     slots = tuple(Slot(unique("key"), 50, "holder", 30) for _ in range(2))
-    await asyncio.gather(*map(limiters[0].admit, [*demands, Demand((), slots)]))
+    await asyncio.gather(*map(limiters[0].admit, [*demands, AcquireRequest((), slots)]))
     commits.clear()
-    work = [limiters[0].admit(Demand(each.buckets, slots)) for each in demands]
+    work = [limiters[0].admit(AcquireRequest(each.buckets, slots)) for each in demands]
     answers = await asyncio.gather(*work, *map(limiters[0].settle, demands))
     assert all(answer.admitted for answer in answers if answer)
     assert len(commits) == 1
@@ -87,7 +87,7 @@ async def test_nobody_waits_in_a_circle(limiters: list[Limiter]) -> None:
         for turn, chosen in enumerate(permutations(keys, 3)):
             buckets = tuple(Bucket("requests", key, 10) for key in chosen)
             slots = tuple(Slot(key, 10, unique("holder"), 30) for key in reversed(chosen))
-            work.append(limiters[turn % 2].admit(Demand(buckets, slots)))
+            work.append(limiters[turn % 2].admit(AcquireRequest(buckets, slots)))
         answers = await asyncio.gather(*work)
         passed += sum(answer.admitted for answer in answers)
     # Each takes three of sixty units; what is over may not fit any three keys.
@@ -152,18 +152,18 @@ async def test_a_service_without_the_rows_refuses(start: Start, impatient: None)
 
 async def test_what_is_taken_for_somebody_who_left_is_given_back(limiters: list[Limiter]) -> None:
     slot = Slot(unique("key"), 1, "leaving", 30)
-    leaving = asyncio.create_task(limiters[0].admit(Demand(demand().buckets, (slot,))))
+    leaving = asyncio.create_task(limiters[0].admit(AcquireRequest(demand().buckets, (slot,))))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
     await limiters[0].close()
-    following = Demand((), (slot._replace(holder="next"),))
+    following = AcquireRequest((), (slot._replace(holder="next"),))
     assert (await limiters[-1].admit(following)).admitted
 
 
 async def test_what_is_taken_as_somebody_leaves_is_given_back(limiters: list[Limiter]) -> None:
     key = unique("key")
-    wanted = Demand((Bucket("tokens", key, 5, 5),), (Slot(key, 1, "leaving", 30),))
+    wanted = AcquireRequest((Bucket("tokens", key, 5, 5),), (Slot(key, 1, "leaving", 30),))
     await leave_with_the_answer(limiters[0].admit(wanted))
     following = wanted._replace(slots=(wanted.slots[0]._replace(holder="next"),))
     assert (await limiters[0].admit(following)).admitted
@@ -179,7 +179,7 @@ async def test_what_says_nothing_any_more_is_removed(
         await limiter.remember("old", "value", 0)
         await limiter.remember("young", "value", 60)
         bucket, slot = Bucket("tokens", "bucket", 5), Slot("slot", 1, "holder", 60)
-        await limiter.admit(Demand((bucket,), (slot,)))
+        await limiter.admit(AcquireRequest((bucket,), (slot,)))
         rows = await database.fetch(select(limits.c.name))
     assert {row.name for row in rows} == {"memory:young", "bucket:bucket", "slot:slot"}
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from app import wiring
 from gateway.rate_limits.base import (
     MINUTE,
+    AcquireRequest,
     Admission,
     Bucket,
-    Demand,
     Slot,
     fits,
     given_back,
@@ -45,7 +45,7 @@ def _now(coroutine: Coroutine[None, None, Value]) -> Value:
 
 
 def admission(limiter: MemoryLimiter, bucket: Bucket) -> Admission:
-    return _now(limiter.admit(Demand((bucket,))))
+    return _now(limiter.admit(AcquireRequest((bucket,))))
 
 
 def admit(limiter: MemoryLimiter, capacity: int, key: str = "key") -> bool:
@@ -101,7 +101,7 @@ class Model:
         self._levels: dict[str, tuple[int, int]] = {}
         self._leases: list[tuple[str, str, int]] = []
 
-    def admit(self, demand: Demand) -> tuple[bool, list[int], list[float]]:
+    def admit(self, demand: AcquireRequest) -> tuple[bool, list[int], list[float]]:
         levels = [self._level(bucket) for bucket in demand.buckets]
         waits = [self._wait(slot) for slot in demand.slots]
         admitted = not any(waits) and all(map(fits, demand.buckets, levels))
@@ -115,7 +115,7 @@ class Model:
             self._leases += [(s.key, s.holder, now + int(s.seconds * 1e6)) for s in demand.slots]
         return admitted, levels, waits
 
-    def settle(self, demand: Demand) -> None:
+    def settle(self, demand: AcquireRequest) -> None:
         self._keep(demand, [given_back(bucket, self._level(bucket)) for bucket in demand.buckets])
         self._free(demand)
 
@@ -123,11 +123,11 @@ class Model:
         level, at = self._levels.get(bucket.key, (0, 0))
         return leaked(bucket, level, self._clock.now - at)
 
-    def _keep(self, demand: Demand, levels: list[int]) -> None:
+    def _keep(self, demand: AcquireRequest, levels: list[int]) -> None:
         kept = zip(demand.buckets, levels, strict=True)
         self._levels.update({bucket.key: (level, self._clock.now) for bucket, level in kept})
 
-    def _free(self, demand: Demand) -> None:
+    def _free(self, demand: AcquireRequest) -> None:
         freed = {(slot.key, slot.holder) for slot in demand.slots}
         self._leases = [lease for lease in self._leases if lease[:2] not in freed]
 
@@ -141,14 +141,14 @@ class Model:
 
 
 @st.composite
-def demands(draw: st.DrawFn) -> Demand:
+def demands(draw: st.DrawFn) -> AcquireRequest:
     """Something of a few buckets and slots that others want too."""
     takes = st.dictionaries(st.sampled_from("abc"), st.integers(-9, 9), max_size=2)
     buckets = [Bucket("tokens", key, 8, take) for key, take in draw(takes).items()]
     holders = st.dictionaries(st.sampled_from("xy"), st.sampled_from("12345"), max_size=2)
     seconds = draw(st.integers(1, 200))
     slots = [Slot(key, 2, holder, seconds) for key, holder in draw(holders).items()]
-    return Demand(tuple(buckets), tuple(slots))
+    return AcquireRequest(tuple(buckets), tuple(slots))
 
 
 @given(
@@ -157,7 +157,9 @@ def demands(draw: st.DrawFn) -> Demand:
         max_size=60,
     ),
 )
-async def test_it_decides_as_if_it_forgot_nothing(steps: list[tuple[int, str, Demand]]) -> None:
+async def test_it_decides_as_if_it_forgot_nothing(
+    steps: list[tuple[int, str, AcquireRequest]],
+) -> None:
     clock = Clock()
     limiter, model = MemoryLimiter(clock), Model(clock)
     for pause, action, demand in steps:
@@ -166,7 +168,7 @@ async def test_it_decides_as_if_it_forgot_nothing(steps: list[tuple[int, str, De
             await limiter.settle(demand)
             model.settle(demand)
             continue
-        taken = Demand(
+        taken = AcquireRequest(
             tuple(bucket._replace(take=abs(bucket.take)) for bucket in demand.buckets), demand.slots
         )
         answer = await limiter.admit(taken)
@@ -180,9 +182,9 @@ def test_what_is_not_used_any_more_is_forgotten() -> None:
     limiter = MemoryLimiter(clock)
     for user in range(100):
         key = f"user {user}"
-        demand = Demand((Bucket("tokens", key, 9, take=5),), (Slot(key, 1, "holder", 30),))
+        demand = AcquireRequest((Bucket("tokens", key, 9, take=5),), (Slot(key, 1, "holder", 30),))
         _now(limiter.admit(demand))
-        _now(limiter.settle(Demand((Bucket("tokens", key, 9, take=-9),))))
+        _now(limiter.settle(AcquireRequest((Bucket("tokens", key, 9, take=-9),))))
     for _ in range(4):
         clock.now += MINUTE
         admit(limiter, 1, "somebody")

@@ -18,7 +18,7 @@ from app.main import create_app, lifespan
 from app.settings import Settings
 from gateway.errors import LimiterUnavailable, StartError
 from gateway.rate_limits import redis as limiters
-from gateway.rate_limits.base import Bucket, Demand, Slot
+from gateway.rate_limits.base import AcquireRequest, Bucket, Slot
 from gateway.rate_limits.redis import RedisLimiter, open_at
 from tests.addresses import BROKEN, CANARY
 from tests.backends import redis
@@ -41,8 +41,8 @@ ACCEPTED = [name for name in Settings.model_fields if name.startswith("accept_")
 PRODUCTION: dict[str, Any] = {"environment": "production", **dict.fromkeys(ACCEPTED, True)}
 
 
-def demand(capacity: int = 5) -> Demand:
-    return Demand((Bucket("requests", unique("key"), capacity),))
+def demand(capacity: int = 5) -> AcquireRequest:
+    return AcquireRequest((Bucket("requests", unique("key"), capacity),))
 
 
 @contextmanager
@@ -59,7 +59,7 @@ async def test_what_is_kept_expires(redis_url: str) -> None:
     key = unique("key")
     limiter = RedisLimiter(redis_url)
     for _ in range(3):
-        await limiter.admit(Demand((Bucket("requests", key, 6),)))
+        await limiter.admit(AcquireRequest((Bucket("requests", key, 6),)))
     await limiter.close()
     with Redis.from_url(redis_url, decode_responses=True) as client:
         (kept,) = client.keys(f"*{key}*")
@@ -70,7 +70,7 @@ async def test_an_abandoned_slot_expires(redis_url: str) -> None:
     key = unique("key")
     limiter = RedisLimiter(redis_url)
     for holder, seconds in (("one", 30), ("other", 20)):
-        await limiter.admit(Demand((), (Slot(key, 2, holder, seconds),)))
+        await limiter.admit(AcquireRequest((), (Slot(key, 2, holder, seconds),)))
     await limiter.close()
     with Redis.from_url(redis_url, decode_responses=True) as client:
         (kept,) = client.keys(f"*{key}*")
@@ -92,7 +92,7 @@ async def test_all_of_a_moments_requests_share_one_round_trip(
     await limiter.admit(demand())
     sent.clear()
     slots = (Slot(unique("key"), 9, "holder", 30), Slot(unique("key"), 9, "holder", 30))
-    several = Demand(demand().buckets + demand().buckets, slots)
+    several = AcquireRequest(demand().buckets + demand().buckets, slots)
     work = [limiter.admit(several) for _ in range(20)]
     await asyncio.gather(*work, *[limiter.settle(several) for _ in range(5)])
     assert sent == [25]
@@ -104,7 +104,9 @@ async def test_the_keys_of_a_request_stay_together_in_a_cluster(redis_url: str) 
     limiter = RedisLimiter(redis_url)
     one, two, three, four, memory = keys
     buckets = Bucket("requests", one, 5), Bucket("tokens", two, 5)
-    await limiter.admit(Demand(buckets, (Slot(three, 5, "me", 30), Slot(four, 5, "me", 30))))
+    await limiter.admit(
+        AcquireRequest(buckets, (Slot(three, 5, "me", 30), Slot(four, 5, "me", 30)))
+    )
     await limiter.remember(memory, "value", 30)
     await limiter.close()
     with Redis.from_url(redis_url) as client:
@@ -117,19 +119,19 @@ async def test_what_is_taken_for_somebody_who_left_is_given_back(redis_url: str)
     slot = Slot(unique("key"), 1, "leaving", 30)
     limiter = RedisLimiter(redis_url)
     await limiter.admit(demand())
-    leaving = asyncio.create_task(limiter.admit(Demand(demand().buckets, (slot,))))
+    leaving = asyncio.create_task(limiter.admit(AcquireRequest(demand().buckets, (slot,))))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
     await limiter.close()
     limiter = RedisLimiter(redis_url)
-    assert (await limiter.admit(Demand((), (slot._replace(holder="next"),)))).admitted
+    assert (await limiter.admit(AcquireRequest((), (slot._replace(holder="next"),)))).admitted
     await limiter.close()
 
 
 async def test_what_is_taken_as_somebody_leaves_is_given_back(redis_url: str) -> None:
     key = unique("key")
-    wanted = Demand((Bucket("tokens", key, 5, 5),), (Slot(key, 1, "leaving", 30),))
+    wanted = AcquireRequest((Bucket("tokens", key, 5, 5),), (Slot(key, 1, "leaving", 30),))
     limiter = RedisLimiter(redis_url)
     await leave_with_the_answer(limiter.admit(wanted))
     following = wanted._replace(slots=(wanted.slots[0]._replace(holder="next"),))
@@ -196,7 +198,7 @@ async def test_a_wrong_value_does_not_stop_others(redis_url: str) -> None:
     with Redis.from_url(redis_url) as client:
         client.rpush(f"{limiters.TOGETHER}:limit:{key}", "a list, and no level")
     limiter = RedisLimiter(redis_url)
-    wrong = limiter.admit(Demand((Bucket("requests", key, 5),)))
+    wrong = limiter.admit(AcquireRequest((Bucket("requests", key, 5),)))
     right = limiter.admit(demand())
     failed, passed = await asyncio.gather(wrong, right, return_exceptions=True)
     assert isinstance(failed, LimiterUnavailable)
@@ -285,7 +287,7 @@ async def test_a_policy_that_may_not_be_looked_at_is_unknown(redis_url: str) -> 
 
 
 async def test_a_full_redis_keeps_no_slot(redis_url: str) -> None:
-    wanted = Demand(demand().buckets, (Slot(unique("key"), 1, "holder", 30),))
+    wanted = AcquireRequest(demand().buckets, (Slot(unique("key"), 1, "holder", 30),))
     limiter = RedisLimiter(redis_url)
     with Redis.from_url(redis_url) as connection:
         connection.config_set("maxmemory", "1")

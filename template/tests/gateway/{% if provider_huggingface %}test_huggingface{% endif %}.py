@@ -16,7 +16,7 @@ from tests.upstream import answering
 TASK = {"model": "huggingface/classifier", "input": {"inputs": "one two"}}
 EMBEDDING = {"model": "huggingface/embedding", "input": ["one", "two"]}
 # The simulator's compute time, rounded up to the next microsecond, at 0.00012 dollars a second.
-MOST_COST = -(-25_001 * 120_000 // 1_000_000)
+MAX_COST = -(-25_001 * 120_000 // 1_000_000)
 BOUND = 30 * 120_000
 
 
@@ -200,7 +200,7 @@ async def test_its_own_router_needs_a_token(start: Start) -> None:
 
 async def _assert_paid_by_the_second(service: Service) -> None:
     attempt = await service.attempt()
-    assert MOST_COST - 1 <= attempt.cost_nano_usd <= MOST_COST
+    assert MAX_COST - 1 <= attempt.cost_nano_usd <= MAX_COST
     assert attempt.bound_nano_usd == BOUND
 
 

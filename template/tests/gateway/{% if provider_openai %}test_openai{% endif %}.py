@@ -15,7 +15,7 @@ from app.settings import Settings
 from gateway.pipeline.coalescing import Coalescer
 from gateway.policy import Model
 from gateway.pricing import bound, cost
-from gateway.providers.base import Deadline, Job, ProviderFailure, Quota, Usage
+from gateway.providers.base import Deadline, ProviderFailure, ProviderRequest, Quota, Usage
 from gateway.providers.http import open_session
 from gateway.providers.openai import OpenAIProvider, open_provider
 from tests.fixtures.service import Start
@@ -350,10 +350,10 @@ async def test_an_error_in_place_of_vectors_is_the_error_that_it_says(start: Sta
     assert await service.books() == ("released", "provider_error")
 
 
-def job(model: str = MODEL) -> Job:
+def job(model: str = MODEL) -> ProviderRequest:
     declared = Model.model_validate(POLICY[model])
     body = {"input": "one"} if declared.kind == "embedding" else {"messages": chat()["messages"]}
-    return Job(declared, body, Deadline(60))
+    return ProviderRequest(declared, body, Deadline(60))
 
 
 @pytest.fixture
@@ -362,7 +362,7 @@ async def provider(simulator: Simulator) -> AsyncIterator[OpenAIProvider]:
         yield OpenAIProvider(session, simulator.environment["OPENAI_BASE_URL"], "key")
 
 
-async def ask(provider: OpenAIProvider, asked: Job, how: str) -> None:
+async def ask(provider: OpenAIProvider, asked: ProviderRequest, how: str) -> None:
     if how == "stream":
         async for _ in provider.stream(asked):
             pass
@@ -415,8 +415,8 @@ async def test_joined_embeddings_are_one_call_whose_bill_is_shared(
     coalescer, model = Coalescer(), Model.model_validate(POLICY["openai/embedding"])
     texts = ["one", "two three four", "five six"]
     bodies = [{"input": text, "encoding_format": form} for text in texts]
-    alone = [await provider.answer(Job(model, body, Deadline(60))) for body in bodies]
-    jobs = [Job(model, body, Deadline(60)) for body in bodies]
+    alone = [await provider.answer(ProviderRequest(model, body, Deadline(60))) for body in bodies]
+    jobs = [ProviderRequest(model, body, Deadline(60)) for body in bodies]
     simulator.reset()
     work = (coalescer.answer("usr", provider, job, bound(model, job.body)) for job in jobs)
     answers = await asyncio.gather(*work)

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.db.tables import attempts, predictions
 from gateway.policy import Model
-from gateway.providers.base import Deadline, Job, ProviderFailure
+from gateway.providers.base import Deadline, ProviderFailure, ProviderRequest
 from gateway.providers.http import open_session
 from gateway.providers.openai import ERRORS
 from gateway.providers.output_limit import LimitedHttp
@@ -161,7 +161,7 @@ async def test_only_a_name_that_the_server_does_not_know_is_sent_again(
 
     async with answering(answer, status=status) as url, open_session() as session:
         http = LimitedHttp(session, url, "", ERRORS, OLD)
-        job = Job(MADE_UP, {}, Deadline(30))
+        job = ProviderRequest(MADE_UP, {}, Deadline(30))
         with pytest.raises(ProviderFailure) as failed:
             await http.json(job, "POST", f"{url}/x", {"model": "m", OLD: 64, "n": 1})
     assert len(asked) == (2 if again else 1)
@@ -173,7 +173,9 @@ async def test_a_request_without_a_limit_is_not_sent_again() -> None:
     async with answering(lambda _: REFUSALS[0][1], status=400) as url, open_session() as session:
         http = LimitedHttp(session, url, "", ERRORS, OLD)
         with pytest.raises(ProviderFailure):
-            await http.json(Job(MADE_UP, {}, Deadline(30)), "POST", f"{url}/x", {"input": OLD})
+            await http.json(
+                ProviderRequest(MADE_UP, {}, Deadline(30)), "POST", f"{url}/x", {"input": OLD}
+            )
 
 
 @pytest.mark.parametrize("upstream", ["mistral"], indirect=True)

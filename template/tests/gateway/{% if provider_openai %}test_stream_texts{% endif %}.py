@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 from openai._streaming import ServerSentEvent, SSEDecoder
 
-from gateway.circuit_breaker.window import Tally
+from gateway.circuit_breaker.window import FailureWindow
 from gateway.providers.sse import EventParser
 from tests.fixtures.service import Start
 from tests.replies import STREAMS, TOLD, piece
@@ -115,7 +115,7 @@ class Sides(NamedTuple):
 @pytest.fixture
 async def sides(start: Start, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sides]:
     # Streams that are cut are the provider's failures, of which there are many here.
-    monkeypatch.setattr(Tally, "is_alarming", False)
+    monkeypatch.setattr(FailureWindow, "is_alarming", False)
     async with streaming() as (url, upstream):
         service = await start(openai_base_url=url)
         user = await service.create_user()

@@ -10,7 +10,7 @@ import pytest
 
 from app.settings import Settings
 from gateway.policy import Model
-from gateway.providers.base import Deadline, Job
+from gateway.providers.base import Deadline, ProviderRequest
 from gateway.providers.http import open_session
 from gateway.providers.openai_wire import BLOCK_BYTES
 from tests.fake_provider import chunk
@@ -235,7 +235,7 @@ async def test_a_stream_is_decoded_in_small_parts(model: str) -> None:
         adapter = import_module(f"gateway.providers.{provider}")
         opened = adapter.open_provider(settings.gateway, session)
         declared = Model.model_validate({**POLICY[model], "id": model})
-        job = Job(declared, {"messages": chat()["messages"]}, Deadline(60))
+        job = ProviderRequest(declared, {"messages": chat()["messages"]}, Deadline(60))
         sizes = [len(chunks) async for chunks in opened.stream(job)]
     assert sum(sizes) == len(burst) // len(event) + 1
     assert max(sizes) <= BLOCK_BYTES // len(event) + 1

@@ -4,7 +4,7 @@ import ipaddress
 from typing import NamedTuple
 
 from gateway.errors import ServiceError
-from gateway.rate_limits.base import Bucket, Demand, Limiter
+from gateway.rate_limits.base import AcquireRequest, Bucket, Limiter
 from gateway.signing import Signer
 
 # A minute, each: from an address on all accounts, from an address on an account, and on an account
@@ -29,7 +29,7 @@ class Attempt(NamedTuple):
 
     own: str
     is_own: bool
-    taken: Demand
+    taken: AcquireRequest
 
 
 class Attempts:
@@ -54,7 +54,7 @@ class Attempts:
                 Bucket("attempts", f"{self._digest(network)}:address", FROM_ADDRESS),
                 Bucket("attempts", f"{self._digest(email)}:account", ON_ACCOUNT),
             ]
-        taken = Demand(tuple(buckets))
+        taken = AcquireRequest(tuple(buckets))
         admission = await self._limiter.admit(taken)
         if not admission.admitted:
             raise too_many(admission.longest_wait.wait_seconds)

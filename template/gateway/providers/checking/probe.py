@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from gateway.policy import Model
-from gateway.providers.base import Body, Deadline, Job, Provider, ProviderFailure, Usage
+from gateway.providers.base import Body, Deadline, Provider, ProviderFailure, ProviderRequest, Usage
 from gateway.providers.completion import Transcript, choices_of, text_of
 
 # Many more tokens than are allowed, and an end that is not far for a server that allows them all.
@@ -19,14 +19,14 @@ TEXT = "One small text."
 OUTPUT_TOKENS = 16
 SECONDS = 60.0
 # The most that is read of a server that heeds no limit.
-MOST_CHARS = 20_000
+MAX_CHARS = 20_000
 
 
 @dataclass(slots=True)
 class Seen:
     """What came of a call. `reported` is the usage in the words of the provider."""
 
-    job: Job
+    job: ProviderRequest
     failure: ProviderFailure | None = None
     usage: Usage | None = None
     reported: Mapping[str, Any] = field(default_factory=dict)
@@ -58,7 +58,7 @@ async def probe_responses(provider: Provider, model: Model) -> Seen:
 
 
 async def _seen(model: Model, body: Body, work: Callable[[Seen], Awaitable[None]]) -> Seen:
-    seen = Seen(Job(model, body, Deadline(SECONDS)))
+    seen = Seen(ProviderRequest(model, body, Deadline(SECONDS)))
     try:
         async with seen.job.deadline.scope():
             await work(seen)
@@ -87,7 +87,7 @@ async def _chat(provider: Provider, seen: Seen) -> None:
                 transcript.add(chunk)
                 _note(seen, chunk)
             seen.usage = transcript.usage
-            if seen.characters > MOST_CHARS:
+            if seen.characters > MAX_CHARS:
                 return
 
 

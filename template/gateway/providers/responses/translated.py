@@ -6,7 +6,7 @@ from contextlib import aclosing, contextmanager
 from typing import Any
 
 from gateway.policy import Kind
-from gateway.providers.base import Chunks, Job, Provider, ProviderFailure, Reply
+from gateway.providers.base import Chunks, Provider, ProviderFailure, ProviderRequest, Reply
 from gateway.providers.parameters import Table
 from gateway.providers.responses.writing import ResponseWriter
 
@@ -37,7 +37,7 @@ class Translated:
     def missing(self) -> str | None:
         return self._provider.missing()
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: ProviderRequest) -> Reply:
         with _in_its_words():
             reply = await self._provider.answer(job)
         writer = ResponseWriter(self._request)
@@ -45,7 +45,7 @@ class Translated:
         writer.end()
         return Reply(writer.response, reply.usage)
 
-    async def stream(self, job: Job) -> Chunks:
+    async def stream(self, job: ProviderRequest) -> Chunks:
         writer = ResponseWriter(self._request)
         async with aclosing(self._provider.stream(job)) as source:
             with _in_its_words():
@@ -54,10 +54,10 @@ class Translated:
                         yield events
         yield writer.end()
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: ProviderRequest) -> None:
         await self._provider.cancel(job)
 
-    async def find(self, job: Job) -> Reply | None:
+    async def find(self, job: ProviderRequest) -> Reply | None:
         return await self._provider.find(job)
 
 

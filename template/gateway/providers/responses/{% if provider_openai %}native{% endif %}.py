@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.policy import Kind
-from gateway.providers.base import Body, Chunks, Job, ProviderFailure, Reply
+from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Reply
 from gateway.providers.http import Http, check_length
 from gateway.providers.openai_wire import document_of, failure_of_document, next_block
 from gateway.providers.parameters import Table, is_usual_cache
@@ -59,7 +59,7 @@ class ResponsesProvider:
     def missing(self) -> None:
         """The adapter of the server's chats tells."""
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: ProviderRequest) -> Reply:
         output = await self._http.json(job, "POST", self._url, self._body(job))
         if not isinstance(output, dict) or not isinstance(output.get("output"), list):
             raise failure_of_document(self._http, output)
@@ -67,7 +67,7 @@ class ResponsesProvider:
             raise failure_of_response(self._http, output)
         return Reply(output, response_usage(output))
 
-    async def stream(self, job: Job) -> Chunks:
+    async def stream(self, job: ProviderRequest) -> Chunks:
         reader, received = EventReader(self._http), 0
         body = {**self._body(job), "stream": True}
         async with self._http.request(job, "POST", self._url, body) as response:
@@ -85,17 +85,17 @@ class ResponsesProvider:
                 await job.note_answer()
         raise ProviderFailure("the stream was cut")
 
-    async def cancel(self, job: Job) -> None:
-        """Closing the connection, which the guard does, ends a stream and its bill."""
+    async def cancel(self, job: ProviderRequest) -> None:
+        """Closing the connection, which the gateway does, ends a stream and its bill."""
 
-    async def find(self, job: Job) -> None:
+    async def find(self, job: ProviderRequest) -> None:
         """Nothing runs on."""
 
     @property
     def _url(self) -> str:
         return f"{self._http.base_url}/responses"
 
-    def _body(self, job: Job) -> Body:
+    def _body(self, job: ProviderRequest) -> Body:
         """The request with its largest output, always sent, so that the bound holds."""
         most = job.body.get("max_output_tokens") or job.model.max_output_tokens
         body = {**job.body, "model": job.model.name, "store": False, "max_output_tokens": most}
