@@ -21,8 +21,8 @@ from sqlalchemy import (
 )
 
 from app import wiring
-from gateway.db.tables import accounts, attempts, predictions, users, utc_now
 from app.settings import load
+from gateway.db.tables import accounts, attempts, predictions, users, utc_now
 
 # Ids have 32 digits. With 10**18 added, all numbers have 19.
 ZEROS, ALL_LONG = "0" * 13, 10**18

@@ -1,4 +1,4 @@
-"""Every combination as rendered: its files, what stands in them, and what must not."""
+"""Every combination as rendered: what stands in its files, and what must not."""
 
 import ast
 import json
@@ -17,14 +17,12 @@ import yaml
 from combinations import COMBINATIONS, HOSTILE, Combination
 from conftest import Render, files_of
 from environments import environment_with
+from flags import QUESTIONS, flags_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from working_tree import ROOT
 
-FILES: dict[str, list[str]] = yaml.safe_load((ROOT / "tests/files.yml").read_text(encoding="utf-8"))
 WORDS: dict[str, list[str]] = yaml.safe_load((ROOT / "tests/words.yml").read_text(encoding="utf-8"))
-
-QUESTIONS = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
 JINJA = re.compile(r"\{%|\{#[- ]|\{\{-?\s*(" + "|".join(QUESTIONS) + r")\b")
 
 # What a dependency brings and shows as its own: importing it needs no line of its own.
@@ -86,34 +84,6 @@ def run(*command: str, cwd: Path | None = None) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def chosen(combination: Combination) -> set[str]:
-    """Name the flags of `copier.yml` that hold for these answers, and `always`."""
-    one_of = ("database", "limiter", "auth", "host")
-    flags = {f"{question}_{getattr(combination, question)}" for question in one_of}
-    flags |= {f"provider_{provider}" for provider in combination.providers}
-    flags |= {
-        "license_" + {"MIT": "mit", "Apache-2.0": "apache"}.get(combination.license, "proprietary")
-    }
-    flags |= {"team_review"} if combination.team else set()
-    flags |= {"backends"} if flags & {"database_postgres", "limiter_redis"} else set()
-    flags |= {"database_lease"} if flags >= {"database_postgres", "limiter_memory"} else set()
-    flags |= {"database_shared"} if flags >= {"database_sqlite", "limiter_database"} else set()
-    many = "database_postgres" in flags and "limiter_memory" not in flags
-    flags |= {"many_processes"} if many or "database_shared" in flags else {"single_process"}
-    flags |= {"replicate_alone"} if combination.providers == ("replicate",) else set()
-    flags |= set() if "provider_openai" in flags else {"servers_refused"}
-    flags |= {"wire_openai"} if flags & {"provider_openai", "provider_huggingface"} else set()
-    return flags | {"always"}
-
-
-@every_combination
-def test_exactly_the_files_that_the_choices_call_for(
-    trees: dict[Combination, Path], combination: Combination
-) -> None:
-    expected = {path for flag in chosen(combination) for path in FILES.get(flag, [])}
-    assert sorted(files_of(trees[combination])) == sorted(expected)
-
-
 @every_combination
 def test_every_file_parses(trees: dict[Combination, Path], combination: Combination) -> None:
     parse(trees[combination])
@@ -150,7 +120,7 @@ def test_text_is_clean(trees: dict[Combination, Path], combination: Combination)
 def test_no_word_of_an_option_that_was_not_chosen(
     trees: dict[Combination, Path], combination: Combination
 ) -> None:
-    others = WORDS.keys() - chosen(combination)
+    others = WORDS.keys() - flags_of(combination)
     unwanted = {flag: re.compile("|".join(WORDS[flag]), re.IGNORECASE) for flag in others}
     found = [
         f"{path}:{number}: {flag}: {line.strip()}"
@@ -167,7 +137,9 @@ def test_every_word_of_an_option_stands_where_it_is_chosen(
     trees: dict[Combination, Path], flag: str
 ) -> None:
     """Without this, a misspelt word would find nothing for ever."""
-    for tree in (project for combination, project in trees.items() if flag in chosen(combination)):
+    for tree in (
+        project for combination, project in trees.items() if flag in flags_of(combination)
+    ):
         text = "\n".join(line for file in files_of(tree).items() for line in file)
         assert not [word for word in WORDS[flag] if not re.search(word, text, re.IGNORECASE)]
 
