@@ -22,7 +22,7 @@ def _errors(base: type[ServiceError]) -> Iterator[tuple[int, str]]:
     """Status and code of all that the service raises; those of tests are none."""
     yield base.status, base.code
     for error in base.__subclasses__():
-        if error.__module__.startswith("gateway."):
+        if error.__module__.startswith(("app.", "gateway.")):
             yield from _errors(error)
 
 
