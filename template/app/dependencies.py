@@ -14,7 +14,7 @@ from gateway.engine import Engine
 from gateway.errors import Forbidden
 from gateway.gateway import Gateway
 from gateway.http.context import MAX_KEY_CHARS, GenerationContext
-from gateway.telemetry.context import note
+from gateway.telemetry.context import bind
 
 
 class ErrorDetail(BaseModel):
@@ -76,7 +76,7 @@ async def authenticate(request: Request, _: Credential = None) -> Principal:
     authenticator: Authenticator = request.app.state.authenticator
     address = request.client.host if request.client else ""
     principal = await authenticator.authenticate(request.method, request.headers, address)
-    note(user_id=principal.user_id)
+    bind(user_id=principal.user_id)
     return principal
 
 
@@ -88,7 +88,7 @@ async def get_context(
 ) -> GenerationContext:
     """The context of a generation. Raises what `authenticate` raises."""
     user = await authenticate(request)
-    note(route=request.scope["route"].path)
+    bind(route=request.scope["route"].path)
     return GenerationContext(request, user, get_engine(request))
 
 

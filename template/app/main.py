@@ -79,7 +79,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         session = await stack.enter_async_context(open_session())
         rules, providers = open_parts(chosen, session)
         try:
-            await stack.enter_async_context(wiring.alone(chosen.gateway, database))
+            await stack.enter_async_context(wiring.single_instance_lock(chosen.gateway, database))
         except DatabaseUnavailable as error:
             raise StartError(NO_DATABASE) from error
         limiter = wiring.limiter.open_limiter(chosen.gateway, database)

@@ -57,7 +57,7 @@ def check(rules: Policy, providers: Mapping[str, Provider], *, production: bool)
     wrong = [text for each in models if (text := misbilled(providers[each.provider], each))]
     if wrong and production:
         raise StartError("\n".join(wrong))
-    missing = [name for key in sorted(used) if (name := providers[key].missing())]
+    missing = [name for key in sorted(used) if (name := providers[key].missing_credential())]
     if missing and production:
         raise StartError(
             f"{', '.join(missing)}: not set, but models.toml offers models that need it. "
@@ -74,7 +74,7 @@ def _wrong_prices(rules: Policy, providers: Mapping[str, Provider]) -> Iterator[
                 told = f"no number of outputs, of a model of kind {model.kind}"
                 yield f"models.toml, {model.id}: {model.provider} tells {told}"
             continue
-        is_timed = model.kind in provider.timed
+        is_timed = model.kind in provider.billed_by_time
         if is_timed != (model.usd_per_second is not None):
             told = "seconds, not tokens" if is_timed else "tokens, not seconds"
             price = "usd_per_second" if is_timed else "prices per million tokens"

@@ -20,15 +20,15 @@ USAGE = Usage(2, 5)
 COST = 2 * 250 + 5 * 2000
 
 
-async def say_fine(job: ProviderRequest) -> Reply:
+async def say_fine(request: ProviderRequest) -> Reply:
     """Answer at once."""
-    job.sent = True
+    request.sent = True
     return Reply(completion("fine"), USAGE)
 
 
-async def hang(job: ProviderRequest) -> NoReturn:
+async def hang(request: ProviderRequest) -> NoReturn:
     """Never answer."""
-    job.sent = True
+    request.sent = True
     await asyncio.Event().wait()
     raise AssertionError("nobody sets this event")
 
@@ -36,28 +36,28 @@ async def hang(job: ProviderRequest) -> NoReturn:
 def fail_with(*, sent: bool, **details: Any) -> Callable[[ProviderRequest], Awaitable[Reply]]:
     """Make a provider that fails before or after the first byte left."""
 
-    async def answer(job: ProviderRequest) -> Reply:
-        job.sent = sent
+    async def answer(request: ProviderRequest) -> Reply:
+        request.sent = sent
         raise ProviderFailure("words of the provider", **details)
 
     return answer
 
 
-async def stream_fine(job: ProviderRequest) -> Chunks:
+async def stream_fine(request: ProviderRequest) -> Chunks:
     """Stream an answer of three chunks, the last with its usage."""
-    job.sent = True
+    request.sent = True
     yield [chunk("fi")]
     yield [chunk("ne", "stop")]
     yield [usage_chunk(USAGE)]
 
 
 class FakeProvider:
-    """`on_answer`, `on_stream` and `on_find` are what it does; it notes what it was asked."""
+    """Calls `on_answer`, `on_stream` and `on_fetch_result`; records each request."""
 
     name = "offline"
     least_seconds = 0
     parameters: Mapping[Kind, Table | None] = {"chat": None}
-    timed: frozenset[Kind] = frozenset()
+    billed_by_time: frozenset[Kind] = frozenset()
     counted: frozenset[Kind] = frozenset()
     official_owners: frozenset[str] = frozenset()
     responses = None
@@ -65,30 +65,30 @@ class FakeProvider:
     def __init__(self) -> None:
         self.on_answer: Callable[[ProviderRequest], Awaitable[Reply]] = say_fine
         self.on_stream: Callable[[ProviderRequest], Chunks] = stream_fine
-        self.on_find: Callable[[ProviderRequest], Awaitable[Reply | None]] = say_fine
+        self.on_fetch_result: Callable[[ProviderRequest], Awaitable[Reply | None]] = say_fine
         self.lacks: str | None = None
         self.asked: list[ProviderRequest] = []
         self.cancelled: list[ProviderRequest] = []
         self.cancel_error: Exception | None = None
 
-    def missing(self) -> str | None:
+    def missing_credential(self) -> str | None:
         return self.lacks
 
-    async def answer(self, job: ProviderRequest) -> Reply:
-        self.asked.append(job)
-        return await self.on_answer(job)
+    async def answer(self, request: ProviderRequest) -> Reply:
+        self.asked.append(request)
+        return await self.on_answer(request)
 
-    def stream(self, job: ProviderRequest) -> Chunks:
-        self.asked.append(job)
-        return self.on_stream(job)
+    def stream(self, request: ProviderRequest) -> Chunks:
+        self.asked.append(request)
+        return self.on_stream(request)
 
-    async def cancel(self, job: ProviderRequest) -> None:
-        self.cancelled.append(job)
+    async def cancel(self, request: ProviderRequest) -> None:
+        self.cancelled.append(request)
         if self.cancel_error:
             raise self.cancel_error
 
-    async def find(self, job: ProviderRequest) -> Reply | None:
-        return await self.on_find(job)
+    async def fetch_result(self, request: ProviderRequest) -> Reply | None:
+        return await self.on_fetch_result(request)
 
     @classmethod
     def install(cls, monkeypatch: pytest.MonkeyPatch) -> "FakeProvider":

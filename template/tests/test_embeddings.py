@@ -132,8 +132,8 @@ async def test_a_call_for_many_requests_that_fails_is_one_failure(
     scripted, go = FakeProvider.install(monkeypatch), asyncio.Event()
     scripted.parameters = {"embedding": None}
 
-    async def fail(job: ProviderRequest) -> NoReturn:
-        job.sent = True
+    async def fail(request: ProviderRequest) -> NoReturn:
+        request.sent = True
         await go.wait()
         raise ProviderFailure("no", status=500)
 
@@ -174,8 +174,8 @@ async def test_an_answer_without_vectors_is_an_error_and_costs_what_was_used(
     scripted = FakeProvider.install(monkeypatch)
     scripted.parameters = {"embedding": None}
 
-    async def answer(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def answer(request: ProviderRequest) -> Reply:
+        request.sent = True
         return Reply({"object": "list", "data": []}, Usage(tokens))
 
     scripted.on_answer = answer

@@ -130,7 +130,7 @@ async def _policy(settings: Settings) -> list[Finding]:
         advice = "plans.toml sets no monthly_budget_usd for the service: nothing bounds the bill"
         findings.append(Finding("budget", "warning", advice))
     for name in sorted({model.provider for model in rules.models.values()}):
-        if missing := providers[name].missing():
+        if missing := providers[name].missing_credential():
             advice = f"{missing} is not set; its models cannot answer"
             findings.append(Finding(f"key of {name}", "warning", advice))
     for model in rules.models.values():

@@ -37,7 +37,7 @@ async def check(
         rules, providers = open_parts(session.settings, http)
         model = rules.model(name)
         provider = providers[model.provider]
-        place = _place(model, rules.servers, provider.missing())
+        place = _place(model, rules.servers, provider.missing_credential())
         findings, seen = await _findings(session, model, provider, place)
         if place.server and provider.responses and _was_chatted(model, seen):
             seen.append(await probe_responses(provider.responses, model))
@@ -57,7 +57,7 @@ async def _findings(
     session: Session, model: Model, provider: Provider, place: Place
 ) -> tuple[list[Finding], list[Seen]]:
     """What was found, and the call if one was made."""
-    if provider.missing():
+    if provider.missing_credential():
         return [problem("credential", place.credential)], []
     if model.kind == "task":
         advice = "a run costs what the model's page says, and no request keeps it small: "

@@ -22,11 +22,11 @@ class CancelHandle:
     @contextmanager
     def here(self) -> Iterator[None]:
         """Within it, the work runs in this thread: what is connected there is for it."""
-        _local.use = self
+        _local.cancel_handle = self
         try:
             yield
         finally:
-            _local.use = None
+            _local.cancel_handle = None
             self._release()
 
     @contextmanager
@@ -43,12 +43,12 @@ class CancelHandle:
     @staticmethod
     def connected(driver: Any, _: Any) -> None:
         """Take what was just connected in this thread, before anything is asked there."""
-        _local.use._take(driver)
+        _local.cancel_handle._take(driver)
 
     @staticmethod
     def require_current() -> None:
         """Raise `TimeoutError` when nobody waits any more for what this thread does."""
-        _local.use.require_waiting()
+        _local.cancel_handle.require_waiting()
 
     def _take(self, driver: Any) -> None:
         with self._lock:

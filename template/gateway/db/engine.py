@@ -89,13 +89,13 @@ class Database(ABC):
         waits for it any more. Only a commit that has begun by then may still come.
         """
 
-        def transaction(use: CancelHandle) -> Result:
+        def transaction(cancel_handle: CancelHandle) -> Result:
             with (
                 self._engine.connect() as connection,
-                use.of(connection),
+                cancel_handle.of(connection),
                 connection.begin(),
             ):
-                result = work(connection.execution_options(use=use))
+                result = work(connection.execution_options(cancel_handle=cancel_handle))
                 require_waiting(connection)
             self._require_kept()
             return result
@@ -126,8 +126,8 @@ class Database(ABC):
     ) -> Sequence[Row[Any]]:
         """The rows of one reading statement, outside of any transaction."""
 
-        def read(use: CancelHandle) -> Sequence[Row[Any]]:
-            with self._reading.connect() as connection, use.of(connection):
+        def read(cancel_handle: CancelHandle) -> Sequence[Row[Any]]:
+            with self._reading.connect() as connection, cancel_handle.of(connection):
                 return connection.execute(statement, parameters).all()
 
         threads = self._patient_readers if seconds else self._readers
@@ -136,8 +136,8 @@ class Database(ABC):
     async def find(self, query: Query) -> Sequence[Any]:
         """As `fetch`, past SQLAlchemy: for what every request asks."""
 
-        def read(use: CancelHandle) -> Sequence[Any]:
-            with self._reading.connect() as connection, use.of(connection):
+        def read(cancel_handle: CancelHandle) -> Sequence[Any]:
+            with self._reading.connect() as connection, cancel_handle.of(connection):
                 return self.read(connection, [query])[0]
 
         return await self._run(self._readers, read, None)
@@ -203,7 +203,7 @@ class Database(ABC):
         """Execute in order what a transaction ends with, and commit; as `read`, in one go."""
 
     @abstractmethod
-    def _sign_of_life(self, use: CancelHandle) -> float:
+    def _sign_of_life(self, cancel_handle: CancelHandle) -> float:
         """When the database last showed that it is at work, as a time since 1970."""
 
     @abstractmethod
@@ -238,11 +238,11 @@ class Database(ABC):
         seconds: float | None,
     ) -> Result:
         """What `work` returns in a thread, unless that takes too long."""
-        use = CancelHandle()
+        cancel_handle = CancelHandle()
 
         def run() -> Result:
-            with use.here():
-                return work(use)
+            with cancel_handle.here():
+                return work(cancel_handle)
 
         running = asyncio.get_running_loop().run_in_executor(threads, run)
         try:
@@ -255,9 +255,9 @@ class Database(ABC):
                 "The database does not answer. Try again.", retry_after=1
             ) from error
         finally:
-            use.leave()
+            cancel_handle.leave()
             if running.cancel():
-                self._breakers.submit(use.cancel_query, self.cancel_query)
+                self._breakers.submit(cancel_handle.cancel_query, self.cancel_query)
             running.add_done_callback(look_away)
 
     async def _wait(self, running: asyncio.Future[Any], seconds: float | None) -> None:
@@ -295,4 +295,4 @@ class Database(ABC):
 
 def require_waiting(connection: Connection) -> None:
     """Raise `TimeoutError` when nobody waits for the transaction of `connection` any more."""
-    connection.get_execution_options()["use"].require_waiting()
+    connection.get_execution_options()["cancel_handle"].require_waiting()

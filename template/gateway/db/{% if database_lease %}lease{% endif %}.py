@@ -34,7 +34,7 @@ leases = Table(
 
 
 @asynccontextmanager
-async def alone(_: GatewayConfig, database: Database) -> AsyncIterator[None]:
+async def single_instance_lock(_: GatewayConfig, database: Database) -> AsyncIterator[None]:
     """Hold the lease for this process, by the database's clock.
 
     Waits a few seconds for a predecessor to stop, then raises `StartError`.

@@ -154,8 +154,8 @@ class PostgresDatabase(Database):
         """Make every connection anew: after a failover, the address leads to another server."""
         self._breakers.submit(self._engine.dispose)
 
-    def _sign_of_life(self, use: CancelHandle) -> float:
-        with self._reading.connect() as connection, use.of(connection):
+    def _sign_of_life(self, cancel_handle: CancelHandle) -> float:
+        with self._reading.connect() as connection, cancel_handle.of(connection):
             connection.execute(ALIVE)
         return time.time()
 
@@ -257,7 +257,7 @@ def open_database(config: GatewayConfig) -> PostgresDatabase:
 
 
 @asynccontextmanager
-async def beside_others(_: GatewayConfig, __: Database) -> AsyncIterator[None]:
+async def single_instance_lock(_: GatewayConfig, __: Database) -> AsyncIterator[None]:
     """Any number of processes serve at once: nothing is to be held."""
     yield
 

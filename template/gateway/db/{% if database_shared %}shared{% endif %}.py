@@ -8,10 +8,12 @@ from gateway.db import sqlite
 
 
 @asynccontextmanager
-async def alone(config: GatewayConfig, database: sqlite.SqliteDatabase) -> AsyncIterator[None]:
+async def single_instance_lock(
+    config: GatewayConfig, database: sqlite.SqliteDatabase
+) -> AsyncIterator[None]:
     """In production, hold the file for this process, as `gateway.db.sqlite` does."""
     if config.production:
-        async with sqlite.alone(config, database):
+        async with sqlite.single_instance_lock(config, database):
             yield
     else:
         yield

@@ -126,7 +126,7 @@ class SqliteDatabase(Database):
         # Who waits for the file's lock gets it in one of its turns, or not at all.
         return False
 
-    def _sign_of_life(self, use: CancelHandle) -> float:
+    def _sign_of_life(self, cancel_handle: CancelHandle) -> float:
         """When a transaction last wrote: whoever waits for the file's lock waits for others."""
         return self.file.log_written_at()
 
@@ -189,7 +189,7 @@ def open_database(config: GatewayConfig) -> SqliteDatabase:
 
 
 @asynccontextmanager
-async def alone(_: GatewayConfig, database: SqliteDatabase) -> AsyncIterator[None]:
+async def single_instance_lock(_: GatewayConfig, database: SqliteDatabase) -> AsyncIterator[None]:
     """Hold the file for this process: by a lock on itself, which the database keeps until it is
     closed, and by a lock file beside it, as versions did that looked at nothing else.
 

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from gateway.schemas.base import RequestBody
-from gateway.telemetry.context import note
+from gateway.telemetry.context import bind
 
 MAX_PATH = 100
 MADE_UP = "…"
@@ -34,7 +34,7 @@ def place_of(errors: Sequence[Error], body: Any) -> tuple[str, Error]:
 
 def note_error(code: str | None, param: str | None) -> None:
     """Let the log line of the request say which error it got."""
-    note(code=code, **({"param": known_path(param)} if param else {}))
+    bind(code=code, **({"param": known_path(param)} if param else {}))
 
 
 def known_path(path: str) -> str:

@@ -15,7 +15,7 @@ from gateway.idempotency.store import STORE_SECONDS
 from gateway.pipeline.error_mapping import too_late
 from gateway.pipeline.generation import Generation
 from gateway.providers.base import Body, Chunks
-from gateway.telemetry.context import note
+from gateway.telemetry.context import bind
 from gateway.telemetry.scheduler import timed_task
 
 # More than the last word may wait until the answer is stored.
@@ -91,7 +91,7 @@ class EventStream(Response):
 
     def _fail(self, error: ServiceError) -> bytes:
         self.failed = True
-        note(code=error.code)
+        bind(code=error.code)
         return self.failure(error)
 
     async def _send(self, send: Send, documents: list[Body]) -> None:

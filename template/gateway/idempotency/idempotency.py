@@ -27,7 +27,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.errors import IdempotencyMismatch, OutcomeUnknown, ServiceError
 from gateway.idempotency.sealing import Sealer
 from gateway.idempotency.store import Claim, IdempotencyStore, Key, State, in_flight
-from gateway.telemetry.context import note
+from gateway.telemetry.context import bind
 
 MAX_BYTES = 2**20
 # The headers that are as true of a replay.
@@ -115,7 +115,7 @@ class Idempotency:
             raise _unknown(State(found.state))
         head, _, body = whole.partition(b"\n")
         status, headers = from_json(head)
-        note(prediction_id=found.prediction_id, replayed=True)
+        bind(prediction_id=found.prediction_id, replayed=True)
         return Response(body, status, {**headers, "Idempotent-Replayed": "true"})
 
 

@@ -182,7 +182,7 @@ async def _find(provider: Provider, model: Model, remote_id: str) -> Reply | Non
     """The answer of remote work, None while it runs. Raises what `find` raises, `TimeoutError`."""
     job = ProviderRequest(model, {}, Deadline(FIND_SECONDS), remote_id=remote_id)
     async with job.deadline.scope():
-        return await provider.find(job)
+        return await provider.fetch_result(job)
 
 
 def _ended_attempt(row: Row[Any], usage: Usage | None) -> dict[str, Any]:

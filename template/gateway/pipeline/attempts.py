@@ -125,7 +125,7 @@ class Attempts:
         """What to try after `error`, where that can help: the same, or the next choice."""
         attempt = generation.current
         remote_id, deadline = attempt.job.remote_id, generation.deadline
-        if not isinstance(error, ProviderFailure) or deadline.cut_by:
+        if not isinstance(error, ProviderFailure) or deadline.cancelled_by:
             return None
         pause = self._retries.pause(attempt.model, attempt.tries, error, deadline, remote_id)
         if pause is not None:
@@ -195,7 +195,7 @@ class Attempts:
 
     def _choice(self, model: Model, call: GenerationRequest) -> Candidate:
         offered = self._providers[model.provider]
-        if missing := offered.missing():
+        if missing := offered.missing_credential():
             raise ProviderError(f"{missing} is not set, so this model cannot answer.")
         if misbilled(offered, model):
             raise ProviderError(

@@ -29,8 +29,8 @@ def result_of(generation: Generation, error: BaseException) -> AttemptResult:
     failed = AttemptResult("failed", Outcome.PROVIDER_ERROR)
     whole, own = generation.deadline, generation.current.job.deadline
     deadline = whole if whole.passed else own
-    if whole.cut_by:
-        return AttemptResult("cancelled", Outcome.CANCELLED, error=whole.cut_by)
+    if whole.cancelled_by:
+        return AttemptResult("cancelled", Outcome.CANCELLED, error=whole.cancelled_by)
     if isinstance(error, ProviderFailure):
         failed.usage, failed.billed = error.usage, error.billed is not False
         failed.error = explain(error, generation.model, generation.call.body)
@@ -98,6 +98,6 @@ def parameter_of(told: str | None, body: Mapping[str, Any]) -> str | None:
 
 def too_late(deadline: Deadline) -> ServiceError:
     """Why there is no more time."""
-    return deadline.cut_by or DeadlineExceeded(
+    return deadline.cancelled_by or DeadlineExceeded(
         f"No complete answer within {deadline.seconds:g} s; ask for less, or try again."
     )

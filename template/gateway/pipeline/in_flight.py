@@ -14,7 +14,7 @@ from gateway.pipeline.generation import AttemptResult, Generation
 from gateway.providers.base import Usage
 from gateway.rate_limits.limits import Limits
 from gateway.telemetry import metrics
-from gateway.telemetry.context import note
+from gateway.telemetry.context import bind
 
 
 class InFlight:
@@ -52,14 +52,14 @@ class InFlight:
     def erase(self, generation_id: str) -> None:
         """End a generation whose record is erased, if it runs here."""
         if generation := self._generations.get(generation_id):
-            generation.deadline.cut(erased())
+            generation.deadline.cancel(erased())
 
     def cut(self, target: str, kind: str) -> None:
         """End the generations that run at a stopped service, provider or model."""
         for generation in list(self._generations.values()):
             model = generation.model
             if target in {"service", f"provider:{model.provider}", f"model:{model.id}"}:
-                generation.deadline.cut(stopped(target, kind))
+                generation.deadline.cancel(stopped(target, kind))
 
     async def close(
         self,
@@ -127,7 +127,7 @@ class InFlight:
         call, model, usage = generation.call, generation.model.id, ending.usage or Usage()
         metrics.generations.labels(model, ending.outcome.value).inc()
         metrics.generation_seconds.labels(model).observe(generation.latency_ms / 1000)
-        note(
+        bind(
             served_model=model,
             outcome=ending.outcome.value,
             input_tokens=usage.input_tokens,

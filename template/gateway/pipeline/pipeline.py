@@ -25,7 +25,7 @@ from gateway.policy import Policy
 from gateway.providers.base import Body, Chunks, Deadline, Outcome, Reply
 from gateway.rate_limits.limits import Limits
 from gateway.telemetry import metrics
-from gateway.telemetry.context import note
+from gateway.telemetry.context import bind
 
 # A slot's lease outlives the deadline by this: closing takes a moment.
 SLOT_MARGIN_SECONDS = 10
@@ -84,7 +84,7 @@ class Pipeline:
                 raise too_late(deadline) from error
             raise
         self._running.add(generation)
-        note(prediction_id=generation.id, model=generation.model.id)
+        bind(prediction_id=generation.id, model=generation.model.id)
         return generation
 
     async def finish(self, generation: Generation) -> Reply:

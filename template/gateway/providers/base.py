@@ -108,7 +108,7 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         # Why it was cut short.
-        self.cut_by: ServiceError | None = None
+        self.cancelled_by: ServiceError | None = None
         self._at = time.monotonic() + seconds
         self._scopes: set[asyncio.Timeout] = set()
         self._parts: list[Deadline] = []
@@ -135,15 +135,15 @@ class Deadline:
         """A context that raises `TimeoutError` at the deadline."""
         return Scope(self, self._scopes)
 
-    def cut(self, reason: ServiceError) -> None:
+    def cancel(self, reason: ServiceError) -> None:
         """Let it pass now."""
-        self.cut_by = self.cut_by or reason
+        self.cancelled_by = self.cancelled_by or reason
         self._at = 0.0
         for scope in self._scopes:
             if not scope.expired():
                 scope.reschedule(0.0)
         for part in self._parts:
-            part.cut(reason)
+            part.cancel(reason)
 
 
 class Scope:
@@ -278,19 +278,19 @@ def is_retryable(failure: ProviderFailure) -> bool:
 
 
 class Provider(Protocol):
-    """A provider.
+    """A provider of models.
 
-    `parameters` has, per kind of model, the table of verdicts; None passes everything. `timed` are
-    the kinds of which it tells seconds of compute; of all others, and of chats, tokens. Of the
-    kinds `counted` it tells outputs, for models that are billed by them, as all models of
-    `official_owners` are that are named without a version. Compute of less than `least_seconds`
-    cannot be bounded there.
+    `parameters` has the table of verdicts of each kind of model; None passes every parameter.
+    `billed_by_time` are the kinds for which the provider reports seconds of compute; for all other
+    kinds it reports tokens. For the kinds in `counted` it also reports outputs, which some models
+    are billed by: all models of `official_owners` that are named without a version. The provider
+    cannot limit compute to less than `least_seconds`.
     """
 
     name: str
     least_seconds: int
     parameters: Mapping[Kind, Table | None]
-    timed: frozenset[Kind]
+    billed_by_time: frozenset[Kind]
     counted: frozenset[Kind]
     official_owners: frozenset[str]
 
@@ -298,22 +298,22 @@ class Provider(Protocol):
     def responses(self) -> "Provider | None":
         """What speaks `/v1/responses` of the same server; None says that it only speaks chats."""
 
-    def missing(self) -> str | None:
+    def missing_credential(self) -> str | None:
         """The environment variable without which no call can succeed, if it is not set."""
 
-    async def answer(self, job: ProviderRequest) -> Reply:
+    async def answer(self, request: ProviderRequest) -> Reply:
         """The whole answer. Raises `ProviderFailure`."""
 
-    def stream(self, job: ProviderRequest) -> Chunks:
+    def stream(self, request: ProviderRequest) -> Chunks:
         """A chat as it is written. Raises `ProviderFailure`, also in the middle."""
 
-    async def cancel(self, job: ProviderRequest) -> Usage | None:
+    async def cancel(self, request: ProviderRequest) -> Usage | None:
         """End work that runs on at the provider, where that stops its bill.
 
         What it used, if that is known then. Raises `ProviderFailure`.
         """
 
-    async def find(self, job: ProviderRequest) -> Reply | None:
+    async def fetch_result(self, request: ProviderRequest) -> Reply | None:
         """The answer of work that has a `remote_id`, None while it runs.
 
         Raises `ProviderFailure`.

@@ -71,7 +71,7 @@ class Http:
 
     @asynccontextmanager
     async def request(
-        self, job: ProviderRequest, method: str, url: str, json: Any = None, **headers: str
+        self, request: ProviderRequest, method: str, url: str, json: Any = None, **headers: str
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response with a status below 300. An address that a provider returned must be its own,
         and redirects are not followed.
@@ -80,39 +80,39 @@ class Http:
             raise BadAnswer("the provider points to another host")
         headers = {**self._headers, **headers}
         try:
-            async with await self.send(job, method, url, json, headers) as response:
+            async with await self.send(request, method, url, json, headers) as response:
                 yield response
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ProviderFailure("no connection", billed=False) from error
         except (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError) as error:
-            raise _lost(job, error) from error
+            raise _lost(request, error) from error
         except ValueError as error:
-            if job.sent:
+            if request.sent:
                 raise
             raise _unbuilt(error) from error
 
     async def send(
-        self, job: ProviderRequest, method: str, url: str, json: Any, headers: Mapping[str, str]
+        self, request: ProviderRequest, method: str, url: str, json: Any, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """Send a request, and give its response when its status is below 300."""
         response = await self._session.request(
             method,
             url,
-            data=None if json is None else _Payload(to_json(json), job),
+            data=None if json is None else _Payload(to_json(json), request),
             headers=headers,
             allow_redirects=False,
         )
-        job.quota, job.quota_at = quota(response.headers), time.monotonic()
+        request.quota, request.quota_at = quota(response.headers), time.monotonic()
         if response.status >= 300:
             async with response:
-                raise await self._failure(response, job.quota)
+                raise await self._failure(response, request.quota)
         return response
 
     async def json(
-        self, job: ProviderRequest, method: str, url: str, json: Any = None, **headers: str
+        self, request: ProviderRequest, method: str, url: str, json: Any = None, **headers: str
     ) -> Any:
         """The JSON document of an answer."""
-        async with self.request(job, method, url, json, **headers) as response:
+        async with self.request(request, method, url, json, **headers) as response:
             return decode(await read(response))
 
     def failure_of(
@@ -155,20 +155,20 @@ class Http:
 class _Payload(aiohttp.BytesPayload):
     """A body that notes when it is asked for: from then on, its request may be billed."""
 
-    def __init__(self, body: bytes, job: ProviderRequest) -> None:
+    def __init__(self, body: bytes, request: ProviderRequest) -> None:
         super().__init__(body)
-        self._job = job
+        self._request = request
 
     async def write_with_length(
         self, writer: AbstractStreamWriter, content_length: int | None
     ) -> None:
-        self._job.sent = True
+        self._request.sent = True
         await super().write_with_length(writer, content_length)
 
 
-def _lost(job: ProviderRequest, error: Exception) -> ProviderFailure:
+def _lost(request: ProviderRequest, error: Exception) -> ProviderFailure:
     """A connection that broke; nothing is billed where nothing had left."""
-    billed = None if job.sent else False
+    billed = None if request.sent else False
     return ProviderFailure(f"connection lost ({type(error).__name__})", billed=billed)
 
 

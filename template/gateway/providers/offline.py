@@ -36,65 +36,71 @@ class OfflineProvider:
     name = "offline"
     least_seconds = 0
     parameters: Mapping[Kind, Table | None] = {"chat": ECHO, "embedding": EMBEDDING}
-    timed: frozenset[Kind] = frozenset()
+    billed_by_time: frozenset[Kind] = frozenset()
     counted: frozenset[Kind] = frozenset()
     official_owners: frozenset[str] = frozenset()
     responses = None
 
-    def missing(self) -> None:
+    def missing_credential(self) -> None:
         """Needs no credential."""
 
-    async def answer(self, job: ProviderRequest) -> Reply:
-        if job.model.kind == "embedding":
-            return await _embed(job.body)
-        tokens, reason = _reply(job)
+    async def answer(self, request: ProviderRequest) -> Reply:
+        if request.model.kind == "embedding":
+            return await _embed(request.body)
+        tokens, reason = _reply(request)
         message = {"role": "assistant", "content": "".join(tokens), "refusal": None}
         choice = {"message": message, "finish_reason": reason, "logprobs": None}
-        choices = [{"index": index, **choice} for index in range(_count(job))]
-        usage = _usage(job, tokens)
-        output = {**_frame(job), "object": "chat.completion", "choices": choices, "usage": usage}
+        choices = [{"index": index, **choice} for index in range(_count(request))]
+        usage = _usage(request, tokens)
+        output = {
+            **_frame(request),
+            "object": "chat.completion",
+            "choices": choices,
+            "usage": usage,
+        }
         return Reply(output, usage_of(usage))
 
-    async def stream(self, job: ProviderRequest) -> Chunks:
-        tokens, reason = _reply(job)
-        frame = {**_frame(job), "object": "chat.completion.chunk"}
+    async def stream(self, request: ProviderRequest) -> Chunks:
+        tokens, reason = _reply(request)
+        frame = {**_frame(request), "object": "chat.completion.chunk"}
         for place, token in enumerate(tokens):
             if place % TURN_TOKENS == 0:
                 await asyncio.sleep(0)  # Without a network, nothing else lets others run.
             delta = {"role": "assistant", "content": token}
-            yield [{**frame, "choices": _parts(job, delta, None)}]
-        ends = {**frame, "choices": _parts(job, {}, reason)}
-        yield [ends, {**frame, "choices": [], "usage": _usage(job, tokens)}]
+            yield [{**frame, "choices": _parts(request, delta, None)}]
+        ends = {**frame, "choices": _parts(request, {}, reason)}
+        yield [ends, {**frame, "choices": [], "usage": _usage(request, tokens)}]
 
-    async def cancel(self, job: ProviderRequest) -> None:
+    async def cancel(self, request: ProviderRequest) -> None:
         """Nothing runs on."""
 
-    async def find(self, job: ProviderRequest) -> None:
+    async def fetch_result(self, request: ProviderRequest) -> None:
         """Nothing runs on."""
 
 
-def _frame(job: ProviderRequest) -> Body:
-    return {"id": "chatcmpl-offline", "created": 0, "model": job.model.name}
+def _frame(request: ProviderRequest) -> Body:
+    return {"id": "chatcmpl-offline", "created": 0, "model": request.model.name}
 
 
-def _reply(job: ProviderRequest) -> tuple[list[str], str]:
+def _reply(request: ProviderRequest) -> tuple[list[str], str]:
     """The answer in tokens, and why it ended."""
-    tokens = _tokens(f"You said: {_text(job.body['messages'][-1])}")
-    asked = job.body.get("max_completion_tokens") or job.body.get("max_tokens")
-    most = asked or job.model.max_output_tokens
+    tokens = _tokens(f"You said: {_text(request.body['messages'][-1])}")
+    asked = request.body.get("max_completion_tokens") or request.body.get("max_tokens")
+    most = asked or request.model.max_output_tokens
     return tokens[:most], "length" if len(tokens) > most else "stop"
 
 
-def _count(job: ProviderRequest) -> int:
+def _count(request: ProviderRequest) -> int:
     """How many choices are asked for."""
-    count: int = job.body.get("n") or 1
+    count: int = request.body.get("n") or 1
     return count
 
 
-def _parts(job: ProviderRequest, delta: Body, reason: str | None) -> list[Body]:
+def _parts(request: ProviderRequest, delta: Body, reason: str | None) -> list[Body]:
     """The same piece of each choice."""
     return [
-        {"index": index, "delta": delta, "finish_reason": reason} for index in range(_count(job))
+        {"index": index, "delta": delta, "finish_reason": reason}
+        for index in range(_count(request))
     ]
 
 
@@ -112,9 +118,9 @@ def _text(message: Body) -> str:
     return " ".join(text for text in texts if isinstance(text, str))
 
 
-def _usage(job: ProviderRequest, answer: list[str]) -> dict[str, int]:
-    asked = sum(len(_tokens(_text(message))) for message in job.body["messages"])
-    written = len(answer) * _count(job)
+def _usage(request: ProviderRequest, answer: list[str]) -> dict[str, int]:
+    asked = sum(len(_tokens(_text(message))) for message in request.body["messages"])
+    written = len(answer) * _count(request)
     total = asked + written
     return {"prompt_tokens": asked, "completion_tokens": written, "total_tokens": total}
 

@@ -78,7 +78,7 @@ class HuggingFaceProvider:
         "embedding": {**EMBEDDING, "dimensions": refused(NOT_TAKEN)},
         "task": {"inputs": PASSED, "parameters": PASSED, "options": PASSED},
     }
-    timed: frozenset[Kind] = frozenset({"embedding", "task"})
+    billed_by_time: frozenset[Kind] = frozenset({"embedding", "task"})
     counted: frozenset[Kind] = frozenset()
     official_owners: frozenset[str] = frozenset()
     responses = None
@@ -86,51 +86,51 @@ class HuggingFaceProvider:
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
         base_url = base_url.rstrip("/").removesuffix("/v1")
         self._http = Http(session, base_url, token, ERRORS, loading_seconds)
-        self._missing = "HF_TOKEN" if base_url == OWN_ADDRESS and not token else None
+        self._missing_credential = "HF_TOKEN" if base_url == OWN_ADDRESS and not token else None
 
-    def missing(self) -> str | None:
-        return self._missing
+    def missing_credential(self) -> str | None:
+        return self._missing_credential
 
-    async def answer(self, job: ProviderRequest) -> Reply:
-        if job.model.kind == "chat":
-            return await chat(self._http, job, self._chat_url, _chat_body(job))
-        if job.model.kind == "embedding":
-            return await self._embed(job)
-        return await self._run(job)
+    async def answer(self, request: ProviderRequest) -> Reply:
+        if request.model.kind == "chat":
+            return await chat(self._http, request, self._chat_url, _chat_body(request))
+        if request.model.kind == "embedding":
+            return await self._embed(request)
+        return await self._run(request)
 
-    def stream(self, job: ProviderRequest) -> Chunks:
-        return stream_chat(self._http, job, self._chat_url, _chat_body(job))
+    def stream(self, request: ProviderRequest) -> Chunks:
+        return stream_chat(self._http, request, self._chat_url, _chat_body(request))
 
-    async def cancel(self, job: ProviderRequest) -> None:
+    async def cancel(self, request: ProviderRequest) -> None:
         """Closing the connection, which the gateway does, is all that can be done."""
 
-    async def find(self, job: ProviderRequest) -> None:
+    async def fetch_result(self, request: ProviderRequest) -> None:
         """Nothing runs on."""
 
     @property
     def _chat_url(self) -> str:
         return f"{self._http.base_url}/v1/chat/completions"
 
-    async def _embed(self, job: ProviderRequest) -> Reply:
-        texts = job.body["input"]
+    async def _embed(self, request: ProviderRequest) -> Reply:
+        texts = request.body["input"]
         texts = [texts] if isinstance(texts, str) else texts
-        url = f"{self._http.base_url}/{TASKS}/{job.model.name}/pipeline/feature-extraction"
-        async with self._http.request(job, "POST", url, {"inputs": texts}) as response:
+        url = f"{self._http.base_url}/{TASKS}/{request.model.name}/pipeline/feature-extraction"
+        async with self._http.request(request, "POST", url, {"inputs": texts}) as response:
             usage = compute_of(response)
             vectors = vectors_of(decode(await read(response)), len(texts))
         if vectors is None:
             raise BadAnswer("the answer has no embeddings", usage=usage)
-        encode = _base64 if job.body.get("encoding_format") == "base64" else list
+        encode = _base64 if request.body.get("encoding_format") == "base64" else list
         data = [
             {"object": "embedding", "index": index, "embedding": encode(vector)}
             for index, vector in enumerate(vectors)
         ]
-        output = {"object": "list", "model": job.model.name, "data": data}
+        output = {"object": "list", "model": request.model.name, "data": data}
         return Reply({**output, "usage": {"prompt_tokens": 0, "total_tokens": 0}}, usage)
 
-    async def _run(self, job: ProviderRequest) -> Reply:
-        url = f"{self._http.base_url}/{TASKS}/{job.model.name}"
-        async with self._http.request(job, "POST", url, job.body) as response:
+    async def _run(self, request: ProviderRequest) -> Reply:
+        url = f"{self._http.base_url}/{TASKS}/{request.model.name}"
+        async with self._http.request(request, "POST", url, request.body) as response:
             raw = await read(response)
             if response.content_type == "application/json":
                 return Reply(decode(raw), compute_of(response))
@@ -193,8 +193,8 @@ def _base64(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def _chat_body(job: ProviderRequest) -> Body:
-    body = with_output_limit(job, "max_tokens")
+def _chat_body(request: ProviderRequest) -> Body:
+    body = with_output_limit(request, "max_tokens")
     return {**body, "messages": messages_sent(body["messages"])}
 
 

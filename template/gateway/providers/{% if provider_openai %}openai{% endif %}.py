@@ -47,7 +47,7 @@ class OpenAIProvider:
 
     least_seconds = 0
     parameters: Mapping[Kind, Table | None] = {"chat": CHAT, "embedding": EMBEDDING}
-    timed: frozenset[Kind] = frozenset()
+    billed_by_time: frozenset[Kind] = frozenset()
     counted: frozenset[Kind] = frozenset()
     official_owners: frozenset[str] = frozenset()
 
@@ -67,32 +67,36 @@ class OpenAIProvider:
         self._is_own = is_own(base_url)
         native = ResponsesProvider(self.http, name, own=self._is_own)
         self.responses = native if speaks_responses else None
-        self._missing = None if api_key else key_variable
+        self._missing_credential = None if api_key else key_variable
 
-    def missing(self) -> str | None:
-        return self._missing
+    def missing_credential(self) -> str | None:
+        return self._missing_credential
 
-    async def answer(self, job: ProviderRequest) -> Reply:
-        if job.model.kind == "embedding":
-            return await self._embed(job)
-        return await chat(self.http, job, self._url("chat/completions"), self._chat_body(job))
+    async def answer(self, request: ProviderRequest) -> Reply:
+        if request.model.kind == "embedding":
+            return await self._embed(request)
+        return await chat(
+            self.http, request, self._url("chat/completions"), self._chat_body(request)
+        )
 
-    def stream(self, job: ProviderRequest) -> Chunks:
-        return stream_chat(self.http, job, self._url("chat/completions"), self._chat_body(job))
+    def stream(self, request: ProviderRequest) -> Chunks:
+        return stream_chat(
+            self.http, request, self._url("chat/completions"), self._chat_body(request)
+        )
 
-    async def cancel(self, job: ProviderRequest) -> None:
+    async def cancel(self, request: ProviderRequest) -> None:
         """Closing the connection, which the gateway does, ends a stream and its bill."""
 
-    async def find(self, job: ProviderRequest) -> None:
+    async def fetch_result(self, request: ProviderRequest) -> None:
         """Nothing runs on."""
 
-    async def _embed(self, job: ProviderRequest) -> Reply:
-        body = {**job.body, "model": job.model.name}
-        output = await self.http.json(job, "POST", self._url("embeddings"), body)
+    async def _embed(self, request: ProviderRequest) -> Reply:
+        body = {**request.body, "model": request.model.name}
+        output = await self.http.json(request, "POST", self._url("embeddings"), body)
         if not isinstance(output, dict) or not isinstance(output.get("data"), list):
             raise failure_of_document(self.http, output, EMBEDDING_COUNTS)
         usage = usage_of(output.get("usage"), EMBEDDING_COUNTS)
-        if not _are_embeddings(output["data"], _count(job.body["input"])):
+        if not _are_embeddings(output["data"], _count(request.body["input"])):
             raise BadAnswer("the answer has no embedding for each input", usage=usage)
         if all(item.get("index") is None for item in output["data"]):
             # Some servers do not count them, and answer in order.
@@ -103,12 +107,12 @@ class OpenAIProvider:
     def _url(self, path: str) -> str:
         return f"{self.http.base_url}/{path}"
 
-    def _chat_body(self, job: ProviderRequest) -> Body:
-        body = with_output_limit(job, self.http.output_limit(job.model.name))
+    def _chat_body(self, request: ProviderRequest) -> Body:
+        body = with_output_limit(request, self.http.output_limit(request.model.name))
         if self._is_own:
             # A project can have another tier, with other prices, as its default.
             body["service_tier"] = "default"
-        body["messages"] = messages_sent(body["messages"], self._more(job.model.name))
+        body["messages"] = messages_sent(body["messages"], self._more(request.model.name))
         return body
 
     def _more(self, model: str) -> frozenset[str]:

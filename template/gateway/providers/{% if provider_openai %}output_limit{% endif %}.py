@@ -54,25 +54,25 @@ class LimitedHttp(Http):
         return self._taken.get(model, self._declared)
 
     async def send(
-        self, job: ProviderRequest, method: str, url: str, json: Any, headers: Mapping[str, str]
+        self, request: ProviderRequest, method: str, url: str, json: Any, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """As `Http.send`. A body whose limit is refused by name is sent once more, with the other
         name.
         """
         try:
-            return await super().send(job, method, url, json, headers)
+            return await super().send(request, method, url, json, headers)
         except ProviderFailure as refusal:
             if (name := _refused(json, refusal)) is None:
                 raise
             other, body = _renamed(json, name)
-            response = await self._again(job, method, url, body, headers, refusal)
+            response = await self._again(request, method, url, body, headers, refusal)
             self._taken[body["model"]] = other
-            job.output_limits += (other,)
+            request.output_limits += (other,)
             return response
 
     async def _again(
         self,
-        job: ProviderRequest,
+        request: ProviderRequest,
         method: str,
         url: str,
         body: Body,
@@ -81,7 +81,7 @@ class LimitedHttp(Http):
     ) -> aiohttp.ClientResponse:
         """The response; raises the first refusal, if the server knows neither name."""
         try:
-            return await super().send(job, method, url, body, headers)
+            return await super().send(request, method, url, body, headers)
         except ProviderFailure as failure:
             if _refused(body, failure):
                 raise refusal from failure

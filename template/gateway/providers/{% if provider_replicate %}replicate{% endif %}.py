@@ -90,7 +90,7 @@ class ReplicateProvider:
     least_seconds = SHORTEST_RUN_SECONDS
     # The input is the model's own: Replicate checks it against the model's schema.
     parameters: Mapping[Kind, Table | None] = {"task": None}
-    timed: frozenset[Kind] = frozenset({"task"})
+    billed_by_time: frozenset[Kind] = frozenset({"task"})
     counted: frozenset[Kind] = frozenset({"task"})
     official_owners = OFFICIAL_OWNERS
     responses = None
@@ -98,65 +98,67 @@ class ReplicateProvider:
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
         base_url = base_url.rstrip("/").removesuffix("/v1")
         self._http = Http(session, base_url, token, ERRORS, throttled_seconds)
-        self._missing = "REPLICATE_API_TOKEN" if base_url == OWN_ADDRESS and not token else None
+        self._missing_credential = (
+            "REPLICATE_API_TOKEN" if base_url == OWN_ADDRESS and not token else None
+        )
 
-    def missing(self) -> str | None:
-        return self._missing
+    def missing_credential(self) -> str | None:
+        return self._missing_credential
 
-    async def answer(self, job: ProviderRequest) -> Reply:
-        prediction = await self._create(job)
+    async def answer(self, request: ProviderRequest) -> Reply:
+        prediction = await self._create(request)
         if prediction.get("status") in RUNNING:
-            await job.note_answer()
-            if job.keep:
-                await job.keep()
-        return _reply(job, await self._end(job, prediction))
+            await request.note_answer()
+            if request.keep:
+                await request.keep()
+        return _reply(request, await self._end(request, prediction))
 
-    def stream(self, job: ProviderRequest) -> Chunks:
+    def stream(self, request: ProviderRequest) -> Chunks:
         """Its models are tasks, and tasks are not streamed."""
         raise BadAnswer("tasks have no stream", billed=False)
 
-    async def cancel(self, job: ProviderRequest) -> Usage | None:
+    async def cancel(self, request: ProviderRequest) -> Usage | None:
         """Cancel what still runs, which ends its bill; what it used, if it has ended by then."""
-        if job.remote_id is None:
+        if request.remote_id is None:
             return None
-        url = f"{self._http.base_url}/v1/predictions/{job.remote_id}/cancel"
+        url = f"{self._http.base_url}/v1/predictions/{request.remote_id}/cancel"
         async with asyncio.timeout(CANCEL_SECONDS):
-            prediction = _checked(job, await self._http.json(job, "POST", url))
-        return None if prediction.get("status") in RUNNING else _usage(job, prediction)
+            prediction = _checked(request, await self._http.json(request, "POST", url))
+        return None if prediction.get("status") in RUNNING else _usage(request, prediction)
 
-    async def find(self, job: ProviderRequest) -> Reply | None:
+    async def fetch_result(self, request: ProviderRequest) -> Reply | None:
         """Of what a process that died had begun."""
-        prediction = await self._poll(job)
-        return None if prediction.get("status") in RUNNING else _reply(job, prediction)
+        prediction = await self._poll(request)
+        return None if prediction.get("status") in RUNNING else _reply(request, prediction)
 
-    async def _create(self, job: ProviderRequest) -> Body:
-        seconds = job.deadline.remaining
+    async def _create(self, request: ProviderRequest) -> Body:
+        seconds = request.deadline.remaining
         headers = {
             "Prefer": f"wait={max(1, min(MAX_WAIT_SECONDS, int(seconds)))}",
             "Cancel-After": f"{max(SHORTEST_RUN_SECONDS, math.ceil(seconds))}s",
         }
-        path, body = _target(job.model.name, job.body)
+        path, body = _target(request.model.name, request.body)
         url = f"{self._http.base_url}/v1/{path}"
-        return _checked(job, await self._http.json(job, "POST", url, body, **headers))
+        return _checked(request, await self._http.json(request, "POST", url, body, **headers))
 
-    async def _end(self, job: ProviderRequest, prediction: Body) -> Body:
+    async def _end(self, request: ProviderRequest, prediction: Body) -> Body:
         """The prediction once it has ended. It goes on, whatever becomes of a look at it."""
         pause, told = FIRST_PAUSE_SECONDS, 0.0
         while prediction.get("status") in RUNNING:
             await asyncio.sleep(max(pause, told))
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
             try:
-                prediction, told = await self._poll(job), 0.0
+                prediction, told = await self._poll(request), 0.0
             except ProviderFailure as failure:
                 if not is_retryable(failure):
                     raise
                 told = failure.retry_after or 0.0
         return prediction
 
-    async def _poll(self, job: ProviderRequest) -> Body:
+    async def _poll(self, request: ProviderRequest) -> Body:
         """By its id at our own address: `urls` may name one that only the provider reaches."""
-        url = f"{self._http.base_url}/v1/predictions/{job.remote_id}"
-        return _checked(job, await self._http.json(job, "GET", url))
+        url = f"{self._http.base_url}/v1/predictions/{request.remote_id}"
+        return _checked(request, await self._http.json(request, "GET", url))
 
 
 def _target(name: str, given: Body) -> tuple[str, Body]:
@@ -167,19 +169,19 @@ def _target(name: str, given: Body) -> tuple[str, Body]:
     return "predictions", {"version": version, "input": given}
 
 
-def _checked(job: ProviderRequest, answer: Any) -> Body:
+def _checked(request: ProviderRequest, answer: Any) -> Body:
     prediction: Body = answer if isinstance(answer, dict) else {}
     remote_id, status = prediction.get("id"), prediction.get("status")
     if not (isinstance(remote_id, str) and REMOTE_ID.fullmatch(remote_id)):
         raise BadAnswer("the answer is no prediction")
-    job.remote_id = remote_id
+    request.remote_id = remote_id
     if not isinstance(status, str):
         raise BadAnswer("the prediction has no status")
     return prediction
 
 
-def _reply(job: ProviderRequest, prediction: Body) -> Reply:
-    usage, status = _usage(job, prediction), prediction.get("status")
+def _reply(request: ProviderRequest, prediction: Body) -> Reply:
+    usage, status = _usage(request, prediction), prediction.get("status")
     if status != "succeeded":
         reason = prediction.get("error")
         raise BadAnswer(
@@ -190,7 +192,7 @@ def _reply(job: ProviderRequest, prediction: Body) -> Reply:
     return Reply(prediction.get("output"), usage)
 
 
-def _usage(job: ProviderRequest, prediction: Body) -> Usage | None:
+def _usage(request: ProviderRequest, prediction: Body) -> Usage | None:
     """What an ended prediction used: nothing if it never started; seconds of compute; of a model
     that is billed by outputs, how many there are. None if unknown.
     """
@@ -198,7 +200,7 @@ def _usage(job: ProviderRequest, prediction: Body) -> Usage | None:
     if status in NEVER_RAN and not prediction.get("started_at", True):
         return Usage()
     used = compute(metrics.get("predict_time")) if isinstance(metrics, dict) else None
-    if job.model.usd_per_output is None:
+    if request.model.usd_per_output is None:
         return used
     if status != "succeeded":
         return None

@@ -29,18 +29,18 @@ LAST_SECONDS = 5.0
 BLOCK_BYTES = 16 * 1024
 
 
-def with_output_limit(job: ProviderRequest, name: str) -> Body:
+def with_output_limit(request: ProviderRequest, name: str) -> Body:
     """The request with its largest output under `name`, always sent, so that the bound holds."""
-    body = {**job.body, "model": job.model.name}
-    job.output_limits = (name,)
+    body = {**request.body, "model": request.model.name}
+    request.output_limits = (name,)
     asked = [body.pop(maximum, None) for maximum in MAXIMA]
-    body[name] = next(filter(None, asked), job.model.max_output_tokens)
+    body[name] = next(filter(None, asked), request.model.max_output_tokens)
     return body
 
 
-async def chat(http: Http, job: ProviderRequest, url: str, body: Body) -> Reply:
+async def chat(http: Http, request: ProviderRequest, url: str, body: Body) -> Reply:
     """A chat completion in one piece."""
-    output = await http.json(job, "POST", url, body)
+    output = await http.json(request, "POST", url, body)
     if not isinstance(output, dict) or not isinstance(output.get("choices"), list):
         raise failure_of_document(http, output)
     for choice in choices_of(output):
@@ -48,7 +48,7 @@ async def chat(http: Http, job: ProviderRequest, url: str, body: Body) -> Reply:
     return Reply(output, usage_of(output.get("usage")))
 
 
-async def stream_chat(http: Http, job: ProviderRequest, url: str, body: Body) -> Chunks:
+async def stream_chat(http: Http, request: ProviderRequest, url: str, body: Body) -> Chunks:
     """A chat completion in chunks.
 
     A stream has ended well after `[DONE]`, or once all its choices have ended, whatever follows.
@@ -57,7 +57,7 @@ async def stream_chat(http: Http, job: ProviderRequest, url: str, body: Body) ->
     reader = ChatReader(body.get("n") or 1, partial(failure_of_document, http))
     body = {**body, "stream": True, "stream_options": {"include_usage": True}}
     try:
-        async with http.request(job, "POST", url, body) as response:
+        async with http.request(request, "POST", url, body) as response:
             while block := await next_block(response, until):
                 if not received and block.lstrip().startswith((b"{", b"[")):
                     raise failure_of_document(http, await document_of(response, block))
@@ -71,9 +71,9 @@ async def stream_chat(http: Http, job: ProviderRequest, url: str, body: Body) ->
                 if reader.is_over:
                     return
                 if not chunks:  # Such as a comment: the server is at work.
-                    await job.note_answer()
+                    await request.note_answer()
                 if reader.has_ended and (chunks or until is None):
-                    until = _last_moment(job.deadline)
+                    until = _last_moment(request.deadline)
         reader.close()
     except ProviderFailure:
         if not reader.has_ended:

@@ -12,13 +12,13 @@ def begin(**fields: Any) -> dict[str, Any]:
     return fields
 
 
-def note(**fields: Any) -> None:
+def bind(**fields: Any) -> None:
     """Add to what is known of the request; outside of a request there is nothing to add to."""
     known = _fields.get()
     if known is not None:
         known.update(fields)
 
 
-def known() -> dict[str, Any]:
+def bound_fields() -> dict[str, Any]:
     """What has been noted so far."""
     return _fields.get() or {}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gateway.json_text import encode
-from gateway.telemetry.context import known
+from gateway.telemetry.context import bound_fields
 from gateway.telemetry.redaction import make_redactor
 
 logger = logging.getLogger("app")
@@ -55,7 +55,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **known(),
+            **bound_fields(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
@@ -77,7 +77,7 @@ class TextFormatter(JsonFormatter):
     """The same events for a person."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {**known(), **getattr(record, "fields", {})}
+        fields = {**bound_fields(), **getattr(record, "fields", {})}
         time = dt.datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         text = f"{time} {record.levelname:<8}{record.getMessage()}"
         text += "".join(f"  {name}={value}" for name, value in fields.items())

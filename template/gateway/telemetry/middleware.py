@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.errors import ServiceError, StartError, cut_short
 from gateway.ids import new_id
 from gateway.telemetry import metrics
-from gateway.telemetry.context import begin, note
+from gateway.telemetry.context import begin, bind
 from gateway.telemetry.logging import log
 from gateway.telemetry.scheduler import timed
 
@@ -133,7 +133,7 @@ def _request_id(scope: Scope) -> str:
 
 
 async def _send_error(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
-    note(code=error.code)
+    bind(code=error.code)
     await JSONResponse(error.body(), error.status, error.headers)(scope, receive, send)
 
 

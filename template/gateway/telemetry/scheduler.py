@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
-from gateway.telemetry.context import known
+from gateway.telemetry.context import bound_fields
 from gateway.telemetry.logging import log
 
 LONG_SECONDS = 0.25
@@ -50,5 +50,5 @@ def _tell(seconds: float, route: str | None) -> None:
         logging.WARNING,
         "The event loop was held: others waited",
         seconds=round(seconds, 3),
-        route=route or known().get("route"),
+        route=route or bound_fields().get("route"),
     )

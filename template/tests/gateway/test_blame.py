@@ -65,10 +65,10 @@ def waiting_answer() -> tuple[Callable[[ProviderRequest], Awaitable[Reply]], asy
     """An answer that comes when the event is set."""
     over = asyncio.Event()
 
-    async def answer(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def answer(request: ProviderRequest) -> Reply:
+        request.sent = True
         await over.wait()
-        return await say_fine(job)
+        return await say_fine(request)
 
     return answer, over
 
@@ -100,8 +100,8 @@ async def test_clients_that_do_not_read_keep_nobody_else_out(
 ) -> None:
     monkeypatch.setattr("gateway.http.event_stream.LAST_WORD_SECONDS", 0.1)
 
-    async def flood(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def flood(request: ProviderRequest) -> Chunks:
+        request.sent = True
         while True:
             yield [chunk("x" * 2**20)]
             await asyncio.sleep(0)
@@ -150,8 +150,8 @@ async def test_what_a_provider_says_itself_in_a_stream_counts(
 async def test_a_provider_that_answers_nobody_is_left_alone(
     scripted: FakeProvider, start: Start, stream: bool
 ) -> None:
-    async def hang_before(job: ProviderRequest) -> Chunks:
-        await hang(job)
+    async def hang_before(request: ProviderRequest) -> Chunks:
+        await hang(request)
         yield []
 
     scripted.on_answer, scripted.on_stream = hang, hang_before
@@ -165,8 +165,8 @@ async def test_a_provider_that_answers_nobody_is_left_alone(
 async def test_long_answers_count_for_nothing_while_others_are_answered(
     scripted: FakeProvider, start: Start
 ) -> None:
-    async def answer(job: ProviderRequest) -> Reply:
-        return await (hang(job) if "long" in str(job.body) else say_fine(job))
+    async def answer(request: ProviderRequest) -> Reply:
+        return await (hang(request) if "long" in str(request.body) else say_fine(request))
 
     scripted.on_answer = answer
     service = await start(request_deadline_seconds=SOON_SECONDS)
@@ -205,8 +205,8 @@ async def test_a_process_that_stood_still_blames_nobody(
 ) -> None:
     woken = asyncio.Event()
 
-    async def lose(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def lose(request: ProviderRequest) -> Reply:
+        request.sent = True
         await woken.wait()
         raise LOST
 

@@ -259,9 +259,9 @@ async def test_a_stream_is_recorded_like_the_answer_in_one_piece(
 async def test_a_stream_that_tells_its_usage_twice_is_paid_by_the_last(
     scripted: FakeProvider, start: Start
 ) -> None:
-    async def twice(job: ProviderRequest) -> Chunks:
+    async def twice(request: ProviderRequest) -> Chunks:
         yield [{**chunk("fi"), **usage_chunk(Usage(2, 1))}]
-        async for chunks in stream_fine(job):
+        async for chunks in stream_fine(request):
             yield chunks
 
     scripted.on_stream = twice

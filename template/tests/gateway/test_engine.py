@@ -64,10 +64,10 @@ async def test_what_may_take_long_keeps_nothing_else_from_being_read(database_ur
 async def test_a_connection_that_was_broken_off_as_its_work_was_through_is_not_used_again(
     service: Service,
 ) -> None:
-    engine, use = create_engine(service.database._engine.url), CancelHandle()
+    engine, cancel_handle = create_engine(service.database._engine.url), CancelHandle()
     with engine.connect() as connection:
-        with use.of(connection):
-            use.cancel_query(lambda _: None)
+        with cancel_handle.of(connection):
+            cancel_handle.cancel_query(lambda _: None)
         assert connection.invalidated
     engine.dispose()
 

@@ -16,11 +16,11 @@ from tests.support import POLICY
 async def fail(port: int) -> tuple[ProviderRequest, ProviderFailure]:
     """A call that fails, and how."""
     url = f"http://127.0.0.1:{port}"
-    job = ProviderRequest(Model.model_validate(POLICY["offline/echo"]), {}, Deadline(60))
+    request = ProviderRequest(Model.model_validate(POLICY["offline/echo"]), {}, Deadline(60))
     async with open_session() as session:
         with pytest.raises(ProviderFailure) as failed:
-            await Http(session, url, "", ErrorTable({}, (), {})).json(job, "POST", url, {})
-    return job, failed.value
+            await Http(session, url, "", ErrorTable({}, (), {})).json(request, "POST", url, {})
+    return request, failed.value
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ async def test_without_a_connection_nothing_was_sent(
     if silent:
         monkeypatch.setattr("aiohappyeyeballs.start_connection", wait)
         monkeypatch.setattr("gateway.providers.http.CONNECT_SECONDS", 0.01)
-    job, failure = await fail(port)
-    assert (job.sent, failure.billed, failure.status) == (False, False, None)
+    request, failure = await fail(port)
+    assert (request.sent, failure.billed, failure.status) == (False, False, None)
 
 
 async def test_a_connection_that_is_lost_may_have_been_used() -> None:
@@ -51,5 +51,5 @@ async def test_a_connection_that_is_lost_may_have_been_used() -> None:
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     async with server:
-        job, failure = await fail(server.sockets[0].getsockname()[1])
-    assert (job.sent, failure.billed, failure.status) == (True, None, None)
+        request, failure = await fail(server.sockets[0].getsockname()[1])
+    assert (request.sent, failure.billed, failure.status) == (True, None, None)

@@ -127,7 +127,7 @@ async def test_no_content_when_the_database_fails(
 async def test_a_crash_is_told_to_the_operator_alone(
     service: Service, client: httpx2.AsyncClient, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def crash(_: OfflineProvider, job: ProviderRequest) -> Any:
+    async def crash(_: OfflineProvider, request: ProviderRequest) -> Any:
         raise ArithmeticError("the reason")
 
     canary = unique("canary")

@@ -48,8 +48,8 @@ async def problem_of(run: Run) -> tuple[str, str]:
 def streaming(*chunks: Body) -> Callable[[ProviderRequest], Chunks]:
     """A stream of these chunks."""
 
-    async def stream(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def stream(request: ProviderRequest) -> Chunks:
+        request.sent = True
         for each in chunks:
             yield [each]
 
@@ -96,8 +96,8 @@ async def test_a_model_that_is_not_declared(run: Run) -> None:
 async def test_the_call_is_small_and_on_no_ones_record(run: Run, scripted: FakeProvider) -> None:
     await run("migrate")
     await checked(run)
-    (job,) = scripted.asked
-    assert job.body["max_tokens"] == 16
+    (request,) = scripted.asked
+    assert request.body["max_tokens"] == 16
     result = await run("usage", "--json")
     assert json.loads(result.stdout)["day"]["spent_nano_usd"] == 0
 
@@ -135,12 +135,12 @@ async def test_a_server_that_writes_without_an_end_is_left(
 ) -> None:
     left = []
 
-    async def endless(job: ProviderRequest) -> Chunks:
+    async def endless(request: ProviderRequest) -> Chunks:
         try:
             while True:
                 yield [chunk("x" * 1000)]
         finally:
-            left.append(job)
+            left.append(request)
 
     scripted.on_stream = endless
     check, _ = (await checked(run))[1]["findings"][2].values(), None

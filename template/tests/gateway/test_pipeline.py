@@ -237,7 +237,7 @@ async def test_compute_ends_when_no_more_of_it_is_paid_for(
     scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
     write_policy(policy_dir, BY_THE_SECOND)
-    scripted.timed, scripted.parameters = frozenset({"task"}), {"chat": None, "task": None}
+    scripted.billed_by_time, scripted.parameters = frozenset({"task"}), {"chat": None, "task": None}
     scripted.on_answer = hang
     service = await start()
     client = service.client(await service.create_user())
@@ -256,13 +256,13 @@ async def test_a_deadline_within_another_is_cut_with_it() -> None:
 
     async def work() -> None:
         async with part.scope():
-            whole.cut(reason)
+            whole.cancel(reason)
             await asyncio.Event().wait()
 
     with pytest.raises(TimeoutError):
         await work()
     assert part.passed
-    assert part.cut_by is reason
+    assert part.cancelled_by is reason
 
 
 async def test_erasing_what_runs_cancels_it(

@@ -336,7 +336,7 @@ def test_an_unknown_provider_is_named(tmp_path: Path) -> None:
 class TimedProvider(OfflineProvider):
     """Tells how long it took."""
 
-    timed: frozenset[Kind] = frozenset({"embedding"})
+    billed_by_time: frozenset[Kind] = frozenset({"embedding"})
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_a_price_per_output_needs_a_provider_that_counts_them(tmp_path: Path) ->
 
 def test_a_time_that_the_provider_cannot_keep_to_is_named(tmp_path: Path) -> None:
     rules, scripted = _load(tmp_path, _model(**{**PER_SECOND, "max_seconds": "4"})), FakeProvider()
-    scripted.timed, scripted.least_seconds = frozenset({"chat"}), 4
+    scripted.billed_by_time, scripted.least_seconds = frozenset({"chat"}), 4
     check(rules, {"offline": scripted}, production=False)
     scripted.least_seconds = 5
     with pytest.raises(StartError, match="mine: max_seconds must be 5 at least, as offline ends"):

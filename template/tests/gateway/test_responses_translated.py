@@ -178,8 +178,8 @@ async def test_a_stream_that_breaks_off_ends_with_the_official_error(
 async def test_a_client_that_leaves_after_the_usage_pays_the_usage(
     scripted: FakeProvider, start: Start, chunks: list[Body], paid: tuple[str, int]
 ) -> None:
-    async def told(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def told(request: ProviderRequest) -> Chunks:
+        request.sent = True
         yield chunks
         await asyncio.Event().wait()
 

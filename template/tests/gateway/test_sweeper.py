@@ -170,7 +170,7 @@ async def test_what_has_its_lease_is_left_alone(
         sought.append(job)
         return REPLY
 
-    scripted.on_find = find
+    scripted.on_fetch_result = find
     before = await service.attempt()
     await sweeper.sweep()
     assert await service.attempt() == before
@@ -189,7 +189,7 @@ async def test_a_lease_that_is_renewed_at_the_last_moment_counts(
         return REPLY
 
     await expire(service)
-    scripted.on_find = renew
+    scripted.on_fetch_result = renew
     await sweeper.sweep()
     assert (await service.attempt()).state == "sent"
     assert (await service.prediction()).status == "running"
@@ -305,7 +305,7 @@ async def test_work_that_outlived_its_process_is_adopted(
         sought.append(job.remote_id)
         return REPLY
 
-    scripted.on_find = find
+    scripted.on_fetch_result = find
     await expire(service)
     await sweeper_of(service, scripted, keep_content=keeps).sweep()
     attempt, prediction = await service.attempt(), await service.prediction()
@@ -324,7 +324,7 @@ async def test_an_empty_answer_is_adopted_as_one(
     async def find(_: ProviderRequest) -> Reply:
         return Reply(None, None)
 
-    scripted.on_find = find
+    scripted.on_fetch_result = find
     await expire(service)
     await sweeper.sweep()
     assert await service.books() == ("uncertain", "empty")
@@ -365,13 +365,13 @@ async def test_what_still_runs_or_cannot_be_asked_for_is_asked_for_again(
     met: Exception | None,
 ) -> None:
     await expire(service)
-    scripted.on_find = finds(met)
+    scripted.on_fetch_result = finds(met)
     await sweeper.sweep()
     attempt = await service.attempt()
     assert attempt.state == "sent"
     assert attempt.lease_until > utc_now()
     await expire(service)
-    scripted.on_find = finds_reply
+    scripted.on_fetch_result = finds_reply
     await sweeper.sweep()
     assert (await service.books())[0] == "settled"
 
@@ -389,7 +389,7 @@ async def test_a_provider_that_does_not_answer_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr("gateway.ledger.sweeper.FIND_SECONDS", 0.01)
     await expire(service)
-    scripted.on_find = hang
+    scripted.on_fetch_result = hang
     await sweeper.sweep()
     assert (await service.attempt()).lease_until > utc_now()
 
@@ -405,7 +405,7 @@ async def test_what_failed_there_is_settled(
     cost: int,
 ) -> None:
     await expire(service)
-    scripted.on_find = finds(met)
+    scripted.on_fetch_result = finds(met)
     await sweeper.sweep()
     attempt, prediction = await service.attempt(), await service.prediction()
     assert (attempt.state, attempt.cost_nano_usd) == (state, cost)
@@ -416,7 +416,7 @@ async def test_what_failed_there_is_settled(
 async def test_what_is_not_found_for_an_hour_is_given_up(
     service: Service, scripted: FakeProvider, sweeper: Sweeper, remote: Generation
 ) -> None:
-    scripted.on_find = finds(ProviderFailure("no connection"))
+    scripted.on_fetch_result = finds(ProviderFailure("no connection"))
     for age, state in ((LOST_AFTER * 0.9, "sent"), (LOST_AFTER, "uncertain")):
         await service.write(update(attempts).values(opened_at=utc_now() - age))
         await expire(service)
@@ -455,7 +455,7 @@ async def test_one_that_cannot_be_settled_does_not_keep_the_others_from_it(
     wrong = update(attempts).where(attempts.c.id == broken.current.id).values(price={"none": 1})
     await service.write(wrong)
     await expire(service)
-    scripted.on_find = finds_reply
+    scripted.on_fetch_result = finds_reply
     await sweeper.sweep()
     states = {row.id: row.state for row in await service.rows(attempts)}
     assert states == {remote.current.id: "settled", broken.current.id: "sent"}

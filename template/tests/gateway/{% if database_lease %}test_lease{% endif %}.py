@@ -13,7 +13,7 @@ from app import wiring
 from app.settings import Settings
 from gateway.db import lease
 from gateway.db.engine import Database
-from gateway.db.lease import alone, leases
+from gateway.db.lease import leases, single_instance_lock
 from gateway.errors import DatabaseUnavailable, StartError
 from tests.fixtures.service import Start
 from tests.support import Service, chat, eventually
@@ -64,10 +64,10 @@ async def _expect_renewal(database: Database) -> None:
 
 
 async def test_a_second_holder_is_refused(chosen: Settings, database: Database) -> None:
-    async with alone(chosen, database):
+    async with single_instance_lock(chosen, database):
         started = time.monotonic()
         with pytest.raises(StartError, match="Another process serves from this database"):
-            async with alone(chosen, database):
+            async with single_instance_lock(chosen, database):
                 pytest.fail("two hold the lease")
         assert time.monotonic() - started >= 0.1
         assert await _row(database) is not None
@@ -75,14 +75,14 @@ async def test_a_second_holder_is_refused(chosen: Settings, database: Database) 
 
 async def test_a_released_lease_is_free_at_once(chosen: Settings, database: Database) -> None:
     for _ in range(3):
-        async with alone(chosen, database):
+        async with single_instance_lock(chosen, database):
             assert await _row(database) is not None
         assert await _row(database) is None
 
 
 async def test_it_is_released_when_the_service_fails(chosen: Settings, database: Database) -> None:
     with pytest.raises(ArithmeticError):
-        async with alone(chosen, database):
+        async with single_instance_lock(chosen, database):
             raise ArithmeticError
     assert await _row(database) is None
 
@@ -94,10 +94,10 @@ async def test_a_successor_waits(
     entered = asyncio.Event()
 
     async def succeed() -> None:
-        async with alone(chosen, database):
+        async with single_instance_lock(chosen, database):
             entered.set()
 
-    async with alone(chosen, database):
+    async with single_instance_lock(chosen, database):
         successor = asyncio.create_task(succeed())
         await asyncio.sleep(0.1)
         assert not entered.is_set()
@@ -106,10 +106,10 @@ async def test_a_successor_waits(
 
 
 async def test_a_lapsed_lease_is_taken(chosen: Settings, database: Database) -> None:
-    async with alone(chosen, database):
+    async with single_instance_lock(chosen, database):
         first = await _row(database)
         await _lapse(database)
-        async with alone(chosen, database):
+        async with single_instance_lock(chosen, database):
             second = await _row(database)
             assert first
             assert second
@@ -121,7 +121,7 @@ async def test_a_lease_is_renewed_while_it_is_held(
     chosen: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
-    async with alone(chosen, database):
+    async with single_instance_lock(chosen, database):
         await _expect_renewal(database)
 
 
@@ -140,7 +140,7 @@ async def test_a_renewal_that_failed_is_tried_again_at_once(
         raise fault
 
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
-    async with alone(chosen, database):
+    async with single_instance_lock(chosen, database):
         monkeypatch.setattr(lease, "_take", fail_once)
         await failed.wait()
         await _expect_renewal(database)
@@ -155,7 +155,7 @@ async def test_who_lost_the_lease_stops(
     loop.add_signal_handler(signal.SIGTERM, told.set)
     try:
         monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.05)
-        async with alone(chosen, database):
+        async with single_instance_lock(chosen, database):
             taken = {"holder": "another", "until": text("now() + interval '1 minute'")}
             await database.transact(
                 lambda connection: connection.execute(update(leases).values(taken))

@@ -25,7 +25,10 @@ def chosen(settings: dict[str, Any]) -> dict[str, Any]:
 async def test_several_processes_share_the_file(chosen: dict[str, Any], environment: str) -> None:
     settings = Settings(_env_file=None, **{**chosen, "environment": environment})
     database = wiring.database.open_database(settings.gateway)
-    async with wiring.alone(settings.gateway, database), wiring.alone(settings, database):
+    async with (
+        wiring.single_instance_lock(settings.gateway, database),
+        wiring.single_instance_lock(settings, database),
+    ):
         await database.check()
     await database.close()
 
@@ -33,8 +36,8 @@ async def test_several_processes_share_the_file(chosen: dict[str, Any], environm
 async def test_in_production_the_file_belongs_to_one(chosen: dict[str, Any]) -> None:
     settings = Settings(_env_file=None, **{**chosen, "environment": "production"})
     database = wiring.database.open_database(settings.gateway)
-    async with wiring.alone(settings.gateway, database):
+    async with wiring.single_instance_lock(settings.gateway, database):
         with pytest.raises(StartError, match="Another process serves from"):
-            async with wiring.alone(settings.gateway, database):
+            async with wiring.single_instance_lock(settings.gateway, database):
                 pytest.fail("two hold the file")
     await database.close()

@@ -20,7 +20,7 @@ from app.settings import Settings
 from gateway.config import ROOT
 from gateway.db import sqlite
 from gateway.db.engine import Database
-from gateway.db.sqlite import alone, file_of, is_ephemeral, open_database
+from gateway.db.sqlite import file_of, is_ephemeral, open_database, single_instance_lock
 from gateway.db.sqlite_file import SqliteFile
 from gateway.errors import DatabaseUnavailable, StartError
 from gateway.providers.base import Reply
@@ -370,7 +370,7 @@ async def test_a_second_process_is_refused(
     monkeypatch.setattr(sqlite, "LOCK_INTERVAL_SECONDS", 0.01)
     database = open_database(settings.gateway)
     with pytest.raises(StartError, match="Another process serves from"):
-        async with alone(settings.gateway, database):
+        async with single_instance_lock(settings.gateway, database):
             pytest.fail("two hold the file")
     await database.close()
     assert (await service.client().get("/readyz")).status_code == 200

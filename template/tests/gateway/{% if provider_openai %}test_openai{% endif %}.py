@@ -350,7 +350,7 @@ async def test_an_error_in_place_of_vectors_is_the_error_that_it_says(start: Sta
     assert await service.books() == ("released", "provider_error")
 
 
-def job(model: str = MODEL) -> ProviderRequest:
+def request(model: str = MODEL) -> ProviderRequest:
     declared = Model.model_validate(POLICY[model])
     body = {"input": "one"} if declared.kind == "embedding" else {"messages": chat()["messages"]}
     return ProviderRequest(declared, body, Deadline(60))
@@ -375,12 +375,12 @@ async def test_what_is_left_of_its_limits_is_noted(
     simulator: Simulator, provider: OpenAIProvider, how: str
 ) -> None:
     model = "openai/embedding" if how == "embedding" else MODEL
-    calm = job(model)
+    calm = request(model)
     await ask(provider, calm, how)
     assert calm.quota == Quota(9999, 1_999_000, 0)
     for seconds in (90, 0.25):
         simulator.inject(Fault(kind="used_up", seconds=seconds))
-        last = job(model)
+        last = request(model)
         await ask(provider, last, how)
         assert last.quota == Quota(9999, 0, seconds)
 
@@ -392,7 +392,7 @@ async def test_a_refusal_says_when_its_limit_is_over(
     simulator: Simulator, provider: OpenAIProvider, form: str, seconds: float, told: float
 ) -> None:
     simulator.inject(Fault(kind="rate_limited", seconds=seconds, retry_after=form))
-    refused = job()
+    refused = request()
     with pytest.raises(ProviderFailure) as caught:
         await provider.answer(refused)
     assert caught.value.retry_after == told
@@ -404,7 +404,7 @@ async def test_other_failures_ask_for_no_pause(
 ) -> None:
     simulator.inject(Fault(kind="error", status=500))
     with pytest.raises(ProviderFailure) as caught:
-        await provider.answer(job())
+        await provider.answer(request())
     assert caught.value.retry_after is None
 
 
@@ -418,7 +418,9 @@ async def test_joined_embeddings_are_one_call_whose_bill_is_shared(
     alone = [await provider.answer(ProviderRequest(model, body, Deadline(60))) for body in bodies]
     jobs = [ProviderRequest(model, body, Deadline(60)) for body in bodies]
     simulator.reset()
-    work = (coalescer.answer("usr", provider, job, bound(model, job.body)) for job in jobs)
+    work = (
+        coalescer.answer("usr", provider, request, bound(model, request.body)) for request in jobs
+    )
     answers = await asyncio.gather(*work)
     (call,) = simulator.calls
     assert call.body == {"model": model.name, "input": texts, "encoding_format": form}
@@ -430,7 +432,7 @@ async def test_joined_embeddings_are_one_call_whose_bill_is_shared(
         "output_tokens": 0,
     }
     assert sum(share or 0 for _, share in answers) == cost(model.price, Usage(6))
-    assert all(job.sent and job.quota for job in jobs)
+    assert all(request.sent and request.quota for request in jobs)
 
 
 @pytest.mark.parametrize(

@@ -161,9 +161,9 @@ async def test_only_a_name_that_the_server_does_not_know_is_sent_again(
 
     async with answering(answer, status=status) as url, open_session() as session:
         http = LimitedHttp(session, url, "", ERRORS, OLD)
-        job = ProviderRequest(MADE_UP, {}, Deadline(30))
+        request = ProviderRequest(MADE_UP, {}, Deadline(30))
         with pytest.raises(ProviderFailure) as failed:
-            await http.json(job, "POST", f"{url}/x", {"model": "m", OLD: 64, "n": 1})
+            await http.json(request, "POST", f"{url}/x", {"model": "m", OLD: 64, "n": 1})
     assert len(asked) == (2 if again else 1)
     assert failed.value.status == status
     assert http.output_limit("m") == OLD

@@ -125,7 +125,7 @@ async def test_production_does_not_start_without_a_servers_key(
         await opened(production, server() + MODEL)
     monkeypatch.setenv(KEY, unique("canary"))
     _, providers = await opened(production, server() + MODEL)
-    assert providers["acme"].missing() is None
+    assert providers["acme"].missing_credential() is None
 
 
 async def test_a_key_in_the_env_file_is_read(

@@ -235,7 +235,7 @@ async def test_a_stream_is_decoded_in_small_parts(model: str) -> None:
         adapter = import_module(f"gateway.providers.{provider}")
         opened = adapter.open_provider(settings.gateway, session)
         declared = Model.model_validate({**POLICY[model], "id": model})
-        job = ProviderRequest(declared, {"messages": chat()["messages"]}, Deadline(60))
-        sizes = [len(chunks) async for chunks in opened.stream(job)]
+        request = ProviderRequest(declared, {"messages": chat()["messages"]}, Deadline(60))
+        sizes = [len(chunks) async for chunks in opened.stream(request)]
     assert sum(sizes) == len(burst) // len(event) + 1
     assert max(sizes) <= BLOCK_BYTES // len(event) + 1

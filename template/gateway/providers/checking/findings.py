@@ -44,7 +44,7 @@ def findings_of(model: Model, seen: Seen, place: Place) -> Iterator[Finding]:
 
 def responses_finding(seen: Seen, place: Place) -> Finding:
     """Whether the server speaks `/v1/responses` itself, with the same limits."""
-    allowed, wrote = seen.job.body["max_output_tokens"], seen.usage and seen.usage.output_tokens
+    allowed, wrote = seen.request.body["max_output_tokens"], seen.usage and seen.usage.output_tokens
     if seen.failure:
         said = f"it does not answer /v1/responses ({seen.failure})"
     elif wrote is None:
@@ -57,8 +57,8 @@ def responses_finding(seen: Seen, place: Place) -> Finding:
 
 
 def _output_limit(seen: Seen, place: Place) -> Finding:
-    *refused, taken = seen.job.output_limits or ("max_tokens",)
-    allowed = seen.job.body["max_tokens"]
+    *refused, taken = seen.request.output_limits or ("max_tokens",)
+    allowed = seen.request.body["max_tokens"]
     wrote = seen.usage.output_tokens if seen.usage else -(-seen.characters // CHARS_PER_TOKEN)
     if wrote > allowed:
         other = next(name for name in MAXIMA if name != taken)
@@ -90,7 +90,7 @@ def _usage(model: Model, seen: Seen, place: Place) -> Iterator[Finding]:
         advice = "; look for an option of the server that counts the tokens of streams"
         yield problem("usage", said + advice * (model.kind == "chat"))
         return
-    most = bound(model, seen.job.body)
+    most = bound(model, seen.request.body)
     if seen.usage.input_tokens > most.input_tokens:
         needed = model.overhead_tokens + seen.usage.input_tokens - most.input_tokens
         said = f"it counted {counted(seen.usage.input_tokens, 'token')} of input, "

@@ -26,7 +26,7 @@ MAX_CHARS = 20_000
 class Seen:
     """What came of a call. `reported` is the usage in the words of the provider."""
 
-    job: ProviderRequest
+    request: ProviderRequest
     failure: ProviderFailure | None = None
     usage: Usage | None = None
     reported: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +60,7 @@ async def probe_responses(provider: Provider, model: Model) -> Seen:
 async def _seen(model: Model, body: Body, work: Callable[[Seen], Awaitable[None]]) -> Seen:
     seen = Seen(ProviderRequest(model, body, Deadline(SECONDS)))
     try:
-        async with seen.job.deadline.scope():
+        async with seen.request.deadline.scope():
             await work(seen)
     except ProviderFailure as failure:
         seen.failure = failure
@@ -70,18 +70,18 @@ async def _seen(model: Model, body: Body, work: Callable[[Seen], Awaitable[None]
 
 
 async def _embed(provider: Provider, seen: Seen) -> None:
-    reply = await provider.answer(seen.job)
+    reply = await provider.answer(seen.request)
     seen.usage = reply.usage
     seen.answers = len(reply.output["data"])
 
 
 async def _respond(provider: Provider, seen: Seen) -> None:
-    seen.usage = (await provider.answer(seen.job)).usage
+    seen.usage = (await provider.answer(seen.request)).usage
 
 
 async def _chat(provider: Provider, seen: Seen) -> None:
     transcript = Transcript()
-    async with aclosing(provider.stream(seen.job)) as source:
+    async with aclosing(provider.stream(seen.request)) as source:
         async for chunks in source:
             for chunk in chunks:
                 transcript.add(chunk)

@@ -26,7 +26,7 @@ class Translated:
         self.name = provider.name
         self.least_seconds = provider.least_seconds
         self.parameters: Mapping[Kind, Table | None] = provider.parameters
-        self.timed = provider.timed
+        self.billed_by_time = provider.billed_by_time
         self.counted = provider.counted
         self.official_owners = provider.official_owners
         self.official_owners = provider.official_owners
@@ -34,31 +34,31 @@ class Translated:
         self._provider = provider
         self._request = request
 
-    def missing(self) -> str | None:
-        return self._provider.missing()
+    def missing_credential(self) -> str | None:
+        return self._provider.missing_credential()
 
-    async def answer(self, job: ProviderRequest) -> Reply:
+    async def answer(self, request: ProviderRequest) -> Reply:
         with _in_its_words():
-            reply = await self._provider.answer(job)
+            reply = await self._provider.answer(request)
         writer = ResponseWriter(self._request)
         writer.add(reply.output)
         writer.end()
         return Reply(writer.response, reply.usage)
 
-    async def stream(self, job: ProviderRequest) -> Chunks:
+    async def stream(self, request: ProviderRequest) -> Chunks:
         writer = ResponseWriter(self._request)
-        async with aclosing(self._provider.stream(job)) as source:
+        async with aclosing(self._provider.stream(request)) as source:
             with _in_its_words():
                 async for chunks in source:
                     if events := [event for chunk in chunks for event in writer.add(chunk)]:
                         yield events
         yield writer.end()
 
-    async def cancel(self, job: ProviderRequest) -> None:
-        await self._provider.cancel(job)
+    async def cancel(self, request: ProviderRequest) -> None:
+        await self._provider.cancel(request)
 
-    async def find(self, job: ProviderRequest) -> Reply | None:
-        return await self._provider.find(job)
+    async def fetch_result(self, request: ProviderRequest) -> Reply | None:
+        return await self._provider.fetch_result(request)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class ResponsesProvider:
 
     least_seconds = 0
     parameters: Mapping[Kind, Table | None] = {"chat": RESPONSES}
-    timed: frozenset[Kind] = frozenset()
+    billed_by_time: frozenset[Kind] = frozenset()
     counted: frozenset[Kind] = frozenset()
     official_owners: frozenset[str] = frozenset()
     responses = None
@@ -56,21 +56,21 @@ class ResponsesProvider:
         self._http = http
         self._own = own
 
-    def missing(self) -> None:
+    def missing_credential(self) -> None:
         """The adapter of the server's chats tells."""
 
-    async def answer(self, job: ProviderRequest) -> Reply:
-        output = await self._http.json(job, "POST", self._url, self._body(job))
+    async def answer(self, request: ProviderRequest) -> Reply:
+        output = await self._http.json(request, "POST", self._url, self._body(request))
         if not isinstance(output, dict) or not isinstance(output.get("output"), list):
             raise failure_of_document(self._http, output)
         if output.get("status") == "failed":
             raise failure_of_response(self._http, output)
         return Reply(output, response_usage(output))
 
-    async def stream(self, job: ProviderRequest) -> Chunks:
+    async def stream(self, request: ProviderRequest) -> Chunks:
         reader, received = EventReader(self._http), 0
-        body = {**self._body(job), "stream": True}
-        async with self._http.request(job, "POST", self._url, body) as response:
+        body = {**self._body(request), "stream": True}
+        async with self._http.request(request, "POST", self._url, body) as response:
             while block := await next_block(response, None):
                 if not received and block.lstrip().startswith((b"{", b"[")):
                     raise failure_of_document(self._http, await document_of(response, block))
@@ -82,23 +82,28 @@ class ResponsesProvider:
                     raise reader.failure
                 if reader.is_over:
                     return
-                await job.note_answer()
+                await request.note_answer()
         raise ProviderFailure("the stream was cut")
 
-    async def cancel(self, job: ProviderRequest) -> None:
+    async def cancel(self, request: ProviderRequest) -> None:
         """Closing the connection, which the gateway does, ends a stream and its bill."""
 
-    async def find(self, job: ProviderRequest) -> None:
+    async def fetch_result(self, request: ProviderRequest) -> None:
         """Nothing runs on."""
 
     @property
     def _url(self) -> str:
         return f"{self._http.base_url}/responses"
 
-    def _body(self, job: ProviderRequest) -> Body:
+    def _body(self, request: ProviderRequest) -> Body:
         """The request with its largest output, always sent, so that the bound holds."""
-        most = job.body.get("max_output_tokens") or job.model.max_output_tokens
-        body = {**job.body, "model": job.model.name, "store": False, "max_output_tokens": most}
+        most = request.body.get("max_output_tokens") or request.model.max_output_tokens
+        body = {
+            **request.body,
+            "model": request.model.name,
+            "store": False,
+            "max_output_tokens": most,
+        }
         if isinstance(body["input"], list):
             body["input"] = list(_items_sent(body["input"], own=self._own))
         if "include" in body:
