@@ -229,6 +229,60 @@ def test_a_migration_of_the_owners_moves_into_their_line_and_stays_applied(
         assert connection.execute("SELECT text FROM notes").fetchall() == [("kept",)]
 
 
+UPDATER = ("update.py", "merge.py", "scratch.py")
+
+
+@pytest.mark.slow
+def test_edits_go_along_with_files_that_moved(released: Path, tmp_path: Path) -> None:
+    """From a release before the move, by the new updater: docs/how-to/update.md says so."""
+    project = copy(released, tmp_path / "project", version="v0.2.0")
+    for name in UPDATER:
+        shutil.copy(released / "template/scripts" / name, project / "scripts" / name)
+    fits, clashes = (
+        project / "migrations/versions/0002_budgets.py",
+        project / "app/guard/pipeline.py",
+    )
+    fits.write_text(fits.read_text() + "\nMINE = 1\n")
+    clashes.write_text("# mine\n".join(clashes.read_text().splitlines(keepends=True)))
+    commit_all(project, "Edit")
+    stopped = make_update(project)
+    assert stopped.returncode == 1
+    assert (
+        "migrations/versions/0002_budgets.py → gateway/migrations/versions/0002_budgets.py"
+        in stopped.stdout
+    )
+    place = "has gateway/pipeline/pipeline.py instead: move your edit there"
+    assert "app/guard/pipeline.py: you edited it, " in stopped.stdout
+    assert place in stopped.stdout
+    assert "0002_budgets.py:" not in stopped.stdout
+
+    git(project, "checkout", "HEAD~1", "--", "app/guard/pipeline.py")
+    commit_all(project, "Undo the other edit")
+    done = make_update(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not fits.exists()
+    assert (
+        (project / "gateway/migrations/versions/0002_budgets.py")
+        .read_text()
+        .endswith("\nMINE = 1\n")
+    )
+
+
+def test_moved_files_are_where_the_list_says() -> None:
+    lines = (ROOT / "template/scripts/moved.txt").read_text().splitlines()
+    pairs = [line.split() for line in lines]
+    plain = {
+        plain_name(path.relative_to(ROOT / "template")) for path in (ROOT / "template").rglob("*")
+    }
+    assert [new for _, new in pairs if new not in plain] == []
+    assert len({old for old, _ in pairs}) == len(pairs)
+
+
+def plain_name(path: Path) -> str:
+    """The path of a template's file in a project that has it."""
+    return re.sub(r"{% if \w+ %}(.*?){% endif %}", r"\1", path.as_posix()).removesuffix(".jinja")
+
+
 def edit_all(project: Path, paths: set[str]) -> Tree:
     """Append to the given files and add a new one; return what these are now."""
     for path in paths:

@@ -3,14 +3,17 @@
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.scratch import ANSWERS, COPIER, Scratch, Unmerged, UpdateError, git, run
 
-# How git's index names the sides of a merge: the template's old version, and its new one.
-OLD, NEW = "1", "3"
+# How git's index names the sides of a merge: the template's old version, yours, and its new one.
+OLD, MINE, NEW = "1", "2", "3"
+# Where the template's files went, an old and a new path a line. Its new version says so, as git
+# would take one option's file for that of another.
+MOVED = "scripts/moved.txt"
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Merge:
     """What the update would make of the project.
 
     `mine` and `result` are trees: the last commit, and that commit updated. `changes` are lines of
-    a letter and a path; `conflicts` maps a path to the reason and what to do.
+    a letter and a path; `carried` maps a path to where your edit of it went; `conflicts` maps a
+    path to the reason and what to do.
     """
 
     version: str
@@ -26,6 +30,7 @@ class Merge:
     result: str
     changes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    carried: dict[str, str] = field(default_factory=dict)
     unmerged: Unmerged = field(default_factory=dict)
     conflicts: dict[str, str] = field(default_factory=dict)
 
@@ -41,12 +46,14 @@ def rehearse(scratch: Scratch, wanted: str | None, answers: Collection[str]) -> 
     scratch.merge(old, mine, new)
     scratch.git("checkout", new, "--", ANSWERS)
     left_out = leave_out_deleted(scratch)
+    moved = moves(rendered)
+    carried = carry(scratch, moved, rendered)
     unmerged = scratch.unmerged()
-    conflicts = explain(scratch, unmerged, scratch.renames(old, new), version)
+    conflicts = explain(scratch, unmerged, scratch.renames(old, new) | moved, version)
     scratch.git("add", "--update")
     result = scratch.git("write-tree")
     changes = scratch.changes(mine, result)
-    return Merge(version, mine, result, changes, left_out, unmerged, conflicts)
+    return Merge(version, mine, result, changes, left_out, carried, unmerged, conflicts)
 
 
 def render_new(scratch: Scratch, wanted: str | None, answers: Collection[str]) -> Path:
@@ -82,6 +89,33 @@ def leave_out_deleted(scratch: Scratch) -> list[str]:
     if paths:
         scratch.git("rm", "--quiet", "--force", "--", *paths)
     return paths
+
+
+def moves(rendered: Path) -> dict[str, str]:
+    """Return where files of this project's options went, by their old paths."""
+    listed = rendered / MOVED
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
+    pairs = dict(line.split() for line in lines)
+    return {old: new for old, new in pairs.items() if (rendered / new).is_file()}
+
+
+def carry(scratch: Scratch, moved: Mapping[str, str], rendered: Path) -> dict[str, str]:
+    """Take edits along to where their files went, where they fit; return old and new paths."""
+    carried = {}
+    for path, sides in scratch.unmerged().items():
+        new = moved.get(path)
+        if new is None or sides.keys() != {OLD, MINE}:
+            continue
+        there = scratch.worktree / new
+        if there.read_bytes() != (rendered / new).read_bytes():  # edited there, too
+            continue
+        joined = scratch.join(sides[OLD], sides[MINE], there)
+        if joined is not None:
+            there.write_bytes(joined)
+            scratch.git("add", "--", new)
+            scratch.git("rm", "--quiet", "--force", "--", path)
+            carried[path] = new
+    return carried
 
 
 def explain(

@@ -139,6 +139,18 @@ class Scratch:
             found.setdefault(path, {})[side] = mode_and_blob
         return found
 
+    def join(self, old: str, mine: str, new: Path) -> bytes | None:
+        """Return a file with both changes to `old`, "mode blob" as `mine`; None if they clash."""
+        paths = []
+        for name, side in (("mine.txt", mine), ("old.txt", old)):
+            path = self.folder / name
+            path.write_bytes(self.raw("cat-file", "blob", side.split()[1]))
+            paths.append(str(path))
+        command = ("merge-file", "--stdout", "--quiet", *paths, str(new))
+        clashes = (*range(1, 128), 255)
+        joined = self.raw(*command, allowed=(0, *clashes))
+        return None if b"<<<<<<< " in joined else joined
+
     def renames(self, old: str, new: str) -> dict[str, str]:
         """Return where the template's files went from one version to the other."""
         flags = ("-r", "-z", "-M", "--diff-filter=R", "--name-status")

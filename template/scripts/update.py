@@ -128,6 +128,9 @@ def update(project: Path, folder: Path, options: argparse.Namespace) -> int:
         return 0
     tell(f"To {merge.version}, these change:", merge.changes)
     tell("You deleted these, so they stay away:", merge.left_out)
+    tell(
+        "Your edits of these moved along:", [f"{old} → {new}" for old, new in merge.carried.items()]
+    )
     tell(NEW_MIGRATIONS, new_migrations(project, merge.changes))
     tell("These need you:", [f"{path}: {why}" for path, why in merge.conflicts.items()])
     return finish(scratch, merge, options)
