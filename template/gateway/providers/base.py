@@ -19,20 +19,20 @@ from gateway.providers.parameters import Table, parameters_sent
 
 Body = dict[str, Any]
 Chunks = AsyncGenerator[list[Body], None]
-"""The chunks of a chat in OpenAI's format, together as they arrived."""
-# The names of the largest output of a chat: the old one and the new one.
+"""The chunks of a chat in OpenAI's format; each list holds the chunks that arrived together."""
+# The parameters that limit the output of a chat: OpenAI's old name and its new one.
 MAXIMA = ("max_tokens", "max_completion_tokens")
 TIMER_SECONDS = 0.005
-# A provider that says when it wants to be asked again, or that it is asked too often.
+# The provider is overloaded, or limits the rate; it may send `Retry-After`.
 BUSY = frozenset({429, 503})
-# Whatever was wrong may be over soon. Everything else would fail in the same way again.
+# Client errors that a retry may solve. A retry of any other one fails in the same way.
 PASSING = frozenset({408, 409, 425, 429})
-# No call takes longer (a hundred days); a provider that says so tells nonsense.
+# No call takes longer (a hundred days); a larger number from a provider is wrong.
 MAX_MICROSECONDS = 10**13
 
 
 class Outcome(StrEnum):
-    """What came of a generation. HTTP 200 is not success."""
+    """The result of a generation. A provider's HTTP 200 does not imply success."""
 
     OK = "ok"
     EMPTY = "empty"
@@ -46,16 +46,19 @@ class Outcome(StrEnum):
 
 
 class Blame(StrEnum):
-    """Who can mend a failure."""
+    """The party that can fix a failure."""
 
     CALLER = "caller"  # The request is wrong.
     OPERATOR = "operator"  # The model's entry or the provider's address is wrong.
     ACCOUNT = "account"  # The operator's account there has no valid credential, credit or quota.
-    PROVIDER = "provider"  # It is busy, broken or not to be reached.
+    PROVIDER = "provider"  # The provider is busy, broken or unreachable.
 
 
 def blame_of(status: int | None) -> Blame:
-    """Who is to blame for a status that an adapter's table does not list."""
+    """The party to blame for an HTTP status that an adapter's table does not list.
+
+    None stands for no answer.
+    """
     if status in {400, 413, 422}:
         return Blame.CALLER
     if status in {401, 402, 403}:
@@ -66,10 +69,11 @@ def blame_of(status: int | None) -> Blame:
 
 
 class Usage(NamedTuple):
-    """What a call used, or the most that it can use.
+    """The usage of a call, or its upper bound.
 
-    Tokens read from the provider's cache and tokens written into it are parts of the input.
-    `outputs` counts what is billed by the piece, such as images.
+    `input_tokens` includes the tokens that were read from the provider's cache and those written
+    into it. `microseconds` are of compute. `outputs` counts what is billed by the piece, such as
+    images.
     """
 
     input_tokens: int = 0
@@ -81,7 +85,10 @@ class Usage(NamedTuple):
 
 
 def compute(seconds: Any) -> Usage | None:
-    """The usage of `seconds` of compute, rounded up; None when they are no such number."""
+    """The usage of `seconds` of compute, rounded up to microseconds.
+
+    None for what is not a number of seconds, and for a number that is out of range.
+    """
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         return None
     try:
@@ -94,8 +101,8 @@ def compute(seconds: Any) -> Usage | None:
 class Reply(NamedTuple):
     """A provider's answer.
 
-    `output` is OpenAI's response object for chats and embeddings, and whatever a task's model
-    answers otherwise. `usage` is None when the provider did not say.
+    `output` is OpenAI's response object for chats and embeddings; for a task, any JSON value.
+    `usage` is None when the provider did not report it.
     """
 
     output: Any
@@ -103,11 +110,13 @@ class Reply(NamedTuple):
 
 
 class Deadline:
-    """A moment that bounds all the work for one request; it can be cut short."""
+    """A deadline for all the work of one request. It can be cancelled early.
+
+    Uses the monotonic clock. `cancelled_by` is the reason of an early end.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        # Why it was cut short.
         self.cancelled_by: ServiceError | None = None
         self._at = time.monotonic() + seconds
         self._scopes: set[asyncio.Timeout] = set()
@@ -115,16 +124,19 @@ class Deadline:
 
     @property
     def remaining(self) -> float:
-        """Seconds left, 0 when it has passed."""
+        """Seconds left; 0 once the deadline has passed."""
         return max(0.0, self._at - time.monotonic())
 
     @property
     def passed(self) -> bool:
-        """Whether it has passed, as exactly as event loops keep time."""
+        """Whether the deadline has passed, within the precision of an event loop's timer."""
         return self.remaining < TIMER_SECONDS
 
     def within(self, seconds: float) -> "Deadline":
-        """One that passes after `seconds` at the latest, and is cut with this one."""
+        """A deadline that passes after `seconds` at the latest.
+
+        Cancelling this deadline cancels that one too.
+        """
         if seconds >= self.remaining:
             return self
         part = Deadline(seconds)
@@ -136,7 +148,7 @@ class Deadline:
         return Scope(self, self._scopes)
 
     def cancel(self, reason: ServiceError) -> None:
-        """Let it pass now."""
+        """End the deadline now. The first `reason` is kept."""
         self.cancelled_by = self.cancelled_by or reason
         self._at = 0.0
         for scope in self._scopes:
@@ -147,7 +159,7 @@ class Deadline:
 
 
 class Scope:
-    """Work that ends with a deadline, also when that is cut."""
+    """A time-out that follows its deadline, also when the deadline is cancelled."""
 
     def __init__(self, deadline: Deadline, scopes: set[asyncio.Timeout]) -> None:
         self._timeout = asyncio.timeout(deadline.remaining)
@@ -168,9 +180,9 @@ class Scope:
 
 
 class Quota(NamedTuple):
-    """What a provider said that is left of its limits.
+    """What is left of a provider's rate limits, by its headers.
 
-    `reset_seconds` is how long there is nothing left, 0 when there is something.
+    `reset_seconds` is the time until a used-up limit resets; 0 if no limit is used up.
     """
 
     remaining_requests: int | None
@@ -179,25 +191,26 @@ class Quota(NamedTuple):
 
 
 class Exchange:
-    """A call as the provider sees it: one for all requests that were joined in it."""
+    """A call as the provider sees it. Requests that are coalesced share one."""
 
+    # Whether the circuit breaker has counted the call.
     counted = False
-    # Turns true when the first byte may have left.
+    # Whether the first byte may have been sent.
     sent = False
-    # Turns true with the first byte of an answer: silence after it is not the provider's fault.
+    # Whether the first byte of an answer has arrived.
     answered = False
 
 
 @dataclass(slots=True)
 class ProviderRequest:
-    """One attempt at a provider: what is sent, and what is learnt on the way.
+    """One attempt at a provider: its input, and what the adapter learns on the way.
 
-    `deadline` is this attempt's: compute ends when no more is paid for. `remote_id` is the
-    provider's id of work that runs on without us; `keep` makes it durable, so that the work is
-    found again after a crash. `quota` is None where the provider tells nothing of its limits; it
-    was told at `quota_at`, in seconds of the monotonic clock. `output_limits` are the names by
-    which the server was told the largest output: it took the last one, and refused those before.
-    `on_answer` is called once, with the first byte of an answer.
+    `deadline` is that of this attempt. `remote_id` is the provider's id of work that runs on
+    without a connection; `keep` makes it durable, so that the work is found again after a crash.
+    `quota` is None where the provider sends no limits; it was read at `quota_at`, in seconds of
+    the monotonic clock. `output_limits` are the parameter names that were tried for the largest
+    output: the server accepted the last one and refused those before. `on_answer` is called once,
+    with the first byte of an answer.
     """
 
     model: Model
@@ -212,7 +225,7 @@ class ProviderRequest:
     on_answer: Callable[[], Awaitable[None]] | None = None
 
     async def note_answer(self) -> None:
-        """Note that the provider has begun to answer. Idempotent."""
+        """Record that the provider has begun to answer. Idempotent."""
         if not self.exchange.answered:
             self.exchange.answered = True
             if self.on_answer is not None:
@@ -220,7 +233,7 @@ class ProviderRequest:
 
     @property
     def sent(self) -> bool:
-        """Whether the first byte may have left."""
+        """Whether the first byte may have been sent."""
         return self.exchange.sent
 
     @sent.setter
@@ -231,11 +244,11 @@ class ProviderRequest:
 class ProviderFailure(Exception):
     """A call failed. The message is for the operator.
 
-    `status` is the provider's HTTP status; None says that there was no answer, or no whole one.
+    `status` is the provider's HTTP status; None if there was no answer, or only part of one.
     `retry_after` is in seconds. `billed` is False when the provider's terms say that it does not
-    bill this, None when unknown. `param` is a parameter that the provider refused, `code` its code
-    for the error, `reason` its own words, which may hold content; `usage` is what it counted all
-    the same. `should_retry` is False when the provider asks not to try again.
+    bill this failure, None when that is unknown. `param` is the parameter that the provider
+    refused, `code` its error code, `reason` its message, which may hold content. `usage` is what
+    the provider counted. `should_retry` is False when the provider asks not to retry.
     """
 
     def __init__(
@@ -265,11 +278,11 @@ class ProviderFailure(Exception):
 
 
 class BadAnswer(ProviderFailure):
-    """The provider answered, and the answer is of no use. Asking again would not mend it."""
+    """The provider's answer is unusable, and a retry would not change that."""
 
 
 def is_retryable(failure: ProviderFailure) -> bool:
-    """Whether the same request may succeed later: the provider was busy, or not to be reached."""
+    """Whether a retry may succeed: the provider was busy or unreachable."""
     if failure.blame is not Blame.PROVIDER or not failure.should_retry:
         return False
     if failure.status is None:
@@ -296,35 +309,35 @@ class Provider(Protocol):
 
     @property
     def responses(self) -> "Provider | None":
-        """What speaks `/v1/responses` of the same server; None says that it only speaks chats."""
+        """The adapter for `/v1/responses` of the same server; None if it offers chats only."""
 
     def missing_credential(self) -> str | None:
-        """The environment variable without which no call can succeed, if it is not set."""
+        """The environment variable of a required credential that is not set, or None."""
 
     async def answer(self, request: ProviderRequest) -> Reply:
-        """The whole answer. Raises `ProviderFailure`."""
+        """The complete answer. Raises `ProviderFailure`."""
 
     def stream(self, request: ProviderRequest) -> Chunks:
-        """A chat as it is written. Raises `ProviderFailure`, also in the middle."""
+        """The chunks of a chat. Raises `ProviderFailure`, also after some chunks."""
 
     async def cancel(self, request: ProviderRequest) -> Usage | None:
-        """End work that runs on at the provider, where that stops its bill.
+        """Cancel work that runs on at the provider, where that stops its bill.
 
-        What it used, if that is known then. Raises `ProviderFailure`.
+        Returns the usage if the provider reports it. Raises `ProviderFailure`.
         """
 
     async def fetch_result(self, request: ProviderRequest) -> Reply | None:
-        """The answer of work that has a `remote_id`, None while it runs.
+        """The answer of work that has a `remote_id`; None while it runs.
 
         Raises `ProviderFailure`.
         """
 
 
 def request_body(provider: Provider, model: Model, body: Body) -> Body:
-    """What of `body` the adapter sends.
+    """The parameters of `body` that the adapter sends.
 
-    Raises `InvalidRequest` for a kind of model that it does not offer, `UnsupportedParameter` for
-    the first parameter that it refuses.
+    Raises `InvalidRequest` for a kind of model that the provider does not offer, and
+    `UnsupportedParameter` for the first parameter that it refuses.
     """
     if model.kind not in provider.parameters:
         raise InvalidRequest(f"{provider.name} offers no {model.kind} models.", param="model")
@@ -332,7 +345,10 @@ def request_body(provider: Provider, model: Model, body: Body) -> Body:
 
 
 def misbilled(provider: Provider, model: Model) -> str | None:
-    """What is wrong where a model has a price per second that its provider bills by the output."""
+    """An error message for a model with a price per second that its provider bills by the output.
+
+    None if the model is declared well.
+    """
     owner, has_owner, name = model.name.partition("/")
     is_official = bool(has_owner) and ":" not in name and owner in provider.official_owners
     if model.usd_per_second is None or not is_official:

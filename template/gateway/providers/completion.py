@@ -1,4 +1,4 @@
-"""A chat's answer in the shape of OpenAI's chat completions, which is this service's own."""
+"""Reads chat answers in OpenAI's format, which is also the service's own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,53 +11,53 @@ from gateway.providers.tool_calls import ToolCalls, grow, whole
 MAX_TOKENS = 2**31 - 1
 CHAT_COUNTS = ("prompt_tokens", "completion_tokens")
 EMBEDDING_COUNTS = ("prompt_tokens",)
-# Where servers tell which tokens of the input were read from a cache, and which written into it:
-# OpenAI (chats, then responses), and the names of DeepSeek, Moonshot and LiteLLM.
+# The fields for input tokens that were read from a cache, and for those written into it: OpenAI's
+# (chats, then responses), and those of DeepSeek, Moonshot and LiteLLM.
 DETAILS = ("prompt_tokens_details", "input_tokens_details")
 CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
 WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
-# What reading an answer of another form raises.
+# What reading an answer of an unexpected form raises.
 FORM_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
 FINISHED = {
     "length": Outcome.TRUNCATED,
     "max_tokens": Outcome.TRUNCATED,
     "content_filter": Outcome.FILTERED,
 }
-# The texts of a message, which come in pieces.
+# The fields of a message whose text is streamed in pieces.
 TEXTS = frozenset({"content", "reasoning", "reasoning_content", "refusal"})
 
 
 def usage_of(usage: Any, counted: Sequence[str] = CHAT_COUNTS) -> Usage | None:
-    """What the provider counted, if it said all of it; None where a count is no number of tokens.
-    Reasoning is part of the output tokens.
+    """The usage that the provider reported; None if a count is missing or not a token count.
 
-    A cached part that is no number is ignored, which costs no less. A written one costs more than
-    plain input, so that nothing is known then.
+    Output tokens include reasoning. An invalid count of cached tokens is ignored, since the cache
+    only lowers the cost. An invalid count of written tokens gives None, since writes cost more
+    than plain input.
     """
     if not isinstance(usage, dict):
         return None
     counts = [token_count(usage.get(name)) for name in counted]
     places = [usage, *(usage[name] for name in DETAILS if isinstance(usage.get(name), dict))]
-    written = [token_count(told) for told in _parts(places, WRITTEN)]
+    written = [token_count(value) for value in _reported(places, WRITTEN)]
     if None in counts or None in written:
         return None
-    told = Usage(*(count or 0 for count in counts))
-    cached = [token_count(told) for told in _parts(places, CACHED)]
-    most = told.input_tokens
-    return told._replace(
+    total = Usage(*(count or 0 for count in counts))
+    cached = [token_count(value) for value in _reported(places, CACHED)]
+    most = total.input_tokens
+    return total._replace(
         cached_input_tokens=min(max((count or 0 for count in cached), default=0), most),
         cache_write_tokens=min(max((count or 0 for count in written), default=0), most),
     )
 
 
-def _parts(places: Sequence[Body], names: Sequence[str]) -> list[Any]:
-    """What is told of a part of the input, by whichever name it has."""
+def _reported(places: Sequence[Body], names: Sequence[str]) -> list[Any]:
+    """The values that `places` have under any of the `names`."""
     found = (place.get(name) for place in places for name in names)
-    return [told for told in found if told is not None]
+    return [value for value in found if value is not None]
 
 
 def token_count(value: Any) -> int | None:
-    """A number of tokens, or of other pieces; None for what is none, such as `true` or a text."""
+    """A count of tokens, or of other pieces; None for another value, such as `true` or a text."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     is_count = isinstance(value, int) and not isinstance(value, bool)
@@ -65,7 +65,7 @@ def token_count(value: Any) -> int | None:
 
 
 def choices_of(document: Any) -> list[Body]:
-    """The choices of an answer or a chunk that have the form of one."""
+    """The well-formed choices of an answer or a chunk."""
     choices = document.get("choices") if isinstance(document, dict) else None
     if not isinstance(choices, list):
         return []
@@ -73,13 +73,13 @@ def choices_of(document: Any) -> list[Body]:
 
 
 def index_of(choice: Body, place: int) -> int | str:
-    """The index of a choice; its `place` among the others where a server does not tell it."""
+    """The index of a choice; its `place` in the list where the server sends no index."""
     index = choice.get("index")
     return index if isinstance(index, int | str) else place
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content, which some servers write as parts."""
+    """The text of a message's content, which may be a list of parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -88,14 +88,14 @@ def text_of(content: Any) -> str:
 
 
 def outcome_of(output: Any, asked: Mapping[str, Any]) -> Outcome:
-    """How a chat ended, by its first choice that is not as `asked`."""
+    """The outcome of a chat: that of the first choice which is not OK, given what was `asked`."""
     outcomes = [_outcome(choice, asked) for choice in choices_of(output)] or [Outcome.EMPTY]
     return next((outcome for outcome in outcomes if outcome is not Outcome.OK), Outcome.OK)
 
 
 def _outcome(choice: Body, asked: Mapping[str, Any]) -> Outcome:
-    told, message = choice.get("finish_reason"), choice.get("message")
-    reason = told if isinstance(told, str) else ""
+    reported, message = choice.get("finish_reason"), choice.get("message")
+    reason = reported if isinstance(reported, str) else ""
     if reason in FINISHED:
         return FINISHED[reason]
     message = message if isinstance(message, dict) else {}
@@ -119,22 +119,23 @@ def _is_json(text: str) -> bool:
 
 
 class Transcript:
-    """Puts the chunks of a stream together, as the answer that would have come in one piece.
+    """Assembles the chunks of a stream into the answer of a request without streaming.
 
-    What has no known form is left out: the record must not end what the client can read.
+    Skips what has an unknown form: the record must not end a stream that the client can read.
     """
 
     def __init__(self) -> None:
         self.choices: dict[int | str, Choice] = {}
         self.usage: Usage | None = None
-        self._told_apart = False
+        # Whether the usage came in a chunk of its own, after all choices.
+        self._is_final = False
 
     def add(self, chunk: Body) -> None:
         """Add a chunk."""
-        told = chunk.get("usage")
-        if told and isinstance(told, dict) and not told.keys().isdisjoint(CHAT_COUNTS):
-            # The last one counts, also where it says nothing.
-            self.usage, self._told_apart = usage_of(told), not chunk.get("choices")
+        usage = chunk.get("usage")
+        if usage and isinstance(usage, dict) and not usage.keys().isdisjoint(CHAT_COUNTS):
+            # The last usage counts, even an invalid one.
+            self.usage, self._is_final = usage_of(usage), not chunk.get("choices")
         choices = chunk.get("choices")
         if not isinstance(choices, list):
             return
@@ -155,11 +156,12 @@ class Transcript:
 
     @property
     def last_usage(self) -> Usage | None:
-        """The usage of a stream that broke off, unless it is only what was used so far, which
-        some tell with every chunk.
+        """The usage of a stream that broke off.
+
+        None for a running count, which some servers send with every chunk.
         """
         finished = all(choice.finish_reason for choice in self.choices.values())
-        return self.usage if self._told_apart or finished else None
+        return self.usage if self._is_final or finished else None
 
     @property
     def output(self) -> Body:
@@ -169,18 +171,18 @@ class Transcript:
 
 
 class Choice:
-    """A choice as far as it was streamed."""
+    """The streamed part of a choice."""
 
     def __init__(self, index: int | str) -> None:
         self.finish_reason: Any = None
         self._index = index
-        # Pieces, not what they make together so far, as that would be copied with each of them.
+        # Lists of pieces, joined at the end: adding to a text would copy it for each piece.
         self._texts: dict[str, list[str]] = {}
         self._calls = ToolCalls()
         self._function: Body = {}
 
     def add(self, part: Body) -> None:
-        """Add what a chunk tells of it."""
+        """Add this choice's part of a chunk."""
         if reason := part.get("finish_reason"):
             self.finish_reason = reason
         delta = part.get("delta")
@@ -202,7 +204,7 @@ class Choice:
 
     @property
     def output(self) -> Body:
-        """It in the form of a chat completion's."""
+        """The choice in the format of a chat completion."""
         texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
         calls, function = self._calls.output, whole(self._function)
         message: Body = {"role": "assistant", **texts}

@@ -1,7 +1,7 @@
-"""What a provider's error answer means: whose fault it is, and whether the provider bills it.
+"""What a provider's error answer means: the party to blame, and whether the provider bills it.
 
-Servers put the same facts in many forms. `read_error` reads all forms that are known; the
-`ErrorTable` of an adapter decides by code, by text, then by status.
+Servers use many formats. `read_error` reads all known ones; an adapter's `ErrorTable` decides by
+code, then by text, then by status.
 """
 
 import math
@@ -13,9 +13,9 @@ from gateway.providers.base import Blame, blame_of
 
 MAX_NAME_CHARS = 100
 MAX_REASON_CHARS = 500
-# Where servers put a status into an error body.
+# The fields in which servers repeat the status in an error body.
 STATUS_FIELDS = ("http_status_code", "status_code", "status", "code")
-# Types and codes that say which status an error has when it comes under status 200.
+# The status of an error that is sent under status 200, by its type or code.
 STATUS_OF_CODE = {
     "authentication_error": 401,
     "insufficient_quota": 429,
@@ -35,7 +35,7 @@ STATUS_OF_CODE = {
     "tokens": 429,
 }
 CONTEXT_LENGTH = "context_length_exceeded"
-# How servers that have no code for it say that a conversation is too long.
+# Messages for a conversation that is too long, from servers without a code for it.
 TOO_LONG = re.compile(
     r"maximum context length|context (?:window|size|length)|exceed_context_size"
     r"|max_new_tokens.? must be|too many (?:input )?tokens|prompt is too long"
@@ -45,8 +45,10 @@ TOO_LONG = re.compile(
 
 
 class ErrorCase(NamedTuple):
-    """Whose fault an error is. `billed` is False when the provider's terms say that it does not
-    bill the error, None when that is unknown.
+    """The party to blame for an error.
+
+    `billed` is False when the provider's terms say that it does not bill the error, None when that
+    is unknown.
     """
 
     blame: Blame
@@ -54,8 +56,10 @@ class ErrorCase(NamedTuple):
 
 
 class ErrorAnswer(NamedTuple):
-    """What an error body says. `is_own` tells that it has a form that providers use, and was not
-    written by a proxy in between. `retry_after` is in seconds.
+    """The content of an error body.
+
+    `retry_after` is in seconds. `is_own` is true for a format that providers use; a proxy in
+    between sends other ones.
     """
 
     reason: str | None = None
@@ -67,16 +71,16 @@ class ErrorAnswer(NamedTuple):
 
     @property
     def code(self) -> str | None:
-        """The code that clients know: a conversation that is too long always has OpenAI's."""
+        """The code for the client. A conversation that is too long always gets OpenAI's code."""
         if CONTEXT_LENGTH in self.codes or (self.reason and TOO_LONG.search(self.reason)):
             return CONTEXT_LENGTH
         return self.codes[0] if self.codes else None
 
 
 class ErrorTable(NamedTuple):
-    """What the error answers of one provider mean, the first match of codes, texts, statuses.
+    """The error answers of one provider: the first match of codes, texts and statuses counts.
 
-    Statuses that are not listed are blamed as `blame_of` says. A client error is not billed.
+    `blame_of` decides for statuses that are not listed. A client error is not billed.
     """
 
     codes: Mapping[str, ErrorCase]
@@ -84,7 +88,7 @@ class ErrorTable(NamedTuple):
     statuses: Mapping[int, ErrorCase]
 
     def case(self, status: int | None, answer: ErrorAnswer) -> ErrorCase:
-        """What `answer` under `status` means."""
+        """The case of `answer` under HTTP `status`; None is an error in place of an answer."""
         for code in answer.codes:
             if code in self.codes:
                 return self.codes[code]
@@ -98,7 +102,7 @@ class ErrorTable(NamedTuple):
         is_client_error = status is not None and 400 <= status < 500 and status != 408
         usual = ErrorCase(blame_of(status), False if is_client_error else None)
         case = self.statuses.get(status or 0, usual)
-        # A proxy in between may answer for a server that goes on to work, and to bill.
+        # A proxy may send this error while the server behind it goes on to work, and to bill.
         uncertain = not is_client_error and not answer.is_own
         return case._replace(billed=None) if uncertain else case
 
@@ -109,21 +113,21 @@ def read_error(document: Any) -> ErrorAnswer:
         return ErrorAnswer(_text(document))
     error = document.get("error") or document
     fields = error if isinstance(error, dict) else document
-    told = next((text for text in map(_text, _messages(document, error)) if text), None)
+    reason = next((text for text in map(_text, _messages(document, error)) if text), None)
     names = (fields.get("code"), fields.get("type"), document.get("error_type"))
     codes = tuple(name for name in names if isinstance(name, str) and 0 < len(name) <= 100)
     return ErrorAnswer(
-        told,
+        reason,
         codes,
         _name(fields.get("param")),
         _status(fields, codes),
         seconds(document.get("retry_after")) or seconds(fields.get("retry_after")),
-        is_own=told is not None or bool(codes),
+        is_own=reason is not None or bool(codes),
     )
 
 
 def seconds(value: Any) -> float | None:
-    """A pause in seconds, given as a number or as its text; None for what is none."""
+    """A pause in seconds, from a number or its text; None if `value` is not a positive number."""
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -140,30 +144,30 @@ def _messages(document: Mapping[str, Any], error: Any) -> list[Any]:
     return [error.get("message"), detail, title, error.get("msg")]
 
 
-def _text(told: Any) -> str | None:
+def _text(given: Any) -> str | None:
     """A message as one text: servers also send lists of texts or of problems by field."""
-    if isinstance(told, list):
-        told = "; ".join(filter(None, map(_text, told[:10])))
-    if isinstance(told, dict):
-        place = ".".join(str(step) for step in told.get("loc") or ())
-        message = _text(told.get("msg") or told.get("message") or told.get("detail"))
-        told = f"{place}: {message}" if place and message else message
-    if not isinstance(told, str) or not told.strip():
+    if isinstance(given, list):
+        given = "; ".join(filter(None, map(_text, given[:10])))
+    if isinstance(given, dict):
+        place = ".".join(str(step) for step in given.get("loc") or ())
+        message = _text(given.get("msg") or given.get("message") or given.get("detail"))
+        given = f"{place}: {message}" if place and message else message
+    if not isinstance(given, str) or not given.strip():
         return None
-    return " ".join(told[: 2 * MAX_REASON_CHARS].split())[:MAX_REASON_CHARS]
+    return " ".join(given[: 2 * MAX_REASON_CHARS].split())[:MAX_REASON_CHARS]
 
 
-def _name(told: Any) -> str | None:
-    """A parameter's name; what a provider says instead may be of any form, or hold content."""
-    return told if isinstance(told, str) and 0 < len(told) <= MAX_NAME_CHARS else None
+def _name(given: Any) -> str | None:
+    """A parameter's name. A longer text, or another type, may hold content."""
+    return given if isinstance(given, str) and 0 < len(given) <= MAX_NAME_CHARS else None
 
 
 def _status(fields: Mapping[str, Any], codes: Sequence[str]) -> int | None:
-    """The HTTP status that the body states, in digits or by its code."""
+    """The HTTP status in the body, as a number or by its code."""
     for name in STATUS_FIELDS:
-        told = fields.get(name)
-        if isinstance(told, str) and told.isascii() and told.isdecimal() and len(told) == 3:
-            told = int(told)
-        if isinstance(told, int) and not isinstance(told, bool) and 400 <= told <= 599:
-            return told
+        status = fields.get(name)
+        if isinstance(status, str) and status.isascii() and status.isdecimal() and len(status) == 3:
+            status = int(status)
+        if isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599:
+            return status
     return next((STATUS_OF_CODE[code] for code in codes if code in STATUS_OF_CODE), None)

@@ -1,4 +1,4 @@
-"""One shared HTTP session for all providers, and how its faults are told."""
+"""The HTTP session that all providers share, and the mapping of its errors."""
 
 import asyncio
 import email.utils
@@ -20,9 +20,9 @@ from gateway.providers.error_answers import MAX_REASON_CHARS, ErrorTable, read_e
 
 CONNECT_SECONDS = 5
 CONNECTIONS = 1000
-# A connection holds about twice as much that its caller does not take.
+# A connection buffers about twice as much if its caller does not read.
 READ_BYTES = 64 * 1024
-# The longest answer that there can be: vectors of a few thousand texts, as decimal numbers.
+# The longest possible answer: vectors of a few thousand texts, as decimal numbers.
 ANSWER_BYTES = 128 * 1024 * 1024
 ERROR_BYTES = 64 * 1024
 
@@ -38,7 +38,7 @@ Hint = Callable[[Mapping[str, Any]], float | None]
 
 
 def open_session() -> aiohttp.ClientSession:
-    """The session. Deadlines are the gateway's: there is no other time-out but to connect."""
+    """A new session. Its only time-out is that of a connection: the gateway keeps deadlines."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
@@ -48,9 +48,9 @@ def open_session() -> aiohttp.ClientSession:
 
 
 class Http:
-    """Requests to one provider. Everything here raises `ProviderFailure`.
+    """Requests to one provider. All methods raise `ProviderFailure`.
 
-    `hint` finds the pause, in seconds, that a provider asks for in the body of an error.
+    `hint` finds the pause, in seconds, in the body of an error.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Http:
         self._session = session
         self.base_url = base_url.rstrip("/")
         self._headers = {"Content-Type": "application/json"}
-        if token:  # Servers of one's own may need none.
+        if token:  # A local server may need none.
             self._headers["Authorization"] = f"Bearer {token}"
         self._errors = errors
         self._hint = hint
@@ -73,8 +73,9 @@ class Http:
     async def request(
         self, request: ProviderRequest, method: str, url: str, json: Any = None, **headers: str
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response with a status below 300. An address that a provider returned must be its own,
-        and redirects are not followed.
+        """A response with a status below 300.
+
+        Refuses a URL of another host, which a provider's answer may contain, and redirects.
         """
         if urlsplit(url)[:2] != urlsplit(self.base_url)[:2]:
             raise BadAnswer("the provider points to another host")
@@ -94,7 +95,7 @@ class Http:
     async def send(
         self, request: ProviderRequest, method: str, url: str, json: Any, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        """Send a request, and give its response when its status is below 300."""
+        """Send a request and return its response if its status is below 300."""
         response = await self._session.request(
             method,
             url,
@@ -118,8 +119,9 @@ class Http:
     def failure_of(
         self, document: Any, status: int | None = None, headers: Mapping[str, str] = NO_HEADERS
     ) -> ProviderFailure:
-        """The failure that an error body tells of, under an error status or in place of an
-        answer: then the body's own status counts, where it states one.
+        """The failure that an error body describes.
+
+        Without an HTTP error `status`, the status in the body counts, if there is one.
         """
         answer = read_error(document)
         status = status or answer.status
@@ -141,7 +143,7 @@ class Http:
     async def _failure(
         self, response: aiohttp.ClientResponse, left: Quota | None
     ) -> ProviderFailure:
-        """What an error answer says."""
+        """The failure that an error answer describes."""
         body = await _beginning(response, ERROR_BYTES)
         try:
             document = json_text.decode(body)
@@ -153,7 +155,7 @@ class Http:
 
 
 class _Payload(aiohttp.BytesPayload):
-    """A body that notes when it is asked for: from then on, its request may be billed."""
+    """A body that marks its request as sent when it is read: it may be billed from then on."""
 
     def __init__(self, body: bytes, request: ProviderRequest) -> None:
         super().__init__(body)
@@ -167,13 +169,13 @@ class _Payload(aiohttp.BytesPayload):
 
 
 def _lost(request: ProviderRequest, error: Exception) -> ProviderFailure:
-    """A connection that broke; nothing is billed where nothing had left."""
+    """The failure of a broken connection. Not billed if nothing was sent."""
     billed = None if request.sent else False
     return ProviderFailure(f"connection lost ({type(error).__name__})", billed=billed)
 
 
 def _unbuilt(error: Exception) -> ProviderFailure:
-    """A request that could not be built, as a header or the address holds what none can carry."""
+    """The failure of a request with characters that a header or a URL cannot hold."""
     message = f"the request could not be built ({type(error).__name__})"
     return ProviderFailure(message, blame=Blame.OPERATOR, billed=False)
 
@@ -185,20 +187,20 @@ def _plain_text(body: bytes) -> str | None:
 
 
 async def read(response: aiohttp.ClientResponse) -> bytes:
-    """The body of an answer. Raises `BadAnswer` for one that is too long."""
+    """The body of an answer. Raises `BadAnswer` if it is too long."""
     body = await _beginning(response, ANSWER_BYTES)
     check_length(len(body))
     return body
 
 
 def check_length(received: int) -> None:
-    """Raise `BadAnswer` once more has been `received` than any answer can have."""
+    """Raise `BadAnswer` if more bytes were `received` than an answer may have."""
     if received > ANSWER_BYTES:
         raise BadAnswer("the answer is too long")
 
 
 async def _beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body; of one of more than `most` bytes, so much that this is seen."""
+    """The body, or a little more than its first `most` bytes."""
     blocks, received = [], 0
     while received <= most and (block := await response.content.readany()):
         blocks.append(block)
@@ -207,7 +209,7 @@ async def _beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def decode(raw: bytes) -> Any:
-    """JSON, or a failure: the provider answered nonsense, and may bill it."""
+    """The JSON document of `raw`. Raises `BadAnswer`; the provider may bill such an answer."""
     try:
         return json_text.decode(raw)
     except ValueError as error:
@@ -215,9 +217,11 @@ def decode(raw: bytes) -> Any:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The pause in seconds that the headers ask for: `retry-after-ms`, which OpenAI sends, then
-    `Retry-After` in seconds, also in fractions, or as a date (RFC 9110, section 10.2.3), then
-    `RateLimit: "api";r=0;t=55` (draft-ietf-httpapi-ratelimit-headers).
+    """The pause in seconds that the headers ask for, or None.
+
+    Reads `retry-after-ms`, which OpenAI sends, then `Retry-After` in seconds, also in fractions,
+    or as a date (RFC 9110, section 10.2.3), then `RateLimit: "api";r=0;t=55`
+    (draft-ietf-httpapi-ratelimit-headers).
     """
     if milliseconds := seconds(headers.get("retry-after-ms")):
         return milliseconds / 1000
@@ -232,7 +236,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def quota(headers: Mapping[str, str]) -> Quota | None:
-    """What `x-ratelimit-remaining-…` and `x-ratelimit-reset-…` say, which OpenAI began to send."""
+    """The quota of OpenAI's headers `x-ratelimit-remaining-…` and `x-ratelimit-reset-…`, if any."""
     requests, tokens = (_count(headers.get(f"x-ratelimit-remaining-{name}", "")) for name in QUOTAS)
     if requests is None and tokens is None:
         return None
@@ -242,7 +246,7 @@ def quota(headers: Mapping[str, str]) -> Quota | None:
 
 
 def duration(text: str) -> float | None:
-    """The seconds of a duration, None for what is none."""
+    """The seconds of a duration such as `6m0s`; None for another text."""
     if not text or DURATION.sub("", text):
         return None
     return sum(float(number) * UNITS[unit] for number, unit in DURATION.findall(text))

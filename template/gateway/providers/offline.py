@@ -1,4 +1,4 @@
-"""The built-in provider: answers at once, always the same, without a network or a key."""
+"""The built-in provider: the same answer each time, at once, without a network or a key."""
 
 import asyncio
 import base64
@@ -17,11 +17,11 @@ from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
 from gateway.providers.parameters import CHAT, DROPPED, EMBEDDING, Table, Verdict
 
 DIMENSIONS = 64
-# Of all vectors of an answer: more take long to make and to write.
+# In all vectors of an answer together: more take long to compute and to encode.
 MAX_NUMBERS = 2**19
 TURN_TOKENS = 32
-# It takes what OpenAI takes, so that any client can be tried with it. Of that it heeds these: it
-# never calls a tool, and answers with an echo whatever format is asked for.
+# It accepts what OpenAI accepts, so that any client can be tried with it. It ignores all other
+# parameters: it never calls a tool, and echoes whatever the requested format.
 HEEDED = frozenset({"messages", "max_tokens", "max_completion_tokens", "n"})
 ECHO: Table = {
     name: rule if name in HEEDED or rule.verdict is Verdict.REFUSED else DROPPED
@@ -31,7 +31,7 @@ TOKEN = re.compile(r"\s*(?:\w{1,8}|[^\w\s])|\s+")
 
 
 class OfflineProvider:
-    """Echoes chats and embeds texts by their hash; counts tokens and so costs something."""
+    """Echoes chats, and embeds texts by their hash. Counts tokens, so that calls have a cost."""
 
     name = "offline"
     least_seconds = 0
@@ -42,7 +42,7 @@ class OfflineProvider:
     responses = None
 
     def missing_credential(self) -> None:
-        """Needs no credential."""
+        """None: it needs no credential."""
 
     async def answer(self, request: ProviderRequest) -> Reply:
         if request.model.kind == "embedding":
@@ -65,7 +65,7 @@ class OfflineProvider:
         frame = {**_frame(request), "object": "chat.completion.chunk"}
         for place, token in enumerate(tokens):
             if place % TURN_TOKENS == 0:
-                await asyncio.sleep(0)  # Without a network, nothing else lets others run.
+                await asyncio.sleep(0)  # Lets other tasks run: there is no network to wait for.
             delta = {"role": "assistant", "content": token}
             yield [{**frame, "choices": _parts(request, delta, None)}]
         ends = {**frame, "choices": _parts(request, {}, reason)}
@@ -83,7 +83,7 @@ def _frame(request: ProviderRequest) -> Body:
 
 
 def _reply(request: ProviderRequest) -> tuple[list[str], str]:
-    """The answer in tokens, and why it ended."""
+    """The tokens of the answer, and its finish reason."""
     tokens = _tokens(f"You said: {_text(request.body['messages'][-1])}")
     asked = request.body.get("max_completion_tokens") or request.body.get("max_tokens")
     most = asked or request.model.max_output_tokens
@@ -91,7 +91,7 @@ def _reply(request: ProviderRequest) -> tuple[list[str], str]:
 
 
 def _count(request: ProviderRequest) -> int:
-    """How many choices are asked for."""
+    """The number of choices."""
     count: int = request.body.get("n") or 1
     return count
 
@@ -109,7 +109,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _text(message: Body) -> str:
-    """What a message says; an assistant's content may be of any form."""
+    """The text of a message. The content of an assistant's message may have any form."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -146,14 +146,14 @@ async def _embed(body: Body) -> Reply:
 
 
 def _input_count(given: Any) -> int:
-    """The tokens of all inputs; each token id is one, however long its number is."""
+    """The tokens of all inputs. Each token id counts as one."""
     if isinstance(given, str):
         return len(_tokens(given))
     return len(given) if isinstance(given[0], int) else sum(map(_input_count, given))
 
 
 def _texts(given: Any) -> Iterator[str]:
-    """Each input as a text; token ids are words."""
+    """The text of each input. Token ids become words."""
     if isinstance(given, str):
         yield given
     elif isinstance(given[0], int):
@@ -164,11 +164,12 @@ def _texts(given: Any) -> Iterator[str]:
 
 
 def _vector(text: str, size: int) -> list[float]:
-    """A unit vector that depends on the text alone."""
+    """A unit vector that depends only on the text."""
     numbers = [byte - 127.5 for byte in hashlib.shake_256(text.encode()).digest(size)]
     length = sum(number * number for number in numbers) ** 0.5
     return [number / length for number in numbers]
 
 
 def open_provider(_: GatewayConfig, __: aiohttp.ClientSession) -> OfflineProvider:
+    """The offline provider. It needs no configuration."""
     return OfflineProvider()

@@ -1,9 +1,8 @@
-"""What becomes of each parameter of OpenAI's request types: one verdict each, in one table per
-adapter.
+"""Tables of verdicts: how an adapter treats each parameter of OpenAI's request types.
 
 The names are those of the official client's types (`CompletionCreateParams`,
-`EmbeddingCreateParams`). `CHAT` and `EMBEDDING` are the tables of OpenAI itself; an adapter whose
-server takes other parameters changes single lines of a copy.
+`EmbeddingCreateParams`). `CHAT` and `EMBEDDING` are the tables for OpenAI itself; the adapter of
+another server changes single lines of a copy.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,23 +16,23 @@ MAX_NAME = 100
 
 
 class Verdict(StrEnum):
-    """What becomes of a parameter."""
+    """How a parameter is treated."""
 
     PASSED = "passed"
-    """Sent as it is: it does not change the price."""
+    """Sent unchanged: it does not change the price."""
     BOUNDED = "bounded"
-    """Sent: the bound of the call contains what it changes."""
+    """Sent: it changes the price, and the upper bound of the call's cost includes that."""
     DROPPED = "dropped"
-    """Not sent: it changes nothing here."""
+    """Not sent: it has no effect here."""
     REFUSED = "refused"
-    """It changes the price, or keeps something elsewhere."""
+    """An error: it changes the price in an unknown way, or stores data at the provider."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A verdict; one that refuses says the reason.
+    """A verdict, with the `reason` of a refusal.
 
-    A value that `accepts` lets through has the verdict `accepted` in place of the refusal.
+    A value for which `accepts` returns true has the verdict `accepted` instead.
     """
 
     verdict: Verdict
@@ -54,19 +53,19 @@ SENT = frozenset({Verdict.PASSED, Verdict.BOUNDED})
 
 
 def refused(reason: str) -> Rule:
-    """The rule that refuses every value."""
+    """A rule that refuses every value."""
     return Rule(Verdict.REFUSED, reason)
 
 
 def only(*values: Any, reason: str, accepted: Verdict = Verdict.DROPPED) -> Rule:
-    """The rule that refuses every other value; these ask for what happens anyway."""
+    """A rule that accepts these `values`, which ask for the default, and refuses all others."""
     return Rule(Verdict.REFUSED, reason, lambda value: value in values, accepted)
 
 
 def parameters_sent(table: Table | None, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `body` is sent; a table that is None sends everything.
+    """The parameters of `body` that are sent. Without a table, all are.
 
-    Raises `UnsupportedParameter` for the first parameter that is refused or in no table.
+    Raises `UnsupportedParameter` for the first parameter that is refused or not in the table.
     """
     if table is None:
         return dict(body)
@@ -74,7 +73,7 @@ def parameters_sent(table: Table | None, body: Mapping[str, Any]) -> dict[str, A
 
 
 def takes(table: Table, name: str, value: Any) -> bool:
-    """Whether a server can be asked for `value`, which is sent or changes nothing."""
+    """Whether the table accepts `value` for the parameter `name`."""
     rule = table.get(name)
     return rule is not None and rule.of(value) is not Verdict.REFUSED
 
@@ -93,27 +92,27 @@ def _is_sent(table: Table, name: str, value: Any) -> bool:
 
 
 def is_usual_cache(options: Any) -> bool:
-    """Whether the provider caches a prompt for no longer than it does anyway."""
+    """Whether the options ask for the default lifetime of a cached prompt."""
     return isinstance(options, dict) and options.get("ttl") in (None, "30m")
 
 
 CHAT: Table = {
-    # The service itself reads these.
+    # The service reads these itself.
     "model": BOUNDED,
     "stream": PASSED,
     "stream_options": PASSED,
-    # What the model reads.
+    # The input of the model.
     "messages": BOUNDED,
     "functions": BOUNDED,
     "function_call": BOUNDED,
     "response_format": BOUNDED,
     "tool_choice": BOUNDED,
     "tools": BOUNDED,
-    # How much it writes.
+    # The length of the output.
     "max_completion_tokens": BOUNDED,
     "max_tokens": BOUNDED,
     "n": BOUNDED,
-    # How it writes.
+    # The sampling of the output.
     "frequency_penalty": PASSED,
     "logit_bias": PASSED,
     "logprobs": PASSED,
@@ -126,7 +125,7 @@ CHAT: Table = {
     "top_logprobs": PASSED,
     "top_p": PASSED,
     "verbosity": PASSED,
-    # The cache of prompts, whose writes are in the bound.
+    # The prompt cache. The upper bound of the cost includes its writes.
     "prompt_cache_key": PASSED,
     "prompt_cache_options": Rule(
         Verdict.REFUSED,
@@ -139,14 +138,14 @@ CHAT: Table = {
         reason="the provider would keep the prompt for a day",
         accepted=Verdict.PASSED,
     ),
-    # The service's own records name the user.
+    # The service's own records hold the user.
     "metadata": DROPPED,
     "safety_identifier": DROPPED,
     "user": DROPPED,
-    # Another price, or something that is kept elsewhere.
+    # Another price, or data that the provider stores.
     "audio": refused("spoken answers have a price of their own"),
     "modalities": only(["text"], reason="spoken answers have a price of their own"),
-    "moderation": refused("what the provider checks beside the answer has no declared price"),
+    "moderation": refused("the provider's moderation has no declared price"),
     "prediction": refused("predicted tokens that the answer does not use are billed"),
     "service_tier": only("auto", "default", reason="another tier has another price"),
     "store": only(False, reason="the provider would keep the conversation"),

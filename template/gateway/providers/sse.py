@@ -10,41 +10,41 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 PREFIX = b"data: "
 
 Event = tuple[str, bytes]
-"""The name of an event, empty where it has none, and its data in UTF-8."""
+"""The name of an event, or an empty text, and its data in UTF-8."""
 
 
 class EventParser:
-    """Takes a stream in blocks that are cut anywhere, and gives the events that are complete.
+    """Parses a stream, in blocks that may end anywhere, into complete events.
 
-    An event without data is none, and one that is not complete when the stream ends is lost. The
-    work is linear in the bytes.
+    Drops events without data, and one that is incomplete at the end of the stream. The work is
+    linear in the bytes.
     """
 
     def __init__(self) -> None:
         self._begun = False
         self._is_between = False
         self._after_return = False
-        # A line that is not complete, as it came.
+        # The pieces of an incomplete line.
         self._pieces: list[bytes] = []
-        # Of the event that is not complete: its name, its lines of data, and its bytes.
+        # The name, the lines of data and the size of an incomplete event.
         self._name = ""
         self._data: list[bytes] = []
         self._size = 0
 
     def feed(self, block: bytes) -> list[Event]:
-        """The events that `block` completes. Raises `BadAnswer` for one that is too long."""
+        """The events that `block` completes. Raises `BadAnswer` for an event that is too long."""
         if self._after_return or b"\r" in block:
             block = self._with_newlines(block)
         lines = block.split(b"\n")
         if self._is_between and len(lines) == 3 and not lines[1] and not lines[2]:
-            # The usual form needs no look at each line: one line of data in a block of its own.
+            # Fast path for the usual form: one event in a block, with one line of data.
             line = lines[0]
             if line.startswith(PREFIX) and 6 < len(line) <= EVENT_BYTES:
                 return [("", line[6:])]
         return self._read(lines, len(block))
 
     def _read(self, lines: list[bytes], size: int) -> list[Event]:
-        """The events that a block of `lines`, the last of which goes on, completes."""
+        """The events that a block of `lines` completes. The last line is incomplete."""
         goes_on = len(lines) == 1
         self._pieces.append(lines.pop() if goes_on else lines[0])
         if lines:
@@ -53,10 +53,10 @@ class EventParser:
         events = self._events(lines)
         received = pending = self._size + size
         if not goes_on and (events or not self._data):
-            # Of this block alone, so that nothing is counted twice.
+            # Count only the rest of this block, so that no byte counts twice.
             pending = len(self._pieces[0]) + sum(map(len, self._data))
         if received > EVENT_BYTES:
-            # What came before an event that is too long is told first.
+            # Return the events before one that is too long first.
             _check_sizes([len(data) for _, data in events] or [pending])
         self._size = pending
         self._is_between = not (pending or self._data or self._name)
@@ -82,7 +82,7 @@ class EventParser:
         return events
 
     def _field(self, line: bytes) -> None:
-        """Read a line of no usual form; a comment has a field without a name."""
+        """Read any line that does not start with `data: `. A comment has an empty field name."""
         field, _, value = line.partition(b":")
         if field == b"data":
             self._data.append(value.removeprefix(b" "))
@@ -90,7 +90,7 @@ class EventParser:
             self._name = value.removeprefix(b" ").decode(errors="replace")
 
     def _with_newlines(self, block: bytes) -> bytes:
-        """`block` with a newline for each end of a line: CRLF, which may be cut, CR or LF."""
+        """`block` with LF line ends. Lines may end in CR, LF or CRLF, also across two blocks."""
         if block and self._after_return:
             self._after_return = False
             block = block.removeprefix(b"\n")

@@ -1,18 +1,18 @@
-"""Calls of the client's functions, in the forms that servers write them."""
+"""Tool calls, in the formats of several servers."""
 
 from typing import Any
 
 from gateway.json_text import encode
 from gateway.providers.base import Body
 
-# What comes bit by bit in a stream; all else comes at once.
+# The fields that a stream sends in pieces.
 GROWING = frozenset({"arguments", "input"})
 
 
 def mend(message: Any) -> None:
-    """Make a message's calls, or those of a stream's delta, a list, and their arguments text.
+    """Make the tool calls of a message or delta a list, and their arguments text, in place.
 
-    text-generation-inference writes an object for each; OpenAI's clients fail on both.
+    text-generation-inference writes an object for both, on which OpenAI's clients fail.
     """
     if not isinstance(message, dict):
         return
@@ -31,7 +31,7 @@ def _mend_arguments(function: Any) -> None:
 
 
 class ToolCalls:
-    """Puts the pieces of calls together."""
+    """Assembles tool calls from the pieces of a stream."""
 
     def __init__(self) -> None:
         self._calls: list[Body] = []
@@ -39,7 +39,7 @@ class ToolCalls:
         self._places: dict[int | str, Body] = {}
 
     def add(self, pieces: Any) -> None:
-        """Add the pieces of a chunk. What is no piece is left out."""
+        """Add the pieces of a chunk. Skips what is not an object."""
         for piece in pieces if isinstance(pieces, list) else [pieces]:
             if isinstance(piece, dict):
                 grow(self._call_of(piece), piece)
@@ -50,9 +50,9 @@ class ToolCalls:
         return [whole(call) for call in self._calls]
 
     def _call_of(self, piece: Body) -> Body:
-        """The call that `piece` belongs to: the latest of its index, unless it brings another id.
+        """The call that `piece` belongs to: the latest of its index, unless its id differs.
 
-        Without an index, a piece that brings an id or a name begins a call.
+        Without an index, a piece with an id or a name begins a call.
         """
         index, call_id = piece.get("index"), piece.get("id")
         if not isinstance(index, int | str):
@@ -66,7 +66,7 @@ class ToolCalls:
         return call
 
     def _last(self, piece: Body) -> Body | None:
-        """The last call, if `piece` goes on with it."""
+        """The last call, if `piece` continues it."""
         function = piece.get("function")
         has_name = isinstance(function, dict) and bool(function.get("name"))
         begins = has_name and not piece.get("id")
@@ -74,7 +74,7 @@ class ToolCalls:
 
 
 def grow(call: Body, piece: Body) -> None:
-    """Add `piece` to `call`, whose growing texts stay in pieces."""
+    """Add `piece` to `call`. Texts that are sent in pieces become lists of pieces."""
     for name, value in piece.items():
         if name in GROWING:
             text = encode(value).decode() if isinstance(value, dict | list) else value
@@ -88,7 +88,7 @@ def grow(call: Body, piece: Body) -> None:
 
 
 def whole(call: Body) -> Body:
-    """`call` with its texts in one piece."""
+    """`call` with its lists of pieces joined."""
     return {name: _whole(name, value) for name, value in call.items()}
 
 

@@ -28,10 +28,10 @@ from gateway.providers.openai_wire import chat, stream_chat, with_output_limit
 from gateway.providers.parameters import CHAT, DROPPED, EMBEDDING, PASSED, Table, only, refused
 
 OWN_ADDRESS = "https://router.huggingface.co"
-# Whose fault an error is stands in its text: the router answers 400 for what the operator declared
-# wrongly, too. Not billed are refusals, and a model that is still being loaded, as billing is for
-# compute (https://huggingface.co/docs/inference-providers/pricing). 424 is a generation that broke
-# off: its compute may be billed. Of other errors under 5xx nothing is known.
+# The text of an error tells whose fault it is: the router also answers 400 for a model that the
+# operator declared wrongly. Billing is for compute, so that refusals and a model that is still
+# being loaded are free (https://huggingface.co/docs/inference-providers/pricing). 424 is a
+# generation that broke off: its compute may be billed. Billing of other 5xx errors is unknown.
 ERRORS = ErrorTable(
     codes={"model_not_supported": ErrorCase(Blame.OPERATOR)},
     texts=(
@@ -54,7 +54,7 @@ TASKS = "hf-inference/models"
 IN_MILLISECONDS = "x-compute-tokens"
 MAX_LOADING_SECONDS = 24 * 60 * 60
 NOT_TAKEN = "Hugging Face does not take it"
-# The router knows the parameters of `ChatCompletionInput` in huggingface_hub.
+# The router accepts the parameters of `ChatCompletionInput` in huggingface_hub.
 ROUTER_CHAT: Table = {
     **CHAT,
     "function_call": refused(f"{NOT_TAKEN}; send tool_choice"),
@@ -69,7 +69,7 @@ ROUTER_CHAT: Table = {
 
 
 class HuggingFaceProvider:
-    """Chats in OpenAI's format; the rest as `{"inputs": …}`, billed by seconds of compute."""
+    """Chats in OpenAI's format; other models as `{"inputs": …}`, billed by seconds of compute."""
 
     name = "huggingface"
     least_seconds = 0
@@ -102,10 +102,10 @@ class HuggingFaceProvider:
         return stream_chat(self._http, request, self._chat_url, _chat_body(request))
 
     async def cancel(self, request: ProviderRequest) -> None:
-        """Closing the connection, which the gateway does, is all that can be done."""
+        """Does nothing: the gateway closes the connection, and the API offers no more."""
 
     async def fetch_result(self, request: ProviderRequest) -> None:
-        """Nothing runs on."""
+        """None: no work runs on without a connection."""
 
     @property
     def _chat_url(self) -> str:
@@ -139,7 +139,7 @@ class HuggingFaceProvider:
 
 
 def loading_seconds(details: Mapping[str, Any]) -> float | None:
-    """How long a model that is being loaded still needs."""
+    """The seconds until a model is loaded, from an error body; None if it has no estimate."""
     estimated = details.get("estimated_time")
     if isinstance(estimated, int | float) and 0 < estimated < MAX_LOADING_SECONDS:
         return float(estimated)
@@ -147,20 +147,24 @@ def loading_seconds(details: Mapping[str, Any]) -> float | None:
 
 
 def compute_of(response: aiohttp.ClientResponse) -> Usage | None:
-    """The compute that the header `x-compute-time` states: in whole milliseconds by
-    text-embeddings-inference, which alone counts `x-compute-tokens`, else in seconds.
+    """The compute in the header `x-compute-time`, or None.
+
+    The header is in seconds. text-embeddings-inference, which alone sends `x-compute-tokens`,
+    writes it in whole milliseconds.
     """
     header = response.headers.get("x-compute-time", "")
-    told = float(header) if NUMBER.fullmatch(header) else None
+    reported = float(header) if NUMBER.fullmatch(header) else None
     if IN_MILLISECONDS in response.headers:
-        milliseconds = compute(told)
+        milliseconds = compute(reported)
         return milliseconds and compute(milliseconds.microseconds / 1e9)
-    return compute(told)
+    return compute(reported)
 
 
 def vectors_of(answer: Any, count: int) -> list[list[float]] | None:
-    """One vector for each of `count` texts, in the forms that servers send: a list of vectors, a
-    flat vector for one text, each vector in a list of its own, or OpenAI's. None for all others.
+    """One vector for each of `count` texts; None if the answer has another form.
+
+    Servers send a list of vectors, a flat vector for one text, each vector in a list of its own, or
+    OpenAI's format.
     """
     vectors = answer
     if isinstance(vectors, dict):
@@ -199,4 +203,5 @@ def _chat_body(request: ProviderRequest) -> Body:
 
 
 def open_provider(config: GatewayConfig, session: aiohttp.ClientSession) -> HuggingFaceProvider:
+    """The provider of `HF_BASE_URL`. Hugging Face itself needs `HF_TOKEN`."""
     return HuggingFaceProvider(session, config.hf_base_url, config.hf_token.get_secret_value())

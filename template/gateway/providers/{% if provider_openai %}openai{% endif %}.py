@@ -18,9 +18,9 @@ from gateway.providers.parameters import CHAT, EMBEDDING, Table
 from gateway.providers.responses.native import ResponsesProvider
 
 OWN_HOST = "api.openai.com"
-# OpenAI bills tokens of answers. Its error answers are refusals before any work, or say that there
-# is none (https://platform.openai.com/docs/guides/error-codes). 502, 504 and 408 without a body of
-# its own come from something in between: the work may go on unseen, so that they stay uncertain.
+# OpenAI bills the tokens of answers. It sends its error answers before any work, or in place of its
+# result (https://platform.openai.com/docs/guides/error-codes). 502, 504 and 408 in another format
+# come from a proxy: the work may go on behind it, so that billing is uncertain.
 ERRORS = ErrorTable(
     codes={
         "account_deactivated": ErrorCase(Blame.ACCOUNT),
@@ -85,10 +85,10 @@ class OpenAIProvider:
         )
 
     async def cancel(self, request: ProviderRequest) -> None:
-        """Closing the connection, which the gateway does, ends a stream and its bill."""
+        """Does nothing: the gateway closes the connection, which ends a stream and its bill."""
 
     async def fetch_result(self, request: ProviderRequest) -> None:
-        """Nothing runs on."""
+        """None: no work runs on without a connection."""
 
     async def _embed(self, request: ProviderRequest) -> Reply:
         body = {**request.body, "model": request.model.name}
@@ -99,7 +99,7 @@ class OpenAIProvider:
         if not _are_embeddings(output["data"], _count(request.body["input"])):
             raise BadAnswer("the answer has no embedding for each input", usage=usage)
         if all(item.get("index") is None for item in output["data"]):
-            # Some servers do not count them, and answer in order.
+            # Some servers send no index, but answer in order.
             for place, item in enumerate(output["data"]):
                 item["index"] = place
         return Reply(output, usage)
@@ -110,29 +110,29 @@ class OpenAIProvider:
     def _chat_body(self, request: ProviderRequest) -> Body:
         body = with_output_limit(request, self.http.output_limit(request.model.name))
         if self._is_own:
-            # A project can have another tier, with other prices, as its default.
+            # A project's default may be another tier, with other prices.
             body["service_tier"] = "default"
-        body["messages"] = messages_sent(body["messages"], self._more(request.model.name))
+        body["messages"] = messages_sent(body["messages"], self._extra_fields(request.model.name))
         return body
 
-    def _more(self, model: str) -> frozenset[str]:
-        """The fields of an assistant's message that this server reads beside the format's."""
+    def _extra_fields(self, model: str) -> frozenset[str]:
+        """The fields of an assistant's message that this server reads in addition to the format."""
         return OWN if self._is_own else needed_back(self.name, self.http.base_url, model)
 
 
 def is_own(base_url: str) -> bool:
-    """Whether OpenAI itself answers at an address, in any of its regions."""
+    """Whether an address belongs to OpenAI itself, in any of its regions."""
     host = urlsplit(base_url).hostname or ""
     return host == OWN_HOST or host.endswith(f".{OWN_HOST}")
 
 
 def _count(given: str | list[Any]) -> int:
-    """How many texts, or lists of token ids, an input is."""
+    """The number of texts, or of lists of token ids, in an input."""
     return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
 
 
 def _are_embeddings(data: list[Any], count: int) -> bool:
-    """Whether there is an embedding for each of `count` inputs."""
+    """Whether `data` has an embedding for each of `count` inputs."""
     return len(data) == count and all(map(_is_embedding, data))
 
 
@@ -142,6 +142,7 @@ def _is_embedding(item: Any) -> bool:
 
 
 def open_provider(config: GatewayConfig, session: aiohttp.ClientSession) -> OpenAIProvider:
+    """The provider of `OPENAI_BASE_URL`. OpenAI itself needs `OPENAI_API_KEY`."""
     base_url, key = config.openai_base_url, config.openai_api_key.get_secret_value()
     own = is_own(base_url)
     return OpenAIProvider(

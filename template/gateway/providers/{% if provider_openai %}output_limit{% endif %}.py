@@ -1,8 +1,8 @@
-"""The name of the largest output in requests to a server that speaks OpenAI's API.
+"""The parameter for the largest output in requests to a server that speaks OpenAI's API.
 
 OpenAI's newer models refuse `max_tokens`; other servers refuse `max_completion_tokens`, or ignore
-it and write on without a bound. So one of the two is sent, the declared one, and the other only
-once the server has refused the first by name.
+it and write without a limit. So the declared one is sent, and the other one only after the server
+has refused the first by name.
 """
 
 import re
@@ -21,8 +21,8 @@ UNKNOWN = re.compile(
     r"|(?:use|try) .{0,60}instead",
     re.IGNORECASE,
 )
-# A name that the server knows, with a value that it does not take: the other one would lift the
-# bound where the server ignores it.
+# The server knows the parameter and refuses its value. The other parameter would lift the limit
+# where the server ignores it.
 WRONG_VALUE = re.compile(
     r"too (?:large|big|long|high|small|low)|at (?:most|least)|exceed"
     r"|maximum (?:is|value|of|context|allowed)|minimum|out of range|\bbetween\b"
@@ -32,9 +32,9 @@ WRONG_VALUE = re.compile(
 
 
 class LimitedHttp(Http):
-    """Requests to one server, with the largest output by the name that it takes.
+    """Requests to one server, with the largest output under the parameter that it accepts.
 
-    What it refuses for a model is remembered as long as the process lives.
+    The parameter that a model's server accepts is kept for the lifetime of the process.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class LimitedHttp(Http):
         self._taken: dict[str, str] = {}
 
     def output_limit(self, model: str) -> str:
-        """The name that the server takes for a model, as far as is known."""
+        """The parameter for a model: the one that the server accepted, else the declared one."""
         return self._taken.get(model, self._declared)
 
     async def send(
         self, request: ProviderRequest, method: str, url: str, json: Any, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        """As `Http.send`. A body whose limit is refused by name is sent once more, with the other
-        name.
+        """As `Http.send`. Sends the body once more, with the other parameter, if the server refuses
+        the first by name.
         """
         try:
             return await super().send(request, method, url, json, headers)
@@ -79,7 +79,7 @@ class LimitedHttp(Http):
         headers: Mapping[str, str],
         refusal: ProviderFailure,
     ) -> aiohttp.ClientResponse:
-        """The response; raises the first refusal, if the server knows neither name."""
+        """The response. Raises the first refusal if the server refuses both parameters."""
         try:
             return await super().send(request, method, url, body, headers)
         except ProviderFailure as failure:
@@ -89,13 +89,13 @@ class LimitedHttp(Http):
 
 
 def _renamed(body: Body, name: str) -> tuple[str, Body]:
-    """The other name, and the body with it."""
+    """The other parameter, and the body with it."""
     other = MAXIMA[1 - MAXIMA.index(name)]
     return other, {other if each == name else each: value for each, value in body.items()}
 
 
 def _refused(body: Any, failure: ProviderFailure) -> str | None:
-    """The name of the largest output in `body`, if the server does not know it."""
+    """The parameter for the largest output in `body`, if the server does not know it."""
     if failure.status not in {400, 422} or failure.billed is not False:
         return None
     name = next((name for name in MAXIMA if isinstance(body, dict) and name in body), None)

@@ -15,7 +15,7 @@ from gateway.policy import problems_of
 from gateway.providers.openai import OpenAIProvider
 
 FILE = Path("models.toml")
-# As long as the ledger's column: the name is the provider's there, in stops and in metrics.
+# As long as the ledger's column for a provider's name, which stops and metrics use too.
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?", re.ASCII)
 OutputLimit = Literal["max_tokens", "max_completion_tokens"]
 
@@ -27,7 +27,7 @@ def _variable(given: str) -> str:
 
 
 def _base_url(given: str) -> str:
-    """Refuse what no path can be added to, and what would be a secret in a reviewed file."""
+    """Refuse an address to which no path can be added, and one with a secret."""
     if not is_web_address(given, plain=False):
         raise ValueError("must be an address such as https://api.example.com/v1")
     if "?" in given or "#" in given:
@@ -40,8 +40,10 @@ def _base_url(given: str) -> str:
 
 
 class Server(BaseModel):
-    """A server: its address, the variable of its key if it needs one, and its spelling of the
-    largest output. `responses` says that it speaks `/v1/responses` itself.
+    """A server that speaks OpenAI's API.
+
+    `api_key_env` is the environment variable with its key, None if it needs no key. `output_limit`
+    is its parameter for the largest output. `responses` is true if it speaks `/v1/responses`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,7 +66,7 @@ def open_servers(
     declared: Mapping[str, Any],
     built_in: Collection[str],
 ) -> dict[str, OpenAIProvider]:
-    """The `declared` servers, by name. Raises `StartError` with a line per problem."""
+    """The providers of the `declared` servers, by name. Raises `StartError`, a line per problem."""
     try:
         servers = Servers(servers=dict(declared)).servers
     except ValidationError as error:

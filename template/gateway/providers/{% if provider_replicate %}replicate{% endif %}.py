@@ -1,4 +1,4 @@
-"""Replicate: predictions that are created, waited for, polled and cancelled."""
+"""Replicate: creates predictions, polls them and cancels them."""
 
 import asyncio
 import math
@@ -27,9 +27,9 @@ from gateway.providers.error_answers import ErrorCase, ErrorTable
 from gateway.providers.http import Http
 from gateway.providers.parameters import Table
 
-# The text tells a version that the operator declared wrongly from a wrong input.
-# Refusals create no prediction, and predictions alone are billed
-# (https://replicate.com/docs/topics/billing); what a 5xx answer left behind is not known.
+# The text tells a version that the operator declared wrongly from a wrong input. Only predictions
+# are billed (https://replicate.com/docs/topics/billing), and a refusal creates none; after a 5xx
+# answer there may be one.
 ERRORS = ErrorTable(
     codes={},
     texts=(
@@ -47,7 +47,7 @@ SHORTEST_RUN_SECONDS = 5
 FIRST_PAUSE_SECONDS = 0.25
 MAX_PAUSE_SECONDS = 4.0
 CANCEL_SECONDS = 5.0
-# Whose models without a version are official ones, billed by the output
+# The owners whose models without a version are official ones, which are billed by the output
 # (https://replicate.com/collections/official).
 OFFICIAL_OWNERS = frozenset(
     {
@@ -75,11 +75,11 @@ OFFICIAL_OWNERS = frozenset(
 )
 REMOTE_ID = re.compile(r"[\w-]{1,200}", re.ASCII)
 RUNNING = {"starting", "processing"}
-# Replicate's own text, and that of Django REST framework, which it is built with.
+# The texts of Replicate and of Django REST framework, on which its API is built.
 THROTTLED = re.compile(
     r"resets in ~?(\d{1,6}(?:\.\d{1,6})?) ?s|available in (\d{1,6}(?:\.\d{1,6})?) second"
 )
-# Ended before it ran: nothing is billed for it.
+# The states of a prediction that may have ended before it ran: then it is free.
 NEVER_RAN = frozenset({"aborted", "canceled", "failed"})
 
 
@@ -114,11 +114,11 @@ class ReplicateProvider:
         return _reply(request, await self._end(request, prediction))
 
     def stream(self, request: ProviderRequest) -> Chunks:
-        """Its models are tasks, and tasks are not streamed."""
+        """Raises `BadAnswer`: its models are tasks, which have no stream."""
         raise BadAnswer("tasks have no stream", billed=False)
 
     async def cancel(self, request: ProviderRequest) -> Usage | None:
-        """Cancel what still runs, which ends its bill; what it used, if it has ended by then."""
+        """Cancel the prediction, which ends its bill. Returns its usage if it has ended by then."""
         if request.remote_id is None:
             return None
         url = f"{self._http.base_url}/v1/predictions/{request.remote_id}/cancel"
@@ -127,7 +127,7 @@ class ReplicateProvider:
         return None if prediction.get("status") in RUNNING else _usage(request, prediction)
 
     async def fetch_result(self, request: ProviderRequest) -> Reply | None:
-        """Of what a process that died had begun."""
+        """The reply of a prediction that an earlier process created; None while it runs."""
         prediction = await self._poll(request)
         return None if prediction.get("status") in RUNNING else _reply(request, prediction)
 
@@ -142,27 +142,27 @@ class ReplicateProvider:
         return _checked(request, await self._http.json(request, "POST", url, body, **headers))
 
     async def _end(self, request: ProviderRequest, prediction: Body) -> Body:
-        """The prediction once it has ended. It goes on, whatever becomes of a look at it."""
-        pause, told = FIRST_PAUSE_SECONDS, 0.0
+        """The prediction once it has ended. A failed poll does not end it: polls are retried."""
+        pause, retry_after = FIRST_PAUSE_SECONDS, 0.0
         while prediction.get("status") in RUNNING:
-            await asyncio.sleep(max(pause, told))
+            await asyncio.sleep(max(pause, retry_after))
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
             try:
-                prediction, told = await self._poll(request), 0.0
+                prediction, retry_after = await self._poll(request), 0.0
             except ProviderFailure as failure:
                 if not is_retryable(failure):
                     raise
-                told = failure.retry_after or 0.0
+                retry_after = failure.retry_after or 0.0
         return prediction
 
     async def _poll(self, request: ProviderRequest) -> Body:
-        """By its id at our own address: `urls` may name one that only the provider reaches."""
+        """The prediction, read by its id. Its `urls` may be reachable only for the provider."""
         url = f"{self._http.base_url}/v1/predictions/{request.remote_id}"
         return _checked(request, await self._http.json(request, "GET", url))
 
 
 def _target(name: str, given: Body) -> tuple[str, Body]:
-    """Path and body: a version (`owner/model:version` or its hash) or an official model."""
+    """Path and body, for a version (`owner/model:version` or its hash) or an official model."""
     version = name.rpartition(":")[2]
     if "/" in version:
         return f"models/{name}/predictions", {"input": given}
@@ -193,8 +193,10 @@ def _reply(request: ProviderRequest, prediction: Body) -> Reply:
 
 
 def _usage(request: ProviderRequest, prediction: Body) -> Usage | None:
-    """What an ended prediction used: nothing if it never started; seconds of compute; of a model
-    that is billed by outputs, how many there are. None if unknown.
+    """The usage of a prediction that has ended; None if it is unknown.
+
+    Nothing if it never started, else seconds of compute, and outputs for a model that is billed by
+    them.
     """
     status, metrics = prediction.get("status"), prediction.get("metrics")
     if status in NEVER_RAN and not prediction.get("started_at", True):
@@ -204,20 +206,21 @@ def _usage(request: ProviderRequest, prediction: Body) -> Usage | None:
         return used
     if status != "succeeded":
         return None
-    told = metrics.get("image_count") if isinstance(metrics, dict) else None
+    reported = metrics.get("image_count") if isinstance(metrics, dict) else None
     output = prediction.get("output")
     counted = len(output) if isinstance(output, list) else int(output is not None)
-    outputs = counted if told is None else token_count(told)
+    outputs = counted if reported is None else token_count(reported)
     return None if outputs is None else (used or Usage())._replace(outputs=outputs)
 
 
 def throttled_seconds(details: Mapping[str, Any]) -> float | None:
-    """The pause in seconds that a throttled answer asks for in its text."""
+    """The pause in seconds in the text of a throttled answer, or None."""
     found = THROTTLED.search(str(details.get("detail", "")))
     return float(found[1] or found[2]) if found else None
 
 
 def open_provider(config: GatewayConfig, session: aiohttp.ClientSession) -> ReplicateProvider:
+    """The provider of `REPLICATE_BASE_URL`. Replicate itself needs `REPLICATE_API_TOKEN`."""
     return ReplicateProvider(
         session, config.replicate_base_url, config.replicate_api_token.get_secret_value()
     )

@@ -1,4 +1,4 @@
-"""Reads the events of a streamed chat: its chunks, and whether it has ended."""
+"""Reads the events of a streamed chat: its chunks and its end."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +15,10 @@ DONE = b"[DONE]"
 
 
 class ChatReader:
-    """Takes a stream in blocks, and gives its chunks.
+    """Parses a stream, block by block, into chunks.
 
-    `has_ended` once all choices that were asked for have a `finish_reason`: then nothing that
-    follows is a failure. `is_over` after `[DONE]`. `failure` is what ended the stream before.
+    `has_ended` is true once all requested choices have a `finish_reason`: nothing after that is a
+    failure. `is_over` is true after `[DONE]`. `failure` is the error that ended the stream.
     """
 
     def __init__(self, asked: int, failure_of: Callable[[Any], ProviderFailure]) -> None:
@@ -28,7 +28,7 @@ class ChatReader:
         self._asked = asked
         self._failure_of = failure_of
         self._events = EventParser()
-        # Whether each choice that began has ended.
+        # Whether each choice has ended, by its index.
         self._choices: dict[int | str, bool] = {}
 
     def feed(self, block: bytes) -> list[Body]:
@@ -57,13 +57,13 @@ class ChatReader:
         return chunks
 
     def close(self) -> None:
-        """The stream has no more. Raises `ProviderFailure` when it was cut."""
-        # A server may give fewer choices than it was asked for.
+        """End the stream. Raises `ProviderFailure` when it was cut off."""
+        # A server may send fewer choices than requested.
         if not self._choices or not all(self._choices.values()):
             raise ProviderFailure("the stream was cut")
 
     def _read(self, name: str, data: bytes) -> Body | None:
-        """The chunk of an event that is more than one more piece of a choice, if it has one."""
+        """The chunk of any event that is not just the next piece of a choice, or None."""
         try:
             chunk = decode(data)
         except ValueError:
@@ -80,7 +80,7 @@ class ChatReader:
         return chunk
 
     def _read_text(self, name: str, text: bytes) -> None:
-        """Read data that is not JSON."""
+        """Handle data that is not JSON."""
         if text.startswith(DONE):
             self.is_over = True
         elif name == "error":
@@ -93,7 +93,7 @@ class ChatReader:
             return
         self.failure = self._failure_of(document)
         if self._choices:
-            # What was written so far may be billed.
+            # The output so far may be billed.
             self.failure.billed = None
 
     def _note_ends(self, chunk: Body) -> None:
@@ -111,7 +111,7 @@ class ChatReader:
 
 
 def is_error(document: Any) -> bool:
-    """Whether an event tells of an error instead of a chunk."""
+    """Whether an event is an error instead of a chunk."""
     if not isinstance(document, dict):
         return False
     if document.get("error"):

@@ -1,7 +1,7 @@
-"""What of the messages of a chat is sent to a server that speaks OpenAI's format.
+"""Reduces the messages of a chat to the fields that a server accepts.
 
-Clients send an assistant's message back as they got it, with fields that OpenAI does not have;
-some servers refuse such fields, and some need them.
+Clients send an assistant's message back as they received it, with fields that OpenAI does not
+have. Some servers refuse such fields, and some need them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from gateway.providers.base import Body
 from gateway.providers.parameters import is_usual_cache
 
-# The fields of a message in OpenAI's format, by its role, and of an assistant's calls.
+# The fields of a message in OpenAI's format, by its role.
 PLAIN = frozenset({"role", "content"})
 FIELDS = {
     "developer": PLAIN | {"name"},
@@ -24,17 +24,17 @@ FIELDS = {
     "user": PLAIN | {"name"},
 }
 CALLS = frozenset({"tool_calls", "function_call"})
-# The parts that are texts, each in the field of its name.
+# The types of text parts. Each has its text in the field of the same name.
 TEXT_PARTS = ("text", "refusal")
 BREAKPOINT = "prompt_cache_breakpoint"
 NOTHING: frozenset[str] = frozenset()
 # OpenAI's own fields, which other servers may refuse.
 OWN = frozenset({"refusal", BREAKPOINT})
 
-# What a server needs back beside that, by a word in its name, its host or its model's name. A
-# server that is named first decides: behind Groq, DeepSeek's models take no `reasoning_content`.
+# The further fields that a server needs back, by a word in its name, its host or its model's name.
+# The first match decides: on Groq, DeepSeek's models refuse `reasoning_content`.
 NEEDED_BACK: Mapping[str, frozenset[str]] = {
-    # "property 'reasoning_content' is unsupported": Groq refuses every other field.
+    # "property 'reasoning_content' is unsupported": Groq refuses every unknown field.
     "groq": NOTHING,
     # 400 without the reasoning of a turn that calls a tool:
     # https://api-docs.deepseek.com/guides/thinking_mode
@@ -56,7 +56,7 @@ NEEDED_BACK: Mapping[str, frozenset[str]] = {
 
 @cache
 def needed_back(server: str, base_url: str, model: str) -> frozenset[str]:
-    """The fields and types of parts that a server needs back, beside those of the format."""
+    """The fields and types of parts that a server needs back in addition to OpenAI's format."""
     host = urlsplit(base_url).hostname or ""
     for place in (server, host, model):
         for word, fields in NEEDED_BACK.items():
@@ -66,7 +66,7 @@ def needed_back(server: str, base_url: str, model: str) -> frozenset[str]:
 
 
 def messages_sent(messages: list[Body], more: frozenset[str] = NOTHING) -> list[Body]:
-    """The messages with the fields of the format, and of an assistant's `more` of them."""
+    """The messages with the fields of OpenAI's format; an assistant's also with those in `more`."""
     return [
         message
         if message.keys() == PLAIN and type(message["content"]) is str
@@ -94,7 +94,7 @@ def _part_sent(part: Body, more: frozenset[str]) -> Body:
 
 
 def _answer_sent(message: Body, more: frozenset[str]) -> Body:
-    """An assistant's message in OpenAI's form, whatever the form in which a provider wrote it."""
+    """An assistant's message in OpenAI's format, from any provider's format."""
     sent = {field: message[field] for field in more if field in message}
     if not isinstance(sent.get("refusal", ""), str):
         del sent["refusal"]
@@ -106,23 +106,23 @@ def _answer_sent(message: Body, more: frozenset[str]) -> Body:
         sent["function_call"] = _with_arguments(function)
     content = _content_sent(message.get("content"), more)
     if content is None and not sent.keys() & CALLS:
-        # OpenAI asks for content where nothing is called.
+        # OpenAI requires content in a message without calls.
         refusal = message.get("refusal")
         content = refusal if isinstance(refusal, str) and "refusal" not in more else ""
-    said = {} if content is None else {"content": content}
-    return {"role": "assistant", **said, **sent}
+    with_content = {} if content is None else {"content": content}
+    return {"role": "assistant", **with_content, **sent}
 
 
 def _content_sent(content: Any, more: frozenset[str]) -> str | list[Body] | None:
-    """The text of an answer, as it is or in parts; None for what is neither."""
+    """The content of an answer: a text, or the parts that can be sent. None if it has neither."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
-    return [sent for part in parts if (sent := _said(part, more))] or None
+    return [sent for part in parts if (sent := _answer_part_sent(part, more))] or None
 
 
-def _said(part: Any, more: frozenset[str]) -> Body | None:
-    """A part of an answer, if a server reads its type."""
+def _answer_part_sent(part: Any, more: frozenset[str]) -> Body | None:
+    """A part of an answer, or None if the server does not read its type."""
     given: Body = part if isinstance(part, dict) else {"type": "text", "text": part}
     kind = given.get("type")
     if kind in TEXT_PARTS and isinstance(text := given.get(kind), str):
@@ -132,7 +132,7 @@ def _said(part: Any, more: frozenset[str]) -> Body | None:
 
 
 def _calls_sent(calls: Any, more: frozenset[str]) -> Iterator[Body]:
-    """The calls of tools that have a name."""
+    """The tool calls that have a name."""
     for call in calls if isinstance(calls, list) else ():
         given = call if isinstance(call, dict) else {}
         kept = {name: given[name] for name in {"id"} | more if given.get(name) is not None}
@@ -147,7 +147,7 @@ def _is_called(tool: Any) -> TypeGuard[Body]:
 
 
 def _with_arguments(function: Body) -> Body:
-    """A function's call, whose arguments are JSON in a text; some servers answer the object."""
+    """A function call with its arguments as JSON text; some servers send them as an object."""
     given = function.get("arguments")
     if isinstance(given, str):
         return function

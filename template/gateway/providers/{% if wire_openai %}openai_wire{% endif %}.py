@@ -23,14 +23,17 @@ from gateway.providers.completion import CHAT_COUNTS, choices_of, usage_of
 from gateway.providers.http import Http, check_length, read
 from gateway.providers.tool_calls import mend
 
-# The usage and the end of a stream whose choices have all ended are waited for so long.
+# The time to wait for the usage and the end of a stream after its last choice has ended.
 LAST_SECONDS = 5.0
-# Of a stream, so much is decoded at a time: what a client does not read yet waits as bytes.
+# Decode a stream in blocks of this size, so that output which the client has not read stays bytes.
 BLOCK_BYTES = 16 * 1024
 
 
 def with_output_limit(request: ProviderRequest, name: str) -> Body:
-    """The request with its largest output under `name`, always sent, so that the bound holds."""
+    """The body of a request with its largest output under `name`.
+
+    The limit is always sent, since the upper bound of the cost relies on it.
+    """
     body = {**request.body, "model": request.model.name}
     request.output_limits = (name,)
     asked = [body.pop(maximum, None) for maximum in MAXIMA]
@@ -39,7 +42,7 @@ def with_output_limit(request: ProviderRequest, name: str) -> Body:
 
 
 async def chat(http: Http, request: ProviderRequest, url: str, body: Body) -> Reply:
-    """A chat completion in one piece."""
+    """A chat completion without streaming. Raises `ProviderFailure`."""
     output = await http.json(request, "POST", url, body)
     if not isinstance(output, dict) or not isinstance(output.get("choices"), list):
         raise failure_of_document(http, output)
@@ -49,9 +52,9 @@ async def chat(http: Http, request: ProviderRequest, url: str, body: Body) -> Re
 
 
 async def stream_chat(http: Http, request: ProviderRequest, url: str, body: Body) -> Chunks:
-    """A chat completion in chunks.
+    """The chunks of a streamed chat completion. Raises `ProviderFailure`.
 
-    A stream has ended well after `[DONE]`, or once all its choices have ended, whatever follows.
+    A stream is complete after `[DONE]`, or once all its choices have ended, whatever follows.
     """
     until, received = None, 0
     reader = ChatReader(body.get("n") or 1, partial(failure_of_document, http))
@@ -70,7 +73,7 @@ async def stream_chat(http: Http, request: ProviderRequest, url: str, body: Body
                     raise reader.failure
                 if reader.is_over:
                     return
-                if not chunks:  # Such as a comment: the server is at work.
+                if not chunks:  # A comment, for example: the server is working.
                     await request.note_answer()
                 if reader.has_ended and (chunks or until is None):
                     until = _last_moment(request.deadline)
@@ -81,7 +84,7 @@ async def stream_chat(http: Http, request: ProviderRequest, url: str, body: Body
 
 
 async def next_block(response: aiohttp.ClientResponse, until: float | None) -> bytes:
-    """The next block of a body; empty at its end, and when none comes in time."""
+    """The next block of a body. Empty at its end, and at `until` on the loop's clock."""
     try:
         if until is None:
             return await response.content.read(BLOCK_BYTES)
@@ -90,19 +93,19 @@ async def next_block(response: aiohttp.ClientResponse, until: float | None) -> b
     except TimeoutError:
         return b""
     except (aiohttp.ClientError, ConnectionError):
-        # What had come before the connection broke; aiohttp's public methods lose it.
+        # The bytes that arrived before the connection broke. aiohttp's public methods lose them.
         if unread := response.content._read_nowait(-1):
             return unread
         raise
 
 
 def _last_moment(deadline: Deadline) -> float:
-    """Until when the loop's clock waits for what follows the last choice."""
+    """The time on the loop's clock until which to wait for the rest of a stream."""
     return asyncio.get_running_loop().time() + min(LAST_SECONDS, deadline.remaining / 2)
 
 
 async def document_of(response: aiohttp.ClientResponse, block: bytes) -> Any:
-    """What a server answers instead of a stream."""
+    """The document that a server sends instead of a stream. Raises `BadAnswer` if it is none."""
     raw = block + await read(response)
     try:
         return decode(raw)
@@ -113,11 +116,11 @@ async def document_of(response: aiohttp.ClientResponse, block: bytes) -> Any:
 def failure_of_document(
     http: Http, document: Any, counted: Sequence[str] = CHAT_COUNTS
 ) -> ProviderFailure:
-    """What a document in place of an answer means: the error that it tells, or that it is none."""
+    """The failure of an unexpected document: the error that it contains, else `BadAnswer`."""
     if not is_error(document):
         usage = usage_of(document.get("usage"), counted) if isinstance(document, dict) else None
         return BadAnswer("the answer has another form", usage=usage)
     failure = http.failure_of(document)
-    # Without a status, nothing says that asking again may help.
+    # Without a status, there is no sign that a retry may help.
     failure.should_retry = failure.should_retry and failure.status is not None
     return failure

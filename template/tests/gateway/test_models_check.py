@@ -116,7 +116,7 @@ async def test_a_credential_that_is_not_set(run: Run, scripted: FakeProvider) ->
         ([chunk("x" * 999, "stop")], "output limit", "wrote 63 tokens at least"),
         ([chunk("x")], "streaming", "without a finish_reason"),
         ([usage_chunk(Usage(9, 9))], "streaming", "no choices"),
-        ([chunk("x", "length")], "usage", "it tells no usage"),
+        ([chunk("x", "length")], "usage", "it reports no usage"),
         ([chunk("x", "stop"), usage_chunk(Usage(9, 0))], "usage", "it counted 0 tokens"),
         ([chunk("x", "stop"), usage_chunk(Usage(999, 9))], "usage", "overhead_tokens = "),
     ],
@@ -182,7 +182,7 @@ async def test_parts_without_a_line_are_a_warning(
 @pytest.mark.parametrize(
     ("failure", "check", "words"),
     [
-        (ProviderFailure("no connection", billed=False), "address", "is not to be reached"),
+        (ProviderFailure("no connection", billed=False), "address", "cannot be reached"),
         (ProviderFailure("connection lost"), "streaming", "did not finish"),
         (BadAnswer("the answer is not JSON"), "streaming", "form that is not known"),
         (ProviderFailure("", status=401, reason="no"), "credential", "answers 401: no; set "),

@@ -148,7 +148,7 @@ async def test_a_stream_without_usage(
     [
         (None, ""),
         (Fault(kind="error", status=404, path="/responses"), "does not answer /v1/responses"),
-        (Fault(kind="no_usage", path="/responses"), "it tells no usage at /v1/responses"),
+        (Fault(kind="no_usage", path="/responses"), "it reports no usage at /v1/responses"),
         (Fault(kind="excess_usage", path="/responses"), "where 16 were allowed"),
     ],
     ids=["", "error", "no_usage", "excess_usage"],

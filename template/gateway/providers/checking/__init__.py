@@ -1,1 +1,1 @@
-"""What `models check` asks of a provider."""
+"""The checks of `models check`."""

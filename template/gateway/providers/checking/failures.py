@@ -1,4 +1,4 @@
-"""What a call that failed says about an entry of `models.toml`."""
+"""Findings about an entry of `models.toml` from a failed call."""
 
 import re
 from collections.abc import Callable
@@ -24,7 +24,7 @@ UNFUNDED = re.compile(r"credit|quota|balance|billing|payment", re.IGNORECASE)
 def finding_of(
     model: Model, failure: ProviderFailure, place: Place, redact: Callable[[str], str]
 ) -> Finding:
-    """What is wrong, and what to change."""
+    """The problem in the entry, and how to fix it. `redact` hides secrets in provider texts."""
     words = redact(f": {failure.reason}") if failure.reason else ""
     said = f"{model.provider} answers {failure.status}{words}"
     if failure.status is None:
@@ -49,7 +49,7 @@ def _without_a_status(model: Model, failure: ProviderFailure, place: Place) -> F
         said = f"{model.provider} answers in a form that is not known here ({failure})"
         return problem("streaming", f"{said}; {place.address}")
     if failure.billed is False:
-        return problem("address", f"{model.provider} is not to be reached; {place.address}")
+        return problem("address", f"{model.provider} cannot be reached; {place.address}")
     said = f"{model.provider} did not finish its answer ({failure})"
     return problem("streaming", f"{said}; check again, and ask the server's operator if it lasts")
 
@@ -61,7 +61,10 @@ def _is_unfunded(failure: ProviderFailure) -> bool:
 
 
 def _is_unknown(model: Model, failure: ProviderFailure) -> bool:
-    """Servers say it with 404 or 400; a path that is wrong is a 404, too."""
+    """Whether the provider does not know the model.
+
+    Servers answer 404 or 400 for an unknown model; a wrong path is a 404 as well.
+    """
     if failure.status not in {400, 404, 422}:
         return False
     reason = failure.reason or ""

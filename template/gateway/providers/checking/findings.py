@@ -1,4 +1,4 @@
-"""What a call that was answered says about an entry of `models.toml`."""
+"""Findings about an entry of `models.toml` from a call that was answered."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,13 +12,13 @@ from gateway.providers.base import MAXIMA, Usage
 from gateway.providers.checking.probe import Seen
 from gateway.providers.completion import CACHED, DETAILS, WRITTEN
 
-# No token is longer in what is asked for.
+# No token of the requested text is longer.
 CHARS_PER_TOKEN = 16
 NAMES_OF_PARTS = {"cached_input_tokens": CACHED, "cache_write_tokens": WRITTEN}
 
 
 class Place(NamedTuple):
-    """Where what concerns a model is written: its entry, its server, its key and its address."""
+    """Where to edit a model's entry, its server, its credential and its address."""
 
     model: str
     server: str | None
@@ -27,11 +27,12 @@ class Place(NamedTuple):
 
 
 def problem(check: str, advice: str) -> Finding:
+    """A finding that is a problem."""
     return Finding(check, "problem", advice)
 
 
 def findings_of(model: Model, seen: Seen, place: Place) -> Iterator[Finding]:
-    """One for each of the claims of `models.toml`."""
+    """One finding for each claim of the entry in `models.toml`."""
     yield Finding("credential")
     yield Finding("name")
     if model.kind == "chat":
@@ -48,7 +49,7 @@ def responses_finding(seen: Seen, place: Place) -> Finding:
     if seen.failure:
         said = f"it does not answer /v1/responses ({seen.failure})"
     elif wrote is None:
-        said = "it tells no usage at /v1/responses"
+        said = "it reports no usage at /v1/responses"
     elif wrote > allowed:
         said = f"it wrote {counted(wrote, 'token')} at /v1/responses, where {allowed} were allowed"
     else:
@@ -86,7 +87,7 @@ def _streaming(seen: Seen) -> Finding:
 
 def _usage(model: Model, seen: Seen, place: Place) -> Iterator[Finding]:
     if seen.usage is None:
-        said = "it tells no usage, so that each call is charged the most that it can cost"
+        said = "it reports no usage, so that each call is charged the most that it can cost"
         advice = "; look for an option of the server that counts the tokens of streams"
         yield problem("usage", said + advice * (model.kind == "chat"))
         return
@@ -108,7 +109,7 @@ def _usage(model: Model, seen: Seen, place: Place) -> Iterator[Finding]:
 def _parts(
     model: Model, usage: Usage, reported: Mapping[str, Any], place: Place
 ) -> Iterator[Finding]:
-    """Parts of the input that the usage has, also as 0, and models.toml has not."""
+    """Warnings for parts of the input that the usage has, also as 0, without a price line."""
     details = (reported.get(name) for name in DETAILS)
     places = [reported, *(each for each in details if isinstance(each, dict))]
     for part, (line, billed) in PARTS.items():
@@ -116,6 +117,6 @@ def _parts(
         is_reported = any(each.get(name) is not None for each in places for name in names)
         is_declared = getattr(model, line) is not None or not model.input_usd_per_million_tokens
         if not is_declared and (is_reported or getattr(usage, part)):
-            said = f"it tells {part}, which are billed {billed}"
+            said = f"it reports {part}, which are billed {billed}"
             advice = f"{said}; in {place.model}, add {line} if the price list has such a price"
             yield Finding("price lines", "warning", advice)

@@ -1,4 +1,4 @@
-"""One small real call of a model, and what its provider did."""
+"""Makes one small real call of a model and records the result."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -10,7 +10,7 @@ from gateway.policy import Model
 from gateway.providers.base import Body, Deadline, Provider, ProviderFailure, ProviderRequest, Usage
 from gateway.providers.completion import Transcript, choices_of, text_of
 
-# Many more tokens than are allowed, and an end that is not far for a server that allows them all.
+# The answer has many more tokens than the limit, but ends soon where a server ignores the limit.
 QUESTION = (
     "Write the numbers from 1 to 300 in figures, with a comma and a space between them, in one "
     "line, without an introduction, an explanation, a comment or an ending of any kind."
@@ -18,13 +18,13 @@ QUESTION = (
 TEXT = "One small text."
 OUTPUT_TOKENS = 16
 SECONDS = 60.0
-# The most that is read of a server that heeds no limit.
+# Stop reading here if a server ignores the limit.
 MAX_CHARS = 20_000
 
 
 @dataclass(slots=True)
 class Seen:
-    """What came of a call. `reported` is the usage in the words of the provider."""
+    """The result of a call. `reported` is the usage in the provider's format."""
 
     request: ProviderRequest
     failure: ProviderFailure | None = None
@@ -37,7 +37,7 @@ class Seen:
 
 
 def body_of(model: Model) -> Body:
-    """The smallest request that shows whether the output is limited."""
+    """The smallest request that shows whether the server limits the output."""
     if model.kind == "embedding":
         return {"input": TEXT}
     limit = min(OUTPUT_TOKENS, model.max_output_tokens)
@@ -45,13 +45,13 @@ def body_of(model: Model) -> Body:
 
 
 async def probe(provider: Provider, model: Model) -> Seen:
-    """Ask once, within a minute."""
+    """Call the model once, within a minute. A failure is part of the result."""
     work = _embed if model.kind == "embedding" else _chat
     return await _seen(model, body_of(model), partial(work, provider))
 
 
 async def probe_responses(provider: Provider, model: Model) -> Seen:
-    """Ask once more, in the other format."""
+    """Call the model once by `/v1/responses`, within a minute."""
     limit = min(OUTPUT_TOKENS, model.max_output_tokens)
     body = {"input": QUESTION, "max_output_tokens": limit}
     return await _seen(model, body, partial(_respond, provider))

@@ -1,4 +1,4 @@
-"""The items of a response while they are written, and the events that tell of each step."""
+"""The items of a response while they are written, with the events of each step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from gateway.ids import new_id
 from gateway.providers.base import Body
 
-# The field of each kind of content that holds its text, and what else such content has.
+# The text field of each kind of content, and its other fields.
 FIELDS = {"output_text": "text", "refusal": "refusal", "reasoning_text": "text"}
 REST: Mapping[str, tuple[str, ...]] = {"output_text": ("annotations", "logprobs")}
 
 
 class TextItem:
-    """A message or the reasoning before it. Every method gives the events of what it did."""
+    """A message, or the reasoning before it. Every method returns the events of its change."""
 
     def __init__(self, place: int, kind: str) -> None:
         self.place = place
@@ -38,7 +38,7 @@ class TextItem:
         return [*events, delta]
 
     def annotate(self, annotations: Sequence[Body]) -> list[Body]:
-        """Add what a text refers to."""
+        """Add the annotations of a text."""
         known = self._rest.get("annotations")
         if known is None:
             return []
@@ -50,7 +50,7 @@ class TextItem:
         return events
 
     def close(self, status: str) -> list[Body]:
-        """There is no more of it."""
+        """End the item."""
         return [*self._close_part(), done(self.place, self.document, status)]
 
     def _open_part(self, kind: str) -> Body:
@@ -108,7 +108,7 @@ class CallItem:
         return [self._event("response.function_call_arguments.delta", delta=piece)]
 
     def close(self, status: str) -> list[Body]:
-        """There is no more of it. A call without arguments has the empty object."""
+        """End the call. A call without arguments gets an empty object."""
         events = [] if self._pieces else self.write("{}")
         arguments = self.document["arguments"] = "".join(self._pieces)
         end = self._event("response.function_call_arguments.done", arguments=arguments)

@@ -1,4 +1,4 @@
-"""What becomes of each parameter of OpenAI's `ResponseCreateParams`, wherever it is asked for."""
+"""The verdicts on each parameter of OpenAI's `ResponseCreateParams`."""
 
 from typing import Any
 
@@ -19,22 +19,22 @@ NOT_KEPT = "nothing is kept between requests; send the whole conversation as inp
 
 
 def _is_usual_cache(options: Any) -> bool:
-    """Whether it is also compared with no response that was kept."""
+    """As for chats; `comparison_response_id` refers to a stored response, so it is refused."""
     return is_usual_cache(options) and not options.get("comparison_response_id")
 
 
 RESPONSES: Table = {
-    # The service itself reads these.
+    # The service reads these itself.
     "model": BOUNDED,
     "stream": PASSED,
     "stream_options": DROPPED,
-    # What the model reads.
+    # The input of the model.
     "input": BOUNDED,
     "instructions": BOUNDED,
     "text": BOUNDED,
     "tool_choice": BOUNDED,
     "tools": BOUNDED,
-    # How much it writes, and how.
+    # The length and the sampling of the output.
     "include": PASSED,
     "max_output_tokens": BOUNDED,
     "parallel_tool_calls": PASSED,
@@ -43,7 +43,7 @@ RESPONSES: Table = {
     "top_logprobs": PASSED,
     "top_p": PASSED,
     "truncation": PASSED,
-    # The cache of prompts, whose writes are in the bound.
+    # The prompt cache. The upper bound of the cost includes its writes.
     "prompt_cache_key": PASSED,
     "prompt_cache_options": Rule(
         Verdict.REFUSED,
@@ -52,13 +52,13 @@ RESPONSES: Table = {
         Verdict.BOUNDED,
     ),
     "prompt_cache_retention": CHAT["prompt_cache_retention"],
-    # The service's own records name the user, and no answer is kept elsewhere.
+    # The service's own records hold the user, and the provider stores no answer.
     "max_tool_calls": DROPPED,
     "metadata": DROPPED,
     "safety_identifier": DROPPED,
     "store": DROPPED,
     "user": DROPPED,
-    # Another price, or something that is kept elsewhere.
+    # Another price, or data that the provider stores.
     "access_programs": refused("they are the operator's with the provider"),
     "background": only(False, reason="nothing runs on after the answer; stream it"),
     "background_options": refused("nothing runs on after the answer"),

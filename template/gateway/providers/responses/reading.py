@@ -1,4 +1,4 @@
-"""What a response, or its stream of events, says: usage, outcome, and the whole answer."""
+"""Reads the usage, the outcome and the complete answer from a response or its events."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -10,25 +10,25 @@ from gateway.providers.base import BadAnswer, Body, Outcome, Usage
 from gateway.providers.completion import FORM_ERRORS, usage_of
 
 COUNTS = ("input_tokens", "output_tokens")
-# The events that hold the whole response as it ended.
+# The events that contain the complete response.
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
-# What the service tells itself before the last event, in a stream that is translated: the usage.
+# An internal event with the usage, in a stream that is translated from a chat. Never sent.
 USAGE = "usage"
 DELTAS = frozenset(
     f"response.{what}.delta" for what in ("output_text", "refusal", "function_call_arguments")
 )
-# Why a response is not complete; every other reason cut it short as well.
+# The reasons of an incomplete response; any other reason means that it was truncated.
 REASONS = {"content_filter": Outcome.FILTERED}
 STRUCTURED = frozenset({"json_object", "json_schema"})
 
 
 def response_usage(response: Mapping[str, Any]) -> Usage | None:
-    """What the provider counted, if it said all of it."""
+    """The usage that the provider reported; None if a count is missing."""
     return usage_of(response.get("usage"), COUNTS)
 
 
 def response_outcome(response: Body, asked: Mapping[str, Any]) -> Outcome:
-    """How a response ended, given what was `asked`. Raises `ProviderFailure`."""
+    """The outcome of a response to the request `asked`. Raises `BadAnswer`."""
     try:
         return _outcome(response, asked)
     except FORM_ERRORS as error:
@@ -67,16 +67,16 @@ def _is_json(text: str) -> bool:
 
 
 class ResponseTranscript:
-    """Puts the events of a stream together, as the answer that would have come in one piece.
+    """Assembles the events of a stream into the answer of a request without streaming.
 
-    What cannot be read is left out.
+    Skips what cannot be read.
     """
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self._whole: Body | None = None
         self._items: dict[int, Body] = {}
-        # What was written so far of the items that are not done.
+        # The texts so far of the items that are not done.
         self._pieces: dict[int, list[str]] = {}
 
     def add(self, event: Body) -> None:
@@ -96,7 +96,7 @@ class ResponseTranscript:
 
     @property
     def output(self) -> Body:
-        """The response as it ended, or as far as it came."""
+        """The complete response, or an incomplete one with the items so far."""
         if self._whole is not None:
             return self._whole
         items = [self._so_far(place) for place in sorted(self._items)]

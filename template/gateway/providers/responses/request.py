@@ -1,6 +1,6 @@
-"""A request of `/v1/responses` as the chat that says the same.
+"""Translates a request of `/v1/responses` into a chat.
 
-Servers that only speak chat completions, and the offline provider, get this.
+For the offline provider and for servers that offer chat completions only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,18 +13,18 @@ from gateway.providers.parameters import Table, takes
 
 ROLES = {"developer": "system"}
 TEXTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
-# Passed on under its own name where the server takes it; without it, the answer is the same.
+# Sent under the same name where the server accepts them; the answer does not depend on them.
 OPTIONAL = ("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention")
-# Where servers take back what was thought; an adapter sends the field that its server needs.
+# The fields for earlier reasoning; an adapter sends the one that its server needs.
 REASONING = ("reasoning", "reasoning_content")
 LIMITS = ("max_completion_tokens", "max_tokens")
 LOGPROBS = "message.output_text.logprobs"
 
 
 def chat_body(request: Mapping[str, Any], taken: Table) -> Body:
-    """The body of a chat for a server that takes the parameters `taken`.
+    """The body of a chat for a server with the table of parameters `taken`.
 
-    Raises `UnsupportedParameter` for what it does not take, and `InvalidRequest`.
+    Raises `UnsupportedParameter` for a parameter that the server refuses, and `InvalidRequest`.
     """
     body = {"messages": list(_messages(request))}
     for name, value, given in _parameters(request, taken):
@@ -36,7 +36,7 @@ def chat_body(request: Mapping[str, Any], taken: Table) -> Body:
 
 
 def _parameters(request: Mapping[str, Any], taken: Table) -> Iterator[tuple[str, Any, str]]:
-    """Each parameter's name in a chat, its value, and where the client gave it."""
+    """Each parameter's name in a chat, its value, and its path in the client's request."""
     text, reasoning = request.get("text") or {}, request.get("reasoning") or {}
     limit = next((name for name in LIMITS if name in taken), LIMITS[0])
     tools, choice = _offered(request)
@@ -61,7 +61,7 @@ def _parameters(request: Mapping[str, Any], taken: Table) -> Iterator[tuple[str,
 
 
 def _offered(request: Mapping[str, Any]) -> tuple[list[Body] | None, Any]:
-    """The functions that may be called, and which of them must be."""
+    """The tools that the model may call, and the choice of a tool."""
     tools, choice = request.get("tools") or [], request.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
         names = {tool.get("name") for tool in choice.get("tools") or ()}
@@ -99,9 +99,9 @@ def _messages(request: Mapping[str, Any]) -> Iterator[Body]:
 
 
 def _turns(items: Sequence[Body]) -> Iterator[Body]:
-    """The messages of items: what an assistant thought, said and called at once is one message."""
+    """The messages of items. An assistant's reasoning, text and calls in a row are one message."""
     turn = Body()
-    # Pieces of what was thought in this turn, and before its next item.
+    # The reasoning of this turn, and the reasoning before its next item.
     thoughts: list[str] = []
     pending: list[str] = []
     for place, item in enumerate(items):
@@ -140,12 +140,12 @@ def _call(item: Mapping[str, Any]) -> Body:
 
 
 def _result(item: Mapping[str, Any], place: int) -> Body:
-    """What a function gave. A chat takes text only here."""
+    """The message with a function's result. A chat accepts only text there."""
     output = item["output"]
     for number, part in enumerate(output if isinstance(output, list) else ()):
         if part["type"] not in TEXTS:
             raise InvalidRequest(
-                f"This model takes text alone as the output of a function, not {part['type']!r}.",
+                f"This model accepts only text as the output of a function, not {part['type']!r}.",
                 param=f"input.{place}.output.{number}.type",
             )
     return {"role": "tool", "tool_call_id": item["call_id"], "content": _joined(output, "\n")}
@@ -160,12 +160,12 @@ def _message(item: Mapping[str, Any]) -> Body:
         return {"role": role, "content": [_part(part) for part in content]}
     if not isinstance(content, str) and any(part["type"] not in TEXTS for part in content):
         return {"role": role, "content": [_part(part) for part in content]}
-    # Of all but a user, some servers take nothing but one text.
+    # Some servers accept parts only from a user; other roles get one text.
     return {"role": role, "content": _joined(content, "\n")}
 
 
 def _said(content: Any) -> str:
-    """What an assistant said, in whichever form it comes back."""
+    """The text of an assistant's message, in any form."""
     parts = content if isinstance(content, list) else [content]
     refusals = [{"text": part["refusal"]} if _refuses(part) else part for part in parts]
     return text_of(refusals)

@@ -1,4 +1,4 @@
-"""A provider that only speaks chat completions, as one of responses."""
+"""Offers `/v1/responses` on a provider of chat completions."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from gateway.providers.base import Chunks, Provider, ProviderFailure, ProviderRe
 from gateway.providers.parameters import Table
 from gateway.providers.responses.writing import ResponseWriter
 
-# Where a request has what a chat has under another name.
+# The parameters of a response for those of a chat with another name.
 PLACES = {
     "messages": "input",
     "reasoning_effort": "reasoning",
@@ -20,7 +20,7 @@ PLACES = {
 
 
 class Translated:
-    """Answers one `request` of `/v1/responses` by the chat that says the same."""
+    """Answers one `request` of `/v1/responses` by a chat with the same meaning."""
 
     def __init__(self, provider: Provider, request: Mapping[str, Any]) -> None:
         self.name = provider.name
@@ -28,7 +28,6 @@ class Translated:
         self.parameters: Mapping[Kind, Table | None] = provider.parameters
         self.billed_by_time = provider.billed_by_time
         self.counted = provider.counted
-        self.official_owners = provider.official_owners
         self.official_owners = provider.official_owners
         self.responses = None
         self._provider = provider
@@ -38,7 +37,7 @@ class Translated:
         return self._provider.missing_credential()
 
     async def answer(self, request: ProviderRequest) -> Reply:
-        with _in_its_words():
+        with _response_params():
             reply = await self._provider.answer(request)
         writer = ResponseWriter(self._request)
         writer.add(reply.output)
@@ -48,7 +47,7 @@ class Translated:
     async def stream(self, request: ProviderRequest) -> Chunks:
         writer = ResponseWriter(self._request)
         async with aclosing(self._provider.stream(request)) as source:
-            with _in_its_words():
+            with _response_params():
                 async for chunks in source:
                     if events := [event for chunk in chunks for event in writer.add(chunk)]:
                         yield events
@@ -62,8 +61,8 @@ class Translated:
 
 
 @contextmanager
-def _in_its_words() -> Iterator[None]:
-    """Let a failure name the parameter that the client gave."""
+def _response_params() -> Iterator[None]:
+    """Make a failure name the parameter of the client's request, not that of the chat."""
     try:
         yield
     except ProviderFailure as failure:

@@ -1,6 +1,6 @@
-"""A response, written as a chat's answer comes in: the whole of it, and its events.
+"""Translates a chat's answer into a response, and its chunks into events.
 
-The same code makes both, so that a stream and an answer in one piece say the same.
+The same code makes both, so that a stream and an answer without streaming agree.
 """
 
 import itertools
@@ -14,9 +14,9 @@ from gateway.providers.completion import choices_of, text_of, usage_of
 from gateway.providers.responses.items import CallItem, Item, TextItem, added
 from gateway.providers.responses.reading import USAGE
 
-# How a chat that was cut short ended, in the words of a response.
+# The reason of an incomplete response, by the finish reason of a chat.
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
-# What is said of a request in its answer, and what where the client said nothing.
+# The request's fields that a response repeats, with their defaults.
 ECHOED: Mapping[str, Any] = {
     "instructions": None,
     "max_output_tokens": None,
@@ -38,7 +38,7 @@ REASONING = ("reasoning_content", "reasoning")
 
 
 class ResponseWriter:
-    """Writes the answer to one request. Each method gives the events of what it wrote."""
+    """Writes the response to one request. Each method returns the events of its change."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         self.response = _blank(request)
@@ -52,17 +52,17 @@ class ResponseWriter:
         self._numbers = itertools.count()
 
     def add(self, chunk: Mapping[str, Any]) -> list[Body]:
-        """Add a chunk of a chat, or the whole of it."""
+        """Add a chunk of a chat, or a complete chat."""
         events = self._numbered(list(self._events(chunk)))
-        if told := _usage(chunk.get("usage")):
-            self.response["usage"] = told
-            # Told apart, it is of the whole; with a piece, some tell what was used so far.
+        if usage := _usage(chunk.get("usage")):
+            self.response["usage"] = usage
+            # A chunk before the end may have a running count, which some servers send.
             if self._finish_reason or not chunk.get("choices"):
-                events.append({"type": USAGE, "usage": told})
+                events.append({"type": USAGE, "usage": usage})
         return events
 
     def end(self) -> list[Body]:
-        """The chat has ended."""
+        """End the response."""
         return self._numbered([*self._begin(), *self._end()])
 
     def _events(self, chunk: Mapping[str, Any]) -> Iterator[Body]:
@@ -107,9 +107,9 @@ class ResponseWriter:
         yield from self._text[1].write(part, piece, logprobs or ())
 
     def _write_call(self, piece: Mapping[str, Any]) -> Iterator[Body]:
-        """Add to a call: its index's, unless the piece brings another id.
+        """Add to the call of the piece's index, or begin a call if its id differs.
 
-        Without an index, a piece that brings an id or a name begins a call.
+        Without an index, a piece with an id or a name begins a call.
         """
         function = piece.get("function")
         function = function if isinstance(function, dict) else {}
@@ -127,10 +127,10 @@ class ResponseWriter:
         if isinstance(function.get("arguments"), str) and function["arguments"]:
             yield from call.write(function["arguments"])
 
-    def _call_id(self, told: Any) -> str:
-        """The server's, where it is one that no other call has."""
-        is_own = isinstance(told, str) and told and told not in self._call_ids
-        call_id: str = told if is_own else new_id("call")
+    def _call_id(self, given: Any) -> str:
+        """The server's id if it is unique among the calls, else a new one."""
+        is_unique = isinstance(given, str) and given and given not in self._call_ids
+        call_id: str = given if is_unique else new_id("call")
         self._call_ids.add(call_id)
         return call_id
 
@@ -165,7 +165,7 @@ class ResponseWriter:
 
 
 def _blank(request: Mapping[str, Any]) -> Body:
-    """The response to `request` before anything of it was written."""
+    """The response to `request` before any output."""
     echo = {name: request.get(name, default) for name, default in ECHOED.items()}
     echo["tools"] = [{"parameters": None, "strict": None, **tool} for tool in echo["tools"]]
     return {
@@ -187,12 +187,12 @@ def _blank(request: Mapping[str, Any]) -> Body:
     }
 
 
-def _usage(told: Any) -> Body | None:
-    """A chat's usage in the words of a response."""
-    usage = usage_of(told)
+def _usage(reported: Any) -> Body | None:
+    """A chat's usage in the format of a response."""
+    usage = usage_of(reported)
     if usage is None:
         return None
-    details = told.get("completion_tokens_details")
+    details = reported.get("completion_tokens_details")
     reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else 0
     return {
         "input_tokens": usage.input_tokens,
@@ -206,14 +206,14 @@ def _usage(told: Any) -> Body | None:
     }
 
 
-def _logprobs(told: Any) -> list[Body]:
-    content = told.get("content") if isinstance(told, dict) else None
+def _logprobs(logprobs: Any) -> list[Body]:
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
     content = content if isinstance(content, list) else []
     return [each for each in content if isinstance(each, dict)]
 
 
 def _citations(annotations: Any) -> Iterator[Body]:
-    """A chat's annotations, which a response writes without the name of their kind around them."""
+    """A chat's citations in the format of a response, which has no `url_citation` around them."""
     for annotation in annotations if isinstance(annotations, list) else ():
         cited = annotation.get("url_citation") if isinstance(annotation, dict) else None
         if isinstance(cited, dict):

@@ -1,4 +1,4 @@
-"""Reads the events of a response that a server streams itself."""
+"""Reads the events of a response that the server streams in the format of `/v1/responses`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,16 +11,17 @@ from gateway.providers.openai_wire import failure_of_document
 from gateway.providers.responses.reading import ENDS, response_usage
 from gateway.providers.sse import EventParser
 
-# What comes before any output. It is held back, so that what fails until then can be tried again.
+# The events before any output. They are held back, so that a failure can still be retried.
 OPENING = frozenset({"response.created", "response.in_progress", "response.queued"})
 FAILED = "response.failed"
 FAILURE = "The provider failed to complete the response."
 
 
 class EventReader:
-    """Takes a stream in blocks, and gives its events, those of an unknown type too.
+    """Parses a stream, block by block, into events, including those of an unknown type.
 
-    `is_over` after the event with the whole response. `failure` is what the stream says went wrong.
+    `is_over` is true after the event with the complete response. `failure` is the error that the
+    stream reports.
     """
 
     def __init__(self, http: Http) -> None:
@@ -31,7 +32,7 @@ class EventReader:
         self._held: list[Body] | None = []
 
     def feed(self, block: bytes) -> list[Body]:
-        """The events that `block` completes. Raises `BadAnswer` for one that is too long."""
+        """The events that `block` completes. Raises `BadAnswer` for an event that is too long."""
         events: list[Body] = []
         for name, data in self._parser.feed(block):
             if self.is_over or self.failure:
@@ -59,17 +60,17 @@ class EventReader:
             self.is_over = kind in ENDS
             if kind == FAILED:
                 self._fail(failure_of_response(self._http, event["response"]))
-                event["response"]["error"] = _told(event["response"].get("error"))
+                event["response"]["error"] = _public_error(event["response"].get("error"))
 
     def _fail(self, failure: ProviderFailure) -> None:
         self.failure = failure
         if self._held is None:
-            # What was written so far may be billed.
+            # The output so far may be billed.
             failure.billed = None
 
 
 def failure_of_response(http: Http, response: Mapping[str, Any]) -> ProviderFailure:
-    """Why a response failed. What it used all the same is paid."""
+    """The failure of a response, with the usage that it reports."""
     error = response.get("error")
     failure = _failure(http, error if isinstance(error, dict) else {})
     failure.usage = response_usage(response)
@@ -77,20 +78,20 @@ def failure_of_response(http: Http, response: Mapping[str, Any]) -> ProviderFail
 
 
 def _failure(http: Http, error: Mapping[str, Any]) -> ProviderFailure:
-    """What an error says. Its codes that mean no other status say that the request is wrong."""
+    """The failure of an error. A code without a known status means that the request is wrong."""
     code = error.get("code")
     status = {"status": 400} if isinstance(code, str) and code not in STATUS_OF_CODE else {}
     return failure_of_document(http, {"error": {"message": "", **status, **error}})
 
 
-def _told(error: Any) -> Body:
-    """An error in words of the service: the provider's are for the operator."""
+def _public_error(error: Any) -> Body:
+    """The error for the client, in the service's words: the provider's are for the operator."""
     code = error.get("code") if isinstance(error, dict) else None
     return {"code": code if isinstance(code, str) else "server_error", "message": FAILURE}
 
 
 def _event(name: str, data: bytes) -> Body | None:
-    """An event as a document with its type; None for what says nothing."""
+    """An event as a document with its type; None for `[DONE]` and for what is not an object."""
     if data.startswith(b"[DONE]"):
         return None
     try:

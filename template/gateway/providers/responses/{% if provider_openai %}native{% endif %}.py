@@ -1,4 +1,4 @@
-"""A server that speaks `/v1/responses` itself."""
+"""The adapter for a server that speaks `/v1/responses`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from gateway.providers.responses.event_reader import EventReader, failure_of_res
 from gateway.providers.responses.parameters import RESPONSES
 from gateway.providers.responses.reading import response_usage
 
-# What an answer can hold beside itself; all else is of tools that are not offered.
+# The values of `include` that are sent. All others belong to tools that are not offered.
 INCLUDED = frozenset(
     {
         "message.input_image.image_url",
@@ -21,8 +21,8 @@ INCLUDED = frozenset(
     }
 )
 BREAKPOINT = "prompt_cache_breakpoint"
-# The fields of each kind of item that a server reads. Other ids are not sent: nothing is kept under
-# them, and a server refuses those that another made.
+# The fields of each kind of item that a server reads. Other ids are left out: no item is stored
+# under them, and a server refuses ids that another server made.
 ITEM_FIELDS: Mapping[str, tuple[str, ...]] = {
     "message": ("type", "role", "content", "phase"),
     "function_call": ("type", "call_id", "name", "arguments"),
@@ -39,10 +39,7 @@ PART_FIELDS: Mapping[str, tuple[str, ...]] = {
 
 
 class ResponsesProvider:
-    """Asks for responses that the server does not keep.
-
-    `own` says that OpenAI itself answers.
-    """
+    """Requests responses that the server does not store. `own` is true for OpenAI itself."""
 
     least_seconds = 0
     parameters: Mapping[Kind, Table | None] = {"chat": RESPONSES}
@@ -57,7 +54,7 @@ class ResponsesProvider:
         self._own = own
 
     def missing_credential(self) -> None:
-        """The adapter of the server's chats tells."""
+        """None: the adapter of the server's chats reports it."""
 
     async def answer(self, request: ProviderRequest) -> Reply:
         output = await self._http.json(request, "POST", self._url, self._body(request))
@@ -86,17 +83,17 @@ class ResponsesProvider:
         raise ProviderFailure("the stream was cut")
 
     async def cancel(self, request: ProviderRequest) -> None:
-        """Closing the connection, which the gateway does, ends a stream and its bill."""
+        """Does nothing: the gateway closes the connection, which ends a stream and its bill."""
 
     async def fetch_result(self, request: ProviderRequest) -> None:
-        """Nothing runs on."""
+        """None: no work runs on without a connection."""
 
     @property
     def _url(self) -> str:
         return f"{self._http.base_url}/responses"
 
     def _body(self, request: ProviderRequest) -> Body:
-        """The request with its largest output, always sent, so that the bound holds."""
+        """The body of a request. It always has an output limit: the bound of the cost needs it."""
         most = request.body.get("max_output_tokens") or request.model.max_output_tokens
         body = {
             **request.body,
@@ -109,7 +106,7 @@ class ResponsesProvider:
         if "include" in body:
             body["include"] = [name for name in body["include"] if name in INCLUDED]
         if self._own:
-            # A project can have another tier, with other prices, as its default.
+            # A project's default may be another tier, with other prices.
             body["service_tier"] = "default"
         return body
 
@@ -120,7 +117,7 @@ def _items_sent(items: Sequence[Body], *, own: bool) -> Iterator[Body]:
         sent = {"type": kind, **_fields(item, ITEM_FIELDS[kind])}
         for name in REQUIRED.get(kind, ()):
             sent.setdefault(name, [])
-        # OpenAI kept nothing of its reasoning, and takes it back only encrypted.
+        # OpenAI stores no reasoning here, and accepts it back only in encrypted form.
         if kind == "reasoning" and own and "encrypted_content" not in sent:
             continue
         for name in ("content", "output"):
@@ -130,7 +127,7 @@ def _items_sent(items: Sequence[Body], *, own: bool) -> Iterator[Body]:
 
 
 def _is_read(part: Any) -> bool:
-    """Whether a server reads such a part; an assistant's may have any form."""
+    """Whether a server reads this part. A part of an assistant's message may have any form."""
     kind = part.get("type") if isinstance(part, dict) else None
     fields = PART_FIELDS.get(kind, ()) if isinstance(kind, str) else ()
     return any(isinstance(part.get(name), str) for name in fields[1:])
