@@ -28,6 +28,12 @@ from working_tree import ROOT, render
 
 OWN_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^ *```(sh|console|python|toml)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+# On the page about features: a file, and lines to add to or take from a file.
+FILE_OR_EDITS = re.compile(
+    r"`([\w/.]+)`:\n\n(?:```python\n(.*?)^```|((?:```diff\n.*?^```\n\n)+))",
+    re.MULTILINE | re.DOTALL,
+)
+EDIT = re.compile(r"^```diff\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCK_SECONDS = 600
 
 # Where each command of this repository's pages is run: a file, and the text that does it there. The
@@ -73,6 +79,7 @@ PROVEN_BY = {
 
 # What a project's pages say and is not run from there: what this test or another one does
 # (test_newcomer.py, test_services.py, test_update.py), and what is for a person's hand.
+PG_BASIC = {"database": "postgres", "limiter": "redis", "auth": "basic"}
 COMMIT = 'git init && git add --all && git commit --message "feat: first commit"'
 PROTECT = "GH_TOKEN=$(gh auth token) python3 scripts/protect.py"
 SQUASHED = "--field squash_merge_commit_title=PR_TITLE --field squash_merge_commit_message=PR_BODY"
@@ -230,9 +237,45 @@ def test_the_page_on_tables_adds_one(render: Render) -> None:
 
     run(".venv/bin/python -m ruff check --fix app")
     run(".venv/bin/python -m scripts.check_migrations")
-    run(".venv/bin/python -m pytest --quiet tests/test_migrations.py")
+    run(".venv/bin/python -m pytest --quiet tests/gateway/test_migrations.py")
     assert len(json.loads(run(".venv/bin/python -m app migrate --json"))) > 2
     run(".venv/bin/python -m app doctor")
+
+
+@pytest.mark.slow(minutes=1.5)
+@pytest.mark.parametrize("answers", [{}, PG_BASIC], ids=["default", "richest"])
+def test_the_page_on_features_adds_one(render: Render, answers: dict[str, Any]) -> None:
+    """Its routes with their tests first; then all of it, with the variant for larger bodies."""
+    project = render(**answers)
+    page = (project / "docs/add-a-feature.md").read_text(encoding="utf-8")
+    routes, rest = page.split("## What comes with the gateway")
+    tools = environment_with(requirements_of(project)) / "bin"
+
+    def run(tool: str, *words: str) -> None:
+        done = subprocess.run(
+            [tools / tool, *words],
+            cwd=project,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+
+    def test() -> None:
+        run("ruff", "check", "--fix", "--quiet")  # as `make format`
+        run("ruff", "format", "--quiet")
+        tests = [str(path) for path in project.glob("tests/test_*summar*.py")]
+        run("python", "-m", "pytest", "--quiet", "-p", "no:cacheprovider", *tests)
+
+    _follow(routes, project)
+    test()
+    _follow(rest, project)
+    test()
+    run("ruff", "check")
+    run("mypy")
+    run("lint-imports", "--no-cache")
 
 
 @pytest.mark.parametrize(
@@ -256,6 +299,18 @@ def test_everything_that_the_policy_files_take_is_named(forms: set[str], pages: 
     text = "".join((template / page).read_text(encoding="utf-8") for page in pages)
     named = set(re.findall(r"\w+", text))
     assert fields - named == ({"id"} if "Model" in forms else set())
+
+
+def _follow(page: str, project: Path) -> None:
+    """Write the files of a page, and make its edits."""
+    for name, file, edits in FILE_OR_EDITS.findall(page):
+        path = project / name
+        text = file or path.read_text(encoding="utf-8")
+        for lines in (edit.splitlines() for edit in EDIT.findall(edits)):
+            before = "\n".join(line[1:] for line in lines if line[0] in " -")
+            assert text.count(f"{before}\n") == 1, (name, before)
+            text = text.replace(before, "\n".join(line[1:] for line in lines if line[0] in " +"))
+        path.write_text(text, encoding="utf-8")
 
 
 def _most(model: dict[str, Any]) -> float:

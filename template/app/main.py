@@ -3,7 +3,7 @@
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 
 from fastapi import FastAPI
@@ -11,15 +11,11 @@ from fastapi import FastAPI
 from app import settings, wiring
 from app.console import routes as console
 from app.cors import Preflights, SharedAnswers
+from app.engine import open_engine
 from app.readiness import Readiness
 from app.routes import admin, chat, embeddings, health, models, predictions, responses, usage
 from app.settings import Settings
-from app.startup_checks import open_parts
-from gateway.engine import open_engine
-from gateway.errors import NO_DATABASE, DatabaseUnavailable, LimiterUnavailable, StartError
 from gateway.http import exception_handlers as handlers
-from gateway.providers.http import open_session
-from gateway.rate_limits.base import Limiter
 from gateway.telemetry.logging import configure, log
 from gateway.telemetry.middleware import RequestMiddleware
 
@@ -74,35 +70,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Opens what the service works with, and closes it in reverse order when it stops."""
     chosen: Settings = app.state.settings
     async with AsyncExitStack() as stack:
-        database = wiring.database.open_database(chosen.gateway)
-        stack.push_async_callback(database.close)
-        session = await stack.enter_async_context(open_session())
-        rules, providers = open_parts(chosen, session)
-        try:
-            await stack.enter_async_context(wiring.single_instance_lock(chosen.gateway, database))
-        except DatabaseUnavailable as error:
-            raise StartError(NO_DATABASE) from error
-        limiter = wiring.limiter.open_limiter(chosen.gateway, database)
-        stack.push_async_callback(limiter.close)
-        await _require_kept_limits(chosen, limiter)
-        app.state.engine = await stack.enter_async_context(
-            open_engine(chosen.gateway, rules, providers, database, limiter, session)
+        engine = await stack.enter_async_context(open_engine(chosen))
+        app.state.engine = engine
+        app.state.authenticator = wiring.auth.open_authenticator(
+            chosen, engine.database, engine.limiter
         )
-        app.state.authenticator = wiring.auth.open_authenticator(chosen, database, limiter)
-        app.state.readiness = Readiness(app.state.engine)
+        app.state.readiness = Readiness(engine)
         if chosen.environment != "test":  # Where many services start in one process, none stays.
             _rest_collector()
         yield
-
-
-async def _require_kept_limits(chosen: Settings, limiter: Limiter) -> None:
-    """Raise `StartError` in production when the limiter could forget. One that does not answer is
-    not ready yet, and is asked again by `/readyz`.
-    """
-    if chosen.production:
-        with suppress(LimiterUnavailable):
-            if weakness := await limiter.weakness():
-                raise StartError(weakness)
 
 
 def _rest_collector() -> None:

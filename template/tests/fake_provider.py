@@ -26,6 +26,16 @@ async def say_fine(request: ProviderRequest) -> Reply:
     return Reply(completion("fine"), USAGE)
 
 
+def answer_with(text: str) -> Callable[[ProviderRequest], Awaitable[Reply]]:
+    """Make a provider that answers each chat with `text`."""
+
+    async def answer(request: ProviderRequest) -> Reply:
+        request.sent = True
+        return Reply(completion(text), USAGE)
+
+    return answer
+
+
 async def hang(request: ProviderRequest) -> NoReturn:
     """Never answer."""
     request.sent = True
