@@ -33,7 +33,7 @@ OLD_DAY = "2020-01-01"
 
 async def main(first: int, user_count: int, prediction_count: int) -> None:
     """Add so many users and predictions."""
-    database = wiring.database.open_database(load())
+    database = wiring.database.open_database(load().gateway)
 
     def fill(connection: Connection) -> None:
         for statement in _statements(first, user_count, prediction_count):

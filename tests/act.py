@@ -25,6 +25,7 @@ JOBS = {
     "types",
     "workflows",
     "tests",
+    "gateway",
     "coverage",
     "migrations",
     "image",

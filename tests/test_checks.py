@@ -17,7 +17,7 @@ TITLES = {
     "feat: keys expire": True,
     "fix(chat): a stream ends when its client has gone": True,
     "feat!: keys have to be made anew": True,
-    "refactor(app/guard)!: one path": True,
+    "refactor(gateway/ledger)!: one path": True,
     "build(deps): bump the python group with 3 updates": True,
     "feat: keys expire\n\nUpdate README": True,
     "Update README": False,

@@ -27,7 +27,7 @@ FUNCTION = """
 def half(amount: int) -> int:
     return amount // 2
 """
-PASSING = """from app.guard import pricing
+PASSING = """from gateway import pricing
 
 
 def test_one_price() -> None:

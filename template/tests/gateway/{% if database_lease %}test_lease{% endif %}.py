@@ -11,6 +11,7 @@ from sqlalchemy import Row, select, text, update
 
 from app import wiring
 from app.settings import Settings
+from gateway.config import GatewayConfig
 from gateway.db import lease
 from gateway.db.engine import Database
 from gateway.db.lease import leases, single_instance_lock
@@ -26,12 +27,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def chosen(database_url: str) -> Settings:
-    return Settings(_env_file=None, database_url=database_url)
+def chosen(database_url: str) -> GatewayConfig:
+    return Settings(_env_file=None, database_url=database_url).gateway
 
 
 @pytest.fixture
-async def database(chosen: Settings) -> AsyncIterator[Database]:
+async def database(chosen: GatewayConfig) -> AsyncIterator[Database]:
     opened = wiring.database.open_database(chosen)
     yield opened
     await opened.close()
@@ -63,7 +64,7 @@ async def _expect_renewal(database: Database) -> None:
     assert later.holder == first.holder
 
 
-async def test_a_second_holder_is_refused(chosen: Settings, database: Database) -> None:
+async def test_a_second_holder_is_refused(chosen: GatewayConfig, database: Database) -> None:
     async with single_instance_lock(chosen, database):
         started = time.monotonic()
         with pytest.raises(StartError, match="Another process serves from this database"):
@@ -73,14 +74,16 @@ async def test_a_second_holder_is_refused(chosen: Settings, database: Database) 
         assert await _row(database) is not None
 
 
-async def test_a_released_lease_is_free_at_once(chosen: Settings, database: Database) -> None:
+async def test_a_released_lease_is_free_at_once(chosen: GatewayConfig, database: Database) -> None:
     for _ in range(3):
         async with single_instance_lock(chosen, database):
             assert await _row(database) is not None
         assert await _row(database) is None
 
 
-async def test_it_is_released_when_the_service_fails(chosen: Settings, database: Database) -> None:
+async def test_it_is_released_when_the_service_fails(
+    chosen: GatewayConfig, database: Database
+) -> None:
     with pytest.raises(ArithmeticError):
         async with single_instance_lock(chosen, database):
             raise ArithmeticError
@@ -88,7 +91,7 @@ async def test_it_is_released_when_the_service_fails(chosen: Settings, database:
 
 
 async def test_a_successor_waits(
-    chosen: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+    chosen: GatewayConfig, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "PATIENCE_SECONDS", 10)
     entered = asyncio.Event()
@@ -105,7 +108,7 @@ async def test_a_successor_waits(
     assert entered.is_set()
 
 
-async def test_a_lapsed_lease_is_taken(chosen: Settings, database: Database) -> None:
+async def test_a_lapsed_lease_is_taken(chosen: GatewayConfig, database: Database) -> None:
     async with single_instance_lock(chosen, database):
         first = await _row(database)
         await _lapse(database)
@@ -118,7 +121,7 @@ async def test_a_lapsed_lease_is_taken(chosen: Settings, database: Database) -> 
 
 
 async def test_a_lease_is_renewed_while_it_is_held(
-    chosen: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+    chosen: GatewayConfig, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
     async with single_instance_lock(chosen, database):
@@ -127,7 +130,7 @@ async def test_a_lease_is_renewed_while_it_is_held(
 
 @pytest.mark.parametrize("fault", [DatabaseUnavailable("It is gone."), ArithmeticError()], ids=repr)
 async def test_a_renewal_that_failed_is_tried_again_at_once(
-    chosen: Settings, database: Database, monkeypatch: pytest.MonkeyPatch, fault: Exception
+    chosen: GatewayConfig, database: Database, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     """A database that was gone for longer than the lease: who serves must not serve without it."""
     take, failed = lease._take, asyncio.Event()
@@ -147,7 +150,7 @@ async def test_a_renewal_that_failed_is_tried_again_at_once(
 
 
 async def test_who_lost_the_lease_stops(
-    chosen: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+    chosen: GatewayConfig, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that was frozen for longer than its lease must not count beside its successor."""
     told = asyncio.Event()
