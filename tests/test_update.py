@@ -411,7 +411,9 @@ def test_stops_before_a_switch_that_deletes_an_edited_file(project: Path) -> Non
 def test_keeps_every_edit_that_it_can(evolution: Path, project: Path, tmp_path: Path) -> None:
     """What the template has changed, moved and deleted arrives around the edits, staged."""
     mine = [append(f"{name}.txt", "mine\n") for name in ("changed", "kept")]
-    commit(project, *mine, write("own.bin", OWN_IMAGE), delete("image.bin"))
+    engine = append("gateway/ids.py", "MINE = 1\n")
+    commit(project, *mine, engine, write("own.bin", OWN_IMAGE), delete("image.bin"))
+    edited = tree_of(project)["gateway/ids.py"]
 
     done = make_update(project)
 
@@ -420,9 +422,11 @@ def test_keeps_every_edit_that_it_can(evolution: Path, project: Path, tmp_path: 
         "changed.txt": (f"changed by the template\n{NUMBERED}mine\n".encode(), False),
         "kept.txt": (f"kept\n{NUMBERED}mine\n".encode(), False),
         "own.bin": (OWN_IMAGE, False),
+        "gateway/ids.py": edited,
     }
     del expected["image.bin"]
     assert tree_of(project) == expected
+    assert "better sent to the template):\n  gateway/ids.py\n" in done.stdout
     assert "You deleted these, so they stay away:\n  image.bin\n" in done.stdout
     assert git(project, "diff") == ""
 

@@ -14,6 +14,8 @@ OLD, MINE, NEW = "1", "2", "3"
 # Where the template's files went, an old and a new path a line. Its new version says so, as git
 # would take one option's file for that of another.
 MOVED = "scripts/moved.txt"
+# The template's engine: a project may edit it, and is reminded of that.
+ENGINE = ("gateway/", "tests/gateway/")
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,9 @@ class Merge:
     """What the update would make of the project.
 
     `mine` and `result` are trees: the last commit, and that commit updated. `changes` are lines of
-    a letter and a path; `carried` maps a path to where your edit of it went; `conflicts` maps a
-    path to the reason and what to do.
+    a letter and a path; `carried` maps a path to where your edit of it went; `edits` are the paths
+    of the engine where the result differs from the template; `conflicts` maps a path to the reason
+    and what to do.
     """
 
     version: str
@@ -31,6 +34,7 @@ class Merge:
     changes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     carried: dict[str, str] = field(default_factory=dict)
+    edits: list[str] = field(default_factory=list)
     unmerged: Unmerged = field(default_factory=dict)
     conflicts: dict[str, str] = field(default_factory=dict)
 
@@ -53,7 +57,14 @@ def rehearse(scratch: Scratch, wanted: str | None, answers: Collection[str]) -> 
     scratch.git("add", "--update")
     result = scratch.git("write-tree")
     changes = scratch.changes(mine, result)
-    return Merge(version, mine, result, changes, left_out, carried, unmerged, conflicts)
+    edits = edits_of_the_engine(scratch, new, result)
+    return Merge(version, mine, result, changes, left_out, carried, edits, unmerged, conflicts)
+
+
+def edits_of_the_engine(scratch: Scratch, new: str, result: str) -> list[str]:
+    """Return the paths of the engine's files that the template has and the project changed."""
+    lines = (line.partition("\t") for line in scratch.changes(new, result))
+    return [path for kind, _, path in lines if kind == "M" and path.startswith(ENGINE)]
 
 
 def render_new(scratch: Scratch, wanted: str | None, answers: Collection[str]) -> Path:

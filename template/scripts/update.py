@@ -43,6 +43,7 @@ LOCKED = f"Locked again, and staged: {LOCK}."
 MIGRATIONS, OWN_MIGRATIONS = "gateway/migrations/versions/", "app/migrations/versions"
 NEW_MIGRATIONS = """New migrations of the template. Where one changes what yours changed,
 docs/add-a-table.md says what to do:"""
+EDITS = "Your edits of the engine stay (what others need is better sent to the template):"
 NOT_LOCKED = f"{LOCK} is as it was. Before you commit: make setup, git add {LOCK}."
 
 DATA = "a new answer, such as license=MIT; may be repeated"
@@ -131,6 +132,7 @@ def update(project: Path, folder: Path, options: argparse.Namespace) -> int:
     tell(
         "Your edits of these moved along:", [f"{old} → {new}" for old, new in merge.carried.items()]
     )
+    tell(EDITS, merge.edits)
     tell(NEW_MIGRATIONS, new_migrations(project, merge.changes))
     tell("These need you:", [f"{path}: {why}" for path, why in merge.conflicts.items()])
     return finish(scratch, merge, options)
