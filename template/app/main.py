@@ -53,8 +53,8 @@ def create_app(given: Settings | None = None) -> FastAPI:
         redirect_slashes=False,  # to where the Host header says, which anyone can write
     )
     app.state.settings = chosen
-    # As they are: to include a router makes all of its routes again, for every application.
-    app.router.routes += [route for router in ROUTERS for route in router.routes]
+    for router in ROUTERS:
+        app.include_router(router)
     handlers.install(app)
     # The last one is the outermost.
     if chosen.cors_origins:

@@ -1,14 +1,14 @@
 """Sends every error in one shape: the service's own, and what Starlette and FastAPI raise."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route
 
 from gateway.errors import ErrorBody, IdempotencyMismatch, ServiceError, error_body, log_cause
 from gateway.http.error_places import note_error, place_of
@@ -73,6 +73,15 @@ def _status(request: Request, status: int, code: str = "") -> int:
 
 def _methods(request: Request) -> str:
     """What the address takes, by all of its routes: each has a method of its own."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    routes = _routes(request.app.routes)
     here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return ", ".join(sorted({method for route in here for method in route.methods or ()}))
+
+
+def _routes(listed: Iterable[BaseRoute]) -> Iterator[Route]:
+    """Each route, also of the routers that an application includes."""
+    for route in listed:
+        if isinstance(route, Route):
+            yield route
+        elif router := getattr(route, "original_router", None):
+            yield from _routes(router.routes)
