@@ -19,7 +19,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from combinations import AUTHS, PROVIDER_SETS, SERVICES, Combination
+from combinations import AUTHS, COMBINATIONS, PROVIDER_SETS, SERVICES, Combination
 from conftest import BASE_ANSWERS, Render, git
 from environments import environment_with
 from processes import answers, clean_environment, kept_port, listening, run
@@ -84,7 +84,7 @@ COMMIT = 'git init && git add --all && git commit --message "feat: first commit"
 PROTECT = "GH_TOKEN=$(gh auth token) python3 scripts/protect.py"
 SQUASHED = "--field squash_merge_commit_title=PR_TITLE --field squash_merge_commit_message=PR_BODY"
 NOT_RUN = {
-    *("make run", "make test", "make drill", "make update"),
+    *("make run", "make test", "make test-gateway", "make drill", "make update"),
     *("read -r API_KEY", "read -r PASSWORD"),
     *(COMMIT, "git branch -M main", "gh workflow run release.yml"),
     "gh repo create your-github-name/acme-chat --private --source . --push",
@@ -146,6 +146,25 @@ def test_every_command_of_this_repository_is_run_somewhere(page: Path) -> None:
     for command in filter(None, commands):
         file, _, text = PROVEN_BY[command].partition(": ")
         assert text in (ROOT / file).read_text(encoding="utf-8"), command
+
+
+# Paths of a project, as its pages name them.
+PATH = re.compile(r"`((?:app|gateway|tests|drill|scripts|docs)/[\w./-]*)`")
+# What a reader of a page makes.
+MADE = re.compile(
+    r"app/(notes|summaries|jobs)\.py|.*/(notes|summaries|summarise|NAME)\.py|tests/test_\w+"
+)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
+def test_every_path_on_a_page_is_there(
+    trees: dict[Combination, Path], combination: Combination
+) -> None:
+    project = trees[combination]
+    pages = [*project.glob("*.md"), *project.glob("docs/*.md"), project / "gateway/README.md"]
+    named = {(page.name, path) for page in pages for path in PATH.findall(page.read_text("utf-8"))}
+    missing = {(page, path) for page, path in named if not (project / path).exists()}
+    assert not {(page, path) for page, path in missing if not MADE.match(path)}
 
 
 @pytest.mark.slow(minutes=1.5)
