@@ -46,6 +46,12 @@ async def ask_nothing(gateway: GatewayDep) -> dict[str, str]:
     return {"feature": gateway.feature}
 
 
+@router.post("/v1/twice")
+async def ask_twice(gateway: GatewayDep) -> list[str]:
+    """Generate twice."""
+    return [(await gateway.chat(ECHO, text)).text for text in ("one", "two")]
+
+
 @router.post("/v1/crash")
 async def crash(gateway: GatewayDep) -> None:
     """Generate, and crash."""
@@ -96,6 +102,14 @@ async def test_a_route_without_a_generation_is_asked_again(service: Service, use
         answer = await client.post("/v1/nothing")
         assert answer.json() == {"feature": "nothing"}
         assert "Idempotent-Replayed" not in answer.headers
+
+
+async def test_two_generations_are_both_paid_and_replayed(service: Service, user: User) -> None:
+    client = service.client(user, **{"Idempotency-Key": "one"})
+    answers = [await client.post("/v1/twice") for _ in range(2)]
+    assert [answer.json() for answer in answers] == [["You said: one", "You said: two"]] * 2
+    assert await service.rows_count() == 4
+    assert answers[0].headers["x-ratelimit-remaining-requests"] == "3"
 
 
 async def test_after_a_crash_nothing_is_done_again(service: Service, user: User) -> None:
