@@ -101,8 +101,8 @@ async def open_engine(
         loops = in_background(*(work.run() for work in works))
         tasks = await stack.enter_async_context(loops)
         stack.push_async_callback(runner.close)
-        claims = IdempotencyStore(database, config.request_deadline_seconds)
-        stack.push_async_callback(claims.drain)
+        store = IdempotencyStore(database, config.request_deadline_seconds)
+        stack.push_async_callback(store.drain)
         yield Engine(
             config=config,
             policy=policy,
@@ -113,7 +113,7 @@ async def open_engine(
             circuit_breaker=circuit_breaker,
             in_flight=in_flight,
             runner=runner,
-            idempotency=Idempotency(claims, Sealer("idempotency", *config.secret_keys)),
+            idempotency=Idempotency(store, Sealer("idempotency", *config.secret_keys)),
             stop_watcher=stop_watcher,
             kill_switch=KillSwitch(database, policy),
             records=Records(database),

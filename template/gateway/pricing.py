@@ -93,7 +93,7 @@ def _rates(lines: Lines) -> tuple[int, int, int]:
     return plain, cached, written
 
 
-def bound(model: Model, body: Mapping[str, Any]) -> Usage:
+def max_usage(model: Model, body: Mapping[str, Any]) -> Usage:
     """The most that a call with `body` can use.
 
     Text is bounded by its UTF-8 bytes, as it is, after NFC or after NFKC, whichever are most: no
@@ -105,7 +105,7 @@ def bound(model: Model, body: Mapping[str, Any]) -> Usage:
         return Usage(outputs=_outputs(model, model.max_outputs, body))
     if model.usd_per_second is not None and model.max_seconds:
         return Usage(microseconds=model.max_seconds * MILLION)
-    return {"chat": _chat_bound, "embedding": _embedding_bound}[model.kind](model, body)
+    return {"chat": _chat_max_usage, "embedding": _embedding_max_usage}[model.kind](model, body)
 
 
 def largest_usage(model: Model) -> Usage:
@@ -160,7 +160,7 @@ def _outputs(model: Model, most: int, body: Mapping[str, Any]) -> int:
     return math.prod(asked.values()) if asked else most
 
 
-def _chat_bound(model: Model, body: Mapping[str, Any]) -> Usage:
+def _chat_max_usage(model: Model, body: Mapping[str, Any]) -> Usage:
     _require_functions(body)
     tokens = within("The input", _chat_tokens(model, body), model, "messages")
     return Usage(tokens, output_limit(model, body) * int(body.get("n") or 1))
@@ -251,7 +251,7 @@ def _rest_tokens(model: Model, holder: Mapping[str, Any], *counted: str) -> int:
     return size_of(model, json_of(rest)) if rest else 0
 
 
-def _embedding_bound(model: Model, body: Mapping[str, Any]) -> Usage:
+def _embedding_max_usage(model: Model, body: Mapping[str, Any]) -> Usage:
     sizes = list(_input_sizes(model, body["input"]))
     require_room("A text of the input", max(sizes, default=0), model.max_input_tokens, "input")
     require_room("The input", sum(sizes), model.max_request_tokens, "input")

@@ -5,20 +5,20 @@ from typing import Any
 
 from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.policy import Model
-from gateway.pricing import SEPARATOR_TOKENS, bound, json_of, size_of, within
+from gateway.pricing import SEPARATOR_TOKENS, max_usage, json_of, size_of, within
 from gateway.providers.base import Usage
 
 # What a model reads beside the input.
 SCHEMAS = ("tools", "tool_choice", "text")
 
 
-def response_bound(model: Model, body: Mapping[str, Any]) -> Usage:
+def response_max_usage(model: Model, body: Mapping[str, Any]) -> Usage:
     """The bound by the bytes of all that `body` holds, as of a chat.
 
     Raises `RequestTooLarge` above the model's limits, `InvalidRequest` for what has no bound.
     """
     if model.usd_per_second is not None or model.usd_per_output is not None:
-        return bound(model, body)
+        return max_usage(model, body)
     tokens = within("The input", _input_tokens(model, body), model, "input")
     return Usage(tokens, _output_limit(model, body))
 

@@ -15,7 +15,7 @@ from gateway.providers.parameters import Table
 
 # What `chat()` of `tests.support` can cost with the model offline/echo of the tests: the bytes of
 # the role and the text, what is around a message (8) and the overhead (16); the largest output.
-BOUND = (len("user" + "one two") + 8 + 16) * 250 + 64 * 2000
+MAX_COST = (len("user" + "one two") + 8 + 16) * 250 + 64 * 2000
 USAGE = Usage(2, 5)
 COST = 2 * 250 + 5 * 2000
 

@@ -13,7 +13,7 @@ from gateway.circuit_breaker.window import Permit
 from gateway.db.tables import accounts, alerts, attempts, utc_now
 from gateway.ids import new_id
 from gateway.ledger.batch import OPEN
-from gateway.ledger.budget import Key, accounts_of, periods
+from gateway.ledger.budget import AccountPeriod, accounts_of, periods
 from gateway.ledger.ledger import Ledger
 from gateway.pipeline.generation import (
     Attempt,
@@ -32,7 +32,7 @@ from tests.support import Service, User, chat
 ECHO = "offline/echo"
 # What an output token of offline/echo costs, in nano-dollars.
 UNIT = 2000
-Sums = dict[Key, tuple[int, int]]
+Sums = dict[AccountPeriod, tuple[int, int]]
 
 
 def add_plans(policy_dir: Path, plans: str = "", service: str = "") -> None:
@@ -85,7 +85,7 @@ def generation_of(
     caps: tuple[Cap, ...] = (),
     seconds: float = 60,
 ) -> Generation:
-    """A generation that was admitted and can cost `bound` units."""
+    """A generation that was admitted and can cost `max_usage` units."""
     policy: Policy = service.engine.policy
     model, call = policy.model(ECHO), call_of(principal, seconds=seconds)
     caps = caps or policy.caps(principal.user_id, principal.plan)
@@ -100,13 +100,13 @@ def attempt_of(generation: Generation, model: Model, bound: int) -> Attempt:
     body = generation.call.body
     job = ProviderRequest(model, body, generation.deadline)
     job.sent = True
-    choice = Candidate(model, FakeProvider(), Usage(output_tokens=bound), body)
-    return Attempt(choice, job, Permit(model, 0.0))
+    candidate = Candidate(model, FakeProvider(), Usage(output_tokens=bound), body)
+    return Attempt(candidate, job, Permit(model, 0.0))
 
 
 async def begin(ledger: Ledger, generation: Generation) -> Generation:
     """Open the attempt of `generation`."""
-    await ledger.open(generation, generation.current)
+    await ledger.reserve(generation, generation.current)
     return generation
 
 
@@ -115,7 +115,7 @@ async def end(ledger: Ledger, generation: Generation, units: int | None = None) 
     usage = None if units is None else Usage(output_tokens=units)
     ending = AttemptResult("succeeded", Outcome.OK, usage, {"choices": []})
     generation.count(ending)
-    await ledger.close(generation, generation.current, ending)
+    await ledger.settle(generation, generation.current, ending)
 
 
 async def expire(service: Service) -> None:
@@ -132,8 +132,8 @@ async def held(service: Service) -> Sums:
 
 async def sums_of_attempts(service: Service) -> Sums:
     """What every account should hold, by the rows of the ledger."""
-    spent: Counter[Key] = Counter()
-    reserved: Counter[Key] = Counter()
+    spent: Counter[AccountPeriod] = Counter()
+    reserved: Counter[AccountPeriod] = Counter()
     for row in await service.rows(attempts):
         for name in accounts_of(row.user_id, row.plan, row.key_id):
             for period in periods(row.day):

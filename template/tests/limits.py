@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from gateway.errors import LimiterUnavailable
-from gateway.rate_limits.base import AcquireRequest, Admission, Memory, SlotStatus
+from gateway.rate_limits.base import AcquireRequest, Admission, StoredValue, SlotStatus
 
 
 class Shared:
@@ -20,9 +20,9 @@ class Shared:
     def clock(self) -> float:
         return self.now
 
-    async def admit(self, demand: AcquireRequest) -> Admission:
+    async def acquire(self, request: AcquireRequest) -> Admission:
         await self._step()
-        (slot,) = demand.slots
+        (slot,) = request.slots
         holder, until = self.holders.get(slot.key, ("", 0.0))
         taken = until > self.now and holder != slot.holder
         if not taken:
@@ -31,26 +31,26 @@ class Shared:
         await asyncio.sleep(0)
         return Admission(not taken, (), (place,))
 
-    async def settle(self, demand: AcquireRequest) -> None:
+    async def release(self, request: AcquireRequest) -> None:
         await self._step()
-        for slot in demand.slots:
+        for slot in request.slots:
             if self.holders.get(slot.key, ("", 0.0))[0] == slot.holder:
                 del self.holders[slot.key]
 
-    async def remember(self, key: str, value: str, seconds: float) -> None:
+    async def set(self, key: str, value: str, seconds: float) -> None:
         await self._step()
         self.memories[key] = value, self.now + seconds
 
-    async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
+    async def get(self, keys: Sequence[str]) -> Sequence[StoredValue | None]:
         await self._step()
         found = [self.memories.get(key, ("", 0.0)) for key in keys]
         answer = [
-            Memory(value, until - self.now) if until > self.now else None for value, until in found
+            StoredValue(value, until - self.now) if until > self.now else None for value, until in found
         ]
         await asyncio.sleep(0)
         return answer
 
-    async def forget(self, *keys: str) -> None:
+    async def delete(self, *keys: str) -> None:
         await self._step()
         for key in keys:
             self.memories.pop(key, None)
@@ -79,7 +79,7 @@ class Slow(Shared):
         self.shared, self.gate, self.asked = shared, asyncio.Event(), asyncio.Event()
         self.memories, self.holders, self.now = shared.memories, shared.holders, shared.now
 
-    async def admit(self, demand: AcquireRequest) -> Admission:
+    async def acquire(self, request: AcquireRequest) -> Admission:
         self.asked.set()
         await self.gate.wait()
-        return await self.shared.admit(demand)
+        return await self.shared.acquire(request)

@@ -28,7 +28,7 @@ async def client(service: Service, admin: User) -> httpx2.AsyncClient:
 
 
 async def _quarantine(service: Service) -> None:
-    """As the gateway does when a model broke its bound."""
+    """As the gateway does when a call exceeded its maximum."""
     row = {"target": MODEL, "kind": "quarantined", "reason": "it cost more than its bound"}
     await service.write(insert(stops).values(**row, running=False, at=utc_now()))
 

@@ -31,7 +31,7 @@ class DeadLimiter:
         await asyncio.sleep(self._seconds)
         raise LimiterUnavailable("It is gone.")
 
-    async def admit(self, demand: AcquireRequest) -> Admission:
+    async def acquire(self, request: AcquireRequest) -> Admission:
         raise NotImplementedError
 
     async def weakness(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-AttemptResult = Literal["close", "cut", "hang"]
+Ending = Literal["close", "cut", "hang"]
 
 
 @asynccontextmanager
@@ -39,7 +39,7 @@ class Streaming:
 
     def __init__(self) -> None:
         self.blocks: Sequence[bytes] = ()
-        self.ending: AttemptResult = "close"
+        self.ending: Ending = "close"
         self.calls = 0
         self.is_over = asyncio.Event()
 
@@ -63,7 +63,7 @@ class Streaming:
 
 @asynccontextmanager
 async def streaming(
-    blocks: Sequence[bytes] = (), ending: AttemptResult = "close"
+    blocks: Sequence[bytes] = (), ending: Ending = "close"
 ) -> AsyncIterator[tuple[str, Streaming]]:
     """Serve a stream on every path, and yield the address and what is sent there."""
     stream = Streaming()

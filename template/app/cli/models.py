@@ -10,7 +10,7 @@ from app.startup_checks import open_parts
 from gateway.findings import Finding
 from gateway.ledger.budget import usd
 from gateway.policy import Model
-from gateway.pricing import bound, cost, max_cost
+from gateway.pricing import max_usage, cost, max_cost
 from gateway.providers.base import Provider
 from gateway.providers.checking.failures import finding_of
 from gateway.providers.checking.findings import Place, findings_of, problem, responses_finding
@@ -91,6 +91,6 @@ def _place(model: Model, servers: Mapping[str, Any], missing: str | None) -> Pla
 
 def _cost(model: Model, seen: Sequence[Seen]) -> int:
     """What the calls cost in nano-dollars, at most where their usage is not known."""
-    most = max_cost(model.price, bound(model, body_of(model))) if seen else 0
+    most = max_cost(model.price, max_usage(model, body_of(model))) if seen else 0
     billed = [each for each in seen if not each.failure or each.failure.billed is not False]
     return sum(cost(model.price, each.usage) if each.usage else most for each in billed)

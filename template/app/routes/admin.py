@@ -22,7 +22,7 @@ from app.schemas.admin import (
 )
 from gateway.accounts.principals import Role
 from gateway.accounts.users import USER_ID
-from gateway.circuit_breaker.window import Circuit
+from gateway.circuit_breaker.window import CircuitStatus
 from gateway.db.tables import audit, predictions, users
 from gateway.errors import Conflict, InvalidRequest, LimiterUnavailable
 from gateway.kill_switch import SERVICE, KillSwitch
@@ -117,7 +117,7 @@ async def start(
     target = (body or StartRequest()).target
     await engine.kill_switch.start(target, actor)
     with suppress(LimiterUnavailable):  # Then as in the other processes, within a second.
-        await engine.circuit_breaker.lift(engine.policy.models_of(target))
+        await engine.circuit_breaker.reset(engine.policy.models_of(target))
     return await _stopped(engine.kill_switch)
 
 
@@ -125,7 +125,7 @@ async def _stopped(stops: KillSwitch) -> StopList:
     return StopList(data=[Stop.model_validate(row) for row in await stops.all()])
 
 
-def _state(circuit: Circuit, stopped: set[tuple[str, str]]) -> ProviderState:
+def _state(circuit: CircuitStatus, stopped: set[tuple[str, str]]) -> ProviderState:
     """A circuit as it is unless somebody, or the gateway, has stopped its model."""
     shown = ProviderState.model_validate(circuit)
     model = f"model:{circuit.model}"

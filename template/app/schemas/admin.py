@@ -30,7 +30,7 @@ class StartRequest(RequestBody):
 
 
 class Stop(Record):
-    """What may not be called: stopped by a person, or quarantined as it broke its bound."""
+    """What may not be called: stopped by a person, or quarantined because a call exceeded its maximum."""
 
     target: str
     kind: Literal["stopped", "quarantined"]

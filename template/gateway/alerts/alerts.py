@@ -26,8 +26,8 @@ POLL_SECONDS = 0.5
 MAX_AT_ONCE = 20
 # Nobody else posts an alert meanwhile; then it is tried again.
 POST_LEASE = dt.timedelta(seconds=2 * MAX_SECONDS)
-UNTOLD = alerts.c.told_at.is_(None)
-UNSENT = alerts.c.sent_at.is_(None)
+NOT_NOTIFIED = alerts.c.told_at.is_(None)
+NOT_SENT = alerts.c.sent_at.is_(None)
 
 
 class Alerts:
@@ -41,13 +41,13 @@ class Alerts:
 
     async def run(self) -> None:
         """Look often. A slow webhook keeps nothing out of the log."""
-        await asyncio.gather(repeat(self.tell, POLL_SECONDS), repeat(self.post, POLL_SECONDS))
+        await asyncio.gather(repeat(self.notify, POLL_SECONDS), repeat(self.post, POLL_SECONDS))
 
-    async def tell(self) -> None:
+    async def notify(self) -> None:
         """Log and count what nobody has told of."""
-        await self._look_at_prices()
-        if await self._database.fetch(select(alerts.c.id).where(UNTOLD).limit(1)):
-            await self._database.transact(self._tell)
+        await self._check_prices()
+        if await self._database.fetch(select(alerts.c.id).where(NOT_NOTIFIED).limit(1)):
+            await self._database.transact(self._notify)
 
     async def post(self) -> None:
         """Post what the webhook has not taken yet."""
@@ -57,11 +57,11 @@ class Alerts:
             claimed = await self._database.transact(_claim)
             await asyncio.gather(*(self._post(self._webhook, row) for row in claimed))
 
-    def _tell(self, connection: Connection) -> None:
+    def _notify(self, connection: Connection) -> None:
         now = utc_now()
         told = {"told_at": now} if self._webhook else {"told_at": now, "sent_at": now}
         for row in connection.execute(
-            update(alerts).where(UNTOLD).values(**told).returning(alerts)
+            update(alerts).where(NOT_NOTIFIED).values(**told).returning(alerts)
         ):
             # Before the commit: twice in the log, if that fails, is better than never.
             log(logging.WARNING, "Alert", alert=row.id, kind=row.kind, **row.details)
@@ -75,7 +75,7 @@ class Alerts:
         sent = update(alerts).where(alerts.c.id == row.id).values(sent_at=utc_now())
         await self._database.transact(lambda connection: connection.execute(sent))
 
-    async def _look_at_prices(self) -> None:
+    async def _check_prices(self) -> None:
         """Once a day: prices that nobody has checked for long."""
         today = utc_now().date()
         if self._prices_seen == today:
@@ -104,7 +104,7 @@ async def raise_alert(
 
 def _due() -> Any:
     next_try = alerts.c.next_try_at
-    return UNSENT & or_(next_try.is_(None), next_try <= utc_now())
+    return NOT_SENT & or_(next_try.is_(None), next_try <= utc_now())
 
 
 def _claim(connection: Connection) -> Sequence[Row[Any]]:

@@ -24,11 +24,11 @@ from pydantic_core import from_json, to_json
 
 from gateway.batcher import Batcher
 from gateway.circuit_breaker.window import (
-    Circuit,
+    CircuitStatus,
     CircuitState,
     FailureWindow,
     Permit,
-    State,
+    CircuitPhase,
     counts,
 )
 from gateway.db.tables import utc_now
@@ -36,7 +36,7 @@ from gateway.errors import LimiterUnavailable, ProviderCoolingDown
 from gateway.ids import new_id
 from gateway.policy import Model
 from gateway.providers.base import BUSY, ProviderFailure, Quota
-from gateway.rate_limits.base import AcquireRequest, Limiter, Memory, Slot
+from gateway.rate_limits.base import AcquireRequest, Limiter, StoredValue, Slot
 
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 300.0
@@ -54,12 +54,12 @@ NO_ANSWER = ProviderFailure("no answer in time")
 class _Shared(NamedTuple):
     """What all processes know of a circuit."""
 
-    opened: Memory | None
-    trips: Memory | None
+    opened: StoredValue | None
+    trips: StoredValue | None
 
 
 class CircuitBreaker:
-    """Lets calls pass while their provider is well. Only `enter` and `states` need the limiter:
+    """Lets calls pass while their provider is well. Only `acquire` and `states` need the limiter:
     what is learnt while it is gone stays in this process.
     """
 
@@ -70,7 +70,7 @@ class CircuitBreaker:
         # Calls that want to know at the same time share a round trip.
         self._reader: Batcher[str, _Shared] = Batcher(self._read)
 
-    async def enter(self, model: Model) -> Permit:
+    async def acquire(self, model: Model) -> Permit:
         """Permission for a call.
 
         Raises `ProviderCoolingDown` while the circuit is open, or another call probes.
@@ -81,54 +81,54 @@ class CircuitBreaker:
             return Permit(model, now)
         return await self._probe(model)
 
-    async def answered(self, entered: Permit) -> None:
+    async def record_success(self, permit: Permit) -> None:
         """The provider began to answer: the circuit closes."""
-        known, now = self._of(entered.model), self._clock()
+        known, now = self._of(permit.model), self._clock()
         known.answered_at = now
-        known.tally.count(entered.exchange, now, failed=False)
-        if entered.probe is not None:
+        known.window.count(permit.exchange, now, failed=False)
+        if permit.probe is not None:
             # In this order: who gets the slot next finds it closed.
             with suppress(LimiterUnavailable):
-                await self._limiter.forget(_key("trips", entered.model))
-        await self.left(entered)
+                await self._limiter.delete(_key("trips", permit.model))
+        await self.release(permit)
 
-    async def failed(self, entered: Permit, failure: ProviderFailure) -> None:
+    async def record_failure(self, permit: Permit, failure: ProviderFailure) -> None:
         """The call failed; what is not the provider's fault changes nothing."""
-        known, now = self._of(entered.model), self._clock()
-        if not counts(failure) or (failure.status is None and entered.exchange.answered):
-            return await self.left(entered)
+        known, now = self._of(permit.model), self._clock()
+        if not counts(failure) or (failure.status is None and permit.exchange.answered):
+            return await self.release(permit)
         told = (failure.retry_after or 0.0) if failure.status in BUSY else 0.0
-        probes = _is_probing(entered, now)
-        if not probes and entered.at <= known.tripped_at:
+        probes = _is_probing(permit, now)
+        if not probes and permit.at <= known.tripped_at:
             # It began before the circuit opened, and says no more than others did.
-            return await self._open(entered.model, told, trip=False)
-        if entered.exchange.answered:
-            known.tally.add(now, failed=True)  # An answer that the provider broke off itself.
+            return await self._open(permit.model, told, trip=False)
+        if permit.exchange.answered:
+            known.window.add(now, failed=True)  # An answer that the provider broke off itself.
         else:
-            known.tally.count(entered.exchange, now, failed=True)
-        if told or probes or known.tally.is_alarming:
+            known.window.count(permit.exchange, now, failed=True)
+        if told or probes or known.window.is_alarming:
             known.tripped_at = now
-            await self._open(entered.model, told, trip=True)
-        return await self.left(entered)
+            await self._open(permit.model, told, trip=True)
+        return await self.release(permit)
 
-    async def silent(self, entered: Permit) -> None:
+    async def record_timeout(self, permit: Permit) -> None:
         """There was no answer in time: a failure, unless the provider answered others meanwhile."""
-        if self._of(entered.model).answered_at >= entered.at:
-            await self.left(entered)
+        if self._of(permit.model).answered_at >= permit.at:
+            await self.release(permit)
         else:
-            await self.failed(entered, NO_ANSWER)
+            await self.record_failure(permit, NO_ANSWER)
 
-    async def lift(self, models: Iterable[Model]) -> None:
+    async def reset(self, models: Iterable[Model]) -> None:
         """Close the circuits of `models`, whatever opened them. Raises `LimiterUnavailable`."""
         for model in models:
-            await self._limiter.forget(*(_key(kind, model) for kind in KINDS))
+            await self._limiter.delete(*(_key(kind, model) for kind in KINDS))
             self._known[model.id] = CircuitState(tripped_at=self._clock())
 
-    async def left(self, entered: Permit) -> None:
+    async def release(self, permit: Permit) -> None:
         """The call ended without a word on its provider: somebody else may probe."""
-        if entered.probe is not None:
+        if permit.probe is not None:
             with suppress(LimiterUnavailable):
-                await self._limiter.settle(AcquireRequest((), (entered.probe,)))
+                await self._limiter.release(AcquireRequest((), (permit.probe,)))
 
     async def record_quota(self, model: Model, quota: Quota | None, age: float = 0.0) -> None:
         """The provider told `age` seconds ago what is left of its limits: share it, and heed it."""
@@ -141,15 +141,15 @@ class CircuitBreaker:
             value = to_json([quota.remaining_requests, quota.remaining_tokens]).decode()
             seconds = max(QUOTA_SECONDS, reset_seconds)
             with suppress(LimiterUnavailable):
-                await self._limiter.remember(_key("quota", model), value, seconds)
+                await self._limiter.set(_key("quota", model), value, seconds)
         # The provider will refuse calls for so long: open before it has to.
         await self._open(model, reset_seconds, trip=False)
 
-    async def states(self, models: Iterable[Model]) -> list[Circuit]:
+    async def states(self, models: Iterable[Model]) -> list[CircuitStatus]:
         """The circuits of `models`. Raises `LimiterUnavailable`."""
         models = list(models)
         keys = [_key(kind, model) for model in models for kind in (*KINDS, "quota")]
-        found = await self._limiter.recall(keys) if keys else ()
+        found = await self._limiter.get(keys) if keys else ()
         return [
             self._state(model, _Shared(*found[3 * i : 3 * i + 2]), found[3 * i + 2])
             for i, model in enumerate(models)
@@ -160,36 +160,36 @@ class CircuitBreaker:
         circuits = await self.states(models)
         return not circuits or any(circuit.state != "open" for circuit in circuits)
 
-    def _state(self, model: Model, shared: _Shared, quota: Memory | None) -> Circuit:
+    def _state(self, model: Model, shared: _Shared, quota: StoredValue | None) -> CircuitStatus:
         told = shared.opened.seconds if shared.opened else 0.0
         seconds = max(told, self._of(model).open_until - self._clock())
         remaining = from_json(quota.value) if quota else (None, None)
-        state: State = "open" if seconds > 0 else "half_open" if shared.trips else "closed"
+        state: CircuitPhase = "open" if seconds > 0 else "half_open" if shared.trips else "closed"
         until = utc_now() + dt.timedelta(seconds=seconds) if seconds > 0 else None
-        return Circuit(model.provider, model.id, state, until, *remaining)
+        return CircuitStatus(model.provider, model.id, state, until, *remaining)
 
     async def _probe(self, model: Model) -> Permit:
         """The only probe, or a plain pass if the circuit was closed meanwhile."""
         slot = Slot(_key("probe", model), 1, new_id("probe"), PROBE_SECONDS)
-        entered = Permit(model, self._clock(), slot)
+        permit = Permit(model, self._clock(), slot)
         try:
-            admission = await self._limiter.admit(AcquireRequest((), (slot,)))
+            admission = await self._limiter.acquire(AcquireRequest((), (slot,)))
             if not admission.admitted:
                 raise _cooling(model, FIRST_PAUSE_SECONDS)
             # The probe before this one may have opened or closed it since the first look.
             if await self._is_half_open(model):
-                return entered
+                return permit
         except (Exception, asyncio.CancelledError):
-            await self.left(entered)
+            await self.release(permit)
             raise
-        await self.left(entered)
-        return replace(entered, probe=None)
+        await self.release(permit)
+        return replace(permit, probe=None)
 
     async def _is_half_open(self, model: Model) -> bool:
         """Look at what is shared: closed, or half open. Raises when it is open."""
         shared, known = await self._reader.submit(_name(model)), self._of(model)
         if shared.opened is not None:
-            known.tally = FailureWindow()
+            known.window = FailureWindow()
             known.open_until = max(known.open_until, self._clock() + shared.opened.seconds)
         self._refuse_open(model)
         if shared.trips is None:
@@ -203,7 +203,7 @@ class CircuitBreaker:
         if least <= 0:
             return
         if trip:
-            known.tally = FailureWindow()
+            known.window = FailureWindow()
         # This process sees it at once.
         known.closed_until = 0.0
         known.open_until = max(known.open_until, self._clock() + least)
@@ -221,13 +221,13 @@ class CircuitBreaker:
             least = max(least, min(_pause(trips), model.max_cooldown_seconds))
         least = max(least, shared.opened.seconds if shared.opened else 0.0)
         known.open_until = max(known.open_until, self._clock() + least)
-        await self._limiter.remember(_key("open", model), "open", least)
+        await self._limiter.set(_key("open", model), "open", least)
         if trips:
-            await self._limiter.remember(_key("trips", model), str(trips), least + TRIPS_SECONDS)
+            await self._limiter.set(_key("trips", model), str(trips), least + TRIPS_SECONDS)
 
     async def _read(self, keys: list[str]) -> Sequence[_Shared]:
         wanted = list(dict.fromkeys(keys))
-        found = await self._limiter.recall([f"{kind}:{key}" for key in wanted for kind in KINDS])
+        found = await self._limiter.get([f"{kind}:{key}" for key in wanted for kind in KINDS])
         pairs = zip(found[::2], found[1::2], strict=True)
         shared = {key: _Shared(*pair) for key, pair in zip(wanted, pairs, strict=True)}
         return [shared[key] for key in keys]
@@ -244,10 +244,10 @@ class CircuitBreaker:
             raise _cooling(model, left)
 
 
-def _is_probing(entered: Permit, now: float) -> bool:
+def _is_probing(permit: Permit, now: float) -> bool:
     """Whether a call still is the probe: not once it was answered, nor after its time."""
-    is_over = entered.exchange.answered or now >= entered.at + PROBE_SECONDS
-    return entered.probe is not None and not is_over
+    is_over = permit.exchange.answered or now >= permit.at + PROBE_SECONDS
+    return permit.probe is not None and not is_over
 
 
 def _pause(trips: int) -> float:

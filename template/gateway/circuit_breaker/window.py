@@ -13,15 +13,15 @@ from gateway.rate_limits.base import Slot
 IN_A_ROW, ENOUGH_CALLS, WINDOW_SECONDS = 5, 20, 30
 
 
-State = Literal["closed", "open", "half_open"]
+CircuitPhase = Literal["closed", "open", "half_open"]
 
 
-class Circuit(NamedTuple):
+class CircuitStatus(NamedTuple):
     """A circuit as operators see it; `until` is when it may be tried again."""
 
     provider: str
     model: str
-    state: State
+    state: CircuitPhase
     until: dt.datetime | None
     remaining_requests: int | None
     remaining_tokens: int | None
@@ -77,7 +77,7 @@ class CircuitState:
     tripped_at: float = float("-inf")
     answered_at: float = float("-inf")
     quota_shared_at: float = float("-inf")
-    tally: FailureWindow = field(default_factory=FailureWindow)
+    window: FailureWindow = field(default_factory=FailureWindow)
 
 
 def counts(failure: ProviderFailure) -> bool:

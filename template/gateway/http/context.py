@@ -18,7 +18,7 @@ from gateway.http.event_stream import unless_left
 from gateway.http.feature_answer import FeatureAnswer
 from gateway.http.replay import Replay
 from gateway.idempotency.idempotency import Work
-from gateway.idempotency.store import Key
+from gateway.idempotency.store import IdempotencyKey
 from gateway.json_text import encode
 from gateway.pipeline.generation import Generation, GenerationRequest, require_sendable
 from gateway.policy import Kind
@@ -69,7 +69,7 @@ class GenerationContext:
         if name is None:
             return await work()
         self.user.require(Scope.GENERATE)
-        key = Key(self.user.user_id, self.request.scope["route"].path, name)
+        key = IdempotencyKey(self.user.user_id, self.request.scope["route"].path, name)
 
         async def limited() -> Response:
             await self._check_limits()
@@ -88,9 +88,9 @@ class GenerationContext:
         path = self.request.scope["route"].path
         if (name := self._key()) is not None:
             self.user.require(Scope.GENERATE)
-            key = Key(self.user.user_id, path, name)
+            key = IdempotencyKey(self.user.user_id, path, name)
             asked = [self.request.method, str(self.request.url.query), await self._digest()]
-            found = await self.engine.idempotency.claim(key, [*asked, self.request.path_params])
+            found = await self.engine.idempotency.acquire(key, [*asked, self.request.path_params])
             if isinstance(found, Response):
                 raise Replay(found)
             answer.keep_for(found)
@@ -124,7 +124,7 @@ class GenerationContext:
         With an `Idempotency-Key`, a replay comes before the limits.
         """
         if self._is_large:
-            await self.engine.limits.look(self.user)
+            await self.engine.limits.peek(self.user)
 
     def _key(self) -> str | None:
         key = self.request.headers.get("idempotency-key")

@@ -66,7 +66,7 @@ class EventStream(Response):
             await self._rest.aclose()
 
     async def _relay(self, send: Send) -> None:
-        deadline = self._generation.current.job.deadline
+        deadline = self._generation.current.request.deadline
         headers = {"status": 200, "headers": self.raw_headers}
         await send({"type": "http.response.start", **headers})
         self._has_begun = True

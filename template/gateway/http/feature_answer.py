@@ -42,7 +42,7 @@ class FeatureAnswer:
     async def end(self) -> None:
         """Of an answer that broke off, nothing is known any more."""
         if self._claim is not None:
-            await self._idempotency.lose(self._claim)
+            await self._idempotency.mark_unknown(self._claim)
 
     def _start(self, message: Message) -> Message:
         given = {name.lower(): value for name, value in message["headers"]}
@@ -61,10 +61,10 @@ class FeatureAnswer:
     async def _store(self, claim: Claim) -> None:
         self._claim = None
         if self._status == 500:  # a crash: what it had begun is not known
-            await self._idempotency.lose(claim)
+            await self._idempotency.mark_unknown(claim)
         elif self._status >= 400 or self._generation is None:
-            await self._idempotency.forget(claim)
+            await self._idempotency.release(claim)
         else:
-            await self._idempotency.keep(
+            await self._idempotency.complete(
                 claim, self._status, self._headers, self._generation.id, bytes(self._body)
             )

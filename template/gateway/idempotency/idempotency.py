@@ -26,7 +26,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import IdempotencyMismatch, OutcomeUnknown, ServiceError
 from gateway.idempotency.sealing import Sealer
-from gateway.idempotency.store import Claim, IdempotencyStore, Key, State, in_flight
+from gateway.idempotency.store import Claim, IdempotencyStore, IdempotencyKey, KeyState, in_flight
 from gateway.telemetry.context import bind
 
 MAX_BYTES = 2**20
@@ -34,11 +34,11 @@ MAX_BYTES = 2**20
 REPLAYED = {"cache-control", "content-type", "location", "x-prediction-id", "x-served-model"}
 BROKE_OFF = "The first request with this Idempotency-Key broke off, and may have been carried out"
 UNKNOWN = {
-    State.RUNNING: BROKE_OFF,
-    State.LOST: BROKE_OFF,
-    State.TOO_LARGE: f"The first answer was over {MAX_BYTES} bytes, which is too much to keep",
-    State.ERASED: "The first answer was erased",
-    State.ANSWERED: "The first answer cannot be read any more, as the operator changed SECRET_KEY",
+    KeyState.RUNNING: BROKE_OFF,
+    KeyState.LOST: BROKE_OFF,
+    KeyState.TOO_LARGE: f"The first answer was over {MAX_BYTES} bytes, which is too much to keep",
+    KeyState.ERASED: "The first answer was erased",
+    KeyState.ANSWERED: "The first answer cannot be read any more, as the operator changed SECRET_KEY",
 }
 Work = Callable[[], Awaitable[Response]]
 
@@ -46,80 +46,80 @@ Work = Callable[[], Awaitable[Response]]
 class Idempotency:
     """Answers requests once, and replays the answers."""
 
-    def __init__(self, claims: IdempotencyStore, sealer: Sealer) -> None:
-        self._claims = claims
+    def __init__(self, store: IdempotencyStore, sealer: Sealer) -> None:
+        self._store = store
         self._sealer = sealer
 
-    async def answer(self, key: Key, asked: Any, work: Work) -> Response:
+    async def answer(self, key: IdempotencyKey, asked: Any, work: Work) -> Response:
         """What `work` answers to `asked`, or answered the first time.
 
         Raises `IdempotencyInFlight`, `IdempotencyMismatch`, `OutcomeUnknown`,
         `DatabaseUnavailable`, and what `work` raises.
         """
-        claim = await self.claim(key, asked)
+        claim = await self.acquire(key, asked)
         if isinstance(claim, Response):
             return claim
         try:
-            return _Kept(await work(), self, claim)
+            return _RecordedResponse(await work(), self, claim)
         except (ServiceError, RequestValidationError) as error:
             begun = isinstance(error, ServiceError) and error.begun
-            await (self.lose(claim) if begun else self.forget(claim))
+            await (self.mark_unknown(claim) if begun else self.release(claim))
             raise
         except BaseException:
-            await self.lose(claim)
+            await self.mark_unknown(claim)
             raise
 
-    async def claim(self, key: Key, asked: Any) -> Claim | Response:
+    async def acquire(self, key: IdempotencyKey, asked: Any) -> Claim | Response:
         """The claim of the first request with `key`; for a later one the answer to the first.
 
         Raises `IdempotencyInFlight`, `IdempotencyMismatch`, `OutcomeUnknown`,
         `DatabaseUnavailable`.
         """
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=vars).encode()).digest()
-        claim = await self._claims.take(key, self._sealer.seal(digest, *key, "request"))
+        claim = await self._store.acquire(key, self._sealer.seal(digest, *key, "request"))
         return claim if isinstance(claim, Claim) else self._replay(key, digest, claim)
 
-    async def keep(
+    async def complete(
         self, claim: Claim, status: int, headers: Mapping[str, str], prediction_id: str, body: bytes
     ) -> None:
         """Store a complete answer for replays, unless it is too large."""
         if len(body) > MAX_BYTES:
-            await self._claims.spend(claim, State.TOO_LARGE)
+            await self._store.mark_unknown(claim, KeyState.TOO_LARGE)
             return
         kept = {name: text for name, text in headers.items() if name in REPLAYED}
         whole = to_json([status, kept]) + b"\n" + body
         sealed = self._sealer.seal(whole, *claim.key, "answer")
-        await self._claims.store(claim, sealed, prediction_id)
+        await self._store.complete(claim, sealed, prediction_id)
 
-    async def forget(self, claim: Claim) -> None:
+    async def release(self, claim: Claim) -> None:
         """The client was told an error."""
-        await self._claims.free(claim)
+        await self._store.release(claim)
 
-    async def lose(self, claim: Claim) -> None:
+    async def mark_unknown(self, claim: Claim) -> None:
         """Nobody knows the answer any more."""
-        await self._claims.spend(claim, State.LOST)
+        await self._store.mark_unknown(claim, KeyState.LOST)
 
-    def _replay(self, key: Key, digest: bytes, found: Row[Any]) -> Response:
+    def _replay(self, key: IdempotencyKey, digest: bytes, found: Row[Any]) -> Response:
         known = self._sealer.open(found.request, *key, "request")
         if known is None:
-            raise _unknown(State.ANSWERED)
+            raise _unknown(KeyState.ANSWERED)
         if known != digest:
             raise IdempotencyMismatch(
                 "This Idempotency-Key came with another request before; use a new one.",
                 param="idempotency-key",
             )
-        if found.state == State.RUNNING and not found.overdue:
+        if found.state == KeyState.RUNNING and not found.overdue:
             raise in_flight()
         whole = found.answer and self._sealer.open(found.answer, *key, "answer")
         if not whole:
-            raise _unknown(State(found.state))
+            raise _unknown(KeyState(found.state))
         head, _, body = whole.partition(b"\n")
         status, headers = from_json(head)
         bind(prediction_id=found.prediction_id, replayed=True)
         return Response(body, status, {**headers, "Idempotent-Replayed": "true"})
 
 
-class _Kept(Response):
+class _RecordedResponse(Response):
     """An answer that is kept while it is sent: whole and before its end leaves, or not at all."""
 
     def __init__(self, answer: Response, idempotency: Idempotency, claim: Claim) -> None:
@@ -140,7 +140,7 @@ class _Kept(Response):
             await self._answer(scope, receive, note_and_send)
         finally:
             if not self._ended:
-                await self._idempotency.lose(self._claim)
+                await self._idempotency.mark_unknown(self._claim)
 
     async def _note(self, message: Message) -> None:
         part = message.get("body", b"")
@@ -150,16 +150,16 @@ class _Kept(Response):
             return
         self._ended = True
         if getattr(self._answer, "failed", False):  # A stream's last event was an error.
-            await self._idempotency.forget(self._claim)
+            await self._idempotency.release(self._claim)
         else:
             answer, body = self._answer, bytes(self._body)
             prediction_id = answer.headers["x-prediction-id"]
-            await self._idempotency.keep(
+            await self._idempotency.complete(
                 self._claim, answer.status_code, answer.headers, prediction_id, body
             )
 
 
-def _unknown(state: State) -> OutcomeUnknown:
+def _unknown(state: KeyState) -> OutcomeUnknown:
     return OutcomeUnknown(
         f"{UNKNOWN[state]}. Look at GET /v1/predictions; to ask again, use a new key.",
         param="idempotency-key",

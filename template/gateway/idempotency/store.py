@@ -47,7 +47,7 @@ RETRY_SECONDS = 1
 STORE_SECONDS = 2.0
 
 
-class State(StrEnum):
+class KeyState(StrEnum):
     """What became of the first request with a key."""
 
     RUNNING = "running"
@@ -78,7 +78,7 @@ idempotency = Table(
 )
 
 
-class Key(NamedTuple):
+class IdempotencyKey(NamedTuple):
     """Whose key, for which route, and the key itself."""
 
     user_id: str
@@ -90,13 +90,13 @@ class Claim(NamedTuple):
     """A key that a request has taken."""
 
     id: str
-    key: Key
+    key: IdempotencyKey
 
 
-class Step(NamedTuple):
+class Operation(NamedTuple):
     """What a request does to the table, at one time with others."""
 
-    key: Key
+    key: IdempotencyKey
     work: Callable[[Connection], Claim | Row[Any] | Exception | None]
 
 
@@ -110,20 +110,20 @@ class IdempotencyStore:
     def __init__(self, database: Database, seconds: float) -> None:
         self._database = database
         self._lease = dt.timedelta(seconds=seconds) + LEASE_MARGIN
-        self._batcher: Batcher[Step, Claim | Row[Any] | None] = Batcher(
+        self._batcher: Batcher[Operation, Claim | Row[Any] | None] = Batcher(
             self._write, abandoned=self._abandoned
         )
 
-    async def take(self, key: Key, request: bytes) -> Claim | Row[Any]:
+    async def acquire(self, key: IdempotencyKey, request: bytes) -> Claim | Row[Any]:
         """Take the key for `request`; or the row of the one that has it, `overdue` when lost.
 
         Raises `DatabaseUnavailable`, and `IdempotencyInFlight` when that cannot be told.
         """
-        taken = await self._batcher.submit(Step(key, lambda c: self._take(c, key, request)))
+        taken = await self._batcher.submit(Operation(key, lambda c: self._acquire(c, key, request)))
         assert taken is not None, "a claim or a row"
         return taken
 
-    async def store(self, claim: Claim, answer: bytes, prediction_id: str) -> None:
+    async def complete(self, claim: Claim, answer: bytes, prediction_id: str) -> None:
         """Keep a complete answer for replays, unless it was erased meanwhile."""
         erased = (
             select(predictions.c.id)
@@ -133,17 +133,17 @@ class IdempotencyStore:
         await self._end(
             claim,
             _change(claim).values(
-                state=case((erased, State.ERASED), else_=State.ANSWERED),
+                state=case((erased, KeyState.ERASED), else_=KeyState.ANSWERED),
                 answer=case((~erased, answer)),
                 prediction_id=prediction_id,
             ),
         )
 
-    async def spend(self, claim: Claim, state: State) -> None:
+    async def mark_unknown(self, claim: Claim, state: KeyState) -> None:
         """The request may have been carried out, and there is no answer to replay."""
         await self._end(claim, _change(claim).values(state=state))
 
-    async def free(self, claim: Claim) -> None:
+    async def release(self, claim: Claim) -> None:
         """The next request runs."""
         await self._end(claim, _removal(claim))
 
@@ -162,24 +162,24 @@ class IdempotencyStore:
         except (DatabaseUnavailable, TimeoutError) as error:
             log(logging.WARNING, "The end of an idempotent request was not written", error=error)
 
-    def _abandoned(self, _: Step, taken: Claim | Row[Any] | None) -> None:
+    def _abandoned(self, _: Operation, taken: Claim | Row[Any] | None) -> None:
         """Free a key that was taken for somebody who left meanwhile: nothing was begun."""
         if isinstance(taken, Claim):
             done = self._batcher.enqueue(_execution(taken, _removal(taken)))
             done.add_done_callback(lambda _: done.exception())  # it is spent with its lease then
 
-    async def _write(self, steps: list[Step]) -> Sequence[Claim | Row[Any] | Exception | None]:
+    async def _write(self, operations: list[Operation]) -> Sequence[Claim | Row[Any] | Exception | None]:
         # In one order everywhere, so that no two processes wait for each other.
-        order = sorted(range(len(steps)), key=lambda place: steps[place].key)
+        order = sorted(range(len(operations)), key=lambda place: operations[place].key)
 
         def work(connection: Connection) -> list[Claim | Row[Any] | Exception | None]:
-            results = {place: steps[place].work(connection) for place in order}
-            return [results[place] for place in range(len(steps))]
+            results = {place: operations[place].work(connection) for place in order}
+            return [results[place] for place in range(len(operations))]
 
         return await self._database.transact(work)
 
-    def _take(
-        self, connection: Connection, key: Key, request: bytes
+    def _acquire(
+        self, connection: Connection, key: IdempotencyKey, request: bytes
     ) -> Claim | Row[Any] | IdempotencyInFlight:
         now = connection.execute(select(func.now(type_=UtcDateTime()))).scalar_one()
         _sweep(connection, key, now)
@@ -188,7 +188,7 @@ class IdempotencyStore:
                 return found
             if begun := _states_of_attempts(connection, found):
                 # One that is open is still to be settled, perhaps at nothing.
-                is_ending = found.state == State.LOST and not begun.isdisjoint(OPEN)
+                is_ending = found.state == KeyState.LOST and not begun.isdisjoint(OPEN)
                 return in_flight() if is_ending else found
             connection.execute(delete(idempotency).where(idempotency.c.id == found.id))
         claim = Claim(new_id("idem"), key)
@@ -198,7 +198,7 @@ class IdempotencyStore:
             "route": key.route,
             "key": key.name,
             "request": request,
-            "state": State.RUNNING,
+            "state": KeyState.RUNNING,
             "lease_until": now + self._lease,
             "expires_at": now + KEPT,
         }
@@ -221,16 +221,16 @@ def in_flight() -> IdempotencyInFlight:
 def erasing(prediction_id: str) -> Update:
     """Removes the stored answer of a prediction."""
     stored = idempotency.c.prediction_id == prediction_id
-    return update(idempotency).where(stored).values(state=State.ERASED, answer=None)
+    return update(idempotency).where(stored).values(state=KeyState.ERASED, answer=None)
 
 
-def _find(connection: Connection, key: Key, now: dt.datetime) -> Row[Any] | None:
+def _find(connection: Connection, key: IdempotencyKey, now: dt.datetime) -> Row[Any] | None:
     overdue = (idempotency.c.lease_until <= now).label("overdue")
     return connection.execute(select(idempotency, overdue).where(_is(key))).first()
 
 
 def _is_lost(found: Row[Any]) -> bool:
-    return bool(found.state == State.LOST or (found.state == State.RUNNING and found.overdue))
+    return bool(found.state == KeyState.LOST or (found.state == KeyState.RUNNING and found.overdue))
 
 
 def _states_of_attempts(connection: Connection, found: Row[Any]) -> set[str]:
@@ -251,7 +251,7 @@ def _states_of_attempts(connection: Connection, found: Row[Any]) -> set[str]:
     return set(connection.execute(query).scalars())
 
 
-def _sweep(connection: Connection, key: Key, now: dt.datetime) -> None:
+def _sweep(connection: Connection, key: IdempotencyKey, now: dt.datetime) -> None:
     """Remove what has expired: the row of this key, and some of the others."""
     expired = idempotency.c.expires_at <= now
     oldest = (
@@ -265,7 +265,7 @@ def _sweep(connection: Connection, key: Key, now: dt.datetime) -> None:
     connection.execute(delete(idempotency).where(expired, rows))
 
 
-def _is(key: Key) -> ColumnElement[bool]:
+def _is(key: IdempotencyKey) -> ColumnElement[bool]:
     table = idempotency.c
     return and_(table.user_id == key.user_id, table.route == key.route, table.key == key.name)
 
@@ -278,8 +278,8 @@ def _removal(claim: Claim) -> Delete:
     return delete(idempotency).where(idempotency.c.id == claim.id)
 
 
-def _execution(claim: Claim, statement: Executable) -> Step:
+def _execution(claim: Claim, statement: Executable) -> Operation:
     def work(connection: Connection) -> None:
         connection.execute(statement)
 
-    return Step(claim.key, work)
+    return Operation(claim.key, work)

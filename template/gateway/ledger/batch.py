@@ -1,4 +1,4 @@
-"""What becomes of each entry of a transaction: decided in order, in memory, by what it has read."""
+"""Applies the entries of one transaction in order, in memory, and collects the rows to write."""
 
 import datetime as dt
 from collections import defaultdict
@@ -12,14 +12,14 @@ from gateway.policy import Cap
 from gateway.providers.base import Usage
 
 OPEN = ("reserved", "sent")
-# What it cost is known, if only that it was nothing.
-KNOWN = ("settled", "released")
+# The states of an attempt whose cost is known, including a cost of nothing.
+COST_KNOWN = ("settled", "released")
 
 Result = ServiceError | Blocked | None
 
 
 class AttemptRow(NamedTuple):
-    """What the ledger holds of an attempt."""
+    """The columns of an attempt's row that a transaction reads. Costs are in nano-dollars."""
 
     prediction_id: str
     user_id: str
@@ -34,19 +34,22 @@ class AttemptRow(NamedTuple):
 
     @property
     def accounts(self) -> list[str]:
-        """What it counts against; nothing if it was made before there were budgets."""
+        """The accounts it counts against; none for rows that are older than budgets."""
         return accounts_of(self.user_id, self.plan, self.key_id) if self.plan else []
 
 
-class State(NamedTuple):
-    """What counts for all entries of a transaction."""
+class LedgerState(NamedTuple):
+    """The database's time, and the stops in force: pairs of a target and a kind."""
 
     now: dt.datetime
     stopped: frozenset[tuple[str, str]]
 
 
 class Settled(NamedTuple):
-    """What was settled at a model; `cost_nano_usd` is what a correction added if it is one."""
+    """The settlement of one attempt, for the metrics.
+
+    `cost_nano_usd` is the cost; for a correction, what it added to the cost.
+    """
 
     model: str
     usage: Usage
@@ -54,124 +57,132 @@ class Settled(NamedTuple):
 
 
 class LedgerBatch:
-    """Decides entries one after the other, and collects the rows to write."""
+    """Applies entries one after the other, and collects the rows to write."""
 
-    def __init__(self, state: State, held: dict[str, AttemptRow], sheet: Balances) -> None:
+    def __init__(
+        self, state: LedgerState, attempts: dict[str, AttemptRow], balances: Balances
+    ) -> None:
         self._state = state
-        self._held = held
-        self.sheet = sheet
-        # By what each is about: of several that a statement is given for one, any could win.
+        self._attempts = attempts
+        self.balances = balances
+        # By statement and by id, so that a statement gets one row for an id: of several, the
+        # database might apply any.
         self.rows: dict[str, dict[Hashable, Values]] = defaultdict(dict)
         self.settled: list[Settled] = []
         self.quarantined: list[Values] = []
         self._stopped = set(state.stopped)
-        self._broken: list[Alert] = []
-        # Whose spending changed, on which day; each once, as calls of one user are many.
+        self._alerts: list[Alert] = []
+        # The caps and days whose spending changed: a set that keeps its order.
         self._spent: dict[tuple[tuple[Cap, ...], str], None] = {}
 
-    def take(self, entry: Entry) -> Result:
-        """Do what `entry` asks, or return why not."""
+    def apply(self, entry: Entry) -> Result:
+        """Apply `entry`. Returns None, or the error that refuses it."""
         if isinstance(entry, Settle):
-            self._close(entry)
+            self._settle(entry)
         elif isinstance(entry, Renew):
-            self._keep(entry)
+            self._renew(entry)
         else:
             try:
-                self._open(entry)
+                self._reserve(entry)
             except (ServiceError, Blocked) as refused:
                 return refused
         return None
 
     def alerts(self) -> list[Values]:
-        """The rows of what the owner must hear of."""
+        """The rows of the alerts that the entries caused."""
         for caps, day in self._spent:
-            self.sheet.look(caps, day)
-        due = [*self.sheet.alerts.values(), *self._broken]
+            self.balances.collect_alerts(caps, day)
+        due = [*self.balances.alerts.values(), *self._alerts]
         return [{**alert._asdict(), "at": self._state.now} for alert in due]
 
-    def _open(self, entry: Reserve) -> None:
-        self._require_going(entry.targets)
-        now, bound = self._state.now, entry.attempt["bound_nano_usd"]
+    def _reserve(self, entry: Reserve) -> None:
+        self._require_not_stopped(entry.targets)
+        now, max_cost = self._state.now, entry.attempt["bound_nano_usd"]
         day = now.date().isoformat()
-        self.sheet.reserve(entry.caps, day, bound)
-        attempt = {**entry.attempt, "day": day, "opened_at": now, "lease_until": now + entry.lease}
-        self.rows["open_attempt"][attempt["id"]] = attempt
+        self.balances.reserve(entry.caps, day, max_cost)
+        row = {**entry.attempt, "day": day, "opened_at": now, "lease_until": now + entry.lease}
+        self.rows["insert_attempt"][row["id"]] = row
         if entry.prediction:
-            begun = {**entry.prediction, "day": day, "created_at": now}
-            self.rows["open_prediction"][begun["id"]] = begun
-        self._held[attempt["id"]] = AttemptRow(*(attempt[name] for name in AttemptRow._fields))
+            prediction = {**entry.prediction, "day": day, "created_at": now}
+            self.rows["insert_prediction"][prediction["id"]] = prediction
+        self._attempts[row["id"]] = AttemptRow(*(row[name] for name in AttemptRow._fields))
 
-    def _require_going(self, targets: Sequence[str]) -> None:
+    def _require_not_stopped(self, targets: Sequence[str]) -> None:
         for target, kind in self._stopped:
             if target in targets:
                 raise stopped(target, kind)
 
-    def _keep(self, entry: Renew) -> None:
-        held = self._held.get(entry.attempt_id)
-        if held is None or held.state not in OPEN:
+    def _renew(self, entry: Renew) -> None:
+        attempt = self._attempts.get(entry.attempt_id)
+        if attempt is None or attempt.state not in OPEN:
             return
         until = self._state.now + entry.lease
-        self._held[entry.attempt_id] = held._replace(state="sent", lease_until=until)
+        self._attempts[entry.attempt_id] = attempt._replace(state="sent", lease_until=until)
         row = {"id": entry.attempt_id, "state": "sent", "remote_id": entry.remote_id}
-        self.rows["keep_attempt"][entry.attempt_id] = {**row, "lease_until": until}
+        self.rows["renew_attempt"][entry.attempt_id] = {**row, "lease_until": until}
 
-    def _close(self, entry: Settle) -> None:
+    def _settle(self, entry: Settle) -> None:
         row, now = entry.attempt, self._state.now
-        held = self._held.get(row["id"]) if row else None
-        if entry.overdue and (not held or held.state not in OPEN or held.lease_until > now):
+        attempt = self._attempts.get(row["id"]) if row else None
+        if entry.overdue and (
+            not attempt or attempt.state not in OPEN or attempt.lease_until > now
+        ):
             return
         if entry.alert:
-            self._broken.append(entry.alert)
-        if row and held:
-            self._settle(entry, row, held)
+            self._alerts.append(entry.alert)
+        if row and attempt:
+            self._settle_attempt(entry, row, attempt)
         if entry.prediction:
-            # Once it has ended, it is not ended otherwise.
-            ended = {**entry.prediction, "finished_at": now}
-            self.rows["close_prediction"].setdefault(ended["id"], ended)
+            # The first end of a prediction counts.
+            finished = {**entry.prediction, "finished_at": now}
+            self.rows["finish_prediction"].setdefault(finished["id"], finished)
 
-    def _settle(self, entry: Settle, row: Values, held: AttemptRow) -> None:
-        """Once: what was settled stays; what was paid at its bound may be corrected."""
+    def _settle_attempt(self, entry: Settle, row: Values, attempt: AttemptRow) -> None:
+        """Idempotent. A settlement at the maximum can be corrected once the cost is known."""
         cost = row["cost_nano_usd"]
-        if held.state in OPEN:
-            change = {"reserved": -held.bound_nano_usd, "spent": cost}
-        elif held.state == "uncertain" and row["state"] in KNOWN:
-            change = {"reserved": 0, "spent": cost - held.cost_nano_usd}
-            self._correct(held.prediction_id, change["spent"])
+        if attempt.state in OPEN:
+            change = {"reserved": -attempt.bound_nano_usd, "spent": cost}
+        elif attempt.state == "uncertain" and row["state"] in COST_KNOWN:
+            change = {"reserved": 0, "spent": cost - attempt.cost_nano_usd}
+            self._correct_prediction(attempt.prediction_id, change["spent"])
         else:
             return
-        self.sheet.change(held.accounts, held.day, **change)
-        self.settled.append(Settled(held.model, entry.usage or Usage(), max(0, change["spent"])))
-        self._spent[entry.caps, held.day] = None
-        self.rows["close_attempt"][row["id"]] = {**row, "closed_at": self._state.now}
-        self._held[row["id"]] = held._replace(state=row["state"], cost_nano_usd=cost)
-        if cost > held.bound_nano_usd:
-            reason = f"A call cost {cost} nano-dollars, and its bound was {held.bound_nano_usd}."
-            self._quarantine(held, cost, reason)
-        elif entry.broken:
-            self._quarantine(held, cost, entry.broken)
+        self.balances.change(attempt.accounts, attempt.day, **change)
+        usage = entry.usage or Usage()
+        self.settled.append(Settled(attempt.model, usage, max(0, change["spent"])))
+        self._spent[entry.caps, attempt.day] = None
+        self.rows["settle_attempt"][row["id"]] = {**row, "closed_at": self._state.now}
+        self._attempts[row["id"]] = attempt._replace(state=row["state"], cost_nano_usd=cost)
+        most = attempt.bound_nano_usd
+        if cost > most:
+            reason = f"A call cost {cost} nano-dollars, and its maximum was {most}."
+            self._quarantine(attempt, cost, reason)
+        elif entry.exceeded:
+            self._quarantine(attempt, cost, entry.exceeded)
 
-    def _correct(self, prediction_id: str, by: int) -> None:
-        """Add to what a prediction cost; several of its attempts may be corrected."""
+    def _correct_prediction(self, prediction_id: str, by: int) -> None:
+        """Add nano-dollars to a prediction's cost; several of its attempts may be corrected."""
         rows = self.rows["correct_prediction"]
         before = rows[prediction_id]["cost_nano_usd"] if prediction_id in rows else 0
         rows[prediction_id] = {"id": prediction_id, "cost_nano_usd": before + by}
 
-    def _quarantine(self, held: AttemptRow, cost: int, reason: str) -> None:
-        """A bound that was wrong once is wrong: no new calls until somebody has looked at it."""
-        target, now = f"model:{held.model}", self._state.now
+    def _quarantine(self, attempt: AttemptRow, cost: int, reason: str) -> None:
+        """Stop the model until the operator starts it again: its declared maximum was wrong."""
+        target, now = f"model:{attempt.model}", self._state.now
         row = {"target": target, "kind": "quarantined", "reason": reason, "running": False}
         self.quarantined.append({**row, "at": now})
         self._stopped.add((target, "quarantined"))
         details = {
-            "model": held.model,
-            "bound_nano_usd": held.bound_nano_usd,
+            "model": attempt.model,
+            "bound_nano_usd": attempt.bound_nano_usd,
             "cost_nano_usd": cost,
         }
-        self._broken.append(Alert(f"bound:{held.model}:{now.date()}", "bound", details))
+        self._alerts.append(Alert(f"bound:{attempt.model}:{now.date()}", "bound", details))
 
 
 def stopped(target: str, kind: str) -> GenerationStopped:
-    """What a client is told of a stop; its reason is the operator's."""
+    """The client's error for a stop. The operator's reason is not part of it."""
     what = {"service": "All generation"}.get(target, f"Generation by {target.partition(':')[2]}")
-    why = "a call broke its bound" if kind == "quarantined" else "the operator stopped it"
+    quarantined = kind == "quarantined"
+    why = "a call exceeded its maximum" if quarantined else "the operator stopped it"
     return GenerationStopped(f"{what} is stopped: {why}. Try again later.")

@@ -13,7 +13,7 @@ from gateway.errors import BudgetExceeded, RequestTooLarge
 from gateway.policy import Cap, Policy
 from gateway.prices import NANO
 
-Key = tuple[str, str]
+AccountPeriod = tuple[str, str]
 """The name of an account, and a period."""
 
 
@@ -58,13 +58,13 @@ def accounts_of(user_id: str, plan: str, key_id: str | None) -> list[str]:
     return [*names, f"key:{key_id}"] if key_id else names
 
 
-def require_room(caps: Sequence[Cap], bound: int) -> None:
+def require_room(caps: Sequence[Cap], max_cost: int) -> None:
     """Raise `RequestTooLarge` for a bound that no empty budget could pay."""
     for cap in caps:
         for most in (cap.daily, cap.monthly):
-            if most is not None and bound > most:
+            if most is not None and max_cost > most:
                 raise RequestTooLarge(
-                    f"This request can cost up to {usd(bound)} and a budget is {usd(most)}. "
+                    f"This request can cost up to {usd(max_cost)} and a budget is {usd(most)}. "
                     "Send less, or ask for fewer output tokens."
                 )
 
@@ -72,26 +72,26 @@ def require_room(caps: Sequence[Cap], bound: int) -> None:
 class Balances:
     """The accounts that a transaction works on."""
 
-    def __init__(self, held: Mapping[Key, tuple[int, int]], percents: Sequence[int]) -> None:
+    def __init__(self, held: Mapping[AccountPeriod, tuple[int, int]], percents: Sequence[int]) -> None:
         self._accounts = {key: Account(*sums, was=sums) for key, sums in held.items()}
         self._percents = percents
         self.alerts: dict[str, Alert] = {}
 
-    def reserve(self, caps: Sequence[Cap], day: str, bound: int) -> None:
-        """Take `bound` from every account of `caps`, or nothing.
+    def reserve(self, caps: Sequence[Cap], day: str, max_cost: int) -> None:
+        """Take `max_cost` from every account of `caps`, or nothing.
 
         Raises `BudgetExceeded` where spending has left no room for it, and `Blocked`.
         """
         places = list(self._places(caps, day))
         for cap, key, account in places:
-            if cap is not None and account.spent + bound > cap:
+            if cap is not None and account.spent + max_cost > cap:
                 self._alert(key, 100, account.spent, cap)
-                raise _exceeded(key, cap - account.spent, bound)
+                raise _exceeded(key, cap - account.spent, max_cost)
         for cap, _, account in places:
-            if cap is not None and account.spent + account.reserved + bound > cap:
+            if cap is not None and account.spent + account.reserved + max_cost > cap:
                 raise Blocked
         for _, _, account in places:
-            account.reserved += bound
+            account.reserved += max_cost
 
     def change(self, names: Sequence[str], day: str, *, reserved: int, spent: int) -> None:
         """Add to what accounts have reserved and spent on a day and in its month."""
@@ -101,7 +101,7 @@ class Balances:
                 account.reserved += reserved
                 account.spent += spent
 
-    def look(self, caps: Sequence[Cap], day: str) -> None:
+    def collect_alerts(self, caps: Sequence[Cap], day: str) -> None:
         """Note the alerts that became due since the accounts were read."""
         for cap, key, account in self._places(caps, day):
             before = account.was[0] if account.was else 0
@@ -111,23 +111,23 @@ class Balances:
                 if before * 100 < percent * cap <= account.spent * 100:
                     self._alert(key, percent, account.spent, cap)
 
-    def changes(self) -> Iterator[tuple[Key, Account]]:
+    def changes(self) -> Iterator[tuple[AccountPeriod, Account]]:
         """The accounts that are no longer as they were read."""
         return ((key, account) for key, account in self._accounts.items() if account.changed)
 
-    def _places(self, caps: Sequence[Cap], day: str) -> Iterator[tuple[int | None, Key, Account]]:
+    def _places(self, caps: Sequence[Cap], day: str) -> Iterator[tuple[int | None, AccountPeriod, Account]]:
         for cap in caps:
             for most, period in zip((cap.daily, cap.monthly), periods(day), strict=True):
                 key = cap.account, period
                 yield most, key, self._account(key)
 
-    def _account(self, key: Key) -> Account:
+    def _account(self, key: AccountPeriod) -> Account:
         account = self._accounts.get(key)
         if account is None:
             account = self._accounts[key] = Account(0, 0)
         return account
 
-    def _alert(self, key: Key, percent: int, spent: int, cap: int) -> None:
+    def _alert(self, key: AccountPeriod, percent: int, spent: int, cap: int) -> None:
         account, period = key
         details = {
             "account": account,
@@ -149,12 +149,12 @@ def usd(nano_usd: int) -> str:
     return f"{nano_usd / NANO:.9f} USD"
 
 
-def _exceeded(key: Key, left: int, bound: int) -> BudgetExceeded:
+def _exceeded(key: AccountPeriod, left: int, max_cost: int) -> BudgetExceeded:
     account, period = key
     kind = account.partition(":")[0]
     whose = {"user": "your", "key": "this API key's"}.get(kind, "the service's")
     span = "month" if len(period) == len("2026-11") else "day"
     return BudgetExceeded(
-        f"This request can cost up to {usd(bound)}, and {whose} budget for the {span} has "
+        f"This request can cost up to {usd(max_cost)}, and {whose} budget for the {span} has "
         f"{usd(max(0, left))} left. Ask for less, or wait for the next {span} (UTC)."
     )

@@ -1,6 +1,7 @@
-"""What is written into the ledger: entries that open, keep and close attempts.
+"""The entries of the ledger: they reserve, renew and settle attempts.
 
-Times are left to the transaction, as the database's clock decides them.
+The columns of each row are listed here alone: `transaction` derives its statements from them. The
+transaction adds the times, by the database's clock.
 """
 
 import datetime as dt
@@ -14,15 +15,18 @@ from gateway.policy import Cap
 from gateway.providers.base import Deadline, Usage
 
 Values = dict[str, Any]
-# An attempt's lease outlives its deadline by this, so that nobody settles what still runs.
+# The lease of an attempt ends this long after its deadline, so that the sweeper does not settle a
+# call that still runs.
 LEASE_MARGIN = dt.timedelta(seconds=15)
 
 
 class Reserve(NamedTuple):
-    """Reserves what an attempt can cost; the first one of a prediction begins that too."""
+    """Reserves the maximum cost of an attempt; the first of a prediction inserts that, too.
+
+    `targets` are what can be stopped: the service, the provider and the model.
+    """
 
     caps: tuple[Cap, ...]
-    # What may be stopped: the service, the provider, the model.
     targets: tuple[str, ...]
     lease: dt.timedelta
     attempt: Values
@@ -30,7 +34,7 @@ class Reserve(NamedTuple):
 
 
 class Renew(NamedTuple):
-    """Renews the lease of an attempt that is at work elsewhere under `remote_id`."""
+    """Renews the lease of an attempt whose work runs at the provider under `remote_id`."""
 
     attempt_id: str
     remote_id: str
@@ -38,11 +42,11 @@ class Renew(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """Ends an attempt, and its prediction with the last one; either may be None.
+    """Ends an attempt, and with the last attempt its prediction; either may be None.
 
-    `usage` is what the attempt used, as far as it is known; `overdue` says that it is closed only
-    if its lease has run out; `alert` is what the owner must hear of; `broken` says which bound of
-    the attempt its usage broke, if it was one of tokens.
+    `usage` is the attempt's usage as far as it is known. With `overdue`, the attempt is settled
+    only if its lease has run out. `alert` is raised in the same transaction. `exceeded` says how
+    the usage exceeded the attempt's maximum of tokens, if it did.
     """
 
     caps: tuple[Cap, ...]
@@ -51,14 +55,14 @@ class Settle(NamedTuple):
     usage: Usage | None = None
     overdue: bool = False
     alert: Alert | None = None
-    broken: str | None = None
+    exceeded: str | None = None
 
 
 Entry = Reserve | Renew | Settle
 
 
-def opening(generation: Generation, attempt: Attempt, *, keep_content: bool) -> Reserve:
-    """The entry that must be durable before `attempt` begins."""
+def reserve_entry(generation: Generation, attempt: Attempt, *, keep_content: bool) -> Reserve:
+    """The entry that must be durable before `attempt` sends anything."""
     call, model = generation.call, attempt.model
     principal = call.principal
     row = {
@@ -69,91 +73,134 @@ def opening(generation: Generation, attempt: Attempt, *, keep_content: bool) -> 
         "provider": model.provider,
         "model": model.id,
         "state": "reserved",
-        "bound_nano_usd": attempt.bound_nano_usd,
+        "bound_nano_usd": attempt.max_cost,
         "cost_nano_usd": 0,
         "price": _json(model.price.document()),
         "plan": principal.plan,
         "key_id": principal.key_id,
     }
     targets = ("service", f"provider:{model.provider}", f"model:{model.id}")
-    prediction = _prediction(generation, model.provider, keep_content=keep_content)
-    begins = prediction if attempt.number == 1 else None
-    return Reserve(generation.caps, targets, lease_of(generation.deadline), row, begins)
+    prediction = None
+    if attempt.number == 1:
+        prediction = _new_prediction(generation, model.provider, keep_content=keep_content)
+    return Reserve(generation.caps, targets, lease_of(generation.deadline), row, prediction)
 
 
-def closing(
+def settle_entry(
     generation: Generation,
     attempt: Attempt | None,
-    ending: AttemptResult,
+    result: AttemptResult,
     *,
     last: bool,
     keep: bool,
 ) -> Settle:
-    """The entry that ends `attempt` if there is one, and the prediction if it was the `last`."""
-    row = broken = None
+    """The entry that ends `attempt`, if there is one, and after the `last` the prediction.
+
+    `keep` stores the output in the prediction.
+    """
+    row = exceeded = None
     if attempt is not None:
-        broken = attempt.broken_bound(ending)
-        state, cost = attempt.settlement(ending)
-        remote_id = attempt.job.remote_id
-        row = {
-            "id": attempt.id,
-            "state": state,
-            "cost_nano_usd": cost,
-            "remote_id": remote_id,
-            "provider_status": ending.provider_status,
-            "reason": ending.reason,
-        }
-    ended = _ended(generation, ending, keep=keep) if last else None
-    return Settle(generation.caps, row, ended, ending.usage, alert=ending.alert, broken=broken)
+        exceeded = attempt.exceeded_maximum(result)
+        row = _settled_attempt(attempt, result, *attempt.settlement(result))
+    finished = _finished_generation(generation, result, keep=keep) if last else None
+    return Settle(
+        generation.caps, row, finished, result.usage, alert=result.alert, exceeded=exceeded
+    )
 
 
-def correction(
-    generation: Generation, attempt: Attempt, ending: AttemptResult, used: Usage
+def correction_entry(
+    generation: Generation, attempt: Attempt, result: AttemptResult, used: Usage
 ) -> Settle:
-    """The entry that corrects an attempt that was paid at its bound, once its usage is known."""
-    row = {
-        "id": attempt.id,
-        "state": "settled",
-        "cost_nano_usd": pricing.cost(attempt.model.price, used),
-        "remote_id": attempt.job.remote_id,
-        "provider_status": ending.provider_status,
-        "reason": ending.reason,
-    }
+    """The entry that corrects an attempt that was settled at its maximum, by its usage."""
+    cost = pricing.cost(attempt.model.price, used)
+    row = _settled_attempt(attempt, result, "settled", cost)
     return Settle(generation.caps, row, None, used)
 
 
-def abandoned(opened: Reserve) -> Settle:
-    """The entry that takes an opening back: no byte left."""
+def release_entry(reserved: Reserve) -> Settle:
+    """The entry that takes a reservation back whose caller left before anything was sent."""
     error = {"message": "The caller left before it began.", "code": "cancelled"}
-    prediction = opened.prediction and {
-        "id": opened.prediction["id"],
-        "served_model": None,
-        "provider": opened.prediction["provider"],
-        "status": "cancelled",
-        "outcome": "cancelled",
-        "output": None,
-        "error": _json(error),
-        "latency_ms": 0,
-        "cost_nano_usd": 0,
-        **Usage()._asdict(),
+    prediction = reserved.prediction and finished_prediction(
+        id=reserved.prediction["id"],
+        served_model=None,
+        provider=reserved.prediction["provider"],
+        status="cancelled",
+        outcome="cancelled",
+        output=None,
+        error=_json(error),
+        latency_ms=0,
+        cost_nano_usd=0,
+        usage=Usage(),
+    )
+    row = settled_attempt(id=reserved.attempt["id"], state="released", cost_nano_usd=0)
+    return Settle(reserved.caps, row, prediction)
+
+
+def settled_attempt(
+    *,
+    id: str,
+    state: str,
+    cost_nano_usd: int,
+    remote_id: str | None = None,
+    provider_status: int | None = None,
+    reason: str | None = None,
+) -> Values:
+    """The columns of an attempt that its settlement changes."""
+    return {
+        "id": id,
+        "state": state,
+        "cost_nano_usd": cost_nano_usd,
+        "remote_id": remote_id,
+        "provider_status": provider_status,
+        "reason": reason,
     }
-    row = {
-        "id": opened.attempt["id"],
-        "state": "released",
-        "cost_nano_usd": 0,
-        "remote_id": None,
-        "provider_status": None,
-        "reason": None,
+
+
+def finished_prediction(
+    *,
+    id: str,
+    served_model: str | None,
+    provider: str,
+    status: str,
+    outcome: str,
+    output: str | None,
+    error: str | None,
+    latency_ms: int,
+    cost_nano_usd: int,
+    usage: Usage,
+) -> Values:
+    """The columns of a prediction that its end changes; `output` and `error` are JSON."""
+    return {
+        "id": id,
+        "served_model": served_model,
+        "provider": provider,
+        "status": status,
+        "outcome": outcome,
+        "output": output,
+        "error": error,
+        "latency_ms": latency_ms,
+        "cost_nano_usd": cost_nano_usd,
+        **usage._asdict(),
     }
-    return Settle(opened.caps, row, prediction)
 
 
 def lease_of(deadline: Deadline) -> dt.timedelta:
-    """How long work within `deadline` is left alone."""
+    """How long an attempt within `deadline` belongs to its process."""
     return dt.timedelta(seconds=deadline.remaining) + LEASE_MARGIN
 
 
-def _prediction(generation: Generation, provider: str, *, keep_content: bool) -> Values:
+def _settled_attempt(attempt: Attempt, result: AttemptResult, state: str, cost: int) -> Values:
+    return settled_attempt(
+        id=attempt.id,
+        state=state,
+        cost_nano_usd=cost,
+        remote_id=attempt.request.remote_id,
+        provider_status=result.provider_status,
+        reason=result.reason,
+    )
+
+
+def _new_prediction(generation: Generation, provider: str, *, keep_content: bool) -> Values:
     call = generation.call
     return {
         "id": generation.id,
@@ -173,23 +220,22 @@ def _prediction(generation: Generation, provider: str, *, keep_content: bool) ->
     }
 
 
-def _ended(generation: Generation, ending: AttemptResult, *, keep: bool) -> Values:
-    usage = ending.usage or Usage()
+def _finished_generation(generation: Generation, result: AttemptResult, *, keep: bool) -> Values:
     keep = keep and generation.call.keep_output
-    return {
-        "id": generation.id,
-        "served_model": generation.model.id,
-        "provider": generation.model.provider,
-        "status": ending.status,
-        "outcome": ending.outcome.value,
-        "output": _json(ending.output if keep else None),
-        "error": _json(ending.error.body()["error"] if ending.error else None),
-        "latency_ms": generation.latency_ms,
-        "cost_nano_usd": generation.cost_nano_usd,
-        **usage._asdict(),
-    }
+    return finished_prediction(
+        id=generation.id,
+        served_model=generation.model.id,
+        provider=generation.model.provider,
+        status=result.status,
+        outcome=result.outcome.value,
+        output=_json(result.output if keep else None),
+        error=_json(result.error.body()["error"] if result.error else None),
+        latency_ms=generation.latency_ms,
+        cost_nano_usd=generation.cost_nano_usd,
+        usage=result.usage or Usage(),
+    )
 
 
 def _json(value: Any) -> str | None:
-    """A document as a column keeps it."""
+    """A document as its column stores it."""
     return None if value is None else encode(value).decode()

@@ -21,7 +21,13 @@ from gateway.db.tables import attempts, moment, predictions, utc_now
 from gateway.errors import DatabaseUnavailable, OutcomeUnknown
 from gateway.json_text import encode
 from gateway.ledger.batch import OPEN
-from gateway.ledger.entries import LEASE_MARGIN, Settle
+from gateway.ledger.entries import (
+    LEASE_MARGIN,
+    Settle,
+    Values,
+    finished_prediction,
+    settled_attempt,
+)
 from gateway.ledger.ledger import Ledger
 from gateway.policy import Cap, Model, Policy
 from gateway.prices import Price
@@ -50,7 +56,7 @@ LOOK_BACK, OVERLAP = dt.timedelta(minutes=10), dt.timedelta(seconds=10)
 LOOK_PATIENCE_SECONDS = 10.0
 # What the column holds: nearly 25 days.
 MAX_MS = 2**31 - 1
-BROKE_OFF = OutcomeUnknown("The process that asked ended before the answer came.")
+PROCESS_DIED = OutcomeUnknown("The process that asked ended before the answer came.")
 
 
 class Sweeper:
@@ -71,7 +77,7 @@ class Sweeper:
 
     async def run(self) -> None:
         """Look, until the service ends."""
-        await repeat(self._look, POLL_SECONDS)
+        await repeat(self._poll, POLL_SECONDS)
 
     async def sweep(self) -> None:
         """Settle or adopt what is overdue now, look again at remote work that was paid at its
@@ -90,8 +96,8 @@ class Sweeper:
         if len(rows) < MAX_AT_ONCE:
             self._swept = now
 
-    async def _look(self) -> None:
-        await self._ledger.pay()
+    async def _poll(self) -> None:
+        await self._ledger.flush()
         await self.sweep()
 
     async def _now(self) -> dt.datetime:
@@ -114,7 +120,7 @@ class Sweeper:
             log(logging.WARNING, "Work was not found at its provider", attempt=row.id, error=error)
             return await self._not_found(row, error)
         if reply is None:
-            return await self._ledger.renew(row.id, row.remote_id, LEASE_MARGIN)
+            return await self._ledger.renew_lease(row.id, row.remote_id, LEASE_MARGIN)
         return await self._close(row, reply.usage, reply)
 
     async def _not_found(self, row: Row[Any], error: Exception) -> None:
@@ -122,7 +128,7 @@ class Sweeper:
         usage = error.usage if isinstance(error, ProviderFailure) else None
         later = not isinstance(error, ProviderFailure) or is_retryable(error)
         if later and usage is None and utc_now() - row.opened_at < LOST_AFTER:
-            return await self._ledger.renew(row.id, row.remote_id, LEASE_MARGIN)
+            return await self._ledger.renew_lease(row.id, row.remote_id, LEASE_MARGIN)
         return await self._close(row, usage, None)
 
     async def _correct(self, row: Row[Any]) -> None:
@@ -136,41 +142,41 @@ class Sweeper:
         except (ProviderFailure, TimeoutError) as error:
             usage = error.usage if isinstance(error, ProviderFailure) else None
         if usage is not None:
-            corrected = _ended_attempt(row, usage)
-            await self._ledger.settle(Settle(self._caps(row), corrected, None, usage))
+            corrected = _settled(row, usage)
+            await self._ledger.submit(Settle(self._caps(row), corrected, None, usage))
 
     async def _close(self, row: Row[Any], usage: Usage | None, reply: Reply | None) -> None:
-        attempt = _ended_attempt(row, usage)
+        attempt = _settled(row, usage)
         ended = self._record(row, int(row.paid) + attempt["cost_nano_usd"], usage, reply)
-        await self._ledger.settle(Settle(self._caps(row), attempt, ended, usage, overdue=True))
+        await self._ledger.submit(Settle(self._caps(row), attempt, ended, usage, overdue=True))
 
     async def _end(self, row: Row[Any]) -> None:
         ended = self._record(row, int(row.paid), None, None)
-        await self._ledger.settle(Settle((), None, ended))
+        await self._ledger.submit(Settle((), None, ended))
 
     def _record(
         self, row: Row[Any], cost: int, usage: Usage | None, reply: Reply | None
-    ) -> dict[str, Any]:
-        """The end of an attempt's prediction, which cost so much in all."""
-        took = utc_now() - row.opened_at
-        return {
-            "id": row.prediction_id,
-            "served_model": row.model,
-            "provider": row.provider,
-            "latency_ms": min(round(took.total_seconds() * 1000), MAX_MS),
-            "cost_nano_usd": cost,
-            **(usage or Usage())._asdict(),
-            **self._came_of(reply),
-        }
-
-    def _came_of(self, reply: Reply | None) -> dict[str, Any]:
+    ) -> Values:
+        """The end of an attempt's prediction. `cost` is that of all its attempts."""
+        outcome, output, error = Outcome.CANCELLED, None, None
         if reply is None:
-            error = to_json(BROKE_OFF.body()["error"]).decode()
-            failed = {"status": "failed", "outcome": Outcome.CANCELLED.value}
-            return {**failed, "output": None, "error": error}
-        outcome = Outcome.OK if reply.output else Outcome.EMPTY
-        output = encode(reply.output).decode() if self._ledger.keeps_content else None
-        return {"status": "succeeded", "outcome": outcome.value, "output": output, "error": None}
+            error = to_json(PROCESS_DIED.body()["error"]).decode()
+        else:
+            outcome = Outcome.OK if reply.output else Outcome.EMPTY
+            output = encode(reply.output).decode() if self._ledger.keeps_content else None
+        took = utc_now() - row.opened_at
+        return finished_prediction(
+            id=row.prediction_id,
+            served_model=row.model,
+            provider=row.provider,
+            status="failed" if reply is None else "succeeded",
+            outcome=outcome.value,
+            output=output,
+            error=error,
+            latency_ms=min(round(took.total_seconds() * 1000), MAX_MS),
+            cost_nano_usd=cost,
+            usage=usage or Usage(),
+        )
 
     def _caps(self, row: Row[Any]) -> tuple[Cap, ...]:
         """What it counts against, for the alerts; plans may be gone."""
@@ -180,22 +186,22 @@ class Sweeper:
 
 async def _find(provider: Provider, model: Model, remote_id: str) -> Reply | None:
     """The answer of remote work, None while it runs. Raises what `find` raises, `TimeoutError`."""
-    job = ProviderRequest(model, {}, Deadline(FIND_SECONDS), remote_id=remote_id)
-    async with job.deadline.scope():
-        return await provider.fetch_result(job)
+    request = ProviderRequest(model, {}, Deadline(FIND_SECONDS), remote_id=remote_id)
+    async with request.deadline.scope():
+        return await provider.fetch_result(request)
 
 
-def _ended_attempt(row: Row[Any], usage: Usage | None) -> dict[str, Any]:
-    """An attempt at its cost, or at its bound where its usage is not known."""
+def _settled(row: Row[Any], usage: Usage | None) -> Values:
+    """An attempt at its cost, or at its maximum where its usage is not known."""
     cost = row.bound_nano_usd if usage is None else pricing.cost(Price.of(row.price), usage)
-    return {
-        "id": row.id,
-        "state": "uncertain" if usage is None else "settled",
-        "cost_nano_usd": cost,
-        "remote_id": row.remote_id,
-        "provider_status": row.provider_status,
-        "reason": row.reason,
-    }
+    return settled_attempt(
+        id=row.id,
+        state="uncertain" if usage is None else "settled",
+        cost_nano_usd=cost,
+        remote_id=row.remote_id,
+        provider_status=row.provider_status,
+        reason=row.reason,
+    )
 
 
 async def _each(rows: Sequence[Row[Any]], work: Callable[[Row[Any]], Awaitable[None]]) -> None:

@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     """What is tried next, in this order, and after how many seconds."""
 
     pause: float
-    choices: Sequence[Candidate]
+    candidates: Sequence[Candidate]
 
 
 class Attempts:
@@ -68,7 +68,7 @@ class Attempts:
         production: bool,
     ) -> None:
         self._policy = policy
-        self._cooldown = circuit_breaker
+        self._breaker = circuit_breaker
         self._limits = limits
         self._ledger = ledger
         self._providers = providers
@@ -76,60 +76,60 @@ class Attempts:
         self._production = production
         self._retries = Retries()
 
-    def choices(self, model: Model, call: GenerationRequest) -> list[Candidate]:
+    def candidates(self, model: Model, call: GenerationRequest) -> list[Candidate]:
         """`model`, and those of its fallbacks that can serve `call` and cost no more.
 
         Raises `ProviderError`, `InvalidRequest` or `RequestTooLarge` for what `model` cannot do.
         """
-        first = self._choice(model, call)
+        first = self._candidate(model, call)
         return [first, *self._fallbacks(first, call)]
 
-    async def begin(self, generation: Generation, choices: Sequence[Candidate]) -> None:
+    async def begin(self, generation: Generation, candidates: Sequence[Candidate]) -> None:
         """Open the first attempt."""
         self._retries.first()
-        await self.open(generation, choices)
+        await self.open(generation, candidates)
 
-    async def open(self, generation: Generation, choices: Sequence[Candidate]) -> None:
-        """Open an attempt at the first of `choices` that may be called.
+    async def open(self, generation: Generation, candidates: Sequence[Candidate]) -> None:
+        """Open an attempt at the first of `candidates` that may be called.
 
         Raises what kept the first one out when there is none, `BudgetExceeded`,
         `LimiterUnavailable`, `TimeoutError`.
         """
         refused: ServiceError | None = None
-        for place, choice in enumerate(choices):
+        for place, candidate in enumerate(candidates):
             try:
-                generation.attempt = await self._open(generation, choice)
+                generation.attempt = await self._open(generation, candidate)
             except (ProviderCoolingDown, GenerationStopped, RateLimited) as error:
                 refused = refused or error
             else:
-                generation.rest = choices[place + 1 :]
+                generation.rest = candidates[place + 1 :]
                 return
         assert refused is not None, "something to choose from"
         raise refused
 
     async def leave(
-        self, attempt: Attempt, ending: AttemptResult, error: BaseException | None
+        self, attempt: Attempt, result: AttemptResult, error: BaseException | None
     ) -> Usage | None:
         """Learn from an end, and end what may run on: what that used, where it is known now."""
-        begun = error is not None and ending.usage is None and attempt.job.remote_id is not None
-        if begun or ending.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
+        begun = error is not None and result.usage is None and attempt.request.remote_id is not None
+        if begun or result.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
             used = await self._cancel(attempt)
         else:
             used = None
-        job = attempt.job
-        await self._cooldown.record_quota(attempt.model, job.quota, time.monotonic() - job.quota_at)
-        await self._tell(attempt, ending, error)
+        request = attempt.request
+        await self._breaker.record_quota(attempt.model, request.quota, time.monotonic() - request.quota_at)
+        await self._notify(attempt, result, error)
         return used
 
     def again(self, generation: Generation, error: BaseException) -> Plan | None:
         """What to try after `error`, where that can help: the same, or the next choice."""
         attempt = generation.current
-        remote_id, deadline = attempt.job.remote_id, generation.deadline
+        remote_id, deadline = attempt.request.remote_id, generation.deadline
         if not isinstance(error, ProviderFailure) or deadline.cancelled_by:
             return None
         pause = self._retries.pause(attempt.model, attempt.tries, error, deadline, remote_id)
         if pause is not None:
-            return Plan(pause, [attempt.choice, *generation.rest])
+            return Plan(pause, [attempt.candidate, *generation.rest])
         helps = remote_id is None and error.blame is not Blame.CALLER
         return Plan(0.0, generation.rest) if helps and generation.rest else None
 
@@ -137,63 +137,63 @@ class Attempts:
         """The bound is paid already if this fails too; a crash in an adapter changes no end."""
         try:
             with suppress(ProviderFailure, TimeoutError):
-                return await attempt.provider.cancel(attempt.job)
+                return await attempt.provider.cancel(attempt.request)
         except Exception as error:
             log(logging.ERROR, "Work could not be cancelled", attempt=attempt.id, error=error)
         return None
 
-    async def _tell(
-        self, attempt: Attempt, ending: AttemptResult, error: BaseException | None
+    async def _notify(
+        self, attempt: Attempt, result: AttemptResult, error: BaseException | None
     ) -> None:
         """Tell the circuit what the provider did. It is not to blame for what this process missed
         while it stood still.
         """
-        entered = replace(attempt.entered, exchange=attempt.job.exchange)
+        permit = replace(attempt.permit, exchange=attempt.request.exchange)
         if error is None:
-            if not attempt.entered.exchange.answered:
-                await self._cooldown.answered(entered)
+            if not attempt.permit.exchange.answered:
+                await self._breaker.record_success(permit)
         elif isinstance(error, ProviderFailure) and not self._was_missed(attempt, error):
-            await self._cooldown.failed(entered, error)
-        elif ending.outcome is Outcome.TIMEOUT and self._is_silence(attempt):
-            await self._cooldown.silent(entered)
+            await self._breaker.record_failure(permit, error)
+        elif result.outcome is Outcome.TIMEOUT and self._is_silence(attempt):
+            await self._breaker.record_timeout(permit)
         else:
-            await self._cooldown.left(entered)
+            await self._breaker.release(permit)
 
     def _was_missed(self, attempt: Attempt, failure: ProviderFailure) -> bool:
         return failure.status is None and self._stalls.since(attempt.began)
 
     def _is_silence(self, attempt: Attempt) -> bool:
         """Whether the provider had its time, and sent nothing in it."""
-        job, took = attempt.job, time.monotonic() - attempt.began
-        had_time = job.sent and took >= FAIR_SHARE * job.deadline.seconds
-        return had_time and not (job.exchange.answered or self._stalls.since(attempt.began))
+        request, took = attempt.request, time.monotonic() - attempt.began
+        had_time = request.sent and took >= FAIR_SHARE * request.deadline.seconds
+        return had_time and not (request.exchange.answered or self._stalls.since(attempt.began))
 
-    async def _open(self, generation: Generation, choice: Candidate) -> Attempt:
-        model, deadline, before = choice.model, generation.deadline, generation.attempt
-        entered = await self._cooldown.enter(model)
-        answered = partial(self._cooldown.answered, entered)
-        job = ProviderRequest(
-            model, choice.body, deadline, exchange=entered.exchange, on_answer=answered
+    async def _open(self, generation: Generation, candidate: Candidate) -> Attempt:
+        model, deadline, before = candidate.model, generation.deadline, generation.attempt
+        permit = await self._breaker.acquire(model)
+        answered = partial(self._breaker.record_success, permit)
+        request = ProviderRequest(
+            model, candidate.body, deadline, exchange=permit.exchange, on_answer=answered
         )
-        attempt = Attempt(choice, job, entered)
+        attempt = Attempt(candidate, request, permit)
         if before is not None:
             attempt.number = before.number + 1
             attempt.tries = before.tries + 1 if before.model is model else 1
         try:
-            await self._limits.cover(generation.grant, choice.tokens)
+            await self._limits.extend(generation.lease, candidate.tokens)
             # A probe that waited for its caller's budget would keep everybody out.
-            await self._ledger.open(generation, attempt, waits=entered.probe is None)
+            await self._ledger.reserve(generation, attempt, waits=permit.probe is None)
             attempt.began = time.monotonic()
         except (Exception, asyncio.CancelledError):
-            await self._cooldown.left(entered)
+            await self._breaker.release(permit)
             raise
         if model.usd_per_second is not None or model.usd_per_output is not None:
-            attempt.job.keep = partial(self._ledger.keep, generation, attempt)
+            attempt.request.keep = partial(self._ledger.renew, generation, attempt)
             if model.max_seconds is not None:
-                attempt.job.deadline = deadline.within(model.max_seconds)
+                attempt.request.deadline = deadline.within(model.max_seconds)
         return attempt
 
-    def _choice(self, model: Model, call: GenerationRequest) -> Candidate:
+    def _candidate(self, model: Model, call: GenerationRequest) -> Candidate:
         offered = self._providers[model.provider]
         if missing := offered.missing_credential():
             raise ProviderError(f"{missing} is not set, so this model cannot answer.")
@@ -204,7 +204,7 @@ class Attempts:
             )
         provider, body = call.format.fit(offered, call.body)
         sent = request_body(provider, model, body)
-        return Candidate(model, provider, call.format.bound(model, call.body), sent)
+        return Candidate(model, provider, call.format.max_usage(model, call.body), sent)
 
     def _fallbacks(self, first: Candidate, call: GenerationRequest) -> Iterator[Candidate]:
         most = first.max_cost
@@ -213,6 +213,6 @@ class Attempts:
             if self._production and model.provider == "offline":
                 continue
             with suppress(ServiceError):
-                choice = self._choice(model, call)
-                if choice.max_cost <= most:
-                    yield choice
+                candidate = self._candidate(model, call)
+                if candidate.max_cost <= most:
+                    yield candidate

@@ -38,9 +38,9 @@ Answer = tuple[Reply, int | None]
 class PendingRequest(NamedTuple):
     """A request: its inputs, the most that it can use, and where its answer is awaited."""
 
-    job: ProviderRequest
+    request: ProviderRequest
     inputs: list[Any]
-    bound: Usage
+    max_usage: Usage
     answer: asyncio.Future[Answer]
 
 
@@ -58,7 +58,7 @@ class _Queue:
     """The requests of a lane that wait, and how many of its calls are under way."""
 
     waiting: list[PendingRequest] = field(default_factory=list)
-    running: int = 0
+    in_flight: int = 0
     timer: asyncio.Handle | None = None
 
 
@@ -70,83 +70,83 @@ class Coalescer:
         self._calls: set[asyncio.Task[None]] = set()
 
     async def answer(
-        self, user_id: str, provider: Provider, job: ProviderRequest, bound: Usage
+        self, user_id: str, provider: Provider, request: ProviderRequest, max_usage: Usage
     ) -> Answer:
-        """The answer to `job` alone, and its share of the cost in nano-dollars if it was joined.
+        """The answer to `request` alone, and its share of the cost in nano-dollars if it was joined.
 
         Raises what the provider raises. The call goes on while one of its requests is awaited.
         """
-        member = PendingRequest(
-            job, _inputs(job.body), bound, asyncio.get_running_loop().create_future()
+        pending = PendingRequest(
+            request, _inputs(request.body), max_usage, asyncio.get_running_loop().create_future()
         )
-        lane = BatchKey(
-            user_id, job.model.id, isinstance(member.inputs[0], str), _parameters(job.body)
+        key = BatchKey(
+            user_id, request.model.id, isinstance(pending.inputs[0], str), _parameters(request.body)
         )
-        queue = self._queues.setdefault(lane, _Queue())
-        queue.waiting.append(member)
+        queue = self._queues.setdefault(key, _Queue())
+        queue.waiting.append(pending)
         if queue.timer is None:
-            loop, flush = asyncio.get_running_loop(), partial(self._flush, lane, provider)
+            loop, flush = asyncio.get_running_loop(), partial(self._flush, key, provider)
             # Requests that are handled in the same turn of the event loop go together.
             later = (
-                loop.call_later(GATHER_SECONDS, flush) if queue.running else loop.call_soon(flush)
+                loop.call_later(GATHER_SECONDS, flush) if queue.in_flight else loop.call_soon(flush)
             )
             queue.timer = later
-        return await member.answer
+        return await pending.answer
 
-    def _flush(self, lane: BatchKey, provider: Provider) -> None:
+    def _flush(self, key: BatchKey, provider: Provider) -> None:
         """Send what waits."""
-        queue = self._queues[lane]
+        queue = self._queues[key]
         if queue.timer is not None:
             queue.timer.cancel()
-        waiting = [member for member in queue.waiting if not member.answer.done()]
+        waiting = [pending for pending in queue.waiting if not pending.answer.done()]
         queue.waiting, queue.timer = [], None
         for batch in _batches(waiting):
-            self._begin(lane, provider, batch)
-        if not queue.running:
-            del self._queues[lane]
+            self._begin(key, provider, batch)
+        if not queue.in_flight:
+            del self._queues[key]
 
-    def _begin(self, lane: BatchKey, provider: Provider, batch: list[PendingRequest]) -> None:
+    def _begin(self, key: BatchKey, provider: Provider, batch: list[PendingRequest]) -> None:
         """Make a call for `batch`, which ends when nobody waits for it any more."""
-        self._queues[lane].running += 1
-        call = asyncio.create_task(self._call(lane, provider, batch))
+        self._queues[key].in_flight += 1
+        call = asyncio.create_task(self._call(key, provider, batch))
         self._calls.add(call)
-        call.add_done_callback(partial(self._ended, lane, provider))
-        for member in batch:
-            member.answer.add_done_callback(partial(_leave, call, batch))
+        call.add_done_callback(partial(self._ended, key, provider))
+        for pending in batch:
+            pending.answer.add_done_callback(partial(_leave, call, batch))
 
-    async def _call(self, lane: BatchKey, provider: Provider, batch: list[PendingRequest]) -> None:
+    async def _call(self, key: BatchKey, provider: Provider, batch: list[PendingRequest]) -> None:
         """Answer each of `batch`, by one call."""
-        job = batch[0].job if len(batch) == 1 else _joined(batch)
+        request = batch[0].request if len(batch) == 1 else _joined(batch)
         answers: Sequence[Answer | Exception]
         try:
-            reply = await provider.answer(job)
-            answers = _answers(job, reply, batch)
+            reply = await provider.answer(request)
+            answers = _answers(request, reply, batch)
         except Exception as error:
             if len(batch) > 1 and _is_refusal(error):
                 # One is at fault, and nothing was billed: the others must not suffer for it.
-                for member in batch:
-                    if not member.answer.done():
-                        member.job.exchange = Exchange()
-                        self._begin(lane, provider, [member])
+                for pending in batch:
+                    if not pending.answer.done():
+                        pending.request.exchange = Exchange()
+                        self._begin(key, provider, [pending])
                 return
-            answers = _failures(job, error, batch)
-        for member, answer in zip(batch, answers, strict=True):
-            member.job.quota, member.job.quota_at = job.quota, job.quota_at
-            _give(member.answer, answer)
+            answers = _failures(request, error, batch)
+        for pending, answer in zip(batch, answers, strict=True):
+            pending.request.quota, pending.request.quota_at = request.quota, request.quota_at
+            _give(pending.answer, answer)
 
-    def _ended(self, lane: BatchKey, provider: Provider, call: asyncio.Task[None]) -> None:
+    def _ended(self, key: BatchKey, provider: Provider, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        queue = self._queues[lane]
-        queue.running -= 1
-        if not queue.running:
-            self._flush(lane, provider)
+        queue = self._queues[key]
+        queue.in_flight -= 1
+        if not queue.in_flight:
+            self._flush(key, provider)
 
 
 def _leave(
     call: asyncio.Task[None], batch: list[PendingRequest], _: asyncio.Future[Answer]
 ) -> None:
     """End a call for which nobody waits any more."""
-    if all(member.answer.cancelled() for member in batch):
+    if all(pending.answer.cancelled() for pending in batch):
         call.cancel()
 
 
@@ -178,65 +178,65 @@ def _parameters(body: Body) -> bytes:
 def _batches(waiting: Sequence[PendingRequest]) -> Iterator[list[PendingRequest]]:
     """Groups that a provider takes in one call, by the number and the bounds of their inputs."""
     batch: list[PendingRequest] = []
-    for member in waiting:
-        if batch and not _fits([*batch, member]):
+    for pending in waiting:
+        if batch and not _fits([*batch, pending]):
             yield batch
             batch = []
-        batch.append(member)
+        batch.append(pending)
     if batch:
         yield batch
 
 
 def _fits(batch: Sequence[PendingRequest]) -> bool:
     """Whether a provider takes these at once, and at no higher tier of prices than alone."""
-    model = batch[0].job.model
+    model = batch[0].request.model
     most = model.max_request_tokens or model.max_input_tokens
-    tokens = sum(member.bound.input_tokens for member in batch)
-    inputs = sum(len(member.inputs) for member in batch)
+    tokens = sum(pending.max_usage.input_tokens for pending in batch)
+    inputs = sum(len(pending.inputs) for pending in batch)
     if inputs > MAX_INPUTS or (most is not None and tokens > most):
         return False
-    joined, alone = Usage(tokens), (pricing.max_cost(model.price, each.bound) for each in batch)
+    joined, alone = Usage(tokens), (pricing.max_cost(model.price, each.max_usage) for each in batch)
     return not model.tiers or pricing.max_cost(model.price, joined) <= sum(alone)
 
 
 def _joined(batch: Sequence[PendingRequest]) -> ProviderRequest:
     """One job for all of `batch`, which may take as long as the most patient of them."""
-    inputs = [each for member in batch for each in member.inputs]
-    first = batch[0].job
-    deadline = max((member.job.deadline for member in batch), key=lambda each: each.remaining)
+    inputs = [each for pending in batch for each in pending.inputs]
+    first = batch[0].request
+    deadline = max((pending.request.deadline for pending in batch), key=lambda each: each.remaining)
     joined = ProviderRequest(first.model, {**first.body, "input": inputs}, deadline)
-    for member in batch:
-        member.job.exchange = joined.exchange
+    for pending in batch:
+        pending.request.exchange = joined.exchange
     return joined
 
 
 def _answers(
-    job: ProviderRequest, reply: Reply, batch: Sequence[PendingRequest]
+    request: ProviderRequest, reply: Reply, batch: Sequence[PendingRequest]
 ) -> list[Answer | Exception]:
     """Each request's part of a reply; if vectors are missing, the error with what each used."""
     alone = len(batch) == 1
-    bounds = [member.bound for member in batch]
+    max_usages = [pending.max_usage for pending in batch]
     whole: Divided = [reply.usage], [None]
-    usages, costs = whole if alone else divide(job.model.price, reply.usage, bounds)
+    usages, costs = whole if alone else divide(request.model.price, reply.usage, max_usages)
     try:
-        vectors = iter(_vectors(reply.output, sum(len(member.inputs) for member in batch)))
+        vectors = iter(_vectors(reply.output, sum(len(pending.inputs) for pending in batch)))
     except BadAnswer as error:
         return [BadAnswer(str(error), usage=usage) for usage in usages]
     if alone:
         return [(reply, None)]
     return [
-        (Reply(_part(reply.output, [next(vectors) for _ in member.inputs], usage), usage), cost)
-        for member, usage, cost in zip(batch, usages, costs, strict=True)
+        (Reply(_part(reply.output, [next(vectors) for _ in pending.inputs], usage), usage), cost)
+        for pending, usage, cost in zip(batch, usages, costs, strict=True)
     ]
 
 
 def _failures(
-    job: ProviderRequest, error: Exception, batch: Sequence[PendingRequest]
+    request: ProviderRequest, error: Exception, batch: Sequence[PendingRequest]
 ) -> Sequence[Exception]:
     """The error of each request. Each pays its part of what the provider counted all the same."""
     if not isinstance(error, ProviderFailure) or error.usage is None or len(batch) == 1:
         return [error] * len(batch)
-    parts, _ = divide(job.model.price, error.usage, [member.bound for member in batch])
+    parts, _ = divide(request.model.price, error.usage, [pending.max_usage for pending in batch])
     failures = [copy.copy(error) for _ in batch]
     for failure, part in zip(failures, parts, strict=True):
         failure.usage = part

@@ -27,7 +27,7 @@ OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 def result_of(generation: Generation, error: BaseException) -> AttemptResult:
     """How the attempt at hand ended, by what it raised."""
     failed = AttemptResult("failed", Outcome.PROVIDER_ERROR)
-    whole, own = generation.deadline, generation.current.job.deadline
+    whole, own = generation.deadline, generation.current.request.deadline
     deadline = whole if whole.passed else own
     if whole.cancelled_by:
         return AttemptResult("cancelled", Outcome.CANCELLED, error=whole.cancelled_by)

@@ -29,28 +29,28 @@ class FailureReport:
         self._redact = redact
 
     def add(
-        self, generation: Generation, ending: AttemptResult, error: BaseException | None
+        self, generation: Generation, result: AttemptResult, error: BaseException | None
     ) -> None:
         """Count the attempt at hand; one that failed is a warning, and has a reason on record."""
         attempt = generation.current
-        metrics.attempts.labels(attempt.model.id, result_of(ending, error)).inc()
-        if error is None or ending.outcome is Outcome.CANCELLED:
+        metrics.attempts.labels(attempt.model.id, result_of(result, error)).inc()
+        if error is None or result.outcome is Outcome.CANCELLED:
             return
         if isinstance(error, ProviderFailure):
-            ending.provider_status = error.status
-            ending.reason = self._reason(error, generation.call.body)
+            result.provider_status = error.status
+            result.reason = self._reason(error, generation.call.body)
             if error.blame is Blame.ACCOUNT:
-                ending.alert = account_alert(attempt.model.provider, ending)
-        elif ending.error is not None:
-            ending.reason = ending.error.code
-        state, cost_nano_usd = attempt.settlement(ending)
+                result.alert = account_alert(attempt.model.provider, result)
+        elif result.error is not None:
+            result.reason = result.error.code
+        state, cost_nano_usd = attempt.settlement(result)
         log(
             logging.WARNING,
             "An attempt failed",
             attempt=attempt.id,
             model=attempt.model.id,
-            provider_status=ending.provider_status,
-            reason=ending.reason,
+            provider_status=result.provider_status,
+            reason=result.reason,
             state=state,
             cost_nano_usd=cost_nano_usd,
         )
@@ -61,16 +61,16 @@ class FailureReport:
         return self._redact(without_words_of(body, told))[:MAX_REASON_CHARS]
 
 
-def result_of(ending: AttemptResult, error: BaseException | None) -> str:
+def result_of(result: AttemptResult, error: BaseException | None) -> str:
     """How an attempt ended, for a metric: `ok`, who can mend a failure, or the outcome."""
     if error is None:
         return "ok"
-    return error.blame.value if isinstance(error, ProviderFailure) else ending.outcome.value
+    return error.blame.value if isinstance(error, ProviderFailure) else result.outcome.value
 
 
-def account_alert(provider: str, ending: AttemptResult) -> Alert:
+def account_alert(provider: str, result: AttemptResult) -> Alert:
     """The account at `provider` does not pay or is not let in: told once a day."""
-    details = {"provider": provider, "status": ending.provider_status, "reason": ending.reason}
+    details = {"provider": provider, "status": result.provider_status, "reason": result.reason}
     return Alert(f"account:{provider}:{utc_now().date()}", "account", details)
 
 

@@ -12,7 +12,7 @@ from gateway.providers.responses.parameters import RESPONSES as TABLE
 from gateway.providers.responses.reading import ResponseTranscript, response_outcome
 from gateway.providers.responses.request import chat_body
 from gateway.providers.responses.translated import Translated
-from gateway.response_pricing import response_bound
+from gateway.response_pricing import response_max_usage
 
 
 class Written(Protocol):
@@ -35,11 +35,11 @@ class Written(Protocol):
 class Format(NamedTuple):
     """How a request is fitted to a provider, bounded, and how its answer is read.
 
-    `fit` gives who is asked, and with which body. `bound` is of the client's body.
+    `fit` gives who is asked, and with which body. `max_usage` is of the client's body.
     """
 
     fit: Callable[[Provider, Body], tuple[Provider, Body]]
-    bound: Callable[[Model, Mapping[str, Any]], Usage]
+    max_usage: Callable[[Model, Mapping[str, Any]], Usage]
     outcome: Callable[[Body, Mapping[str, Any]], Outcome]
     transcript: Callable[[], Written]
 
@@ -57,6 +57,6 @@ def _as_responses(provider: Provider, body: Body) -> tuple[Provider, Body]:
     return Translated(provider, body), chat_body(sent, CHAT if taken is None else taken)
 
 
-COMPLETIONS = Format(_as_it_is, pricing.bound, outcome_of, Transcript)
+COMPLETIONS = Format(_as_it_is, pricing.max_usage, outcome_of, Transcript)
 """OpenAI's chat completions; embeddings and tasks are in no other format."""
-RESPONSES = Format(_as_responses, response_bound, response_outcome, ResponseTranscript)
+RESPONSES = Format(_as_responses, response_max_usage, response_outcome, ResponseTranscript)

@@ -84,18 +84,18 @@ class Candidate:
 
     model: Model
     provider: Provider
-    bound: Usage
+    max_usage: Usage
     body: Body
 
     @cached_property
     def max_cost(self) -> int:
         """The most that it can cost, in nano-dollars."""
-        return pricing.max_cost(self.model.price, self.bound)
+        return pricing.max_cost(self.model.price, self.max_usage)
 
     @property
     def tokens(self) -> int:
         """The most that it can use, which counts against the limits."""
-        return self.bound.input_tokens + self.bound.output_tokens
+        return self.max_usage.input_tokens + self.max_usage.output_tokens
 
 
 @dataclass(slots=True)
@@ -106,9 +106,9 @@ class Attempt:
     `began` when its reservation was written, in seconds of the monotonic clock.
     """
 
-    choice: Candidate
-    job: ProviderRequest
-    entered: Permit
+    candidate: Candidate
+    request: ProviderRequest
+    permit: Permit
     number: int = 1
     tries: int = 1
     began: float = field(default_factory=time.monotonic)
@@ -116,45 +116,45 @@ class Attempt:
 
     @property
     def model(self) -> Model:
-        return self.choice.model
+        return self.candidate.model
 
     @property
     def provider(self) -> Provider:
-        return self.choice.provider
+        return self.candidate.provider
 
     @property
-    def bound_nano_usd(self) -> int:
+    def max_cost(self) -> int:
         """What it reserves."""
-        return self.choice.max_cost
+        return self.candidate.max_cost
 
-    def settlement(self, ending: AttemptResult) -> tuple[str, int]:
+    def settlement(self, result: AttemptResult) -> tuple[str, int]:
         """Its last state, and its cost in nano-dollars.
 
         What cannot be known is paid at the bound; cost is never guessed.
         """
-        if ending.cost is not None:
-            return "settled", ending.cost
-        if ending.usage is not None:
-            return "settled", pricing.cost(self.model.price, ending.usage)
+        if result.cost is not None:
+            return "settled", result.cost
+        if result.usage is not None:
+            return "settled", pricing.cost(self.model.price, result.usage)
         # Work that was begun there may go on, whatever became of later requests.
-        if self.job.remote_id is None and not (self.job.sent and ending.billed):
+        if self.request.remote_id is None and not (self.request.sent and result.billed):
             return "released", 0
-        return "uncertain", self.bound_nano_usd
+        return "uncertain", self.max_cost
 
-    def broken_bound(self, ending: AttemptResult) -> str | None:
+    def exceeded_maximum(self, result: AttemptResult) -> str | None:
         """How its usage broke the bound of its output, which money alone does not always show."""
-        used, most = ending.usage, self.choice.bound.output_tokens
+        used, most = result.usage, self.candidate.max_usage.output_tokens
         if used is None or used.output_tokens <= most:
             return None
-        return f"A call wrote {used.output_tokens} output tokens, and its bound was {most}."
+        return f"A call wrote {used.output_tokens} output tokens, and its maximum was {most}."
 
-    def used_tokens(self, ending: AttemptResult) -> int:
+    def used_tokens(self, result: AttemptResult) -> int:
         """What counts against the limits: the bound when it is not known."""
-        if self.settlement(ending)[0] == "released":
+        if self.settlement(result)[0] == "released":
             return 0
-        if ending.usage is None:
-            return self.choice.tokens
-        return ending.usage.input_tokens + ending.usage.output_tokens
+        if result.usage is None:
+            return self.candidate.tokens
+        return result.usage.input_tokens + result.usage.output_tokens
 
 
 @dataclass(slots=True)
@@ -167,7 +167,7 @@ class Generation:
 
     call: GenerationRequest
     caps: tuple[Cap, ...]
-    grant: Lease
+    lease: Lease
     deadline: Deadline
     id: str
     attempt: Attempt | None = None
@@ -191,13 +191,13 @@ class Generation:
     def headers(self) -> dict[str, str]:
         """What every answer to a generation bears."""
         names = {"X-Prediction-ID": self.id, "x-served-model": self.model.id}
-        return {**names, **headers(self.grant.admission)}
+        return {**names, **headers(self.lease.admission)}
 
     @property
     def latency_ms(self) -> int:
         return round((time.monotonic() - self.started) * 1000)
 
-    def count(self, ending: AttemptResult) -> None:
+    def count(self, result: AttemptResult) -> None:
         """Add what the attempt at hand cost."""
-        self.cost_nano_usd += self.current.settlement(ending)[1]
-        self.used_tokens += self.current.used_tokens(ending)
+        self.cost_nano_usd += self.current.settlement(result)[1]
+        self.used_tokens += self.current.used_tokens(result)

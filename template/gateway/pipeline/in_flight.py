@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.errors import erased
 from gateway.ledger.batch import stopped
-from gateway.ledger.entries import correction
+from gateway.ledger.entries import correction_entry
 from gateway.ledger.ledger import Ledger
 from gateway.pipeline.attempts import Attempts
 from gateway.pipeline.failure_report import FailureReport
@@ -64,24 +64,24 @@ class InFlight:
     async def close(
         self,
         generation: Generation,
-        ending: AttemptResult,
+        result: AttemptResult,
         error: BaseException | None,
         *,
         last: bool = True,
     ) -> None:
         """Make an attempt's ending durable, and the generation's with the `last` one."""
         attempt = generation.current
-        generation.count(ending)
-        self._report.add(generation, ending, error)
-        closed = self._ledger.close(generation, attempt, ending, last=last)
+        generation.count(result)
+        self._report.add(generation, result, error)
+        closed = self._ledger.settle(generation, attempt, result, last=last)
         if last:
-            self._end(generation, ending)
-        await self._beside(self._leave(generation, ending, error, closed, last=last))
+            self._end(generation, result)
+        await self._beside(self._leave(generation, result, error, closed, last=last))
 
-    async def give_up(self, generation: Generation, ending: AttemptResult) -> None:
+    async def give_up(self, generation: Generation, result: AttemptResult) -> None:
         """End a generation between two attempts."""
-        closed = self._ledger.close(generation, None, ending)
-        self._end(generation, ending)
+        closed = self._ledger.settle(generation, None, result)
+        self._end(generation, result)
         await self._beside(self._release(generation, closed))
 
     async def drain(self) -> None:
@@ -93,7 +93,7 @@ class InFlight:
     async def _leave(
         self,
         generation: Generation,
-        ending: AttemptResult,
+        result: AttemptResult,
         error: BaseException | None,
         closed: Awaitable[None],
         *,
@@ -102,16 +102,16 @@ class InFlight:
         """Learn from an attempt's end beside the ledger's write, so that it takes no time."""
         attempt = generation.current
         try:
-            used = await self._attempts.leave(attempt, ending, error)
-            if used is not None and attempt.settlement(ending)[0] == "uncertain":
-                closed = self._ledger.settle(correction(generation, attempt, ending, used))
+            used = await self._attempts.leave(attempt, result, error)
+            if used is not None and attempt.settlement(result)[0] == "uncertain":
+                closed = self._ledger.submit(correction_entry(generation, attempt, result, used))
         finally:
             await (self._release(generation, closed) if last else closed)
 
     async def _release(self, generation: Generation, closed: Awaitable[None]) -> None:
         """Give back what was not used."""
         try:
-            await self._limits.settle(generation.grant, generation.used_tokens)
+            await self._limits.release(generation.lease, generation.used_tokens)
         finally:
             await closed
 
@@ -122,17 +122,17 @@ class InFlight:
         task.add_done_callback(self._endings.discard)
         return asyncio.shield(task)
 
-    def _end(self, generation: Generation, ending: AttemptResult) -> None:
+    def _end(self, generation: Generation, result: AttemptResult) -> None:
         self._generations.pop(generation.id, None)
-        call, model, usage = generation.call, generation.model.id, ending.usage or Usage()
-        metrics.generations.labels(model, ending.outcome.value).inc()
+        call, model, usage = generation.call, generation.model.id, result.usage or Usage()
+        metrics.generations.labels(model, result.outcome.value).inc()
         metrics.generation_seconds.labels(model).observe(generation.latency_ms / 1000)
         bind(
             served_model=model,
-            outcome=ending.outcome.value,
+            outcome=result.outcome.value,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cost_nano_usd=generation.cost_nano_usd,
             latency_ms=generation.latency_ms,
-            **({"output": ending.output} if self._log_content and call.keep_output else {}),
+            **({"output": result.output} if self._log_content and call.keep_output else {}),
         )

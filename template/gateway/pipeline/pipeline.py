@@ -49,12 +49,12 @@ class Pipeline:
         policy: Policy,
         limits: Limits,
         attempts: Attempts,
-        running: InFlight,
+        in_flight: InFlight,
     ) -> None:
         self._policy = policy
         self._limits = limits
         self._attempts = attempts
-        self._running = running
+        self._in_flight = in_flight
         self._coalescer = Coalescer()
 
     async def generate(self, call: GenerationRequest) -> tuple[Generation, Reply]:
@@ -67,23 +67,23 @@ class Pipeline:
         call.principal.require(Scope.GENERATE)
         deadline, generation_id = Deadline(call.seconds), new_id("pred")
         model = self._policy.model(call.model, call.kind)
-        choices = self._attempts.choices(model, call)
-        bound = choices[0].bound
+        candidates = self._attempts.candidates(model, call)
+        max_usage = candidates[0].max_usage
         lease_seconds = call.seconds + SLOT_MARGIN_SECONDS
-        grant = await self._limits.admit(call.principal, bound, generation_id, lease_seconds)
+        lease = await self._limits.acquire(call.principal, max_usage, generation_id, lease_seconds)
         try:
             caps = caps_of(self._policy, call.principal)
-            require_room(caps, choices[0].max_cost)
-            generation = Generation(call, caps, grant, deadline, generation_id)
-            await self._attempts.begin(generation, choices)
+            require_room(caps, candidates[0].max_cost)
+            generation = Generation(call, caps, lease, deadline, generation_id)
+            await self._attempts.begin(generation, candidates)
         except (Exception, asyncio.CancelledError) as error:
-            await self._limits.withdraw(grant)
+            await self._limits.refund(lease)
             if isinstance(error, BudgetExceeded):
                 metrics.refusals.labels("budget").inc()
             if isinstance(error, TimeoutError):
                 raise too_late(deadline) from error
             raise
-        self._running.add(generation)
+        self._in_flight.add(generation)
         bind(prediction_id=generation.id, model=generation.model.id)
         return generation
 
@@ -106,12 +106,12 @@ class Pipeline:
     async def _answer(self, generation: Generation) -> Answer:
         attempt, share = generation.current, None
         if attempt.model.kind == "embedding":
-            user_id, bound = generation.call.principal.user_id, attempt.choice.bound
+            user_id, max_usage = generation.call.principal.user_id, attempt.candidate.max_usage
             reply, share = await self._coalescer.answer(
-                user_id, attempt.provider, attempt.job, bound
+                user_id, attempt.provider, attempt.request, max_usage
             )
         else:
-            reply = await attempt.provider.answer(attempt.job)
+            reply = await attempt.provider.answer(attempt.request)
         return Answer(reply, _outcome(generation, reply), share)
 
     async def _chunks(self, generation: Generation) -> Chunks:
@@ -121,7 +121,7 @@ class Pipeline:
         try:
             async with aclosing(source):
                 if chunks:
-                    await generation.current.job.note_answer()
+                    await generation.current.request.note_answer()
                 while chunks:
                     for chunk in chunks:
                         transcript.add(chunk)
@@ -130,13 +130,13 @@ class Pipeline:
             reply = Reply(transcript.output, transcript.usage)
             answer = Answer(reply, _outcome(generation, reply))
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
-            ending = result_of(generation, error)
-            ending.usage = transcript.last_usage or ending.usage
-            ending.billed = True  # It had begun to answer.
+            result = result_of(generation, error)
+            result.usage = transcript.last_usage or result.usage
+            result.billed = True  # It had begun to answer.
             if transcript.begun:
-                ending.output = transcript.output
-            await self._running.close(generation, ending, error)
-            _tell_client(generation, error, ending)
+                result.output = transcript.output
+            await self._in_flight.close(generation, result, error)
+            _raise_to_client(generation, error, result)
         await self._succeeded(generation, answer)
 
     async def _first(
@@ -145,42 +145,42 @@ class Pipeline:
         """What `work` gives, by the first attempt that succeeds."""
         while True:
             try:
-                async with generation.current.job.deadline.scope():
+                async with generation.current.request.deadline.scope():
                     return await work(generation)
             except (Exception, asyncio.CancelledError) as error:
                 await self._failed(generation, error)
 
     async def _failed(self, generation: Generation, error: BaseException) -> None:
         """Settle an attempt; then there is another one, or what a client is told is raised."""
-        ending = result_of(generation, error)
+        result = result_of(generation, error)
         plan = self._attempts.again(generation, error)
         if plan is None:
-            await self._running.close(generation, ending, error)
-            _tell_client(generation, error, ending)
+            await self._in_flight.close(generation, result, error)
+            _raise_to_client(generation, error, result)
         try:
-            await self._running.close(generation, ending, error, last=False)
+            await self._in_flight.close(generation, result, error, last=False)
             async with generation.deadline.scope():
                 await asyncio.sleep(plan.pause)
-                await self._attempts.open(generation, plan.choices)
+                await self._attempts.open(generation, plan.candidates)
         except (Exception, asyncio.CancelledError) as later:
             # A fallback that the limits do not allow is as none.
             told = error if isinstance(later, RateLimited) else later
-            ending = result_of(generation, told)
-            await self._running.give_up(generation, ending)
-            _tell_client(generation, told, ending)
+            result = result_of(generation, told)
+            await self._in_flight.give_up(generation, result)
+            _raise_to_client(generation, told, result)
 
     async def _succeeded(self, generation: Generation, answer: Answer) -> None:
         reply = answer.reply
-        ending = AttemptResult(
+        result = AttemptResult(
             "succeeded", answer.outcome, reply.usage, reply.output, cost=answer.cost
         )
-        await self._running.close(generation, ending, None)
+        await self._in_flight.close(generation, result, None)
 
 
 async def _start(generation: Generation) -> tuple[Chunks, list[Body]]:
     """A stream whose first chunks are there."""
     attempt = generation.current
-    source = attempt.provider.stream(attempt.job)
+    source = attempt.provider.stream(attempt.request)
     try:
         return source, await anext(source, [])
     except BaseException:
@@ -195,12 +195,12 @@ def _outcome(generation: Generation, reply: Reply) -> Outcome:
     return Outcome.OK if reply.output else Outcome.EMPTY
 
 
-def _tell_client(generation: Generation, error: BaseException, ending: AttemptResult) -> NoReturn:
+def _raise_to_client(generation: Generation, error: BaseException, result: AttemptResult) -> NoReturn:
     """Raise what the client is told, if anyone still listens, or what happened itself."""
-    if not isinstance(error, Exception) or ending.error is None:
+    if not isinstance(error, Exception) or result.error is None:
         raise error
     # There is a record, and perhaps a cost.
-    ending.error.headers = {**generation.headers, **ending.error.headers}
-    if ending.error is error:
+    result.error.headers = {**generation.headers, **result.error.headers}
+    if result.error is error:
         raise error
-    raise ending.error from error
+    raise result.error from error

@@ -26,9 +26,9 @@ ROUTE = "/v1/predictions"
 class Runner:
     """Finishes predictions in the background, and cancels whatever was erased."""
 
-    def __init__(self, pipeline: Pipeline, running: InFlight, database: Database) -> None:
+    def __init__(self, pipeline: Pipeline, in_flight: InFlight, database: Database) -> None:
         self._pipeline = pipeline
-        self._running = running
+        self._in_flight = in_flight
         self._database = database
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -42,7 +42,7 @@ class Runner:
         """End a generation, settled and recorded as cancelled, if it runs here. A client that waits
         for it is told `Conflict`.
         """
-        self._running.erase(prediction_id)
+        self._in_flight.erase(prediction_id)
         task = self._tasks.get(prediction_id)
         if task is not None:
             task.cancel()
@@ -62,9 +62,9 @@ class Runner:
         await asyncio.gather(*map(self.cancel, list(self._tasks)))
 
     async def _erased(self) -> Sequence[Row[Any]]:
-        if not (running := self._running.ids):
+        if not (in_flight := self._in_flight.ids):
             return ()
-        here, erased = predictions.c.id.in_(running), predictions.c.erased_at.is_not(None)
+        here, erased = predictions.c.id.in_(in_flight), predictions.c.erased_at.is_not(None)
         return await self._database.fetch(select(predictions.c.id).where(here, erased))
 
     async def _run(self, generation: Generation) -> None:

@@ -10,23 +10,23 @@ Divided = tuple[Sequence[Usage | None], Sequence[int | None]]
 """What each request used, and what it pays in nano-dollars."""
 
 
-def divide(price: Price, usage: Usage | None, bounds: Sequence[Usage]) -> Divided:
+def divide(price: Price, usage: Usage | None, max_usages: Sequence[Usage]) -> Divided:
     """What each used and pays, by its bound; each pays its own bound where nothing was told."""
     if usage is None:
-        nothing = [None] * len(bounds)
+        nothing = [None] * len(max_usages)
         return nothing, nothing
-    most = [pricing.max_cost(price, bound) for bound in bounds]
-    return usages(usage, bounds), shares(pricing.cost(price, usage), most)
+    most = [pricing.max_cost(price, max_usage) for max_usage in max_usages]
+    return usages(usage, max_usages), shares(pricing.cost(price, usage), most)
 
 
-def usages(usage: Usage, bounds: Sequence[Usage]) -> list[Usage]:
+def usages(usage: Usage, max_usages: Sequence[Usage]) -> list[Usage]:
     """What each used of `usage`. The parts of each one's input fit into it, as in the whole."""
-    columns = zip(usage[:3], zip(*(bound[:3] for bound in bounds), strict=True), strict=True)
+    columns = zip(usage[:3], zip(*(max_usage[:3] for max_usage in max_usages), strict=True), strict=True)
     inputs, outputs, times = (shares(whole, weights) for whole, weights in columns)
     written = shares(usage.cache_write_tokens, inputs)
     unwritten = [whole - part for whole, part in zip(inputs, written, strict=True)]
     cached = shares(usage.cached_input_tokens, unwritten)
-    made = shares(usage.outputs, [bound.outputs for bound in bounds])
+    made = shares(usage.outputs, [max_usage.outputs for max_usage in max_usages])
     each = zip(inputs, outputs, times, cached, written, made, strict=True)
     return [Usage(*values) for values in each]
 

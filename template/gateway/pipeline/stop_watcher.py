@@ -24,27 +24,27 @@ class StopWatcher:
     """Ends what runs and was stopped; closes the circuits of what was started."""
 
     def __init__(
-        self, database: Database, running: InFlight, circuit_breaker: CircuitBreaker, policy: Policy
+        self, database: Database, in_flight: InFlight, circuit_breaker: CircuitBreaker, policy: Policy
     ) -> None:
         self._database = database
-        self._running = running
-        self._cooldown = circuit_breaker
+        self._in_flight = in_flight
+        self._breaker = circuit_breaker
         self._policy = policy
         # The starts of the last minutes that were obeyed; None before the first look.
         self._obeyed: set[str] | None = None
         self._starts = select(audit.c.id, audit.c.target).where(
             audit.c.id > bindparam("earliest"), audit.c.action == STARTED
         )
-        self._ending = select(stops.c.target, stops.c.kind).where(stops.c.running)
+        self._ending = select(stops.c.target, stops.c.kind).where(stops.c.in_flight)
 
     async def run(self) -> None:
         """Look, until the service ends."""
-        await repeat(self.look, POLL_SECONDS)
+        await repeat(self.poll, POLL_SECONDS)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Look once. Raises `DatabaseUnavailable`."""
         for row in await self._database.fetch(self._ending):
-            self._running.cut(row.target, row.kind)
+            self._in_flight.cut(row.target, row.kind)
         await self._obey_starts()
 
     async def _obey_starts(self) -> None:
@@ -55,7 +55,7 @@ class StopWatcher:
         if self._obeyed is not None:
             for start in starts.keys() - self._obeyed:
                 try:
-                    await self._cooldown.lift(self._policy.models_of(starts[start]))
+                    await self._breaker.reset(self._policy.models_of(starts[start]))
                 except LimiterUnavailable:
                     del starts[start]  # It is tried again.
         self._obeyed = set(starts)

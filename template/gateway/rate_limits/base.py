@@ -13,7 +13,7 @@ MINUTE = 60_000_000
 """A minute in microseconds, and so the level of one unit."""
 
 
-class Memory(NamedTuple):
+class StoredValue(NamedTuple):
     """What was remembered, and for how many seconds it still is."""
 
     value: str
@@ -84,39 +84,39 @@ class Admission(NamedTuple):
     """The answer to a demand, with the level of each bucket and the state of each slot."""
 
     admitted: bool
-    levels: tuple[BucketStatus, ...]
-    places: tuple[SlotStatus, ...] = ()
+    buckets: tuple[BucketStatus, ...]
+    slots: tuple[SlotStatus, ...] = ()
 
     @property
     def longest_wait(self) -> BucketStatus | SlotStatus:
         """What keeps a refused request out the longest."""
-        states: list[BucketStatus | SlotStatus] = [*self.levels, *self.places]
+        states: list[BucketStatus | SlotStatus] = [*self.buckets, *self.slots]
         return max(states, key=lambda state: state.wait_seconds)
 
 
 class Limiter(Protocol):
     """Where limits are counted. Exact over all processes that share the backend."""
 
-    async def admit(self, demand: AcquireRequest) -> Admission:
-        """Take all units and slots of `demand` in one atomic step, or nothing.
+    async def acquire(self, request: AcquireRequest) -> Admission:
+        """Take all units and slots of `request` in one atomic step, or nothing.
 
         Raises `LimiterUnavailable` when the backend does not answer: access fails closed.
         """
 
-    async def settle(self, demand: AcquireRequest) -> None:
-        """Give back the units of `demand`, and free the slots of its holders.
+    async def release(self, request: AcquireRequest) -> None:
+        """Give back the units of `request`, and free the slots of its holders.
 
         A negative number of units is taken, also beyond the capacity. Not to be repeated for
         units; a slot that is free stays free. Raises `LimiterUnavailable`.
         """
 
-    async def remember(self, key: str, value: str, seconds: float) -> None:
+    async def set(self, key: str, value: str, seconds: float) -> None:
         """Share `value` with all processes for so long, by the backend's clock."""
 
-    async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
+    async def get(self, keys: Sequence[str]) -> Sequence[StoredValue | None]:
         """What is remembered under each key."""
 
-    async def forget(self, *keys: str) -> None:
+    async def delete(self, *keys: str) -> None:
         """Remember these no longer."""
 
     async def check(self) -> None:

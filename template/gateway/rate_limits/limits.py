@@ -31,7 +31,7 @@ MAX_OVERDRAWN_MINUTES = 60
 class Lease:
     """What a generation was given. `tokens` is the most that it can use."""
 
-    demand: AcquireRequest
+    request: AcquireRequest
     admission: Admission
     tokens: int
 
@@ -43,76 +43,76 @@ class Limits:
         self._policy = policy
         self._limiter = limiter
 
-    async def admit(self, principal: Principal, bound: Usage, holder: str, seconds: float) -> Lease:
-        """Take one request, the tokens of `bound`, and a slot for `seconds` at most.
+    async def acquire(self, principal: Principal, max_usage: Usage, holder: str, seconds: float) -> Lease:
+        """Take one request, the tokens of `max_usage`, and a slot for `seconds` at most.
 
         Raises `RateLimited`; `RequestTooLarge` for what can never pass; `Forbidden` for a plan
         that is not known.
         """
-        tokens = bound.input_tokens + bound.output_tokens
+        tokens = max_usage.input_tokens + max_usage.output_tokens
         scopes = list(self._scopes(principal))
         buckets = tuple(bucket for scope in scopes for bucket in _buckets(*scope, tokens))
         slots = tuple(slot for scope in scopes for slot in _slots(*scope, holder, seconds))
         _require_room(buckets)
-        demand = AcquireRequest(buckets, slots)
-        admission = await self._limiter.admit(demand)
+        request = AcquireRequest(buckets, slots)
+        admission = await self._limiter.acquire(request)
         if not admission.admitted:
             raise refusal(admission)
-        return Lease(demand, admission, tokens)
+        return Lease(request, admission, tokens)
 
-    async def look(self, principal: Principal) -> None:
+    async def peek(self, principal: Principal) -> None:
         """Raise `RateLimited` if not even one request, or one token, can be taken. Takes nothing.
 
         A demand for more than a full bucket is refused, and tells how full each one is.
         """
         buckets = [each for scope in self._scopes(principal) for each in _buckets(*scope, 1)]
         never = tuple(bucket._replace(take=bucket.capacity + 1) for bucket in buckets)
-        told = (await self._limiter.admit(AcquireRequest(never))).levels
+        told = (await self._limiter.acquire(AcquireRequest(never))).buckets
         levels = [
             BucketStatus(bucket, level) for bucket, (_, level) in zip(buckets, told, strict=True)
         ]
-        admission = Admission(admitted=False, levels=tuple(levels))
+        admission = Admission(admitted=False, buckets=tuple(levels))
         if admission.longest_wait.wait_seconds:
             raise refusal(admission)
 
-    async def cover(self, grant: Lease, tokens: int) -> None:
-        """Take what `grant` lacks for `tokens`, as for a fallback that can use more.
+    async def extend(self, lease: Lease, tokens: int) -> None:
+        """Take what `lease` lacks for `tokens`, as for a fallback that can use more.
 
         Raises `RateLimited`, and leaves nothing behind then.
         """
-        missing, demand = tokens - grant.tokens, grant.demand
+        missing, request = tokens - lease.tokens, lease.request
         if missing <= 0:
             return
-        taken = [bucket for bucket in demand.buckets if bucket.kind == "tokens"]
+        taken = [bucket for bucket in request.buckets if bucket.kind == "tokens"]
         more = tuple(bucket._replace(take=missing) for bucket in taken)
-        admission = await self._limiter.admit(AcquireRequest(more))
+        admission = await self._limiter.acquire(AcquireRequest(more))
         if not admission.admitted:
             raise refusal(admission)
-        rest = tuple(bucket for bucket in demand.buckets if bucket.kind != "tokens")
+        rest = tuple(bucket for bucket in request.buckets if bucket.kind != "tokens")
         whole = tuple(bucket._replace(take=tokens) for bucket in taken)
-        grant.demand, grant.tokens = demand._replace(buckets=rest + whole), tokens
+        lease.request, lease.tokens = request._replace(buckets=rest + whole), tokens
 
-    async def settle(self, grant: Lease, used_tokens: int | None) -> None:
+    async def release(self, lease: Lease, used_tokens: int | None) -> None:
         """Free the slot, and give back the tokens that were not used (None: all may be).
 
         Never raises: without the limiter, the slot ends with its lease.
         """
-        unused = 0 if used_tokens is None else grant.tokens - used_tokens
-        buckets = (b for b in grant.demand.buckets if b.kind == "tokens") if unused else ()
+        unused = 0 if used_tokens is None else lease.tokens - used_tokens
+        buckets = (b for b in lease.request.buckets if b.kind == "tokens") if unused else ()
         given_back = tuple(
             bucket._replace(take=_at_most_overdrawn(bucket, unused)) for bucket in buckets
         )
-        await self._give_back(AcquireRequest(given_back, grant.demand.slots))
+        await self._give_back(AcquireRequest(given_back, lease.request.slots))
 
-    async def withdraw(self, grant: Lease) -> None:
+    async def refund(self, lease: Lease) -> None:
         """Give back everything: a refusal leaves nothing behind."""
-        await self._give_back(grant.demand)
+        await self._give_back(lease.request)
 
-    async def _give_back(self, demand: AcquireRequest) -> None:
-        if not (demand.buckets or demand.slots):
+    async def _give_back(self, request: AcquireRequest) -> None:
+        if not (request.buckets or request.slots):
             return
         try:
-            await self._limiter.settle(demand)
+            await self._limiter.release(request)
         except LimiterUnavailable as error:
             log_cause(error)
 
@@ -177,7 +177,7 @@ def headers(admission: Admission) -> dict[str, str]:
 
 
 def _headers(kind: Literal["requests", "tokens"], admission: Admission) -> dict[str, str]:
-    levels = [level for level in admission.levels if level.bucket.kind == kind]
+    levels = [level for level in admission.buckets if level.bucket.kind == kind]
     if not levels:
         return {}
     tightest: BucketStatus = min(levels, key=lambda level: level.remaining)

@@ -39,7 +39,7 @@ from gateway.rate_limits.base import (
     Admission,
     Bucket,
     BucketStatus,
-    Memory,
+    StoredValue,
     Slot,
     SlotStatus,
     fits,
@@ -53,7 +53,7 @@ SWEEP_SECONDS = 60.0
 SWEPT_AT_ONCE = 1000
 # Rows of those who come back soon are left alone.
 KEPT = 60 * MINUTE
-NOTHING = Admission(admitted=True, levels=())
+NOTHING = Admission(admitted=True, buckets=())
 
 limits = Table(
     "limits",
@@ -74,34 +74,34 @@ class Board:
         self._now = now
         self.changes: dict[str, dict[str, Any]] = {}
 
-    def admit(self, demand: AcquireRequest) -> Admission:
-        levels = [self._level(bucket) for bucket in demand.buckets]
-        waits = [self._wait(slot) for slot in demand.slots]
-        admitted = not any(waits) and all(map(fits, demand.buckets, levels))
+    def acquire(self, request: AcquireRequest) -> Admission:
+        levels = [self._level(bucket) for bucket in request.buckets]
+        waits = [self._wait(slot) for slot in request.slots]
+        admitted = not any(waits) and all(map(fits, request.buckets, levels))
         if admitted:
-            levels = list(map(_taken, demand.buckets, levels))
-            self._keep_levels(demand.buckets, levels)
-            for slot in demand.slots:
+            levels = list(map(_taken, request.buckets, levels))
+            self._keep_levels(request.buckets, levels)
+            for slot in request.slots:
                 ends = self._now + round(slot.seconds * 1e6)
                 self._keep_holders(slot, self._holders(slot) | {slot.holder: ends})
-        taken = [len(self._holders(slot)) for slot in demand.slots]
-        places = zip(demand.slots, taken, waits, strict=True)
+        taken = [len(self._holders(slot)) for slot in request.slots]
+        places = zip(request.slots, taken, waits, strict=True)
         return Admission(
             admitted,
-            tuple(map(BucketStatus, demand.buckets, levels)),
+            tuple(map(BucketStatus, request.buckets, levels)),
             tuple(SlotStatus(slot, number, wait / 1e6) for slot, number, wait in places),
         )
 
-    def settle(self, demand: AcquireRequest) -> Admission:
-        levels = [given_back(bucket, self._level(bucket)) for bucket in demand.buckets]
-        self._keep_levels(demand.buckets, levels)
-        for slot in demand.slots:
+    def release(self, request: AcquireRequest) -> Admission:
+        levels = [given_back(bucket, self._level(bucket)) for bucket in request.buckets]
+        self._keep_levels(request.buckets, levels)
+        for slot in request.slots:
             holders = self._holders(slot)
             if holders.pop(slot.holder, None):
                 self._keep_holders(slot, holders)
         return NOTHING
 
-    def remember(self, key: str, value: str, microseconds: int) -> Admission:
+    def set(self, key: str, value: str, microseconds: int) -> Admission:
         self._keep(_memory(key), value, self._now + microseconds)
         return NOTHING
 
@@ -134,7 +134,7 @@ class Board:
         self.changes[name] = {"name": name, "value": value, "until": until}
 
 
-class Step(NamedTuple):
+class Operation(NamedTuple):
     """What is done with some rows, and what undoes it when nobody waits for the answer."""
 
     names: Sequence[str]
@@ -147,7 +147,7 @@ class DatabaseLimiter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._batcher: Batcher[Step, Admission] = Batcher(
+        self._batcher: Batcher[Operation, Admission] = Batcher(
             self._run, outage=LimiterUnavailable, abandoned=self._abandoned
         )
         self._patience = Query(select(database.lock_timeout()))
@@ -166,37 +166,37 @@ class DatabaseLimiter:
         changed = {"value": rows["value"], "until": rows["until"]}
         self._write = update(limits).where(limits.c.name == rows["name"]).values(changed)
 
-    async def admit(self, demand: AcquireRequest) -> Admission:
+    async def acquire(self, request: AcquireRequest) -> Admission:
         return await self._submit(
-            Step(_names(demand), lambda board: board.admit(demand), undo=demand)
+            Operation(_names(request), lambda board: board.acquire(request), undo=request)
         )
 
-    async def settle(self, demand: AcquireRequest) -> None:
-        await self._submit(_settling(demand))
+    async def release(self, request: AcquireRequest) -> None:
+        await self._submit(_settling(request))
 
-    async def remember(self, key: str, value: str, seconds: float) -> None:
+    async def set(self, key: str, value: str, seconds: float) -> None:
         microseconds = round(seconds * 1e6)
-        step = Step([_memory(key)], lambda board: board.remember(key, value, microseconds))
-        await self._submit(step)
+        operation = Operation([_memory(key)], lambda board: board.set(key, value, microseconds))
+        await self._submit(operation)
 
-    async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
+    async def get(self, keys: Sequence[str]) -> Sequence[StoredValue | None]:
         with _faults():
             rows = await self._database.fetch(self._read, {"names": list(map(_memory, keys))})
         found = {
-            row.name: Memory(row.value, (row.until - row.now) / 1e6)
+            row.name: StoredValue(row.value, (row.until - row.now) / 1e6)
             for row in rows
             if row.until > row.now
         }
         return [found.get(_memory(key)) for key in keys]
 
-    async def forget(self, *keys: str) -> None:
+    async def delete(self, *keys: str) -> None:
         def erase(board: Board) -> Admission:
-            return [board.remember(key, "", 0) for key in keys][-1]
+            return [board.set(key, "", 0) for key in keys][-1]
 
-        await self._submit(Step(list(map(_memory, keys)), erase))
+        await self._submit(Operation(list(map(_memory, keys)), erase))
 
     async def check(self) -> None:
-        await self.recall(["check"])
+        await self.get(["check"])
 
     async def weakness(self) -> None:
         """Its rows are as durable as the others."""
@@ -204,22 +204,22 @@ class DatabaseLimiter:
     async def close(self) -> None:
         await self._batcher.drain()
 
-    async def _submit(self, step: Step) -> Admission:
-        if not step.names:
+    async def _submit(self, operation: Operation) -> Admission:
+        if not operation.names:
             return NOTHING
-        return await self._batcher.submit(step)
+        return await self._batcher.submit(operation)
 
-    def _abandoned(self, step: Step, admission: Admission) -> None:
+    def _abandoned(self, operation: Operation, admission: Admission) -> None:
         """Give back what was taken for somebody who left meanwhile."""
-        if step.undo and admission.admitted:
-            done = self._batcher.enqueue(_settling(step.undo))
+        if operation.undo and admission.admitted:
+            done = self._batcher.enqueue(_settling(operation.undo))
             done.add_done_callback(lambda _: done.exception())  # the lease ends it then
 
-    async def _run(self, steps: list[Step]) -> Sequence[Admission]:
-        names = sorted({name for step in steps for name in step.names})
+    async def _run(self, operations: list[Operation]) -> Sequence[Admission]:
+        names = sorted({name for operation in operations for name in operation.names})
 
         def work(connection: Connection) -> list[Admission] | None:
-            return self._decide(connection, names, steps)
+            return self._decide(connection, names, operations)
 
         with _faults():
             turn = partial(self._database.transact, work)
@@ -228,7 +228,7 @@ class DatabaseLimiter:
         return answers
 
     def _decide(
-        self, connection: Connection, names: list[str], steps: list[Step]
+        self, connection: Connection, names: list[str], operations: list[Operation]
     ) -> list[Admission] | None:
         """The answers; None when a row is missing.
 
@@ -240,7 +240,7 @@ class DatabaseLimiter:
             return None
         now: int = max(row.now for row in rows)
         board = Board({row.name: row.value for row in rows}, now)
-        answers = [step.apply(board) for step in steps]
+        answers = [operation.apply(board) for operation in operations]
         self._sweep(connection, now, names)
         if board.changes:
             changes = Query(self._write, list(board.changes.values()))
@@ -269,16 +269,16 @@ class DatabaseLimiter:
         connection.execute(delete(limits).where(limits.c.name.in_(unused)))
 
 
-def _settling(demand: AcquireRequest) -> Step:
-    return Step(_names(demand), lambda board: board.settle(demand))
+def _settling(request: AcquireRequest) -> Operation:
+    return Operation(_names(request), lambda board: board.release(request))
 
 
 def _taken(bucket: Bucket, level: int) -> int:
     return level + bucket.take * MINUTE
 
 
-def _names(demand: AcquireRequest) -> list[str]:
-    return [*map(_bucket, demand.buckets), *map(_slot, demand.slots)]
+def _names(request: AcquireRequest) -> list[str]:
+    return [*map(_bucket, request.buckets), *map(_slot, request.slots)]
 
 
 def _bucket(bucket: Bucket) -> str:

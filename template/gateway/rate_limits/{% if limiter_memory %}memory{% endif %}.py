@@ -11,7 +11,7 @@ from gateway.rate_limits.base import (
     Admission,
     Bucket,
     BucketStatus,
-    Memory,
+    StoredValue,
     Slot,
     SlotStatus,
     fits,
@@ -42,49 +42,49 @@ class MemoryLimiter:
         self._turned_at = clock()
         self._memories: dict[str, tuple[str, int]] = {}
 
-    async def admit(self, demand: AcquireRequest) -> Admission:
+    async def acquire(self, request: AcquireRequest) -> Admission:
         now = self._clock()
         self._forget(now)
-        levels = [(bucket, self._level(bucket, now)) for bucket in demand.buckets]
-        waits = [self._wait(slot, now) for slot in demand.slots]
+        levels = [(bucket, self._level(bucket, now)) for bucket in request.buckets]
+        waits = [self._wait(slot, now) for slot in request.slots]
         admitted = not any(waits) and all(fits(bucket, level) for bucket, level in levels)
         if admitted:
             levels = [(bucket, level + bucket.take * MINUTE) for bucket, level in levels]
             self._young.update({bucket.key: (level, now) for bucket, level in levels})
-            for slot in demand.slots:
+            for slot in request.slots:
                 holders = self._slots.setdefault(slot.key, {})
                 holders[slot.holder] = now + round(slot.seconds * 1e6)
-        places = zip(demand.slots, waits, strict=True)
+        places = zip(request.slots, waits, strict=True)
         return Admission(
             admitted,
             tuple(BucketStatus(bucket, level) for bucket, level in levels),
             tuple(SlotStatus(slot, self._taken(slot), wait / 1e6) for slot, wait in places),
         )
 
-    async def settle(self, demand: AcquireRequest) -> None:
+    async def release(self, request: AcquireRequest) -> None:
         now = self._clock()
-        for bucket in demand.buckets:
+        for bucket in request.buckets:
             level = given_back(bucket, self._level(bucket, now))
             self._young[bucket.key] = level, now
             if level > bucket.capacity * MINUTE:
                 self._overdrawn[bucket.key] = now + level // bucket.capacity
-        for slot in demand.slots:
+        for slot in request.slots:
             self._slots.get(slot.key, {}).pop(slot.holder, None)
 
-    async def remember(self, key: str, value: str, seconds: float) -> None:
+    async def set(self, key: str, value: str, seconds: float) -> None:
         self._memories[key] = value, self._clock() + round(seconds * 1e6)
 
-    async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
-        return [self._recall(key) for key in keys]
+    async def get(self, keys: Sequence[str]) -> Sequence[StoredValue | None]:
+        return [self._get(key) for key in keys]
 
-    async def forget(self, *keys: str) -> None:
+    async def delete(self, *keys: str) -> None:
         for key in keys:
             self._memories.pop(key, None)
 
-    def _recall(self, key: str) -> Memory | None:
+    def _get(self, key: str) -> StoredValue | None:
         value, until = self._memories.get(key, ("", 0))
         left = until - self._clock()
-        return Memory(value, left / 1e6) if left > 0 else None
+        return StoredValue(value, left / 1e6) if left > 0 else None
 
     async def check(self) -> None:
         """Memory always answers."""

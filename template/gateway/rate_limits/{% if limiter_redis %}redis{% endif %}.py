@@ -24,7 +24,7 @@ from gateway.rate_limits.base import (
     Admission,
     Bucket,
     BucketStatus,
-    Memory,
+    StoredValue,
     Slot,
     SlotStatus,
 )
@@ -133,11 +133,11 @@ CHECKS = 1_000_000
 Result = TypeVar("Result")
 
 
-class Step(NamedTuple):
+class Operation(NamedTuple):
     """A script and what it is run for."""
 
     script: str
-    demand: AcquireRequest
+    request: AcquireRequest
 
 
 class RedisLimiter:
@@ -158,38 +158,38 @@ class RedisLimiter:
         )
         pool.connection_class(**pool.connection_kwargs)  # A wrong option is told now, or never.
         self._redis = Redis.from_pool(pool)
-        self._batcher: Batcher[Step, Admission] = Batcher(
+        self._batcher: Batcher[Operation, Admission] = Batcher(
             self._run, outage=LimiterUnavailable, abandoned=self._abandoned
         )
 
-    async def admit(self, demand: AcquireRequest) -> Admission:
-        return await self._batcher.submit(Step(ADMIT, demand))
+    async def acquire(self, request: AcquireRequest) -> Admission:
+        return await self._batcher.submit(Operation(ADMIT, request))
 
-    async def settle(self, demand: AcquireRequest) -> None:
-        await self._batcher.submit(Step(SETTLE, demand))
+    async def release(self, request: AcquireRequest) -> None:
+        await self._batcher.submit(Operation(SETTLE, request))
 
-    async def remember(self, key: str, value: str, seconds: float) -> None:
+    async def set(self, key: str, value: str, seconds: float) -> None:
         milliseconds = max(1, round(seconds * 1000))
         await _asked(self._redis.set(_memory(key), value, px=milliseconds))
 
-    async def recall(self, keys: Sequence[str]) -> Sequence[Memory | None]:
+    async def get(self, keys: Sequence[str]) -> Sequence[StoredValue | None]:
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.get(_memory(key))
             pipeline.pttl(_memory(key))
         answers = await _asked(pipeline.execute())
         found = zip(answers[::2], answers[1::2], strict=True)
-        return [Memory(v.decode(), left / 1000) if v and left > 0 else None for v, left in found]
+        return [StoredValue(v.decode(), left / 1000) if v and left > 0 else None for v, left in found]
 
-    async def forget(self, *keys: str) -> None:
+    async def delete(self, *keys: str) -> None:
         await _asked(self._redis.delete(*map(_memory, keys)))
 
     async def check(self) -> None:
         # As for a generation: a server may answer and yet write nothing.
         bucket, slot = Bucket("requests", "check", CHECKS), Slot("check", CHECKS, new_id("chk"), 1)
-        demand = AcquireRequest((bucket,), (slot,))
-        await self.admit(demand)
-        await self.settle(demand)
+        request = AcquireRequest((bucket,), (slot,))
+        await self.acquire(request)
+        await self.release(request)
 
     async def weakness(self) -> str | None:
         try:
@@ -211,23 +211,23 @@ class RedisLimiter:
         with suppress(LimiterUnavailable):
             await _asked(self._redis.aclose())
 
-    def _abandoned(self, step: Step, admission: Admission) -> None:
+    def _abandoned(self, operation: Operation, admission: Admission) -> None:
         """Give back what was taken for somebody who left while Redis was asked."""
-        if step.script is ADMIT and admission.admitted:
-            done = self._batcher.enqueue(Step(SETTLE, step.demand))
+        if operation.script is ADMIT and admission.admitted:
+            done = self._batcher.enqueue(Operation(SETTLE, operation.request))
             done.add_done_callback(lambda _: done.exception())  # the lease ends it then
 
-    async def _run(self, steps: list[Step]) -> Sequence[Admission | Exception]:
-        answers = await _asked(self._answers(steps))
-        return [_result(step, answer) for step, answer in zip(steps, answers, strict=True)]
+    async def _run(self, operations: list[Operation]) -> Sequence[Admission | Exception]:
+        answers = await _asked(self._answers(operations))
+        return [_result(operation, answer) for operation, answer in zip(operations, answers, strict=True)]
 
-    async def _answers(self, steps: list[Step]) -> list[list[int] | Exception]:
-        answers = await self._send(steps)
+    async def _answers(self, operations: list[Operation]) -> list[list[int] | Exception]:
+        answers = await self._send(operations)
         lost = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if lost:  # Redis is new, was restarted or flushed.
             for script in DIGESTS:
                 await self._redis.script_load(script)
-            again = await self._send([steps[i] for i in lost])
+            again = await self._send([operations[i] for i in lost])
             for i, answer in zip(lost, again, strict=True):
                 answers[i] = answer
         if any(isinstance(answer, ReadOnlyError) for answer in answers):
@@ -235,9 +235,9 @@ class RedisLimiter:
             await self._redis.connection_pool.disconnect(inuse_connections=False)
         return answers
 
-    async def _send(self, steps: list[Step]) -> list[list[int] | Exception]:
+    async def _send(self, operations: list[Operation]) -> list[list[int] | Exception]:
         pipeline = self._redis.pipeline(transaction=False)
-        for script, (buckets, slots) in steps:
+        for script, (buckets, slots) in operations:
             keys = [f"{TOGETHER}:limit:{bucket.key}" for bucket in buckets]
             keys += [f"{TOGETHER}:slot:{slot.key}" for slot in slots]
             units = [n for bucket in buckets for n in (bucket.capacity, bucket.take)]
@@ -246,14 +246,14 @@ class RedisLimiter:
         return await pipeline.execute(raise_on_error=False)
 
 
-def _result(step: Step, answer: list[int] | Exception) -> Admission | Exception:
+def _result(operation: Operation, answer: list[int] | Exception) -> Admission | Exception:
     if isinstance(answer, Exception):
         error = _unavailable()
         error.__cause__ = answer
         return error
-    buckets, slots = step.demand
-    if step.script is SETTLE:
-        return Admission(admitted=True, levels=())
+    buckets, slots = operation.request
+    if operation.script is SETTLE:
+        return Admission(admitted=True, buckets=())
     admitted, *numbers = answer
     levels, places = numbers[: len(buckets)], numbers[len(buckets) :]
     pairs = zip(slots, places[::2], places[1::2], strict=True)

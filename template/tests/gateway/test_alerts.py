@@ -145,7 +145,7 @@ async def test_all_replicas_together_tell_once(
     ids = [f"budget:user:{number}:2026-11:100" for number in range(20)]
     await _write(databases[0], *map(_row, ids))
     replicas = [Alerts(database, policy, None) for database in databases]
-    await asyncio.gather(*(replica.tell() for replica in replicas for _ in range(3)))
+    await asyncio.gather(*(replica.notify() for replica in replicas for _ in range(3)))
     assert sorted(_told(caplog)) == sorted(ids)
 
 
@@ -154,7 +154,7 @@ async def test_a_posted_alert_is_signed(
 ) -> None:
     await _write(databases[0], _row())
     replica = Alerts(databases[0], policy, Webhook(http, receiver.url, KEY))
-    await replica.tell()
+    await replica.notify()
     assert (await _alert(databases[0])).sent_at is None
     await replica.post()
     ((headers, body),) = receiver.requests
@@ -202,13 +202,13 @@ async def test_a_webhook_that_fails_loses_no_alert_and_repeats_no_log(
     await _write(databases[0], _row())
     replicas = [Alerts(each, policy, Webhook(http, receiver.url, KEY)) for each in databases]
     for replica in replicas:
-        await replica.tell()
+        await replica.notify()
         await replica.post()  # The others leave it alone for a while.
     assert len(receiver.requests) == webhook.TRIES
     (failed,) = [r for r in caplog.records if "webhook" in r.message]
     assert vars(failed)["fields"]["problem"] == "status 503"
     await _write(databases[0], update(alerts).values(next_try_at=utc_now()))
-    await replicas[1].tell()
+    await replicas[1].notify()
     await replicas[1].post()
     assert receiver.ids == [(await _alert(databases[0])).id] * (webhook.TRIES + 1)
     assert (await _alert(databases[0])).sent_at is not None
@@ -271,7 +271,7 @@ async def test_old_prices_are_told_once(
     models.write_text(text, encoding="utf-8")
     policy = load(policy_dir)
     (old,) = [model for model in policy.models.values() if model.prices_are_old]
-    await asyncio.gather(*(Alerts(each, policy, None).tell() for each in databases))
+    await asyncio.gather(*(Alerts(each, policy, None).notify() for each in databases))
     assert _told(caplog) == [f"prices:{old.id}:2020-01-01"]
     row = await _alert(databases[0])
     assert (row.kind, row.details) == (
@@ -294,16 +294,16 @@ async def test_it_goes_on_when_the_database_is_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     replica = Alerts(databases[0], policy, None)
-    look, looks = replica.tell, 0
+    look, looks = replica.notify, 0
 
-    async def tell() -> None:
+    async def notify() -> None:
         nonlocal looks
         looks += 1
         if looks == 1:
             raise DatabaseUnavailable("It is gone.")
         await look()
 
-    monkeypatch.setattr(replica, "tell", tell)
+    monkeypatch.setattr(replica, "notify", notify)
     await _write(databases[0], _row())
     task = asyncio.create_task(replica.run())
 

@@ -22,14 +22,14 @@ LOOKS = [
 async def test_a_look_that_crashes_is_not_the_last_one(
     start: Start, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
-    look, looks = getattr(owner, name), 0
+    poll, looks = getattr(owner, name), 0
 
     async def crash_once(self: object) -> None:
         nonlocal looks
         looks += 1
         if looks == 1:
             raise ArithmeticError("the reason")
-        await look(self)
+        await poll(self)
 
     monkeypatch.setattr(owner, name, crash_once)
     service = await start()

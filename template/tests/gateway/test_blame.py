@@ -16,7 +16,7 @@ from gateway.db.tables import predictions
 from gateway.ledger.ledger import Ledger
 from gateway.policy import Model
 from gateway.providers.base import Chunks, ProviderFailure, ProviderRequest, Reply
-from tests.fake_provider import BOUND, FakeProvider, chunk, fail_with, hang, say_fine
+from tests.fake_provider import MAX_COST, FakeProvider, chunk, fail_with, hang, say_fine
 from tests.fixtures.service import Run, Start
 from tests.gateway.test_streams import fail_after_one, hang_after_two, open_stream
 from tests.ledger_helpers import add_plans, usd
@@ -50,7 +50,7 @@ async def open_circuit(service: Service, seconds: float) -> None:
     """As for a provider that asks to wait for so long."""
     circuit_breaker: CircuitBreaker = service.engine.circuit_breaker
     told = ProviderFailure("busy", status=429, retry_after=seconds)
-    await circuit_breaker.failed(await circuit_breaker.enter(asked_model(service)), told)
+    await circuit_breaker.record_failure(await circuit_breaker.acquire(asked_model(service)), told)
 
 
 async def half_open(service: Service) -> None:
@@ -185,13 +185,13 @@ async def test_long_answers_count_for_nothing_while_others_are_answered(
 async def test_a_call_that_waited_for_its_budget_says_nothing_of_the_provider(
     scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opens = Ledger.open
+    opens = Ledger.reserve
 
     async def open_late(*given: Any, **options: Any) -> None:
         await asyncio.sleep(0.7 * SOON_SECONDS)
         await opens(*given, **options)
 
-    monkeypatch.setattr(Ledger, "open", open_late)
+    monkeypatch.setattr(Ledger, "reserve", open_late)
     scripted.on_answer = hang
     service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
@@ -275,7 +275,7 @@ async def test_a_probe_that_is_not_answered_keeps_others_out_for_its_time(
 async def test_a_probe_does_not_wait_for_its_callers_budget(
     scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
-    budget = f"requests_per_minute = 60, daily_budget_usd = {usd(BOUND)}"
+    budget = f"requests_per_minute = 60, daily_budget_usd = {usd(MAX_COST)}"
     add_plans(policy_dir, f"capped = {{{budget}}}")
     scripted.on_answer, over = waiting_answer()
     service = await start()
@@ -336,9 +336,9 @@ async def test_a_client_is_told_no_longer_pause_than_the_model_allows(
 
 async def test_a_start_of_before_lifts_no_later_cooldown(service: Service, run: Run) -> None:
     await run("start", f"model:{ECHO}")
-    await service.engine.stop_watcher.look()
+    await service.engine.stop_watcher.poll()
     await open_circuit(service, 3000)
-    await service.engine.stop_watcher.look()
+    await service.engine.stop_watcher.poll()
     assert await state(service) == "open"
 
 

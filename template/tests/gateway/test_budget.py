@@ -22,7 +22,7 @@ from gateway.pipeline.generation import Generation
 from gateway.pipeline.pipeline import Pipeline
 from gateway.policy import Cap, Policy
 from gateway.providers.base import Deadline, ProviderRequest, Reply
-from tests.fake_provider import BOUND, COST, FakeProvider, completion, say_fine
+from tests.fake_provider import MAX_COST, COST, FakeProvider, completion, say_fine
 from tests.fixtures.service import Start
 from tests.ledger_helpers import (
     UNIT,
@@ -55,8 +55,8 @@ def caps_with(*limits: tuple[int | None, int | None]) -> list[Cap]:
     return [Cap(name, *pair) for name, pair in zip(NAMES, limits, strict=False)]
 
 
-def amounts(sheet: Balances) -> dict[tuple[str, str], tuple[int, int]]:
-    return {key: (account.spent, account.reserved) for key, account in sheet.changes()}
+def amounts(balances: Balances) -> dict[tuple[str, str], tuple[int, int]]:
+    return {key: (account.spent, account.reserved) for key, account in balances.changes()}
 
 
 # The sheet: what a transaction decides.
@@ -74,20 +74,20 @@ def test_a_call_gets_its_bound_from_every_account_or_from_none(
             if most is not None:
                 rooms.append(most - sum(pair))
                 spendings.append(most - pair[0])
-    sheet = Balances(held, PERCENTS)
+    balances = Balances(held, PERCENTS)
     if min(spendings, default=bound) < bound:
         with pytest.raises(BudgetExceeded):
-            sheet.reserve(caps, DAY, bound)
-        assert len(sheet.alerts) == 1
+            balances.reserve(caps, DAY, bound)
+        assert len(balances.alerts) == 1
     elif min(rooms, default=bound) < bound:
         with pytest.raises(Blocked):
-            sheet.reserve(caps, DAY, bound)
+            balances.reserve(caps, DAY, bound)
     else:
-        sheet.reserve(caps, DAY, bound)
+        balances.reserve(caps, DAY, bound)
         taken = {key: (spent, reserved + bound) for key, (spent, reserved) in held.items()}
-        assert amounts(sheet) == (taken if bound else {})
+        assert amounts(balances) == (taken if bound else {})
         return
-    assert amounts(sheet) == {}
+    assert amounts(balances) == {}
 
 
 @given(st.lists(st.integers(-1, 4)), st.integers(1, 20), st.integers(1, 20))
@@ -100,12 +100,12 @@ def test_the_owner_hears_of_every_part_of_a_cap_that_is_spent_and_of_no_other(
     seen: set[str] = set()
     for cost in costs:
         before = {("service", period): (spent, 0) for period in periods(DAY)}
-        sheet = Balances(before, PERCENTS)
-        sheet.change(["service"], DAY, reserved=0, spent=cost)
+        balances = Balances(before, PERCENTS)
+        balances.change(["service"], DAY, reserved=0, spent=cost)
         spent += cost
         peak = max(peak, spent)
-        sheet.look(caps, DAY)
-        seen |= set(sheet.alerts)
+        balances.collect_alerts(caps, DAY)
+        seen |= set(balances.alerts)
     assert seen == {
         f"budget:service:{period}:{percent}"
         for period, cap in zip(periods(DAY), (day_cap, month_cap), strict=True)
@@ -115,12 +115,12 @@ def test_the_owner_hears_of_every_part_of_a_cap_that_is_spent_and_of_no_other(
 
 
 def test_a_cap_of_nothing_is_no_reason_for_an_alert() -> None:
-    sheet = Balances({}, PERCENTS)
-    sheet.change(["service"], DAY, reserved=0, spent=0)
-    sheet.look([Cap("service", 0, None)], DAY)
-    assert sheet.alerts == {}
+    balances = Balances({}, PERCENTS)
+    balances.change(["service"], DAY, reserved=0, spent=0)
+    balances.collect_alerts([Cap("service", 0, None)], DAY)
+    assert balances.alerts == {}
     with pytest.raises(BudgetExceeded):
-        sheet.reserve([Cap("service", 0, None)], DAY, 1)
+        balances.reserve([Cap("service", 0, None)], DAY, 1)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ async def test_the_period_is_fixed_at_the_reservation(
 ) -> None:
     """By the database's clock: what is reserved in the last moment of a month counts there."""
     principal, name = principal_of(user), f"user:{user.id}"
-    monkeypatch.setattr(posting, "_statements", posting._statements.__wrapped__)  # not built once
+    monkeypatch.setattr(posting, "_read_statements", posting._read_statements.__wrapped__)  # not built once
     midnight = dt.datetime(2026, 12, 1, tzinfo=dt.UTC)
 
     async def begin_at(moment: dt.datetime, bound: int) -> Generation:
@@ -346,7 +346,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
 async def use_all(job: ProviderRequest) -> Reply:
     """An answer that costs its bound."""
     job.sent = True
-    return Reply(completion("fine"), pricing.bound(job.model, job.body))
+    return Reply(completion("fine"), pricing.max_usage(job.model, job.body))
 
 
 async def client_with(
@@ -378,7 +378,7 @@ async def test_what_a_budget_does_not_pay_for_is_402_and_not_to_be_tried_again(
     scripted: FakeProvider, start: Start, policy_dir: Path, stream: bool
 ) -> None:
     service, _, client = await client_with(
-        start, policy_dir, BOUND + COST - 1, metrics_token=unique("metrics")
+        start, policy_dir, MAX_COST + COST - 1, metrics_token=unique("metrics")
     )
     assert (await client.post(CHAT, json=chat())).status_code == 200
     before = await service.metric("limit_refusals_total", limit="budget")
@@ -392,21 +392,21 @@ async def test_what_a_budget_does_not_pay_for_is_402_and_not_to_be_tried_again(
     assert (await client.get("/v1/usage")).json()["day"] == {
         "spent_nano_usd": COST,
         "reserved_nano_usd": 0,
-        "cap_nano_usd": BOUND + COST - 1,
+        "cap_nano_usd": MAX_COST + COST - 1,
     }
 
 
 async def test_a_bound_above_a_cap_is_a_request_that_is_too_large(
     scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
-    service, _, client = await client_with(start, policy_dir, BOUND - 1)
+    service, _, client = await client_with(start, policy_dir, MAX_COST - 1)
     assert error_of(await client.post(CHAT, json=chat())) == (400, "request_too_large", None)
     assert await service.rows_count() == 0
     fits = await client.post(CHAT, json=chat(max_tokens=63))
     assert fits.status_code == 200
 
 
-@pytest.mark.parametrize(("cost", "status"), [(COST, 200), (BOUND, 402)])
+@pytest.mark.parametrize(("cost", "status"), [(COST, 200), (MAX_COST, 402)])
 async def test_a_call_waits_for_what_others_have_reserved(
     scripted: FakeProvider,
     start: Start,
@@ -416,7 +416,7 @@ async def test_a_call_waits_for_what_others_have_reserved(
     status: int,
 ) -> None:
     """And gets in when they cost less, or hears that they did not."""
-    _, _, client = await client_with(start, policy_dir, BOUND + COST)
+    _, _, client = await client_with(start, policy_dir, MAX_COST + COST)
 
     async def wait(job: ProviderRequest) -> Reply:
         await waits.wait()
@@ -431,7 +431,7 @@ async def test_a_call_waits_no_longer_than_its_deadline(
     scripted: FakeProvider, start: Start, policy_dir: Path, waits: asyncio.Event
 ) -> None:
     service, user, client = await client_with(
-        start, policy_dir, BOUND + COST, request_deadline_seconds=0.2
+        start, policy_dir, MAX_COST + COST, request_deadline_seconds=0.2
     )
     pipeline: Pipeline = service.engine.pipeline
     await pipeline.begin(call_of(principal_of(user, "capped")))

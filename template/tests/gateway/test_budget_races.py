@@ -21,7 +21,7 @@ from gateway.ledger.sweeper import Sweeper
 from gateway.pipeline.pipeline import Pipeline
 from gateway.policy import Policy
 from gateway.providers.base import Chunks, ProviderFailure, ProviderRequest, Reply, Usage
-from tests.fake_provider import BOUND, FakeProvider, chunk, completion, usage_chunk
+from tests.fake_provider import MAX_COST, FakeProvider, chunk, completion, usage_chunk
 from tests.fixtures.service import Start
 from tests.ledger_helpers import (
     add_plans,
@@ -72,7 +72,7 @@ class Billing:
     async def __call__(self, job: ProviderRequest) -> Reply:
         job.sent = True
         await asyncio.sleep(0.001)
-        most = pricing.bound(job.model, job.body)
+        most = pricing.max_usage(job.model, job.body)
         usage = Usage(most.input_tokens // self.parts, most.output_tokens // self.parts)
         self.billed += pricing.cost(job.model.price, usage)
         return Reply(completion("fine"), usage)
@@ -102,15 +102,15 @@ async def burst(services: Sequence[Service], user: User, calls: int) -> Counter[
 async def test_a_cap_that_pays_for_37_calls_lets_37_of_500_through(
     scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
-    services, user = await serve(start, policy_dir, 37 * BOUND)
+    services, user = await serve(start, policy_dir, 37 * MAX_COST)
     scripted.on_answer = billing = Billing(1)
-    with watching({f"user:{user.id}": 37 * BOUND}) as above:
+    with watching({f"user:{user.id}": 37 * MAX_COST}) as above:
         answers = await burst(services, user, 500)
     assert above == []
     assert answers == {(200, ""): 37, (402, "budget_exceeded"): 463}
     assert len(scripted.asked) == 37
     settled = [row.cost_nano_usd for row in await services[0].rows(attempts)]
-    assert sum(settled) == billing.billed == 37 * BOUND
+    assert sum(settled) == billing.billed == 37 * MAX_COST
     await check_books(services[0])
     assert sorted(percent for _, percent in await told(services[0], f"user:{user.id}")) == [
         *(50, 80, 100)
@@ -120,13 +120,13 @@ async def test_a_cap_that_pays_for_37_calls_lets_37_of_500_through(
 async def test_cheap_calls_are_refused_only_within_one_bound_of_the_cap(
     scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
-    services, user = await serve(start, policy_dir, 3 * BOUND)
+    services, user = await serve(start, policy_dir, 3 * MAX_COST)
     scripted.on_answer = billing = Billing(10)
-    with watching({f"user:{user.id}": 3 * BOUND}) as above:
+    with watching({f"user:{user.id}": 3 * MAX_COST}) as above:
         answers = await burst(services, user, 60)
     assert above == []
     assert set(answers) == {(200, ""), (402, "budget_exceeded")}
-    assert 2 * BOUND < billing.billed <= 3 * BOUND
+    assert 2 * MAX_COST < billing.billed <= 3 * MAX_COST
     sums = await check_books(services[0])
     assert {pair for (name, _), pair in sums.items() if name == f"user:{user.id}"} == {
         (billing.billed, 0)
@@ -184,7 +184,7 @@ class Chance:
             raise ProviderFailure("it failed", **FAILURES[step.does])
         if step.does == "hangs":
             await asyncio.Event().wait()
-        most = pricing.bound(job.model, job.body)
+        most = pricing.max_usage(job.model, job.body)
         usage = Usage(most.input_tokens // step.parts, most.output_tokens // step.parts)
         return Reply(completion("fine"), usage)
 
@@ -256,8 +256,8 @@ async def raced(
     monkeypatch.setattr("gateway.circuit_breaker.breaker.BELIEVED_SECONDS", 0.0)
     monkeypatch.setattr("gateway.pipeline.retry.COST", 0)
     monkeypatch.setattr("gateway.ledger.ledger.POLL_SECONDS", 0.01)
-    together = f"total_daily_budget_usd = {usd(5 * BOUND)}"
-    services, user = await serve(start, policy_dir, 3 * BOUND, together)
+    together = f"total_daily_budget_usd = {usd(5 * MAX_COST)}"
+    services, user = await serve(start, policy_dir, 3 * MAX_COST, together)
     return services, [user, await services[0].create_user("capped")]
 
 
@@ -272,7 +272,7 @@ async def test_spent_and_reserved_never_pass_a_cap(
         await services[0].write(delete(table))
     chance = Chance(schedule)
     scripted.on_answer, scripted.on_stream = chance.answer, chance.stream
-    caps = {"plan:capped": 5 * BOUND, **{f"user:{user.id}": 3 * BOUND for user in users}}
+    caps = {"plan:capped": 5 * MAX_COST, **{f"user:{user.id}": 3 * MAX_COST for user in users}}
     with watching(caps) as above:
         await play(services, users, schedule)
         await sweep(services[-1], scripted)

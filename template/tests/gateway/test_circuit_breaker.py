@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.circuit_breaker.breaker import PROBE_SECONDS, CircuitBreaker
-from gateway.circuit_breaker.window import Circuit, FailureWindow, Permit
+from gateway.circuit_breaker.window import CircuitStatus, FailureWindow, Permit
 from gateway.errors import LimiterUnavailable, ProviderCoolingDown
 from gateway.policy import Model
 from gateway.providers.base import BadAnswer, Exchange, ProviderFailure, Quota
-from gateway.rate_limits.base import Limiter, Memory
+from gateway.rate_limits.base import Limiter, StoredValue
 from tests.limits import Shared, Slow
 from tests.support import POLICY, eventually, unique
 
@@ -35,10 +35,10 @@ def busy(seconds: float, status: int = 429) -> ProviderFailure:
 async def fail(
     circuit_breaker: CircuitBreaker, asked: Model, failure: ProviderFailure = FAILURE
 ) -> None:
-    await circuit_breaker.failed(await circuit_breaker.enter(asked), failure)
+    await circuit_breaker.record_failure(await circuit_breaker.acquire(asked), failure)
 
 
-async def state(circuit_breaker: CircuitBreaker, asked: Model) -> Circuit:
+async def state(circuit_breaker: CircuitBreaker, asked: Model) -> CircuitStatus:
     (circuit,) = await circuit_breaker.states([asked])
     return circuit
 
@@ -48,7 +48,7 @@ async def left(shared: Shared, circuit_breaker: CircuitBreaker, asked: Model) ->
     began = shared.now
     while (await state(circuit_breaker, asked)).state == "open":
         with pytest.raises(ProviderCoolingDown):
-            await circuit_breaker.enter(asked)
+            await circuit_breaker.acquire(asked)
         shared.now += 0.25
     return shared.now - began
 
@@ -74,7 +74,7 @@ async def refusals(
 ) -> list[Permit | Exception]:
     """What so many calls at once meet, over all processes in turn."""
     turns = itertools.islice(itertools.cycle(circuit_breakers), times)
-    met = await asyncio.gather(*(turn.enter(asked) for turn in turns), return_exceptions=True)
+    met = await asyncio.gather(*(turn.acquire(asked) for turn in turns), return_exceptions=True)
     return [each for each in met if isinstance(each, Permit | ProviderCoolingDown)]
 
 
@@ -107,9 +107,9 @@ async def test_one_call_over_all_finds_out_whether_the_provider_is_back(
         ]
         (probe,) = passed
         if answers:
-            await circuit_breakers[0].answered(probe)
+            await circuit_breakers[0].record_success(probe)
         else:
-            await circuit_breakers[0].failed(probe, FAILURE)
+            await circuit_breakers[0].record_failure(probe, FAILURE)
             assert not any(
                 isinstance(e, Permit) for e in await refusals(circuit_breakers, asked, 4)
             )
@@ -124,18 +124,18 @@ async def test_a_call_that_says_nothing_gives_the_probe_back(
     asked = model()
     await fail(circuit_breakers[0], asked, busy(0.01))
 
-    async def enter() -> Permit | None:
+    async def try_acquire() -> Permit | None:
         try:
-            return await circuit_breakers[0].enter(asked)
+            return await circuit_breakers[0].acquire(asked)
         except ProviderCoolingDown:
             return None
 
     for _ in range(3):
-        entered = await eventually(enter)
-        assert entered is not None
-        assert entered.probe is not None
-        assert await enter() is None
-        await circuit_breakers[0].left(entered)
+        permit = await eventually(try_acquire)
+        assert permit is not None
+        assert permit.probe is not None
+        assert await try_acquire() is None
+        await circuit_breakers[0].release(permit)
 
 
 async def test_what_is_left_of_the_limits_is_told_to_all(
@@ -153,22 +153,22 @@ async def test_a_closed_circuit_costs_a_round_trip_only_now_and_then(
 ) -> None:
     asked = model()
     for _ in range(10):
-        await asyncio.gather(*(circuit_breaker.enter(asked) for _ in range(100)))
+        await asyncio.gather(*(circuit_breaker.acquire(asked) for _ in range(100)))
         assert shared.steps == 1
         shared.now += 0.009
     shared.now += 0.1
-    await asyncio.gather(*(circuit_breaker.enter(model()) for _ in range(100)))
+    await asyncio.gather(*(circuit_breaker.acquire(model()) for _ in range(100)))
     assert shared.steps <= 3
 
 
 async def test_others_learn_of_an_open_circuit_within_a_moment(shared: Shared) -> None:
     here, there = CircuitBreaker(shared, shared.clock), CircuitBreaker(shared, shared.clock)
     asked = model()
-    await there.enter(asked)
+    await there.acquire(asked)
     await fail(here, asked, busy(9))
     shared.now += 0.1
     with pytest.raises(ProviderCoolingDown):
-        await there.enter(asked)
+        await there.acquire(asked)
 
 
 async def test_pauses_grow_to_a_bound_and_start_again_after_a_success(
@@ -183,7 +183,7 @@ async def test_pauses_grow_to_a_bound_and_start_again_after_a_success(
         await fail(circuit_breaker, asked)
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
     await left(shared, circuit_breaker, asked)
-    await circuit_breaker.answered(await circuit_breaker.enter(asked))
+    await circuit_breaker.record_success(await circuit_breaker.acquire(asked))
     await fail(circuit_breaker, asked, busy(0.25))
     assert await left(shared, circuit_breaker, asked) == 1
 
@@ -198,7 +198,7 @@ async def test_a_provider_is_believed_up_to_a_maximum(
     for told in (9e9, kept + 1):
         await fail(circuit_breaker, asked, busy(told))
         assert await left(shared, circuit_breaker, asked) == kept
-        await circuit_breaker.lift([asked])
+        await circuit_breaker.reset([asked])
     await circuit_breaker.record_quota(asked, Quota(0, 0, 9e9))
     assert await left(shared, circuit_breaker, asked) == kept
 
@@ -221,7 +221,7 @@ async def test_a_lift_closes_it_for_all(circuit_breakers: list[CircuitBreaker]) 
         await fail(circuit_breakers[0], each, busy(3000))
         assert not any(isinstance(e, Permit) for e in await refusals(circuit_breakers, each, 8))
     for circuit_breaker in circuit_breakers:
-        await circuit_breaker.lift([asked])
+        await circuit_breaker.reset([asked])
     assert all(isinstance(each, Permit) for each in await refusals(circuit_breakers, asked, 40))
     assert not any(isinstance(each, Permit) for each in await refusals(circuit_breakers, other, 8))
     await fail(circuit_breakers[0], asked, busy(0.01))
@@ -232,11 +232,11 @@ async def test_failures_of_before_a_lift_open_nothing(
     shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
-    early = [await circuit_breaker.enter(asked) for _ in range(10)]
+    early = [await circuit_breaker.acquire(asked) for _ in range(10)]
     await fail(circuit_breaker, asked, busy(3000))
-    await circuit_breaker.lift([asked])
+    await circuit_breaker.reset([asked])
     for each in early:
-        await circuit_breaker.failed(each, FAILURE)
+        await circuit_breaker.record_failure(each, FAILURE)
     assert (await state(circuit_breaker, asked)).state == "closed"
 
 
@@ -247,13 +247,13 @@ async def test_a_probe_that_takes_too_long_is_followed_by_another(
     asked = model()
     await fail(circuit_breaker, asked, busy(2))
     shared.now += 2
-    slow = await circuit_breaker.enter(asked)
+    slow = await circuit_breaker.acquire(asked)
     shared.now += PROBE_SECONDS - 0.25
     with pytest.raises(ProviderCoolingDown):
-        await circuit_breaker.enter(asked)
+        await circuit_breaker.acquire(asked)
     shared.now += 0.25
-    await circuit_breaker.answered(await circuit_breaker.enter(asked))
-    await circuit_breaker.failed(slow, FAILURE)
+    await circuit_breaker.record_success(await circuit_breaker.acquire(asked))
+    await circuit_breaker.record_failure(slow, FAILURE)
     assert (await state(circuit_breaker, asked)).state == "closed"
 
 
@@ -282,9 +282,9 @@ async def test_the_pause_that_is_asked_for_is_the_shortest(
 async def test_a_shorter_pause_shortens_nothing(shared: Shared) -> None:
     here, there = CircuitBreaker(shared, shared.clock), CircuitBreaker(shared, shared.clock)
     asked = model()
-    early, late = await here.enter(asked), await there.enter(asked)
-    await here.failed(early, busy(30))
-    await there.failed(late, busy(2))
+    early, late = await here.acquire(asked), await there.acquire(asked)
+    await here.record_failure(early, busy(30))
+    await there.record_failure(late, busy(2))
     await there.record_quota(asked, Quota(None, None, 3))
     newcomer = CircuitBreaker(shared, shared.clock)
     assert await left(shared, newcomer, asked) == 30
@@ -295,21 +295,21 @@ async def test_those_that_fail_together_are_one_outage(
 ) -> None:
     other = CircuitBreaker(shared, shared.clock)
     asked = model()
-    entered = [await circuit_breaker.enter(asked) for _ in range(200)]
-    elsewhere = [await other.enter(asked) for _ in range(200)]
-    for here, there in zip(entered, elsewhere, strict=True):
-        await circuit_breaker.failed(here, FAILURE)
-        await other.failed(there, FAILURE)
+    permit = [await circuit_breaker.acquire(asked) for _ in range(200)]
+    elsewhere = [await other.acquire(asked) for _ in range(200)]
+    for here, there in zip(permit, elsewhere, strict=True):
+        await circuit_breaker.record_failure(here, FAILURE)
+        await other.record_failure(there, FAILURE)
     assert await left(shared, circuit_breaker, asked) == 1
 
 
 async def test_requests_that_were_joined_failed_once(circuit_breaker: CircuitBreaker) -> None:
     asked = model()
     for calls in range(1, 6):
-        joined = [await circuit_breaker.enter(asked) for _ in range(8)]
+        joined = [await circuit_breaker.acquire(asked) for _ in range(8)]
         exchange = Exchange()
-        for entered in joined:
-            await circuit_breaker.failed(replace(entered, exchange=exchange), FAILURE)
+        for permit in joined:
+            await circuit_breaker.record_failure(replace(permit, exchange=exchange), FAILURE)
         assert (await state(circuit_breaker, asked)).state == ("open" if calls == 5 else "closed")
 
 
@@ -317,11 +317,11 @@ async def test_late_failures_of_earlier_calls_do_not_open_it_again(
     shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
-    early = [await circuit_breaker.enter(asked) for _ in range(10)]
+    early = [await circuit_breaker.acquire(asked) for _ in range(10)]
     await fail(circuit_breaker, asked, busy(2))
     shared.now += 2
     for each in early:
-        await circuit_breaker.failed(each, FAILURE)
+        await circuit_breaker.record_failure(each, FAILURE)
     assert (await state(circuit_breaker, asked)).state == "half_open"
 
 
@@ -331,16 +331,16 @@ async def test_failures_of_an_outage_that_is_over_do_not_count(shared: Shared) -
     asked = model()
     for circuit_breaker, calls in ((there, 19), (here, 20)):
         for number in range(calls):
-            entered = await circuit_breaker.enter(asked)
+            permit = await circuit_breaker.acquire(asked)
             if number % 2:
-                await circuit_breaker.failed(entered, FAILURE)
+                await circuit_breaker.record_failure(permit, FAILURE)
             else:
-                await circuit_breaker.answered(entered)
+                await circuit_breaker.record_success(permit)
     shared.now += 0.5
     with pytest.raises(ProviderCoolingDown):
-        await there.enter(asked)
+        await there.acquire(asked)
     shared.now += 0.5
-    await here.answered(await here.enter(asked))
+    await here.record_success(await here.acquire(asked))
     for circuit_breaker in (here, there):
         await fail(circuit_breaker, asked)
         await fail(circuit_breaker, asked)
@@ -351,11 +351,11 @@ async def test_a_late_answer_of_an_earlier_call_closes_nothing(
     shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
-    early = await circuit_breaker.enter(asked)
+    early = await circuit_breaker.acquire(asked)
     await fail(circuit_breaker, asked, busy(9))
-    await circuit_breaker.answered(early)
+    await circuit_breaker.record_success(early)
     with pytest.raises(ProviderCoolingDown):
-        await circuit_breaker.enter(asked)
+        await circuit_breaker.acquire(asked)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ async def test_five_failures_in_a_row_open_it(
     asked = model()
     for _ in range(4):
         await fail(circuit_breaker, asked, failure)
-    await circuit_breaker.answered(await circuit_breaker.enter(asked))
+    await circuit_breaker.record_success(await circuit_breaker.acquire(asked))
     for _ in range(5):
         assert (await state(circuit_breaker, asked)).state == "closed"
         await fail(circuit_breaker, asked, failure)
@@ -397,43 +397,43 @@ async def test_what_is_not_the_providers_trouble_opens_nothing(
 def test_half_of_the_last_calls_or_five_in_a_row_are_too_many(
     calls: list[tuple[bool, float]],
 ) -> None:
-    tally, now, seen = FailureWindow(), 0.0, list[tuple[float, bool]]()
+    window, now, seen = FailureWindow(), 0.0, list[tuple[float, bool]]()
     for failed, pause in calls:
         now += pause
-        tally.add(now, failed=failed)
+        window.add(now, failed=failed)
         seen.append((now, failed))
         recent = [bad for at, bad in seen if int(at) > int(now) - 30]
         frequent = len(recent) >= 20 and 2 * sum(recent) >= len(recent)
         in_a_row = len(seen) >= 5 and all(bad for _, bad in seen[-5:])
-        assert tally.is_alarming == (frequent or in_a_row)
+        assert window.is_alarming == (frequent or in_a_row)
 
 
 async def test_a_circuit_opens_before_the_limit_is_hit_and_closes_with_its_reset(
     shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
-    await circuit_breaker.answered(await circuit_breaker.enter(asked))
+    await circuit_breaker.record_success(await circuit_breaker.acquire(asked))
     await circuit_breaker.record_quota(asked, Quota(0, 100, 6.0))
     told = await state(circuit_breaker, asked)
     assert (told.state, told.remaining_requests, told.remaining_tokens) == ("open", 0, 100)
     assert await left(shared, circuit_breaker, asked) == 6
-    entered = await asyncio.gather(*(circuit_breaker.enter(asked) for _ in range(5)))
-    assert [each.probe for each in entered] == [None] * 5
+    permit = await asyncio.gather(*(circuit_breaker.acquire(asked) for _ in range(5)))
+    assert [each.probe for each in permit] == [None] * 5
 
 
 async def test_without_the_limiter_nothing_new_passes_and_what_is_learnt_stays(
     shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
-    early = await circuit_breaker.enter(asked)
+    early = await circuit_breaker.acquire(asked)
     shared.is_dead = True
-    await circuit_breaker.failed(early, busy(9))
+    await circuit_breaker.record_failure(early, busy(9))
     await circuit_breaker.record_quota(asked, Quota(1, 1, 0.0))
     with pytest.raises(ProviderCoolingDown):
-        await circuit_breaker.enter(asked)
+        await circuit_breaker.acquire(asked)
     shared.now += 9
     with pytest.raises(LimiterUnavailable):
-        await circuit_breaker.enter(asked)
+        await circuit_breaker.acquire(asked)
 
 
 async def test_a_caller_that_leaves_while_it_gets_the_probe_gives_it_back(
@@ -443,16 +443,16 @@ async def test_a_caller_that_leaves_while_it_gets_the_probe_gives_it_back(
     await fail(circuit_breaker, asked, busy(2))
     shared.now += 2
     for ticks in range(12):
-        leaving = asyncio.create_task(circuit_breaker.enter(asked))
+        leaving = asyncio.create_task(circuit_breaker.acquire(asked))
         for _ in range(ticks):
             await asyncio.sleep(0)
         leaving.cancel()
         met = (await asyncio.gather(leaving, return_exceptions=True))[0]
         if isinstance(met, Permit):
-            await circuit_breaker.left(met)
-        probe = await circuit_breaker.enter(asked)
+            await circuit_breaker.release(met)
+        probe = await circuit_breaker.acquire(asked)
         assert probe.probe is not None
-        await circuit_breaker.left(probe)
+        await circuit_breaker.release(probe)
 
 
 async def test_a_probe_that_cannot_look_again_gives_its_slot_back(
@@ -461,18 +461,18 @@ async def test_a_probe_that_cannot_look_again_gives_its_slot_back(
     asked = model()
     await fail(circuit_breaker, asked, busy(2))
     shared.now += 2
-    recall, looks = shared.recall, itertools.count(1)
+    recall, looks = shared.get, itertools.count(1)
 
-    async def fail_once(keys: Sequence[str]) -> Sequence[Memory | None]:
+    async def fail_once(keys: Sequence[str]) -> Sequence[StoredValue | None]:
         if next(looks) == 2:
             raise LimiterUnavailable("gone", retry_after=1)
         return await recall(keys)
 
-    monkeypatch.setattr(shared, "recall", fail_once)
+    monkeypatch.setattr(shared, "get", fail_once)
     with pytest.raises(LimiterUnavailable):
-        await circuit_breaker.enter(asked)
+        await circuit_breaker.acquire(asked)
     assert shared.holders == {}
-    assert (await circuit_breaker.enter(asked)).probe is not None
+    assert (await circuit_breaker.acquire(asked)).probe is not None
 
 
 @pytest.mark.parametrize("is_back", [False, True])
@@ -484,10 +484,10 @@ async def test_who_is_late_for_the_probe_sees_what_it_found(
     shared.now += 2
     slow = Slow(shared)
     late = CircuitBreaker(slow, shared.clock)
-    probe = await circuit_breaker.enter(asked)
-    entering = asyncio.create_task(late.enter(asked))
+    probe = await circuit_breaker.acquire(asked)
+    entering = asyncio.create_task(late.acquire(asked))
     await slow.asked.wait()
-    await (circuit_breaker.answered(probe) if is_back else circuit_breaker.failed(probe, FAILURE))
+    await (circuit_breaker.record_success(probe) if is_back else circuit_breaker.record_failure(probe, FAILURE))
     slow.gate.set()
     if is_back:
         assert (await entering).probe is None
@@ -533,21 +533,21 @@ async def _probe_one_by_one(schedule: list[Step]) -> None:
     async def call(step: Step) -> None:
         circuit_breaker = processes[step.process]
         try:
-            entered = await circuit_breaker.enter(asked)
+            permit = await circuit_breaker.acquire(asked)
         except ProviderCoolingDown:
             return
-        if entered.probe is not None:
+        if permit.probe is not None:
             assert not probing
-            probing.add(entered.probe.holder)
+            probing.add(permit.probe.holder)
         for _ in range(step.turns):
             await asyncio.sleep(0)
-        probing.discard(entered.probe.holder if entered.probe else "")
+        probing.discard(permit.probe.holder if permit.probe else "")
         if step.ending == "succeeds":
-            await circuit_breaker.answered(entered)
+            await circuit_breaker.record_success(permit)
         elif step.ending == "leaves":
-            await circuit_breaker.left(entered)
+            await circuit_breaker.release(permit)
         else:
-            await circuit_breaker.failed(entered, busy(2) if step.ending != "fails" else FAILURE)
+            await circuit_breaker.record_failure(permit, busy(2) if step.ending != "fails" else FAILURE)
 
     for _ in range(5):
         await fail(processes[0], asked)
@@ -560,5 +560,5 @@ async def _probe_one_by_one(schedule: list[Step]) -> None:
             shared.now += step.seconds
     shared.now += 300
     for circuit_breaker in processes:  # Whatever happened, one success brings it back.
-        await circuit_breaker.answered(await circuit_breaker.enter(asked))
+        await circuit_breaker.record_success(await circuit_breaker.acquire(asked))
         assert (await state(circuit_breaker, asked)).state == "closed"

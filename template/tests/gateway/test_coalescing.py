@@ -34,7 +34,7 @@ Asked = tuple[ProviderRequest, Usage]
 
 def asked(given_input: Any, model: Model = MODEL, seconds: float = 60, **rest: Any) -> Asked:
     body = {"input": given_input, **rest}
-    return ProviderRequest(model, body, Deadline(seconds)), pricing.bound(model, body)
+    return ProviderRequest(model, body, Deadline(seconds)), pricing.max_usage(model, body)
 
 
 def embeddings(job: ProviderRequest, usage: Usage | None = None) -> Reply:

@@ -21,14 +21,14 @@ from gateway.idempotency.store import (
     SWEPT_AT_ONCE,
     Claim,
     IdempotencyStore,
-    Key,
+    IdempotencyKey,
     idempotency,
 )
 from gateway.ledger.entries import LEASE_MARGIN
 from gateway.ledger.records import Records
 from gateway.providers.base import Chunks, ProviderFailure, ProviderRequest, Reply
 from tests.fake_provider import (
-    BOUND,
+    MAX_COST,
     USAGE,
     FakeProvider,
     chunk,
@@ -339,7 +339,7 @@ async def _blocked(
     scripted: FakeProvider, start: Start, policy_dir: Path, way: str
 ) -> tuple[Service, httpx2.AsyncClient, list[asyncio.Task[httpx2.Response]], asyncio.Event]:
     """Ten requests with a key each, of which the first runs and the others wait for its budget."""
-    budget = f"requests_per_minute = 60, daily_budget_usd = {usd(BOUND)}"
+    budget = f"requests_per_minute = 60, daily_budget_usd = {usd(MAX_COST)}"
     add_plans(policy_dir, f"capped = {{{budget}}}")
     gate = Gate()
     scripted.on_answer, scripted.on_stream = gate.answer, gate.stream
@@ -392,8 +392,8 @@ async def test_the_keys_of_requests_that_began_nothing_are_free_after_a_stop(
 async def test_the_keys_of_requests_that_began_nothing_are_free_after_a_crash(
     service: Service, client: httpx2.AsyncClient, user: User
 ) -> None:
-    claims = IdempotencyStore(service.database, 30)
-    await claims.take(Key(user.id, CHAT, "once"), b"request")
+    store = IdempotencyStore(service.database, 30)
+    await store.acquire(IdempotencyKey(user.id, CHAT, "once"), b"request")
     assert error_of(await ask(client))[1] != "outcome_unknown"
     await overdue(service)
     first = await ask(client)
@@ -662,10 +662,10 @@ async def test_a_key_that_could_not_be_taken_in_time_is_free(
 
 
 async def test_a_key_whose_caller_leaves_as_it_is_taken_is_free(service: Service) -> None:
-    key = Key((await service.create_user()).id, CHAT, "once")
-    claims = IdempotencyStore(service.database, 30)
-    await leave_with_the_answer(claims.take(key, b"request"))
-    assert isinstance(await claims.take(key, b"request"), Claim)
+    key = IdempotencyKey((await service.create_user()).id, CHAT, "once")
+    store = IdempotencyStore(service.database, 30)
+    await leave_with_the_answer(store.acquire(key, b"request"))
+    assert isinstance(await store.acquire(key, b"request"), Claim)
 
 
 async def test_who_may_not_generate_any_more_gets_no_replay(service: Service) -> None:

@@ -58,22 +58,22 @@ def generation_of(service: Service, user_id: str) -> Generation:
     grant = Lease(AcquireRequest(()), Admission(True, ()), tokens=0)
     caps = policy.caps(user_id, "many")
     generation = Generation(call, caps, grant, Deadline(60), new_id("pred"))
-    choice = Candidate(model, FakeProvider(), pricing.bound(model, body), body)
+    candidate = Candidate(model, FakeProvider(), pricing.max_usage(model, body), body)
     job = ProviderRequest(model, body, generation.deadline)
     job.sent = True
-    generation.attempt = Attempt(choice, job, Permit(model, 0.0))
+    generation.attempt = Attempt(candidate, job, Permit(model, 0.0))
     return generation
 
 
 async def begin(ledger: Ledger, *generations: Generation) -> list[BaseException | None]:
-    opened = (ledger.open(generation, generation.current) for generation in generations)
+    opened = (ledger.reserve(generation, generation.current) for generation in generations)
     return await asyncio.gather(*opened, return_exceptions=True)
 
 
 async def end(ledger: Ledger, ending: AttemptResult, *generations: Generation) -> None:
     for generation in generations:
         generation.count(ending)
-    closed = (ledger.close(generation, generation.current, ending) for generation in generations)
+    closed = (ledger.settle(generation, generation.current, ending) for generation in generations)
     await asyncio.gather(*closed)
 
 
@@ -173,7 +173,7 @@ async def test_one_attempt_keeps_its_remote_id_and_its_lease(
 ) -> None:
     generation = generation_of(service, user.id)
     await begin(ledger, generation)
-    generation.current.job.remote_id = "remote-1"
+    generation.current.request.remote_id = "remote-1"
     await end(ledger, FINE, generation)
     attempt = await service.attempt()
     assert attempt.remote_id == "remote-1"
@@ -204,7 +204,7 @@ async def test_an_opening_that_was_refused_is_not_written_later(
         (error,) = await begin(ledger, generation_of(service, user.id))
         await ledger.drain()
     assert isinstance(error, DatabaseUnavailable)
-    await ledger.pay()
+    await ledger.flush()
     await database.close()
     assert await service.rows_count() == 0
 
@@ -226,7 +226,7 @@ async def test_of_what_was_refused_in_an_outage_no_more_than_a_part_is_kept(
     broken_database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.ledger.ledger.MAX_ABANDONED", 2)
+    monkeypatch.setattr("gateway.ledger.ledger.MAX_UNWRITTEN_RELEASES", 2)
     ledger = ledger_of(service, broken_database)
     written: list[Settle] = []
 
@@ -237,8 +237,8 @@ async def test_of_what_was_refused_in_an_outage_no_more_than_a_part_is_kept(
     errors = await begin(ledger, *refused)
     await ledger.drain()
     assert {type(error) for error in errors} == {DatabaseUnavailable}
-    monkeypatch.setattr(ledger, "settle", settle)
-    await ledger.pay()
+    monkeypatch.setattr(ledger, "submit", settle)
+    await ledger.flush()
     assert len(written) == 2
 
 

@@ -31,7 +31,7 @@ async def test_limits_come_before_the_bound_of_a_large_body(
 ) -> None:
     client = service.client(await service.create_user("one"))
     assert (await client.post(CHAT, json=chat())).status_code == 200
-    monkeypatch.setattr("gateway.pricing.bound", None)
+    monkeypatch.setattr("gateway.pricing.max_usage", None)
     if not key:
         monkeypatch.setattr("gateway.http.context.parse", None)
     response = await client.post(CHAT, json=chat("x" * SMALL_BYTES), headers=key)

@@ -10,7 +10,7 @@ import pytest
 from gateway.db.tables import attempts
 from gateway.errors import GenerationStopped
 from gateway.providers.base import Deadline, ProviderFailure, ProviderRequest, Reply, Usage
-from tests.fake_provider import BOUND, COST, FakeProvider, completion, fail_with, hang
+from tests.fake_provider import MAX_COST, COST, FakeProvider, completion, fail_with, hang
 from tests.fixtures.service import Start
 from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, write_policy
 
@@ -79,7 +79,7 @@ async def test_the_attempt_is_durable_before_the_provider_is_asked(
     scripted.on_answer = look
     response = await client.post(PATH, json=chat())
     ((attempt, prediction),) = seen
-    assert (attempt.state, attempt.bound_nano_usd, attempt.cost_nano_usd) == ("reserved", BOUND, 0)
+    assert (attempt.state, attempt.bound_nano_usd, attempt.cost_nano_usd) == ("reserved", MAX_COST, 0)
     assert (prediction.status, prediction.outcome) == ("running", None)
     assert response.headers["X-Prediction-ID"] == prediction.id == attempt.prediction_id
     assert (await service.attempt()).state == "settled"
@@ -89,8 +89,8 @@ async def test_the_attempt_is_durable_before_the_provider_is_asked(
     ("details", "status", "code", "state", "cost"),
     [
         ({"sent": False}, 502, "provider_error", "released", 0),
-        ({"sent": True}, 502, "provider_error", "uncertain", BOUND),
-        ({"sent": True, "status": 500}, 502, "provider_error", "uncertain", BOUND),
+        ({"sent": True}, 502, "provider_error", "uncertain", MAX_COST),
+        ({"sent": True, "status": 500}, 502, "provider_error", "uncertain", MAX_COST),
         ({"sent": True, "status": 404, "billed": False}, 502, "provider_error", "released", 0),
         ({"sent": True, "status": 403, "billed": False}, *NO_ACCOUNT, "released", 0),
         ({"sent": True, "usage": Usage(2, 5)}, 502, "provider_error", "settled", COST),
@@ -162,7 +162,7 @@ async def test_a_crash_in_an_adapter_is_paid_at_the_bound_and_told_to_nobody(
     assert error_of(response) == (500, "internal_error", None)
     assert "canary" not in response.text
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.outcome) == ("failed", "provider_error")
 
 
@@ -178,9 +178,9 @@ async def test_an_answer_without_usage_is_paid_at_the_bound(
     scripted.on_answer = answer
     assert (await client.post(PATH, json=chat())).status_code == 200
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.outcome) == ("succeeded", "ok")
-    assert prediction.cost_nano_usd == BOUND
+    assert prediction.cost_nano_usd == MAX_COST
 
 
 async def test_more_usage_than_the_bound_is_paid_in_full(
@@ -211,7 +211,7 @@ async def test_the_deadline(
     assert error_of(response) == (504, "deadline_exceeded", None)
     assert f"{SOON_SECONDS:g}" in response.json()["error"]["message"]
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.outcome) == ("failed", "timeout")
     assert scripted.cancelled == scripted.asked
     assert ("ArithmeticError: a bug" in service.log) is isinstance(trouble, ArithmeticError)
@@ -278,7 +278,7 @@ async def test_erasing_what_runs_cancels_it(
     await eventually(asked)
     assert (await client.delete(response.headers["Location"])).status_code == 204
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.outcome) == ("cancelled", "cancelled")
     assert (prediction.input, prediction.output, prediction.error) == (None, None, None)
     assert scripted.cancelled == scripted.asked

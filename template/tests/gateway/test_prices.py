@@ -56,7 +56,7 @@ def usages(draw: st.DrawFn, most: Usage | None = None) -> Usage:
 
 @st.composite
 def bounded(draw: st.DrawFn) -> tuple[Usage, Usage]:
-    """A bound, as `pricing.bound` states it, and a usage within it."""
+    """A bound, as `pricing.max_usage` states it, and a usage within it."""
     most = Usage(draw(inputs), draw(counts), draw(st.integers(0, 10**10)), outputs=draw(limits))
     return most, draw(usages(most))
 

@@ -39,12 +39,12 @@ def model(**changes: Any) -> Model:
 
 
 def bound_of(message: dict[str, Any], **rest: Any) -> Usage:
-    return pricing.bound(model(), {"messages": [message], **rest})
+    return pricing.max_usage(model(), {"messages": [message], **rest})
 
 
 def embedding_bound(given_input: Any) -> int:
     declared = model(kind="embedding", output_usd_per_million_tokens=None)
-    return pricing.bound(declared, {"input": given_input}).input_tokens
+    return pricing.max_usage(declared, {"input": given_input}).input_tokens
 
 
 @given(st.text(), st.sampled_from(["system", "user", "assistant", "tool"]))
@@ -106,7 +106,7 @@ def test_bytes_of_a_text(text: str, size: int) -> None:
 
 def test_what_is_around_each_message_counts() -> None:
     messages = [{"role": role, "content": ""} for role in ("system", "user", "assistant")]
-    bound = pricing.bound(model(overhead_tokens=7), {"messages": messages})
+    bound = pricing.max_usage(model(overhead_tokens=7), {"messages": messages})
     assert bound.input_tokens == 7 + 3 * SEPARATORS + len("system" + "user" + "assistant")
 
 
@@ -175,7 +175,7 @@ def test_images_cost_what_is_declared() -> None:
     declared = model(tokens_per_image=100)
     text = {"type": "text", "text": "one"}
     messages = [{"role": "user", "content": content} for content in ([text], [text, IMAGE, IMAGE])]
-    alone, pictured = (pricing.bound(declared, {"messages": [message]}) for message in messages)
+    alone, pictured = (pricing.max_usage(declared, {"messages": [message]}) for message in messages)
     assert pictured.input_tokens == alone.input_tokens + 200
 
 
@@ -189,7 +189,7 @@ def test_content_without_a_declared_cost_is_refused(part: dict[str, Any]) -> Non
 def test_only_images_are_declared_by_the_cost_of_images() -> None:
     message = {"role": "user", "content": [{"type": "input_audio"}]}
     with pytest.raises(InvalidRequest, match="not declared"):
-        pricing.bound(model(tokens_per_image=100), {"messages": [message]})
+        pricing.max_usage(model(tokens_per_image=100), {"messages": [message]})
 
 
 def images(**changes: Any) -> Model:
@@ -212,28 +212,28 @@ def images(**changes: Any) -> Model:
     ids=str,
 )
 def test_outputs_are_as_many_as_are_asked_for(body: dict[str, Any], outputs: int) -> None:
-    bound = pricing.bound(images(), {"prompt": "a fox", **body})
+    bound = pricing.max_usage(images(), {"prompt": "a fox", **body})
     assert bound == Usage(outputs=outputs)
     assert pricing.max_cost(images().price, bound) == outputs * 3_000_000
 
 
 def test_a_model_may_name_the_number_of_its_outputs_otherwise() -> None:
     named = images(outputs_parameter="pieces")
-    assert pricing.bound(named, {"pieces": 2}) == Usage(outputs=2)
-    assert pricing.bound(named, {"num_outputs": 2}) == Usage(outputs=4)
+    assert pricing.max_usage(named, {"pieces": 2}) == Usage(outputs=2)
+    assert pricing.max_usage(named, {"num_outputs": 2}) == Usage(outputs=4)
 
 
 @pytest.mark.parametrize("body", [{"num_outputs": 5}, {"num_outputs": 3, "batch_size": 2}], ids=str)
 def test_more_outputs_than_the_model_makes_are_refused(body: dict[str, Any]) -> None:
     with pytest.raises(RequestTooLarge, match="makes 4 at most") as refused:
-        pricing.bound(images(), body)
+        pricing.max_usage(images(), body)
     assert refused.value.param == "input.num_outputs"
 
 
 @pytest.mark.parametrize("count", [0, -1, True, 2.0, "2", [2], {}], ids=repr)
 def test_a_number_of_outputs_that_is_none_is_refused(count: Any) -> None:
     with pytest.raises(InvalidRequest, match="a whole number from 1 to 4") as refused:
-        pricing.bound(images(), {"num_outputs": count})
+        pricing.max_usage(images(), {"num_outputs": count})
     assert refused.value.param == "input.num_outputs"
 
 
@@ -245,7 +245,7 @@ def test_a_number_of_outputs_that_is_none_is_refused(count: Any) -> None:
 def test_each_text_may_be_as_long_as_the_model_takes(given_input: Any, texts: int) -> None:
     """Without what the provider adds: clients cut token ids at the very limit."""
     declared = model(kind="embedding", max_input_tokens=100, max_request_tokens=300)
-    bound = pricing.bound(declared, {"input": given_input})
+    bound = pricing.max_usage(declared, {"input": given_input})
     assert bound == Usage(texts * (100 + OVERHEAD))
 
 
@@ -262,7 +262,7 @@ def test_each_text_may_be_as_long_as_the_model_takes(given_input: Any, texts: in
 def test_longer_texts_are_refused_each_and_together(given_input: Any, words: str) -> None:
     declared = model(kind="embedding", max_input_tokens=100, max_request_tokens=300)
     with pytest.raises(RequestTooLarge) as refused:
-        pricing.bound(declared, {"input": given_input})
+        pricing.max_usage(declared, {"input": given_input})
     assert str(refused.value).startswith(words)
     assert refused.value.param == "input"
 
@@ -270,7 +270,7 @@ def test_longer_texts_are_refused_each_and_together(given_input: Any, words: str
 def test_compute_is_bounded_by_its_longest_run() -> None:
     per_token = {f"{side}_usd_per_million_tokens": None for side in ("input", "output")}
     declared = model(kind="task", usd_per_second="0.0015", max_seconds=60, **per_token)
-    bound = pricing.bound(declared, {"anything": "x" * 10_000})
+    bound = pricing.max_usage(declared, {"anything": "x" * 10_000})
     assert bound == Usage(microseconds=60 * MILLION)
     assert pricing.cost(declared.price, bound) == 60 * 1_500_000
 

@@ -24,7 +24,7 @@ from gateway.providers.base import BadAnswer, Chunks, ProviderFailure, ProviderR
 from gateway.providers.parameters import BOUNDED, DROPPED
 from gateway.rate_limits.limits import Limits
 from tests.fake_provider import (
-    BOUND,
+    MAX_COST,
     COST,
     USAGE,
     FakeProvider,
@@ -135,7 +135,7 @@ async def test_every_attempt_is_in_the_ledger_and_all_are_one_answer(
     assert answer.status_code == 200
     assert answer.headers["x-served-model"] == AGAIN
     assert await ledger(service) == [
-        (1, AGAIN, "uncertain", BOUND),
+        (1, AGAIN, "uncertain", MAX_COST),
         (2, AGAIN, "released", 0),
         (3, AGAIN, "settled", COST),
     ]
@@ -153,7 +153,7 @@ async def test_there_are_no_more_attempts_than_the_model_has(
     assert error_of(answer) == (502, "provider_error", None)
     assert [row[0] for row in await ledger(service)] == [1, 2, 3]
     prediction = await service.prediction()
-    assert (prediction.status, prediction.cost_nano_usd) == ("failed", 3 * BOUND)
+    assert (prediction.status, prediction.cost_nano_usd) == ("failed", 3 * MAX_COST)
 
 
 async def test_an_outage_is_multiplied_by_little(
@@ -273,7 +273,7 @@ async def test_an_attempt_whose_bill_is_unknown_is_paid_and_the_next_reserves_an
 
     scripted.on_answer = look
     assert (await client.post(CHAT, json=chat(model=AGAIN))).status_code == 200
-    assert seen == [{(0, BOUND)}, {(BOUND, BOUND)}, {(2 * BOUND, BOUND)}]
+    assert seen == [{(0, MAX_COST)}, {(MAX_COST, MAX_COST)}, {(2 * MAX_COST, MAX_COST)}]
 
 
 async def test_the_tokens_of_all_attempts_count_against_the_limits(
@@ -304,7 +304,7 @@ async def test_the_tokens_and_the_cost_of_all_attempts_are_counted(
 async def test_a_budget_may_run_out_between_attempts(
     scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
-    budget = f"requests_per_minute = 60, daily_budget_usd = {usd(2 * BOUND - 1)}"
+    budget = f"requests_per_minute = 60, daily_budget_usd = {usd(2 * MAX_COST - 1)}"
     add_plans(policy_dir, f"capped = {{{budget}}}")
     service = await start()
     client = service.client(await service.create_user("capped"))
@@ -312,7 +312,7 @@ async def test_a_budget_may_run_out_between_attempts(
     answer = await client.post(CHAT, json=chat(model=AGAIN))
     assert error_of(answer) == (402, "budget_exceeded", None)
     assert answer.headers["x-should-retry"] == "false"
-    assert await ledger(service) == [(1, AGAIN, "uncertain", BOUND)]
+    assert await ledger(service) == [(1, AGAIN, "uncertain", MAX_COST)]
     assert (await service.prediction()).error["code"] == "budget_exceeded"
 
 
@@ -320,7 +320,7 @@ async def test_a_probe_that_no_budget_pays_for_leaves_it_to_the_next_call(
     scripted: FakeProvider, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.circuit_breaker.breaker.FIRST_PAUSE_SECONDS", 0.01)
-    budget = f"requests_per_minute = 60, daily_budget_usd = {usd(2 * BOUND - 1)}"
+    budget = f"requests_per_minute = 60, daily_budget_usd = {usd(2 * MAX_COST - 1)}"
     add_plans(policy_dir, f"capped = {{{budget}}}")
     service = await start()
     poor = service.client(await service.create_user("capped"))
@@ -329,8 +329,8 @@ async def test_a_probe_that_no_budget_pays_for_leaves_it_to_the_next_call(
     assert (await poor.post(CHAT, json=chat(model=SECOND))).status_code == 502
     circuit_breaker: CircuitBreaker = service.engine.circuit_breaker
     asked = service.engine.policy.model(SECOND)
-    await circuit_breaker.failed(
-        await circuit_breaker.enter(asked), ProviderFailure("busy", status=429, retry_after=0.01)
+    await circuit_breaker.record_failure(
+        await circuit_breaker.acquire(asked), ProviderFailure("busy", status=429, retry_after=0.01)
     )
 
     async def is_half_open() -> bool:
@@ -422,7 +422,7 @@ async def test_fallbacks_are_asked_in_order_and_none_that_can_cost_more(
     assert served["model"] == THIRD
     cost = 2 * 250 + 5 * 1000
     assert await ledger(service) == [
-        (1, FIRST, "uncertain", BOUND),
+        (1, FIRST, "uncertain", MAX_COST),
         (2, SECOND, "released", 0),
         (3, THIRD, "settled", cost),
     ]
@@ -568,7 +568,7 @@ class Choices:
         asked = {"messages": chat()["messages"], **body}
         user = User("usr_1", "", "", {})
         call = replace(call_of(principal_of(user)), body=asked)
-        return [each.model.id for each in attempts.choices(self.policy.models[FIRST], call)]
+        return [each.model.id for each in attempts.candidates(self.policy.models[FIRST], call)]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from gateway.accounts.principals import Role
 from gateway.db.tables import alerts, attempts, stops
 from gateway.pipeline.stop_watcher import StopWatcher
 from gateway.providers.base import Chunks, ProviderRequest, Reply, Usage
-from tests.fake_provider import BOUND, USAGE, FakeProvider, chunk, completion, hang, usage_chunk
+from tests.fake_provider import MAX_COST, USAGE, FakeProvider, chunk, completion, hang, usage_chunk
 from tests.fixtures.service import Start
 from tests.ledger_helpers import check_books
 from tests.support import Service, chat, error_of, eventually, said, sse, write_policy
@@ -71,10 +71,10 @@ async def say_fine(job: ProviderRequest) -> Reply:
 
 
 def asked(scripted: FakeProvider, calls: int) -> Callable[[], Any]:
-    async def look() -> bool:
+    async def poll() -> bool:
         return len(scripted.asked) == calls
 
-    return look
+    return poll
 
 
 async def running(
@@ -105,7 +105,7 @@ async def test_what_runs_is_ended_if_asked_for(
     assert scripted.cancelled == scripted.asked
     # Nobody knows what it cost.
     assert await service.books() == ("uncertain", "cancelled")
-    assert (await service.attempt()).cost_nano_usd == BOUND
+    assert (await service.attempt()).cost_nano_usd == MAX_COST
     assert (await service.prediction()).status == "cancelled"
     assert error_of(await client.post(CHAT, json=chat())) == STOPPED
     await check_books(service)
@@ -192,7 +192,7 @@ async def test_what_runs_goes_on_unless_asked_for(
     await admin.post("/v1/admin/stop", json={"reason": "why"})
     assert error_of(await client.post(CHAT, json=chat())) == STOPPED
     watch: StopWatcher = service.engine.stop_watcher
-    await watch.look()
+    await watch.poll()
     going.set()
     assert (await call).status_code == 200
 
@@ -211,11 +211,11 @@ async def test_a_broken_bound_is_paid_in_full_told_and_ends_the_model(
     (alert,) = await service.rows(alerts)
     assert (alert.kind, alert.details) == (
         "bound",
-        {"model": "offline/echo", "bound_nano_usd": BOUND, "cost_nano_usd": cost},
+        {"model": "offline/echo", "bound_nano_usd": MAX_COST, "cost_nano_usd": cost},
     )
     refused = await client.post(CHAT, json=chat())
     assert error_of(refused) == STOPPED
-    assert "broke its bound" in refused.json()["error"]["message"]
+    assert "exceeded its maximum" in refused.json()["error"]["message"]
     listed = (await admin.get("/v1/admin/providers")).json()
     assert {each["model"] for each in listed if each["state"] == "quarantined"} == {"offline/echo"}
     scripted.on_answer = say_fine
@@ -250,7 +250,7 @@ async def test_more_output_than_was_asked_for_breaks_a_bound_that_the_money_fits
     assert attempt.cost_nano_usd == 250 + 9 * 2000 < attempt.bound_nano_usd
     (stop,) = await service.database.fetch(stops.select())
     assert (stop.target, stop.kind) == (ECHO, "quarantined")
-    assert stop.reason == "A call wrote 9 output tokens, and its bound was 8."
+    assert stop.reason == "A call wrote 9 output tokens, and its maximum was 8."
     assert [row.kind for row in await service.rows(alerts)] == ["bound"]
     assert error_of(await client.post(CHAT, json=chat())) == STOPPED
     await check_books(service)

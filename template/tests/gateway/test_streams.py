@@ -16,7 +16,7 @@ from gateway.db.tables import predictions, utc_now
 from gateway.ledger.ledger import Ledger
 from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Usage
 from tests.fake_provider import (
-    BOUND,
+    MAX_COST,
     COST,
     USAGE,
     FakeProvider,
@@ -89,7 +89,7 @@ async def test_a_client_that_leaves_ends_the_work_and_its_bound_is_paid(
         assert json.loads((await anext(lines)).removeprefix("data: "))["choices"]
     await eventually(lambda: ended(service))
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.outcome) == ("cancelled", "cancelled")
     assert prediction.output["choices"][0]["message"]["content"].startswith("one")
     assert scripted.cancelled == scripted.asked
@@ -101,7 +101,7 @@ async def test_a_client_that_leaves_ends_the_work_and_its_bound_is_paid(
         ([chunk("fine"), usage_chunk(USAGE)], ("settled", COST)),
         ([{**usage_chunk(USAGE), **chunk("fine", "stop")}], ("settled", COST)),
         ([usage_chunk(USAGE), chunk("fine")], ("settled", COST)),
-        ([{**usage_chunk(Usage(2, 1)), **chunk("fi")}], ("uncertain", BOUND)),
+        ([{**usage_chunk(Usage(2, 1)), **chunk("fi")}], ("uncertain", MAX_COST)),
     ],
     ids=["apart", "with the end", "before", "so far"],
 )
@@ -154,7 +154,7 @@ async def test_what_is_erased_while_it_runs_is_cancelled(
         assert response.headers["x-should-retry"] == "false"
     await eventually(lambda: ended(service))
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.output) == ("cancelled", None)
     assert scripted.cancelled == scripted.asked
 
@@ -230,7 +230,7 @@ async def test_a_client_that_leaves_before_the_first_chunk_ends_the_work(
     writer.close()
     await eventually(lambda: ended(service))
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.outcome) == ("cancelled", "cancelled")
     assert scripted.cancelled == scripted.asked
 
@@ -270,7 +270,7 @@ async def test_time_is_up_in_the_middle(scripted: FakeProvider, start: Start) ->
     assert said(chunks) == "one two"
     assert (last["error"]["code"], last["error"]["param"]) == ("deadline_exceeded", None)
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.outcome) == ("failed", "timeout")
     assert prediction.error == last["error"]
     assert scripted.cancelled == scripted.asked
@@ -288,7 +288,7 @@ async def test_time_is_up_before_the_first_chunk(scripted: FakeProvider, start: 
     response = await client.post(PATH, json=chat(stream=True))
     assert error_of(response) == (504, "deadline_exceeded", None)
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.outcome) == ("failed", "timeout")
 
 
@@ -310,7 +310,7 @@ async def test_a_failure_in_the_middle_ends_without_done(
     assert said([first]) == "one"
     assert last["error"]["code"] == code
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.outcome) == ("failed", "provider_error")
     assert prediction.output["choices"][0]["message"]["content"] == "one"
     assert prediction.error == last["error"]
@@ -323,7 +323,7 @@ async def test_a_crash_in_the_middle_cuts_the_stream(scripted: FakeProvider, sta
     with pytest.raises(httpx2.RemoteProtocolError):
         await client.post(PATH, json=chat(stream=True))
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.outcome) == ("failed", "provider_error")
 
 
@@ -362,7 +362,7 @@ async def test_a_stream_without_a_chunk_is_an_empty_answer(
     client = service.client(await service.create_user())
     assert sse((await client.post(PATH, json=chat(stream=True))).text) == ["[DONE]"]
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert (prediction.status, prediction.outcome) == ("succeeded", "empty")
 
 
@@ -391,7 +391,7 @@ async def test_a_client_that_does_not_read_holds_up_the_provider_until_time_is_u
     # What the operating system buffers, and not a second of work.
     assert 0 < sent < 100
     attempt, prediction = await service.attempt(), await service.prediction()
-    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", BOUND)
+    assert (attempt.state, attempt.cost_nano_usd) == ("uncertain", MAX_COST)
     assert prediction.outcome in {"timeout", "cancelled"}
 
 

@@ -43,7 +43,7 @@ from tests.ledger_helpers import (
 )
 from tests.support import Service, User, chat, error_of, eventually
 
-BOUND = 6
+MAX_COST = 6
 REPLY = Reply(completion("late"), USAGE)
 
 
@@ -88,14 +88,14 @@ def principal(user: User) -> Principal:
 @pytest.fixture
 async def left(service: Service, ledger: Ledger, principal: Principal) -> Generation:
     """A generation that nobody ends."""
-    return await begin(ledger, generation_of(service, principal, BOUND))
+    return await begin(ledger, generation_of(service, principal, MAX_COST))
 
 
 @pytest.fixture
 async def remote(ledger: Ledger, left: Generation) -> Generation:
     """One that goes on at the provider."""
-    left.current.job.remote_id = "r1"
-    await ledger.keep(left, left.current)
+    left.current.request.remote_id = "r1"
+    await ledger.renew(left, left.current)
     return left
 
 
@@ -107,9 +107,9 @@ async def test_what_nobody_ends_is_paid_at_its_bound(
     assert await service.books() == ("uncertain", "cancelled")
     prediction = await service.prediction()
     assert (prediction.status, prediction.error["code"]) == ("failed", "outcome_unknown")
-    assert prediction.cost_nano_usd == BOUND * UNIT
+    assert prediction.cost_nano_usd == MAX_COST * UNIT
     today = utc_now().date().isoformat()
-    assert (await check_books(service))[f"user:{user.id}", today] == (BOUND * UNIT, 0)
+    assert (await check_books(service))[f"user:{user.id}", today] == (MAX_COST * UNIT, 0)
     assert await told(service, f"user:{user.id}") == [(today, 50)]
 
 
@@ -119,7 +119,7 @@ async def test_what_ended_between_two_attempts_has_failed(
     """As a process does that dies in the pause before it tries again."""
     failed = AttemptResult("failed", Outcome.PROVIDER_ERROR, USAGE)
     left.count(failed)
-    await ledger.close(left, left.current, failed, last=False)
+    await ledger.settle(left, left.current, failed, last=False)
     await sweeper.sweep()
     assert (await service.prediction()).status == "running"
     await expire(service)
@@ -140,7 +140,7 @@ async def test_the_clock_of_the_database_decides_what_is_over(
 ) -> None:
     """That of the process may be an hour ahead, while another one is about to try again."""
     failed = AttemptResult("failed", Outcome.PROVIDER_ERROR, USAGE)
-    await ledger.close(left, left.current, failed, last=False)
+    await ledger.settle(left, left.current, failed, last=False)
     ahead = utc_now() + dt.timedelta(hours=1)
     monkeypatch.setattr("gateway.ledger.sweeper.utc_now", lambda: ahead)
     await sweeper.sweep()
@@ -153,7 +153,7 @@ async def test_what_ended_between_two_attempts_is_found_after_a_long_outage(
     """Its process was the last one for a month."""
     failed = AttemptResult("failed", Outcome.PROVIDER_ERROR, USAGE)
     left.count(failed)
-    await ledger.close(left, left.current, failed, last=False)
+    await ledger.settle(left, left.current, failed, last=False)
     opened = utc_now() - dt.timedelta(days=30)
     lease = {"opened_at": opened, "lease_until": opened + dt.timedelta(minutes=1)}
     await service.write(update(attempts).values(**lease))
@@ -174,8 +174,8 @@ async def test_what_has_its_lease_is_left_alone(
     before = await service.attempt()
     await sweeper.sweep()
     assert await service.attempt() == before
-    left.current.job.remote_id = "r1"
-    await ledger.keep(left, left.current)
+    left.current.request.remote_id = "r1"
+    await ledger.renew(left, left.current)
     before = await service.attempt()
     await sweeper.sweep()
     assert (await service.attempt(), sought) == (before, [])
@@ -185,7 +185,7 @@ async def test_a_lease_that_is_renewed_at_the_last_moment_counts(
     service: Service, scripted: FakeProvider, sweeper: Sweeper, ledger: Ledger, remote: Generation
 ) -> None:
     async def renew(_: ProviderRequest) -> Reply:
-        await ledger.keep(remote, remote.current)
+        await ledger.renew(remote, remote.current)
         return REPLY
 
     await expire(service)
@@ -200,7 +200,7 @@ async def test_what_has_ended_has_no_lease_to_renew(
 ) -> None:
     await end(ledger, remote, 2)
     before = await service.attempt()
-    await ledger.keep(remote, remote.current)
+    await ledger.renew(remote, remote.current)
     assert await service.attempt() == before
     assert before.state == "settled"
 
@@ -226,7 +226,7 @@ async def test_what_is_settled_is_counted_once(
     assert counted == Counter(cost=COST, input=USAGE.input_tokens, output=USAGE.output_tokens)
 
 
-@pytest.mark.parametrize(("units", "cost"), [(2, BOUND), (BOUND + 3, BOUND + 3)])
+@pytest.mark.parametrize(("units", "cost"), [(2, MAX_COST), (MAX_COST + 3, MAX_COST + 3)])
 async def test_a_correction_counts_what_it_adds(
     service: Service, sweeper: Sweeper, ledger: Ledger, left: Generation, units: int, cost: int
 ) -> None:
@@ -234,7 +234,7 @@ async def test_a_correction_counts_what_it_adds(
     before = await service.settled()
     await expire(service)
     await sweeper.sweep()
-    assert await service.settled() - before == Counter(cost=BOUND * UNIT)
+    assert await service.settled() - before == Counter(cost=MAX_COST * UNIT)
     await end(ledger, left, units)
     assert await service.settled() - before == Counter(cost=cost * UNIT, output=units)
 
@@ -258,7 +258,7 @@ async def test_an_uncertain_one_that_turns_out_not_to_be_billed_is_given_back(
 ) -> None:
     await expire(service)
     await sweeper.sweep()
-    left.current.job.sent = False
+    left.current.request.sent = False
     await end(ledger, left)
     assert await service.books() == ("released", "cancelled")
     assert await check_books(service) == {}
@@ -268,7 +268,7 @@ async def test_what_was_given_back_stays_so(
     service: Service, ledger: Ledger, left: Generation
 ) -> None:
     """A settlement that is later than that is somebody's mistake, and nobody's money."""
-    left.current.job.sent = False
+    left.current.request.sent = False
     await end(ledger, left)
     await end(ledger, left, 2)
     assert (await service.attempt()).state == "released"
@@ -280,7 +280,7 @@ async def test_the_attempts_before_it_are_paid_as_well(
 ) -> None:
     failed = AttemptResult("failed", Outcome.PROVIDER_ERROR, Usage(output_tokens=3))
     left.count(failed)
-    await ledger.close(left, left.current, failed, last=False)
+    await ledger.settle(left, left.current, failed, last=False)
     first, left.attempt = left.current, attempt_of(left, left.model, 4)
     left.attempt.number = first.number + 1
     await begin(ledger, left)
@@ -349,10 +349,10 @@ NOT_NOW = [
     RuntimeError("a bug in the adapter"),
 ]
 ENDED = [
-    (BadAnswer("it failed"), "uncertain", BOUND * UNIT),
+    (BadAnswer("it failed"), "uncertain", MAX_COST * UNIT),
     (BadAnswer("it failed", usage=USAGE), "settled", COST),
     (BadAnswer("it was cancelled", usage=Usage()), "settled", 0),
-    (ProviderFailure("never heard of it", status=404), "uncertain", BOUND * UNIT),
+    (ProviderFailure("never heard of it", status=404), "uncertain", MAX_COST * UNIT),
 ]
 
 
@@ -450,8 +450,8 @@ async def test_one_that_cannot_be_settled_does_not_keep_the_others_from_it(
     service: Service, scripted: FakeProvider, sweeper: Sweeper, ledger: Ledger, remote: Generation
 ) -> None:
     broken = await begin(ledger, generation_of(service, remote.call.principal, 1))
-    broken.current.job.remote_id = "r2"
-    await ledger.keep(broken, broken.current)
+    broken.current.request.remote_id = "r2"
+    await ledger.renew(broken, broken.current)
     wrong = update(attempts).where(attempts.c.id == broken.current.id).values(price={"none": 1})
     await service.write(wrong)
     await expire(service)
@@ -467,7 +467,7 @@ async def test_a_plan_may_be_gone(
     service: Service, sweeper: Sweeper, ledger: Ledger, user: User
 ) -> None:
     principal = principal_of(user, "gone")
-    await begin(ledger, generation_of(service, principal, BOUND, capped(principal)))
+    await begin(ledger, generation_of(service, principal, MAX_COST, capped(principal)))
     await expire(service)
     await sweeper.sweep()
     assert (await service.books())[0] == "uncertain"
@@ -506,9 +506,9 @@ async def test_what_could_not_be_written_is_written_when_the_database_is_back(
         with pytest.raises(DatabaseUnavailable):
             await end(ledger, left, 2)
         with pytest.raises(DatabaseUnavailable):
-            await ledger.pay()
+            await ledger.flush()
     assert (await service.attempt()).state == ("settled" if after else "reserved")
-    await ledger.pay()
+    await ledger.flush()
     assert await service.books() == ("settled", "ok")
     assert set((await check_books(service)).values()) == {(2 * UNIT, 0)}
 
@@ -522,7 +522,7 @@ async def test_what_nobody_waits_for_any_more_is_written_as_well(
         closing.cancel()
         await asyncio.wait([closing])
         await ledger.drain()
-    await ledger.pay()
+    await ledger.flush()
     assert await service.books() == ("settled", "ok")
 
 
@@ -536,9 +536,9 @@ async def test_a_reservation_whose_answer_was_lost_is_taken_back(
 ) -> None:
     with Gone(monkeypatch, service.database, after=after):
         with pytest.raises(DatabaseUnavailable):
-            await begin(ledger, generation_of(service, principal, BOUND))
+            await begin(ledger, generation_of(service, principal, MAX_COST))
         await ledger.drain()
-    await ledger.pay()
+    await ledger.flush()
     states = [row.state for row in await service.rows(attempts)]
     assert states == (["released"] if after else [])
     assert await check_books(service) == {}
@@ -608,11 +608,11 @@ async def test_the_service_sweeps_by_itself(
         if len(looks) == 1:
             raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Ledger, "pay", crash_once)
+    monkeypatch.setattr(Ledger, "flush", crash_once)
     monkeypatch.setattr("gateway.ledger.sweeper.POLL_SECONDS", 0.02)
     service = await start()
     user = await service.create_user()
-    await begin(ledger_of(service), generation_of(service, principal_of(user), BOUND))
+    await begin(ledger_of(service), generation_of(service, principal_of(user), MAX_COST))
     await expire(service)
     await eventually(service.is_settled)
     assert await service.books() == ("uncertain", "cancelled")

@@ -189,7 +189,7 @@ async def test_what_the_ledger_refuses_was_never_taken(
         async def refuse(*_: Any, **__: Any) -> None:
             raise BudgetExceeded("Nothing is left.")
 
-        context.setattr(Ledger, "open", refuse)
+        context.setattr(Ledger, "reserve", refuse)
         for _ in range(3):
             assert (await client.post(CHAT, json=chat())).status_code == 402
     assert (await client.post(CHAT, json=chat())).status_code == 200

@@ -29,7 +29,7 @@ from tests.support import (
 )
 
 
-def demand(capacity: int = 5, key: str = "") -> AcquireRequest:
+def a_request(capacity: int = 5, key: str = "") -> AcquireRequest:
     return AcquireRequest((Bucket("requests", key or unique("key"), capacity),))
 
 
@@ -68,12 +68,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_what_waits_at_the_same_time_shares_a_transaction(
     limiters: list[Limiter], commits: list[object]
 ) -> None:
-    demands = [demand() for _ in range(20)]
+    requests = [a_request() for _ in range(20)]
     slots = tuple(Slot(unique("key"), 50, "holder", 30) for _ in range(2))
-    await asyncio.gather(*map(limiters[0].admit, [*demands, AcquireRequest((), slots)]))
+    await asyncio.gather(*map(limiters[0].acquire, [*requests, AcquireRequest((), slots)]))
     commits.clear()
-    work = [limiters[0].admit(AcquireRequest(each.buckets, slots)) for each in demands]
-    answers = await asyncio.gather(*work, *map(limiters[0].settle, demands))
+    work = [limiters[0].acquire(AcquireRequest(each.buckets, slots)) for each in requests]
+    answers = await asyncio.gather(*work, *map(limiters[0].release, requests))
     assert all(answer.admitted for answer in answers if answer)
     assert len(commits) == 1
 
@@ -87,7 +87,7 @@ async def test_nobody_waits_in_a_circle(limiters: list[Limiter]) -> None:
         for turn, chosen in enumerate(permutations(keys, 3)):
             buckets = tuple(Bucket("requests", key, 10) for key in chosen)
             slots = tuple(Slot(key, 10, unique("holder"), 30) for key in reversed(chosen))
-            work.append(limiters[turn % 2].admit(AcquireRequest(buckets, slots)))
+            work.append(limiters[turn % 2].acquire(AcquireRequest(buckets, slots)))
         answers = await asyncio.gather(*work)
         passed += sum(answer.admitted for answer in answers)
     # Each takes three of sixty units; what is over may not fit any three keys.
@@ -97,7 +97,7 @@ async def test_nobody_waits_in_a_circle(limiters: list[Limiter]) -> None:
 async def test_a_database_that_is_not_there(dead_database_url: str, impatient: None) -> None:
     async with opened(dead_database_url) as database:
         limiter = DatabaseLimiter(database)
-        work = [limiter.admit(demand()) for _ in range(20)]
+        work = [limiter.acquire(a_request()) for _ in range(20)]
         async with free_time() as passed:
             answers = await asyncio.gather(*work, limiter.check(), return_exceptions=True)
         assert passed() < PROMISED_SECONDS
@@ -109,16 +109,16 @@ async def test_rows_that_somebody_keeps_locked(database_url: str, impatient: Non
     key = unique("key")
     async with opened(database_url) as database, opened(database_url) as other:
         limiter = DatabaseLimiter(database)
-        assert (await limiter.admit(demand(20, key))).admitted
+        assert (await limiter.acquire(a_request(20, key))).admitted
         async with locked(other):
-            work: list[Any] = [limiter.admit(demand(20, key)) for _ in range(10)]
+            work: list[Any] = [limiter.acquire(a_request(20, key)) for _ in range(10)]
             async with free_time() as passed:
                 answers = await asyncio.gather(*work, return_exceptions=True)
             assert passed() < PROMISED_SECONDS
             assert {type(answer) for answer in answers} == {LimiterUnavailable}
         await other.check()
-        after = await limiter.admit(demand(20, key))
-        assert after.levels[0].remaining == 18
+        after = await limiter.acquire(a_request(20, key))
+        assert after.buckets[0].remaining == 18
         await limiter.close()
 
 
@@ -130,9 +130,9 @@ async def test_rows_that_others_keep_for_a_while_are_waited_for(
     key = unique("key")
     async with opened(database_url) as database, opened(database_url) as other:
         limiter = DatabaseLimiter(database)
-        await limiter.admit(demand(20, key))
+        await limiter.acquire(a_request(20, key))
         async with locked(other):
-            waiting = asyncio.create_task(limiter.admit(demand(20, key)))
+            waiting = asyncio.create_task(limiter.acquire(a_request(20, key)))
             await asyncio.sleep(0.6)
         assert (await waiting).admitted
         await limiter.close()
@@ -152,21 +152,21 @@ async def test_a_service_without_the_rows_refuses(start: Start, impatient: None)
 
 async def test_what_is_taken_for_somebody_who_left_is_given_back(limiters: list[Limiter]) -> None:
     slot = Slot(unique("key"), 1, "leaving", 30)
-    leaving = asyncio.create_task(limiters[0].admit(AcquireRequest(demand().buckets, (slot,))))
+    leaving = asyncio.create_task(limiters[0].acquire(AcquireRequest(a_request().buckets, (slot,))))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
     await limiters[0].close()
     following = AcquireRequest((), (slot._replace(holder="next"),))
-    assert (await limiters[-1].admit(following)).admitted
+    assert (await limiters[-1].acquire(following)).admitted
 
 
 async def test_what_is_taken_as_somebody_leaves_is_given_back(limiters: list[Limiter]) -> None:
     key = unique("key")
     wanted = AcquireRequest((Bucket("tokens", key, 5, 5),), (Slot(key, 1, "leaving", 30),))
-    await leave_with_the_answer(limiters[0].admit(wanted))
+    await leave_with_the_answer(limiters[0].acquire(wanted))
     following = wanted._replace(slots=(wanted.slots[0]._replace(holder="next"),))
-    assert (await limiters[0].admit(following)).admitted
+    assert (await limiters[0].acquire(following)).admitted
 
 
 async def test_what_says_nothing_any_more_is_removed(
@@ -176,18 +176,18 @@ async def test_what_says_nothing_any_more_is_removed(
     monkeypatch.setattr(module, "KEPT", 0)
     async with opened(database_url) as database:
         limiter = DatabaseLimiter(database)
-        await limiter.remember("old", "value", 0)
-        await limiter.remember("young", "value", 60)
+        await limiter.set("old", "value", 0)
+        await limiter.set("young", "value", 60)
         bucket, slot = Bucket("tokens", "bucket", 5), Slot("slot", 1, "holder", 60)
-        await limiter.admit(AcquireRequest((bucket,), (slot,)))
+        await limiter.acquire(AcquireRequest((bucket,), (slot,)))
         rows = await database.fetch(select(limits.c.name))
     assert {row.name for row in rows} == {"memory:young", "bucket:bucket", "slot:slot"}
 
 
 async def test_what_is_in_use_is_kept_between_sweeps(limiters: list[Limiter]) -> None:
-    await limiters[0].remember("old", "value", 0)
-    await limiters[0].remember("young", "value", 60)
-    old, young, unknown = await limiters[-1].recall(["old", "young", "unknown"])
+    await limiters[0].set("old", "value", 0)
+    await limiters[0].set("young", "value", 60)
+    old, young, unknown = await limiters[-1].get(["old", "young", "unknown"])
     assert (old, unknown) == (None, None)
     assert young is not None
     assert young.value == "value"

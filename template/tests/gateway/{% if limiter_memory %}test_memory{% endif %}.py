@@ -45,10 +45,10 @@ def _now(coroutine: Coroutine[None, None, Value]) -> Value:
 
 
 def admission(limiter: MemoryLimiter, bucket: Bucket) -> Admission:
-    return _now(limiter.admit(AcquireRequest((bucket,))))
+    return _now(limiter.acquire(AcquireRequest((bucket,))))
 
 
-def admit(limiter: MemoryLimiter, capacity: int, key: str = "key") -> bool:
+def acquire(limiter: MemoryLimiter, capacity: int, key: str = "key") -> bool:
     return admission(limiter, Bucket("requests", key, capacity)).admitted
 
 
@@ -66,7 +66,7 @@ def test_no_window_has_more_than_the_capacity_and_its_refill(
     passed = []
     for pause, size in bursts:
         clock.now += pause
-        passed += [clock.now for _ in range(size) if admit(limiter, capacity)]
+        passed += [clock.now for _ in range(size) if acquire(limiter, capacity)]
     for i, first in enumerate(passed):
         for count, last in enumerate(passed[i:], 1):
             assert count * MINUTE <= capacity * (MINUTE + last - first)
@@ -77,7 +77,7 @@ def test_a_full_bucket_lets_its_capacity_pass_and_no_more(capacity: int, idle: i
     clock = Clock()
     limiter = MemoryLimiter(clock)
     clock.now += idle
-    assert [admit(limiter, capacity) for _ in range(capacity + 1)] == [True] * capacity + [False]
+    assert [acquire(limiter, capacity) for _ in range(capacity + 1)] == [True] * capacity + [False]
 
 
 @given(capacity=st.integers(1, 10_000))
@@ -88,9 +88,9 @@ def test_the_wait_that_is_told_is_the_shortest(capacity: int) -> None:
     refused = admission(limiter, Bucket("requests", "key", capacity))
     wait = round(refused.longest_wait.wait_seconds * 1e6)
     clock.now += wait - 1
-    assert not admit(limiter, capacity)
+    assert not acquire(limiter, capacity)
     clock.now += 2
-    assert admit(limiter, capacity)
+    assert acquire(limiter, capacity)
 
 
 class Model:
@@ -101,34 +101,34 @@ class Model:
         self._levels: dict[str, tuple[int, int]] = {}
         self._leases: list[tuple[str, str, int]] = []
 
-    def admit(self, demand: AcquireRequest) -> tuple[bool, list[int], list[float]]:
-        levels = [self._level(bucket) for bucket in demand.buckets]
-        waits = [self._wait(slot) for slot in demand.slots]
-        admitted = not any(waits) and all(map(fits, demand.buckets, levels))
+    def acquire(self, request: AcquireRequest) -> tuple[bool, list[int], list[float]]:
+        levels = [self._level(bucket) for bucket in request.buckets]
+        waits = [self._wait(slot) for slot in request.slots]
+        admitted = not any(waits) and all(map(fits, request.buckets, levels))
         if admitted:
             levels = [
-                level + b.take * MINUTE for b, level in zip(demand.buckets, levels, strict=True)
+                level + b.take * MINUTE for b, level in zip(request.buckets, levels, strict=True)
             ]
-            self._keep(demand, levels)
-            self._free(demand)
+            self._keep(request, levels)
+            self._free(request)
             now = self._clock.now
-            self._leases += [(s.key, s.holder, now + int(s.seconds * 1e6)) for s in demand.slots]
+            self._leases += [(s.key, s.holder, now + int(s.seconds * 1e6)) for s in request.slots]
         return admitted, levels, waits
 
-    def settle(self, demand: AcquireRequest) -> None:
-        self._keep(demand, [given_back(bucket, self._level(bucket)) for bucket in demand.buckets])
-        self._free(demand)
+    def release(self, request: AcquireRequest) -> None:
+        self._keep(request, [given_back(bucket, self._level(bucket)) for bucket in request.buckets])
+        self._free(request)
 
     def _level(self, bucket: Bucket) -> int:
         level, at = self._levels.get(bucket.key, (0, 0))
         return leaked(bucket, level, self._clock.now - at)
 
-    def _keep(self, demand: AcquireRequest, levels: list[int]) -> None:
-        kept = zip(demand.buckets, levels, strict=True)
+    def _keep(self, request: AcquireRequest, levels: list[int]) -> None:
+        kept = zip(request.buckets, levels, strict=True)
         self._levels.update({bucket.key: (level, self._clock.now) for bucket, level in kept})
 
-    def _free(self, demand: AcquireRequest) -> None:
-        freed = {(slot.key, slot.holder) for slot in demand.slots}
+    def _free(self, request: AcquireRequest) -> None:
+        freed = {(slot.key, slot.holder) for slot in request.slots}
         self._leases = [lease for lease in self._leases if lease[:2] not in freed]
 
     def _wait(self, slot: Slot) -> float:
@@ -162,19 +162,19 @@ async def test_it_decides_as_if_it_forgot_nothing(
 ) -> None:
     clock = Clock()
     limiter, model = MemoryLimiter(clock), Model(clock)
-    for pause, action, demand in steps:
+    for pause, action, request in steps:
         clock.now += pause
         if action == "settle":
-            await limiter.settle(demand)
-            model.settle(demand)
+            await limiter.release(request)
+            model.release(request)
             continue
         taken = AcquireRequest(
-            tuple(bucket._replace(take=abs(bucket.take)) for bucket in demand.buckets), demand.slots
+            tuple(bucket._replace(take=abs(bucket.take)) for bucket in request.buckets), request.slots
         )
-        answer = await limiter.admit(taken)
-        levels = [level.level for level in answer.levels]
-        waits = [place.wait_seconds for place in answer.places]
-        assert (answer.admitted, levels, waits) == model.admit(taken)
+        answer = await limiter.acquire(taken)
+        levels = [level.level for level in answer.buckets]
+        waits = [place.wait_seconds for place in answer.slots]
+        assert (answer.admitted, levels, waits) == model.acquire(taken)
 
 
 def test_what_is_not_used_any_more_is_forgotten() -> None:
@@ -182,12 +182,12 @@ def test_what_is_not_used_any_more_is_forgotten() -> None:
     limiter = MemoryLimiter(clock)
     for user in range(100):
         key = f"user {user}"
-        demand = AcquireRequest((Bucket("tokens", key, 9, take=5),), (Slot(key, 1, "holder", 30),))
-        _now(limiter.admit(demand))
-        _now(limiter.settle(AcquireRequest((Bucket("tokens", key, 9, take=-9),))))
+        request = AcquireRequest((Bucket("tokens", key, 9, take=5),), (Slot(key, 1, "holder", 30),))
+        _now(limiter.acquire(request))
+        _now(limiter.release(AcquireRequest((Bucket("tokens", key, 9, take=-9),))))
     for _ in range(4):
         clock.now += MINUTE
-        admit(limiter, 1, "somebody")
+        acquire(limiter, 1, "somebody")
     kept = [key for name in vars(limiter).values() if isinstance(name, dict) for key in name]
     assert set(kept) == {"somebody"}
 

@@ -41,7 +41,7 @@ ACCEPTED = [name for name in Settings.model_fields if name.startswith("accept_")
 PRODUCTION: dict[str, Any] = {"environment": "production", **dict.fromkeys(ACCEPTED, True)}
 
 
-def demand(capacity: int = 5) -> AcquireRequest:
+def a_request(capacity: int = 5) -> AcquireRequest:
     return AcquireRequest((Bucket("requests", unique("key"), capacity),))
 
 
@@ -59,7 +59,7 @@ async def test_what_is_kept_expires(redis_url: str) -> None:
     key = unique("key")
     limiter = RedisLimiter(redis_url)
     for _ in range(3):
-        await limiter.admit(AcquireRequest((Bucket("requests", key, 6),)))
+        await limiter.acquire(AcquireRequest((Bucket("requests", key, 6),)))
     await limiter.close()
     with Redis.from_url(redis_url, decode_responses=True) as client:
         (kept,) = client.keys(f"*{key}*")
@@ -70,7 +70,7 @@ async def test_an_abandoned_slot_expires(redis_url: str) -> None:
     key = unique("key")
     limiter = RedisLimiter(redis_url)
     for holder, seconds in (("one", 30), ("other", 20)):
-        await limiter.admit(AcquireRequest((), (Slot(key, 2, holder, seconds),)))
+        await limiter.acquire(AcquireRequest((), (Slot(key, 2, holder, seconds),)))
     await limiter.close()
     with Redis.from_url(redis_url, decode_responses=True) as client:
         (kept,) = client.keys(f"*{key}*")
@@ -89,12 +89,12 @@ async def test_all_of_a_moments_requests_share_one_round_trip(
 
     monkeypatch.setattr(Pipeline, "execute", count)
     limiter = RedisLimiter(redis_url)
-    await limiter.admit(demand())
+    await limiter.acquire(a_request())
     sent.clear()
     slots = (Slot(unique("key"), 9, "holder", 30), Slot(unique("key"), 9, "holder", 30))
-    several = AcquireRequest(demand().buckets + demand().buckets, slots)
-    work = [limiter.admit(several) for _ in range(20)]
-    await asyncio.gather(*work, *[limiter.settle(several) for _ in range(5)])
+    several = AcquireRequest(a_request().buckets + a_request().buckets, slots)
+    work = [limiter.acquire(several) for _ in range(20)]
+    await asyncio.gather(*work, *[limiter.release(several) for _ in range(5)])
     assert sent == [25]
     await limiter.close()
 
@@ -104,10 +104,10 @@ async def test_the_keys_of_a_request_stay_together_in_a_cluster(redis_url: str) 
     limiter = RedisLimiter(redis_url)
     one, two, three, four, memory = keys
     buckets = Bucket("requests", one, 5), Bucket("tokens", two, 5)
-    await limiter.admit(
+    await limiter.acquire(
         AcquireRequest(buckets, (Slot(three, 5, "me", 30), Slot(four, 5, "me", 30)))
     )
-    await limiter.remember(memory, "value", 30)
+    await limiter.set(memory, "value", 30)
     await limiter.close()
     with Redis.from_url(redis_url) as client:
         kept = [name for key in keys for name in client.keys(f"*{key}*")]
@@ -118,14 +118,14 @@ async def test_the_keys_of_a_request_stay_together_in_a_cluster(redis_url: str) 
 async def test_what_is_taken_for_somebody_who_left_is_given_back(redis_url: str) -> None:
     slot = Slot(unique("key"), 1, "leaving", 30)
     limiter = RedisLimiter(redis_url)
-    await limiter.admit(demand())
-    leaving = asyncio.create_task(limiter.admit(AcquireRequest(demand().buckets, (slot,))))
+    await limiter.acquire(a_request())
+    leaving = asyncio.create_task(limiter.acquire(AcquireRequest(a_request().buckets, (slot,))))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
     await limiter.close()
     limiter = RedisLimiter(redis_url)
-    assert (await limiter.admit(AcquireRequest((), (slot._replace(holder="next"),)))).admitted
+    assert (await limiter.acquire(AcquireRequest((), (slot._replace(holder="next"),)))).admitted
     await limiter.close()
 
 
@@ -133,20 +133,20 @@ async def test_what_is_taken_as_somebody_leaves_is_given_back(redis_url: str) ->
     key = unique("key")
     wanted = AcquireRequest((Bucket("tokens", key, 5, 5),), (Slot(key, 1, "leaving", 30),))
     limiter = RedisLimiter(redis_url)
-    await leave_with_the_answer(limiter.admit(wanted))
+    await leave_with_the_answer(limiter.acquire(wanted))
     following = wanted._replace(slots=(wanted.slots[0]._replace(holder="next"),))
-    assert (await limiter.admit(following)).admitted
+    assert (await limiter.acquire(following)).admitted
     await limiter.close()
 
 
 async def test_a_restarted_redis_is_used_at_once(redis_url: str) -> None:
     """Its scripts are gone then, which is no reason to refuse anybody."""
     limiter = RedisLimiter(redis_url)
-    await limiter.admit(demand())
+    await limiter.acquire(a_request())
     with Redis.from_url(redis_url) as client:
         client.script_flush()
         client.client_kill_filter(_type="normal", skipme=True)
-    answers = await asyncio.gather(*[limiter.admit(demand()) for _ in range(10)])
+    answers = await asyncio.gather(*[limiter.acquire(a_request()) for _ in range(10)])
     assert all(answer.admitted for answer in answers)
     await limiter.close()
 
@@ -181,14 +181,14 @@ async def test_an_answer_that_a_busy_process_has_not_read_yet_is_no_outage(
     monkeypatch.setattr(limiters, "PATIENCE_SECONDS", 0.03)
     limiter = RedisLimiter(redis_url)
     if is_connected:
-        await limiter.admit(demand())
+        await limiter.acquire(a_request())
     async with busy(0.06, turns):
-        assert (await limiter.admit(demand())).admitted
-        await limiter.remember("key", "value", 60)
-        (kept,) = await limiter.recall(["key"])
+        assert (await limiter.acquire(a_request())).admitted
+        await limiter.set("key", "value", 60)
+        (kept,) = await limiter.get(["key"])
         assert kept is not None
         assert kept.value == "value"
-        await limiter.forget("key")
+        await limiter.delete("key")
         await limiter.check()
     await limiter.close()
 
@@ -198,8 +198,8 @@ async def test_a_wrong_value_does_not_stop_others(redis_url: str) -> None:
     with Redis.from_url(redis_url) as client:
         client.rpush(f"{limiters.TOGETHER}:limit:{key}", "a list, and no level")
     limiter = RedisLimiter(redis_url)
-    wrong = limiter.admit(AcquireRequest((Bucket("requests", key, 5),)))
-    right = limiter.admit(demand())
+    wrong = limiter.acquire(AcquireRequest((Bucket("requests", key, 5),)))
+    right = limiter.acquire(a_request())
     failed, passed = await asyncio.gather(wrong, right, return_exceptions=True)
     assert isinstance(failed, LimiterUnavailable)
     assert not isinstance(passed, BaseException)
@@ -287,14 +287,14 @@ async def test_a_policy_that_may_not_be_looked_at_is_unknown(redis_url: str) -> 
 
 
 async def test_a_full_redis_keeps_no_slot(redis_url: str) -> None:
-    wanted = AcquireRequest(demand().buckets, (Slot(unique("key"), 1, "holder", 30),))
+    wanted = AcquireRequest(a_request().buckets, (Slot(unique("key"), 1, "holder", 30),))
     limiter = RedisLimiter(redis_url)
     with Redis.from_url(redis_url) as connection:
         connection.config_set("maxmemory", "1")
         try:
             for _ in range(2):
-                assert (await limiter.admit(wanted)).admitted
-                await limiter.settle(wanted)
+                assert (await limiter.acquire(wanted)).admitted
+                await limiter.release(wanted)
         finally:
             connection.config_set("maxmemory", "0")
     await limiter.close()

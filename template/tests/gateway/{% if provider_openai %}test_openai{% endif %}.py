@@ -14,7 +14,7 @@ from aiohttp import web
 from app.settings import Settings
 from gateway.pipeline.coalescing import Coalescer
 from gateway.policy import Model
-from gateway.pricing import bound, cost
+from gateway.pricing import cost, max_usage
 from gateway.providers.base import Deadline, ProviderFailure, ProviderRequest, Quota, Usage
 from gateway.providers.http import open_session
 from gateway.providers.openai import OpenAIProvider, open_provider
@@ -418,9 +418,7 @@ async def test_joined_embeddings_are_one_call_whose_bill_is_shared(
     alone = [await provider.answer(ProviderRequest(model, body, Deadline(60))) for body in bodies]
     jobs = [ProviderRequest(model, body, Deadline(60)) for body in bodies]
     simulator.reset()
-    work = (
-        coalescer.answer("usr", provider, request, bound(model, request.body)) for request in jobs
-    )
+    work = (coalescer.answer("usr", provider, job, max_usage(model, job.body)) for job in jobs)
     answers = await asyncio.gather(*work)
     (call,) = simulator.calls
     assert call.body == {"model": model.name, "input": texts, "encoding_format": form}

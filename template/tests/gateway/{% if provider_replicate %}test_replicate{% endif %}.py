@@ -198,7 +198,7 @@ async def test_work_that_could_not_be_noted_is_cancelled(
     async def gone(*_: object) -> None:
         raise DatabaseUnavailable("Gone.", retry_after=1)
 
-    monkeypatch.setattr(Ledger, "keep", gone)
+    monkeypatch.setattr(Ledger, "renew", gone)
     service.simulator.inject(Fault(kind="endless"))
     assert error_of(await ask(client)) == (503, "database_unavailable", None)
     assert service.simulator.calls[-1].path.endswith("/cancel")

@@ -28,7 +28,7 @@ from tests.replies import (
 )
 from tests.simulator.wiring import FORMATS
 from tests.support import POLICY, Service, chat, error_of, said, sse
-from tests.upstream import AttemptResult, Streaming, streaming
+from tests.upstream import Ending, Streaming, streaming
 
 PATH = "/v1/chat/completions"
 VARIABLES = {each.name: each.variable.lower() for each in FORMATS}
@@ -64,7 +64,7 @@ class Asked:
         """How often the provider was asked."""
         return self._upstream.calls
 
-    async def stream(self, *blocks: bytes, ending: AttemptResult = "close", **rest: Any) -> None:
+    async def stream(self, *blocks: bytes, ending: Ending = "close", **rest: Any) -> None:
         """Ask for a stream, of which the provider sends `blocks`."""
         self._upstream.blocks, self._upstream.ending = blocks, ending
         if self._client is None:
@@ -200,7 +200,7 @@ async def test_an_event_that_is_no_object_is_left_out(asked: Asked) -> None:
         assert await asked.books() == ("settled", "ok")
 
 
-ENDINGS: list[AttemptResult] = ["close", "cut", "hang"]
+ENDINGS: list[Ending] = ["close", "cut", "hang"]
 JUNK = [
     b"",
     event({"error": {"message": "no", "code": 500}}),
@@ -215,7 +215,7 @@ JUNK = [
 
 @pytest.mark.parametrize("ending", ENDINGS)
 async def test_a_stream_whose_choices_have_ended_has_ended_well(
-    asked: Asked, ending: AttemptResult, monkeypatch: pytest.MonkeyPatch
+    asked: Asked, ending: Ending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever follows; the usage is heard where it comes."""
     monkeypatch.setattr(openai_wire, "LAST_SECONDS", 0.1)
@@ -254,7 +254,7 @@ async def test_the_end_of_a_stream_is_not_waited_for_beyond_the_deadline(
     ids=ascii,
 )
 async def test_a_stream_that_is_cut_has_failed(
-    asked: Asked, before: bytes, ending: AttemptResult
+    asked: Asked, before: bytes, ending: Ending
 ) -> None:
     await asked.stream(before, ending=ending, stream=True)
     assert '"code":"provider_error"' in asked.response.text

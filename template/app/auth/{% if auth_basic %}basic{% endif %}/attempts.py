@@ -43,11 +43,11 @@ class Attempts:
         self._limiter = limiter
         self._signer = signer
 
-    async def admit(self, email: str, network: str) -> Attempt:
+    async def acquire(self, email: str, network: str) -> Attempt:
         """Count a log-in. Raises `TooManyAttempts`, and `LimiterUnavailable`."""
         pair = self._digest(f"{email}\0{network}")
         own = f"own:{pair}"
-        is_own = (await self._limiter.recall([own]))[0] is not None
+        is_own = (await self._limiter.get([own]))[0] is not None
         buckets = [Bucket("attempts", f"{pair}:pair", FROM_ADDRESS_ON_ACCOUNT)]
         if not is_own:
             buckets += [
@@ -55,15 +55,15 @@ class Attempts:
                 Bucket("attempts", f"{self._digest(email)}:account", ON_ACCOUNT),
             ]
         taken = AcquireRequest(tuple(buckets))
-        admission = await self._limiter.admit(taken)
+        admission = await self._limiter.acquire(taken)
         if not admission.admitted:
             raise too_many(admission.longest_wait.wait_seconds)
         return Attempt(own, is_own, taken)
 
     async def succeed(self, attempt: Attempt) -> None:
         """Give back what the log-in took, and take its address for the account's own."""
-        await self._limiter.settle(attempt.taken)
-        await self._limiter.remember(attempt.own, "1", OWN_SECONDS)
+        await self._limiter.release(attempt.taken)
+        await self._limiter.set(attempt.own, "1", OWN_SECONDS)
 
     def _digest(self, text: str) -> str:
         return self._signer.digest("attempts", text.encode()).hex()

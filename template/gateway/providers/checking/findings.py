@@ -7,7 +7,7 @@ from gateway.counts import counted
 from gateway.findings import Finding
 from gateway.ledger.undeclared_usage import PARTS
 from gateway.policy import Model
-from gateway.pricing import bound
+from gateway.pricing import max_usage
 from gateway.providers.base import MAXIMA, Usage
 from gateway.providers.checking.probe import Seen
 from gateway.providers.completion import CACHED, DETAILS, WRITTEN
@@ -91,7 +91,7 @@ def _usage(model: Model, seen: Seen, place: Place) -> Iterator[Finding]:
         advice = "; look for an option of the server that counts the tokens of streams"
         yield problem("usage", said + advice * (model.kind == "chat"))
         return
-    most = bound(model, seen.request.body)
+    most = max_usage(model, seen.request.body)
     if seen.usage.input_tokens > most.input_tokens:
         needed = model.overhead_tokens + seen.usage.input_tokens - most.input_tokens
         said = f"it counted {counted(seen.usage.input_tokens, 'token')} of input, "
