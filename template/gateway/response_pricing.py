@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.policy import Model
-from gateway.pricing import SEPARATOR_TOKENS, max_usage, json_of, size_of, within
+from gateway.pricing import SEPARATOR_TOKENS, json_of, max_usage, size_of, within
 from gateway.providers.base import Usage
 
 # What a model reads beside the input.

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from gateway.errors import LimiterUnavailable
-from gateway.rate_limits.base import AcquireRequest, Admission, StoredValue, SlotStatus
+from gateway.rate_limits.base import AcquireRequest, Admission, SlotStatus, StoredValue
 
 
 class Shared:
@@ -45,7 +45,8 @@ class Shared:
         await self._step()
         found = [self.memories.get(key, ("", 0.0)) for key in keys]
         answer = [
-            StoredValue(value, until - self.now) if until > self.now else None for value, until in found
+            StoredValue(value, until - self.now) if until > self.now else None
+            for value, until in found
         ]
         await asyncio.sleep(0)
         return answer

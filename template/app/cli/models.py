@@ -10,7 +10,7 @@ from app.startup_checks import open_parts
 from gateway.findings import Finding
 from gateway.ledger.budget import usd
 from gateway.policy import Model
-from gateway.pricing import max_usage, cost, max_cost
+from gateway.pricing import cost, max_cost, max_usage
 from gateway.providers.base import Provider
 from gateway.providers.checking.failures import finding_of
 from gateway.providers.checking.findings import Place, findings_of, problem, responses_finding

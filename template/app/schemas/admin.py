@@ -30,7 +30,7 @@ class StartRequest(RequestBody):
 
 
 class Stop(Record):
-    """What may not be called: stopped by a person, or quarantined because a call exceeded its maximum."""
+    """A stop: set by a person, or a quarantine after a call exceeded its maximum."""
 
     target: str
     kind: Literal["stopped", "quarantined"]

@@ -24,11 +24,11 @@ from pydantic_core import from_json, to_json
 
 from gateway.batcher import Batcher
 from gateway.circuit_breaker.window import (
-    CircuitStatus,
+    CircuitPhase,
     CircuitState,
+    CircuitStatus,
     FailureWindow,
     Permit,
-    CircuitPhase,
     counts,
 )
 from gateway.db.tables import utc_now
@@ -36,7 +36,7 @@ from gateway.errors import LimiterUnavailable, ProviderCoolingDown
 from gateway.ids import new_id
 from gateway.policy import Model
 from gateway.providers.base import BUSY, ProviderFailure, Quota
-from gateway.rate_limits.base import AcquireRequest, Limiter, StoredValue, Slot
+from gateway.rate_limits.base import AcquireRequest, Limiter, Slot, StoredValue
 
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 300.0

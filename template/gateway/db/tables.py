@@ -170,7 +170,7 @@ policies = Table(
 )
 
 # What may not be called: `service`, `provider:openai`, `model:openai/gpt-5-mini`. `kind` is stopped
-# (by a person) or quarantined (a call exceeded its maximum); `running` calls are ended too if that is set.
+# (by a person) or quarantined (a call exceeded its maximum). With `running`, running calls end.
 stops = Table(
     "stops",
     metadata,

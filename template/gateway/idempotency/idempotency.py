@@ -26,7 +26,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import IdempotencyMismatch, OutcomeUnknown, ServiceError
 from gateway.idempotency.sealing import Sealer
-from gateway.idempotency.store import Claim, IdempotencyStore, IdempotencyKey, KeyState, in_flight
+from gateway.idempotency.store import Claim, IdempotencyKey, IdempotencyStore, KeyState, in_flight
 from gateway.telemetry.context import bind
 
 MAX_BYTES = 2**20
@@ -38,7 +38,7 @@ UNKNOWN = {
     KeyState.LOST: BROKE_OFF,
     KeyState.TOO_LARGE: f"The first answer was over {MAX_BYTES} bytes, which is too much to keep",
     KeyState.ERASED: "The first answer was erased",
-    KeyState.ANSWERED: "The first answer cannot be read any more, as the operator changed SECRET_KEY",
+    KeyState.ANSWERED: "The first answer cannot be read since the operator changed SECRET_KEY",
 }
 Work = Callable[[], Awaitable[Response]]
 

@@ -168,7 +168,9 @@ class IdempotencyStore:
             done = self._batcher.enqueue(_execution(taken, _removal(taken)))
             done.add_done_callback(lambda _: done.exception())  # it is spent with its lease then
 
-    async def _write(self, operations: list[Operation]) -> Sequence[Claim | Row[Any] | Exception | None]:
+    async def _write(
+        self, operations: list[Operation]
+    ) -> Sequence[Claim | Row[Any] | Exception | None]:
         # In one order everywhere, so that no two processes wait for each other.
         order = sorted(range(len(operations)), key=lambda place: operations[place].key)
 

@@ -72,7 +72,9 @@ def require_room(caps: Sequence[Cap], max_cost: int) -> None:
 class Balances:
     """The accounts that a transaction works on."""
 
-    def __init__(self, held: Mapping[AccountPeriod, tuple[int, int]], percents: Sequence[int]) -> None:
+    def __init__(
+        self, held: Mapping[AccountPeriod, tuple[int, int]], percents: Sequence[int]
+    ) -> None:
         self._accounts = {key: Account(*sums, was=sums) for key, sums in held.items()}
         self._percents = percents
         self.alerts: dict[str, Alert] = {}
@@ -115,7 +117,9 @@ class Balances:
         """The accounts that are no longer as they were read."""
         return ((key, account) for key, account in self._accounts.items() if account.changed)
 
-    def _places(self, caps: Sequence[Cap], day: str) -> Iterator[tuple[int | None, AccountPeriod, Account]]:
+    def _places(
+        self, caps: Sequence[Cap], day: str
+    ) -> Iterator[tuple[int | None, AccountPeriod, Account]]:
         for cap in caps:
             for most, period in zip((cap.daily, cap.monthly), periods(day), strict=True):
                 key = cap.account, period

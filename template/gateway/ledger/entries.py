@@ -121,7 +121,7 @@ def release_entry(reserved: Reserve) -> Settle:
     """The entry that takes a reservation back whose caller left before anything was sent."""
     error = {"message": "The caller left before it began.", "code": "cancelled"}
     prediction = reserved.prediction and finished_prediction(
-        id=reserved.prediction["id"],
+        prediction_id=reserved.prediction["id"],
         served_model=None,
         provider=reserved.prediction["provider"],
         status="cancelled",
@@ -132,13 +132,13 @@ def release_entry(reserved: Reserve) -> Settle:
         cost_nano_usd=0,
         usage=Usage(),
     )
-    row = settled_attempt(id=reserved.attempt["id"], state="released", cost_nano_usd=0)
+    row = settled_attempt(attempt_id=reserved.attempt["id"], state="released", cost_nano_usd=0)
     return Settle(reserved.caps, row, prediction)
 
 
 def settled_attempt(
     *,
-    id: str,
+    attempt_id: str,
     state: str,
     cost_nano_usd: int,
     remote_id: str | None = None,
@@ -147,7 +147,7 @@ def settled_attempt(
 ) -> Values:
     """The columns of an attempt that its settlement changes."""
     return {
-        "id": id,
+        "id": attempt_id,
         "state": state,
         "cost_nano_usd": cost_nano_usd,
         "remote_id": remote_id,
@@ -158,7 +158,7 @@ def settled_attempt(
 
 def finished_prediction(
     *,
-    id: str,
+    prediction_id: str,
     served_model: str | None,
     provider: str,
     status: str,
@@ -171,7 +171,7 @@ def finished_prediction(
 ) -> Values:
     """The columns of a prediction that its end changes; `output` and `error` are JSON."""
     return {
-        "id": id,
+        "id": prediction_id,
         "served_model": served_model,
         "provider": provider,
         "status": status,
@@ -191,7 +191,7 @@ def lease_of(deadline: Deadline) -> dt.timedelta:
 
 def _settled_attempt(attempt: Attempt, result: AttemptResult, state: str, cost: int) -> Values:
     return settled_attempt(
-        id=attempt.id,
+        attempt_id=attempt.id,
         state=state,
         cost_nano_usd=cost,
         remote_id=attempt.request.remote_id,
@@ -223,7 +223,7 @@ def _new_prediction(generation: Generation, provider: str, *, keep_content: bool
 def _finished_generation(generation: Generation, result: AttemptResult, *, keep: bool) -> Values:
     keep = keep and generation.call.keep_output
     return finished_prediction(
-        id=generation.id,
+        prediction_id=generation.id,
         served_model=generation.model.id,
         provider=generation.model.provider,
         status=result.status,

@@ -154,9 +154,7 @@ class Sweeper:
         ended = self._record(row, int(row.paid), None, None)
         await self._ledger.submit(Settle((), None, ended))
 
-    def _record(
-        self, row: Row[Any], cost: int, usage: Usage | None, reply: Reply | None
-    ) -> Values:
+    def _record(self, row: Row[Any], cost: int, usage: Usage | None, reply: Reply | None) -> Values:
         """The end of an attempt's prediction. `cost` is that of all its attempts."""
         outcome, output, error = Outcome.CANCELLED, None, None
         if reply is None:
@@ -166,7 +164,7 @@ class Sweeper:
             output = encode(reply.output).decode() if self._ledger.keeps_content else None
         took = utc_now() - row.opened_at
         return finished_prediction(
-            id=row.prediction_id,
+            prediction_id=row.prediction_id,
             served_model=row.model,
             provider=row.provider,
             status="failed" if reply is None else "succeeded",
@@ -195,7 +193,7 @@ def _settled(row: Row[Any], usage: Usage | None) -> Values:
     """An attempt at its cost, or at its maximum where its usage is not known."""
     cost = row.bound_nano_usd if usage is None else pricing.cost(Price.of(row.price), usage)
     return settled_attempt(
-        id=row.id,
+        attempt_id=row.id,
         state="uncertain" if usage is None else "settled",
         cost_nano_usd=cost,
         remote_id=row.remote_id,

@@ -76,11 +76,12 @@ class LedgerTransaction:
     ) -> tuple[LedgerState, dict[str, AttemptRow], Sums]:
         """Take the lock, then read attempts and accounts; the likely accounts in the same trip."""
         likely = _account_periods(entries, {}, utc_now().date().isoformat())
+        named = map(_attempt_id, entries)
         locked, found, summed = self._database.read(
             connection,
             [
                 Query(self._sql.lock),
-                Query(self._sql.attempts, [{"id": id} for id in map(_attempt_id, entries) if id]),
+                Query(self._sql.attempts, [{"id": name} for name in named if name]),
                 self._sums(likely),
             ],
         )

@@ -117,7 +117,9 @@ class Attempts:
         else:
             used = None
         request = attempt.request
-        await self._breaker.record_quota(attempt.model, request.quota, time.monotonic() - request.quota_at)
+        await self._breaker.record_quota(
+            attempt.model, request.quota, time.monotonic() - request.quota_at
+        )
         await self._notify(attempt, result, error)
         return used
 

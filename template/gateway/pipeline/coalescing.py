@@ -72,9 +72,9 @@ class Coalescer:
     async def answer(
         self, user_id: str, provider: Provider, request: ProviderRequest, max_usage: Usage
     ) -> Answer:
-        """The answer to `request` alone, and its share of the cost in nano-dollars if it was joined.
+        """The answer to `request`, and its share of the cost in nano-dollars if it was joined.
 
-        Raises what the provider raises. The call goes on while one of its requests is awaited.
+        Raises what the provider raises. A joined call runs until no request waits for it.
         """
         pending = PendingRequest(
             request, _inputs(request.body), max_usage, asyncio.get_running_loop().create_future()

@@ -195,7 +195,9 @@ def _outcome(generation: Generation, reply: Reply) -> Outcome:
     return Outcome.OK if reply.output else Outcome.EMPTY
 
 
-def _raise_to_client(generation: Generation, error: BaseException, result: AttemptResult) -> NoReturn:
+def _raise_to_client(
+    generation: Generation, error: BaseException, result: AttemptResult
+) -> NoReturn:
     """Raise what the client is told, if anyone still listens, or what happened itself."""
     if not isinstance(error, Exception) or result.error is None:
         raise error

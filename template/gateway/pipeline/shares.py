@@ -21,7 +21,9 @@ def divide(price: Price, usage: Usage | None, max_usages: Sequence[Usage]) -> Di
 
 def usages(usage: Usage, max_usages: Sequence[Usage]) -> list[Usage]:
     """What each used of `usage`. The parts of each one's input fit into it, as in the whole."""
-    columns = zip(usage[:3], zip(*(max_usage[:3] for max_usage in max_usages), strict=True), strict=True)
+    columns = zip(
+        usage[:3], zip(*(max_usage[:3] for max_usage in max_usages), strict=True), strict=True
+    )
     inputs, outputs, times = (shares(whole, weights) for whole, weights in columns)
     written = shares(usage.cache_write_tokens, inputs)
     unwritten = [whole - part for whole, part in zip(inputs, written, strict=True)]

@@ -24,7 +24,11 @@ class StopWatcher:
     """Ends what runs and was stopped; closes the circuits of what was started."""
 
     def __init__(
-        self, database: Database, in_flight: InFlight, circuit_breaker: CircuitBreaker, policy: Policy
+        self,
+        database: Database,
+        in_flight: InFlight,
+        circuit_breaker: CircuitBreaker,
+        policy: Policy,
     ) -> None:
         self._database = database
         self._in_flight = in_flight
@@ -35,7 +39,7 @@ class StopWatcher:
         self._starts = select(audit.c.id, audit.c.target).where(
             audit.c.id > bindparam("earliest"), audit.c.action == STARTED
         )
-        self._ending = select(stops.c.target, stops.c.kind).where(stops.c.in_flight)
+        self._ending = select(stops.c.target, stops.c.kind).where(stops.c.running)
 
     async def run(self) -> None:
         """Look, until the service ends."""

@@ -43,7 +43,9 @@ class Limits:
         self._policy = policy
         self._limiter = limiter
 
-    async def acquire(self, principal: Principal, max_usage: Usage, holder: str, seconds: float) -> Lease:
+    async def acquire(
+        self, principal: Principal, max_usage: Usage, holder: str, seconds: float
+    ) -> Lease:
         """Take one request, the tokens of `max_usage`, and a slot for `seconds` at most.
 
         Raises `RateLimited`; `RequestTooLarge` for what can never pass; `Forbidden` for a plan

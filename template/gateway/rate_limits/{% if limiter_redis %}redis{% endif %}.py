@@ -24,9 +24,9 @@ from gateway.rate_limits.base import (
     Admission,
     Bucket,
     BucketStatus,
-    StoredValue,
     Slot,
     SlotStatus,
+    StoredValue,
 )
 
 # Both scripts go by Redis's own clock, in microseconds. KEYS: the buckets, then the slots. ARGV:
@@ -179,7 +179,9 @@ class RedisLimiter:
             pipeline.pttl(_memory(key))
         answers = await _asked(pipeline.execute())
         found = zip(answers[::2], answers[1::2], strict=True)
-        return [StoredValue(v.decode(), left / 1000) if v and left > 0 else None for v, left in found]
+        return [
+            StoredValue(v.decode(), left / 1000) if v and left > 0 else None for v, left in found
+        ]
 
     async def delete(self, *keys: str) -> None:
         await _asked(self._redis.delete(*map(_memory, keys)))
@@ -219,7 +221,10 @@ class RedisLimiter:
 
     async def _run(self, operations: list[Operation]) -> Sequence[Admission | Exception]:
         answers = await _asked(self._answers(operations))
-        return [_result(operation, answer) for operation, answer in zip(operations, answers, strict=True)]
+        return [
+            _result(operation, answer)
+            for operation, answer in zip(operations, answers, strict=True)
+        ]
 
     async def _answers(self, operations: list[Operation]) -> list[list[int] | Exception]:
         answers = await self._send(operations)

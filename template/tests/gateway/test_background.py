@@ -10,9 +10,9 @@ from tests.fixtures.service import Start
 from tests.support import eventually
 
 LOOKS = [
-    (StopWatcher, "look"),
+    (StopWatcher, "poll"),
     (Sweeper, "sweep"),
-    (Alerts, "tell"),
+    (Alerts, "notify"),
     (Alerts, "post"),
     (Runner, "cancel_erased"),
 ]

@@ -15,14 +15,14 @@ from gateway import pricing
 from gateway.accounts.principals import KeyLimits
 from gateway.db.tables import alerts, attempts, utc_now
 from gateway.errors import BudgetExceeded, RateLimited, RequestTooLarge
-from gateway.ledger import transaction as posting
+from gateway.ledger import transaction
 from gateway.ledger.budget import Balances, Blocked, caps_of, periods, require_room
 from gateway.ledger.ledger import Ledger
 from gateway.pipeline.generation import Generation
 from gateway.pipeline.pipeline import Pipeline
 from gateway.policy import Cap, Policy
 from gateway.providers.base import Deadline, ProviderRequest, Reply
-from tests.fake_provider import MAX_COST, COST, FakeProvider, completion, say_fine
+from tests.fake_provider import COST, MAX_COST, FakeProvider, completion, say_fine
 from tests.fixtures.service import Start
 from tests.ledger_helpers import (
     UNIT,
@@ -263,7 +263,9 @@ async def test_the_period_is_fixed_at_the_reservation(
 ) -> None:
     """By the database's clock: what is reserved in the last moment of a month counts there."""
     principal, name = principal_of(user), f"user:{user.id}"
-    monkeypatch.setattr(posting, "_read_statements", posting._read_statements.__wrapped__)  # not built once
+    monkeypatch.setattr(
+        transaction, "_read_statements", transaction._read_statements.__wrapped__
+    )  # not built once
     midnight = dt.datetime(2026, 12, 1, tzinfo=dt.UTC)
 
     async def begin_at(moment: dt.datetime, bound: int) -> Generation:

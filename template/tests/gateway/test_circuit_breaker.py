@@ -487,7 +487,11 @@ async def test_who_is_late_for_the_probe_sees_what_it_found(
     probe = await circuit_breaker.acquire(asked)
     entering = asyncio.create_task(late.acquire(asked))
     await slow.asked.wait()
-    await (circuit_breaker.record_success(probe) if is_back else circuit_breaker.record_failure(probe, FAILURE))
+    await (
+        circuit_breaker.record_success(probe)
+        if is_back
+        else circuit_breaker.record_failure(probe, FAILURE)
+    )
     slow.gate.set()
     if is_back:
         assert (await entering).probe is None
@@ -547,7 +551,9 @@ async def _probe_one_by_one(schedule: list[Step]) -> None:
         elif step.ending == "leaves":
             await circuit_breaker.release(permit)
         else:
-            await circuit_breaker.record_failure(permit, busy(2) if step.ending != "fails" else FAILURE)
+            await circuit_breaker.record_failure(
+                permit, busy(2) if step.ending != "fails" else FAILURE
+            )
 
     for _ in range(5):
         await fail(processes[0], asked)

@@ -20,8 +20,8 @@ from gateway.idempotency.store import (
     RETRY_SECONDS,
     SWEPT_AT_ONCE,
     Claim,
-    IdempotencyStore,
     IdempotencyKey,
+    IdempotencyStore,
     idempotency,
 )
 from gateway.ledger.entries import LEASE_MARGIN
@@ -656,7 +656,7 @@ async def test_a_database_that_is_slow_holds_no_answer_up(
 async def test_a_key_that_could_not_be_taken_in_time_is_free(
     service: Service, client: httpx2.AsyncClient
 ) -> None:
-    with stalling(IdempotencyStore, "_take"):
+    with stalling(IdempotencyStore, "_acquire"):
         assert error_of(await ask(client)) == (503, "database_unavailable", None)
     assert (await ask(client)).status_code == 200
 

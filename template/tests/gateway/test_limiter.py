@@ -124,7 +124,9 @@ async def test_exactly_as_many_slots_as_there_are_are_held(limiters: list[Limite
     requests = [AcquireRequest((), (slot(7, key),)) for _ in range(100)]
     turns = cycle(limiters)
     answers = await asyncio.gather(*[next(turns).acquire(request) for request in requests])
-    holding = [request for request, answer in zip(requests, answers, strict=True) if answer.admitted]
+    holding = [
+        request for request, answer in zip(requests, answers, strict=True) if answer.admitted
+    ]
     assert len(holding) == 7
     assert max(answer.slots[0].taken for answer in answers) == 7
     await asyncio.gather(*[next(turns).release(request) for request in holding[:3]])
@@ -149,7 +151,9 @@ async def test_who_has_a_slot_keeps_it(limiters: list[Limiter]) -> None:
         admission = await limiter.acquire(mine)
         assert admission.admitted
         assert admission.slots[0].taken == 1
-    assert not (await limiters[0].acquire(AcquireRequest((), (slot(1, mine.slots[0].key),)))).admitted
+    assert not (
+        await limiters[0].acquire(AcquireRequest((), (slot(1, mine.slots[0].key),)))
+    ).admitted
 
 
 async def test_a_slot_comes_back_with_its_lease(limiters: list[Limiter]) -> None:

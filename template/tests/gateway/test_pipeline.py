@@ -10,7 +10,7 @@ import pytest
 from gateway.db.tables import attempts
 from gateway.errors import GenerationStopped
 from gateway.providers.base import Deadline, ProviderFailure, ProviderRequest, Reply, Usage
-from tests.fake_provider import MAX_COST, COST, FakeProvider, completion, fail_with, hang
+from tests.fake_provider import COST, MAX_COST, FakeProvider, completion, fail_with, hang
 from tests.fixtures.service import Start
 from tests.support import SOON_SECONDS, Service, chat, error_of, eventually, write_policy
 
@@ -79,7 +79,11 @@ async def test_the_attempt_is_durable_before_the_provider_is_asked(
     scripted.on_answer = look
     response = await client.post(PATH, json=chat())
     ((attempt, prediction),) = seen
-    assert (attempt.state, attempt.bound_nano_usd, attempt.cost_nano_usd) == ("reserved", MAX_COST, 0)
+    assert (attempt.state, attempt.bound_nano_usd, attempt.cost_nano_usd) == (
+        "reserved",
+        MAX_COST,
+        0,
+    )
     assert (prediction.status, prediction.outcome) == ("running", None)
     assert response.headers["X-Prediction-ID"] == prediction.id == attempt.prediction_id
     assert (await service.attempt()).state == "settled"

@@ -8,7 +8,7 @@ import pytest
 from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Usage
 from gateway.providers.responses.reading import ENDS, ResponseTranscript
 from gateway.providers.responses.writing import ResponseWriter
-from tests.fake_provider import MAX_COST, COST, USAGE, FakeProvider, chunk, stream_fine, usage_chunk
+from tests.fake_provider import COST, MAX_COST, USAGE, FakeProvider, chunk, stream_fine, usage_chunk
 from tests.fixtures.service import Start
 from tests.gateway.test_streams import ended, fail_after_one
 from tests.support import eventually

@@ -24,8 +24,8 @@ from gateway.providers.base import BadAnswer, Chunks, ProviderFailure, ProviderR
 from gateway.providers.parameters import BOUNDED, DROPPED
 from gateway.rate_limits.limits import Limits
 from tests.fake_provider import (
-    MAX_COST,
     COST,
+    MAX_COST,
     USAGE,
     FakeProvider,
     chunk,

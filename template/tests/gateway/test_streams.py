@@ -16,8 +16,8 @@ from gateway.db.tables import predictions, utc_now
 from gateway.ledger.ledger import Ledger
 from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Usage
 from tests.fake_provider import (
-    MAX_COST,
     COST,
+    MAX_COST,
     USAGE,
     FakeProvider,
     chunk,
@@ -200,7 +200,7 @@ async def test_a_client_that_leaves_while_the_end_is_learnt_changes_nothing(
         learning.set()
         await going.wait()
 
-    monkeypatch.setattr(CircuitBreaker, "learnt", learn)
+    monkeypatch.setattr(CircuitBreaker, "record_quota", learn)
     service = await start()
     user = await service.create_user("single")
     async with service.client(user).stream("POST", PATH, json=chat(stream=True)) as response:
@@ -250,7 +250,7 @@ async def test_nothing_is_asked_for_a_client_that_left_while_it_waited_for_budge
         finally:
             left.set()
 
-    monkeypatch.setattr(Ledger, "_opens", block)
+    monkeypatch.setattr(Ledger, "_try_reserve", block)
     monkeypatch.setattr(Ledger, "_wait", wait)
     service = await start()
     writer = await open_stream(service, await service.create_user())

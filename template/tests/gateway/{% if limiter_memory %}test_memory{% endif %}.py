@@ -169,7 +169,8 @@ async def test_it_decides_as_if_it_forgot_nothing(
             model.release(request)
             continue
         taken = AcquireRequest(
-            tuple(bucket._replace(take=abs(bucket.take)) for bucket in request.buckets), request.slots
+            tuple(bucket._replace(take=abs(bucket.take)) for bucket in request.buckets),
+            request.slots,
         )
         answer = await limiter.acquire(taken)
         levels = [level.level for level in answer.buckets]

@@ -253,9 +253,7 @@ async def test_the_end_of_a_stream_is_not_waited_for_beyond_the_deadline(
     ],
     ids=ascii,
 )
-async def test_a_stream_that_is_cut_has_failed(
-    asked: Asked, before: bytes, ending: Ending
-) -> None:
+async def test_a_stream_that_is_cut_has_failed(asked: Asked, before: bytes, ending: Ending) -> None:
     await asked.stream(before, ending=ending, stream=True)
     assert '"code":"provider_error"' in asked.response.text
     assert b"[DONE]" not in asked.response.content

@@ -43,7 +43,7 @@ class Attempts:
         self._limiter = limiter
         self._signer = signer
 
-    async def acquire(self, email: str, network: str) -> Attempt:
+    async def admit(self, email: str, network: str) -> Attempt:
         """Count a log-in. Raises `TooManyAttempts`, and `LimiterUnavailable`."""
         pair = self._digest(f"{email}\0{network}")
         own = f"own:{pair}"
