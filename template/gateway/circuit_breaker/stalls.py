@@ -1,6 +1,6 @@
-"""When this process stood still: it was frozen, or its event loop was busy for too long.
+"""Detects that this process stood still: it was frozen, or its event loop was busy for too long.
 
-Deadlines that pass and connections that break meanwhile say nothing of a provider.
+Deadlines that pass and connections that break meanwhile do not count against a provider.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ TICK_SECONDS, LATE_SECONDS = 0.25, 1.0
 
 
 class Stalls:
-    """Ticks, and notes when a tick comes late."""
+    """Ticks, and records when a tick was late. `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -28,7 +28,7 @@ class Stalls:
 
     def since(self, at: float) -> bool:
         """Whether the process stood still at some moment after `at`, by the monotonic clock."""
-        # The tick that is late may not have had its turn yet.
+        # The late tick may not have run yet.
         self._tick()
         return self._ended_at >= at
 

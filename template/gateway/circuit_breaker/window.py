@@ -1,4 +1,4 @@
-"""What one process knows of a provider: how its calls went lately, and what follows from that."""
+"""The state of a circuit in one process: its recent calls, and whether too many failed."""
 
 import datetime as dt
 from collections import deque
@@ -9,7 +9,8 @@ from gateway.policy import Model
 from gateway.providers.base import BadAnswer, Blame, Exchange, ProviderFailure
 from gateway.rate_limits.base import Slot
 
-# Failures in a row, or half of so many calls within so many seconds.
+# The circuit opens after IN_A_ROW failures in a row, or when half of at least ENOUGH_CALLS calls
+# within WINDOW_SECONDS failed.
 IN_A_ROW, ENOUGH_CALLS, WINDOW_SECONDS = 5, 20, 30
 
 
@@ -17,7 +18,7 @@ CircuitPhase = Literal["closed", "open", "half_open"]
 
 
 class CircuitStatus(NamedTuple):
-    """A circuit as operators see it; `until` is when it may be tried again."""
+    """A circuit as operators see it. An open circuit is probed after `until`, in UTC."""
 
     provider: str
     model: str
@@ -29,7 +30,7 @@ class CircuitStatus(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Permission for one call, to be given back by how it ended. A probe holds a slot."""
+    """Permission for one call, acquired `at` this second of the clock. A probe holds a slot."""
 
     model: Model
     at: float
@@ -38,14 +39,14 @@ class Permit:
 
 
 class FailureWindow:
-    """The calls of the last seconds, counted by the second."""
+    """Counts the calls of the last WINDOW_SECONDS, by the second."""
 
     def __init__(self) -> None:
         self._in_a_row = 0
         self._seconds: deque[list[int]] = deque()
 
     def add(self, now: float, *, failed: bool) -> None:
-        """Count a call that ended `now`."""
+        """Count a call that ended `now`, in seconds of the clock."""
         self._in_a_row = self._in_a_row + 1 if failed else 0
         second = int(now)
         if not self._seconds or self._seconds[-1][0] != second:
@@ -56,21 +57,21 @@ class FailureWindow:
         self._seconds[-1][2] += failed
 
     def count(self, exchange: Exchange, now: float, *, failed: bool) -> None:
-        """Count a call once, whichever of its requests tells of it."""
+        """Count a call once; several requests may have been joined in it."""
         if not exchange.counted:
             exchange.counted = True
             self.add(now, failed=failed)
 
     @property
     def is_alarming(self) -> bool:
-        """Whether so many failed that the provider should be left alone."""
+        """Whether so many calls failed that the circuit must open."""
         calls, failures = (sum(second[i] for second in self._seconds) for i in (1, 2))
         return self._in_a_row >= IN_A_ROW or (calls >= ENOUGH_CALLS and 2 * failures >= calls)
 
 
 @dataclass(slots=True)
 class CircuitState:
-    """What this process knows of a circuit, in seconds of its own clock."""
+    """The state of a circuit in this process, in seconds of its clock."""
 
     open_until: float = 0.0
     closed_until: float = 0.0
@@ -80,8 +81,8 @@ class CircuitState:
     window: FailureWindow = field(default_factory=FailureWindow)
 
 
-def counts(failure: ProviderFailure) -> bool:
-    """Whether a failure is the provider's: no connection, no answer in time, or too much to do."""
+def is_provider_fault(failure: ProviderFailure) -> bool:
+    """Whether the provider is at fault: no connection, no answer in time, or too busy."""
     if failure.blame is not Blame.PROVIDER:
         return False
     if failure.status is None:

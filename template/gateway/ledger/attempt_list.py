@@ -1,4 +1,4 @@
-"""The attempts of predictions, as operators see them: what each cost, and why it failed."""
+"""The attempts of predictions, as operators see them: their costs and failures."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from gateway.db.tables import attempts
 async def attempts_of(
     database: Database, prediction_ids: Sequence[str]
 ) -> Mapping[str, Sequence[Row[Any]]]:
-    """The attempts of each prediction, in the order in which they were made."""
+    """The attempts of each prediction, in order. Raises `DatabaseUnavailable`."""
     query = (
         select(attempts)
         .where(attempts.c.prediction_id.in_(prediction_ids))

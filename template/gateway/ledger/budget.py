@@ -1,7 +1,7 @@
-"""Budgets: what accounts hold, what a call may reserve of them, and when the owner must hear of it.
+"""Budgets: the balances of accounts, the reservations of calls, and the alerts about spending.
 
-An account is the service, a plan, a user or an API key, in a period: a UTC day or month. Spent
-plus reserved never passes a cap, as both are read and changed under one lock (`posting`).
+An account is the service, a plan, a user or an API key; its periods are UTC days and months. Spent
+plus reserved never exceeds a cap: both are read and changed under one lock (see `transaction`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,15 +14,15 @@ from gateway.policy import Cap, Policy
 from gateway.prices import NANO
 
 AccountPeriod = tuple[str, str]
-"""The name of an account, and a period."""
+"""The name of an account, and a period: `2026-11-30` or `2026-11`."""
 
 
 class Blocked(Exception):
-    """Only open reservations of other calls are in the way: they may cost less than they hold."""
+    """Only open reservations are in the way. They may be settled for less, so waiting can help."""
 
 
 class Alert(NamedTuple):
-    """What the owner must hear of, once for its id."""
+    """A message to the owner; sent once for each id."""
 
     id: str
     kind: str
@@ -31,7 +31,7 @@ class Alert(NamedTuple):
 
 @dataclass(slots=True)
 class Account:
-    """What an account holds in a period, in nano-dollars; `was` is what it held at first."""
+    """Spent and reserved nano-dollars of a period; `was` is the pair in the database."""
 
     spent: int
     reserved: int
@@ -39,11 +39,12 @@ class Account:
 
     @property
     def changed(self) -> bool:
+        """Whether the account differs from its row."""
         return (self.spent, self.reserved) != (self.was or (0, 0))
 
 
 def caps_of(policy: Policy, principal: Principal) -> tuple[Cap, ...]:
-    """Every budget that a call of `principal` counts against."""
+    """The caps of every account that a call of `principal` counts against."""
     caps = policy.caps(principal.user_id, principal.plan)
     if principal.key_id is None:
         return caps
@@ -59,7 +60,7 @@ def accounts_of(user_id: str, plan: str, key_id: str | None) -> list[str]:
 
 
 def require_room(caps: Sequence[Cap], max_cost: int) -> None:
-    """Raise `RequestTooLarge` for a bound that no empty budget could pay."""
+    """Raise `RequestTooLarge` if `max_cost`, in nano-dollars, is more than a whole budget."""
     for cap in caps:
         for most in (cap.daily, cap.monthly):
             if most is not None and max_cost > most:
@@ -70,33 +71,37 @@ def require_room(caps: Sequence[Cap], max_cost: int) -> None:
 
 
 class Balances:
-    """The accounts that a transaction works on."""
+    """The accounts that a transaction changes.
+
+    `percents` are the percentages of a cap that raise an alert.
+    """
 
     def __init__(
-        self, held: Mapping[AccountPeriod, tuple[int, int]], percents: Sequence[int]
+        self, sums: Mapping[AccountPeriod, tuple[int, int]], percents: Sequence[int]
     ) -> None:
-        self._accounts = {key: Account(*sums, was=sums) for key, sums in held.items()}
+        self._accounts = {key: Account(*pair, was=pair) for key, pair in sums.items()}
         self._percents = percents
         self.alerts: dict[str, Alert] = {}
 
     def reserve(self, caps: Sequence[Cap], day: str, max_cost: int) -> None:
-        """Take `max_cost` from every account of `caps`, or nothing.
+        """Reserve `max_cost` nano-dollars in every account of `caps`, or in none.
 
-        Raises `BudgetExceeded` where spending has left no room for it, and `Blocked`.
+        Raises `BudgetExceeded` where spending leaves too little, and `Blocked` where only open
+        reservations do.
         """
-        places = list(self._places(caps, day))
-        for cap, key, account in places:
+        rows = list(self._rows(caps, day))
+        for cap, key, account in rows:
             if cap is not None and account.spent + max_cost > cap:
                 self._alert(key, 100, account.spent, cap)
                 raise _exceeded(key, cap - account.spent, max_cost)
-        for cap, _, account in places:
+        for cap, _, account in rows:
             if cap is not None and account.spent + account.reserved + max_cost > cap:
                 raise Blocked
-        for _, _, account in places:
+        for _, _, account in rows:
             account.reserved += max_cost
 
     def change(self, names: Sequence[str], day: str, *, reserved: int, spent: int) -> None:
-        """Add to what accounts have reserved and spent on a day and in its month."""
+        """Add nano-dollars to the accounts `names`, for a day and its month."""
         for name in names:
             for period in periods(day):
                 account = self._account((name, period))
@@ -104,8 +109,8 @@ class Balances:
                 account.spent += spent
 
     def collect_alerts(self, caps: Sequence[Cap], day: str) -> None:
-        """Note the alerts that became due since the accounts were read."""
-        for cap, key, account in self._places(caps, day):
+        """Add the alerts that became due since the accounts were read."""
+        for cap, key, account in self._rows(caps, day):
             before = account.was[0] if account.was else 0
             if not cap:
                 continue
@@ -114,10 +119,10 @@ class Balances:
                     self._alert(key, percent, account.spent, cap)
 
     def changes(self) -> Iterator[tuple[AccountPeriod, Account]]:
-        """The accounts that are no longer as they were read."""
+        """The accounts that differ from their rows."""
         return ((key, account) for key, account in self._accounts.items() if account.changed)
 
-    def _places(
+    def _rows(
         self, caps: Sequence[Cap], day: str
     ) -> Iterator[tuple[int | None, AccountPeriod, Account]]:
         for cap in caps:
@@ -150,6 +155,7 @@ def periods(day: str) -> tuple[str, str]:
 
 
 def usd(nano_usd: int) -> str:
+    """Nano-dollars as a text in dollars."""
     return f"{nano_usd / NANO:.9f} USD"
 
 

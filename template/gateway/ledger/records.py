@@ -1,4 +1,4 @@
-"""The caller's own records. Every query names the owner, so another's id is as good as none."""
+"""The caller's own records. Another user's id is a 404: every query names the owner."""
 
 from typing import Any
 
@@ -14,12 +14,13 @@ PREDICTION_ID = pattern("pred")
 
 
 class Records:
-    """The table of predictions as one user sees it."""
+    """The predictions of one user. All methods raise `NotFound` and `DatabaseUnavailable`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def get(self, user_id: str, prediction_id: str) -> Row[Any]:
+        """A prediction that was not erased."""
         query = owned(user_id).where(predictions.c.id == prediction_id)
         known = PREDICTION_ID.fullmatch(prediction_id)
         row = await self._database.fetch_one(query) if known else None
@@ -28,13 +29,13 @@ class Records:
         return row
 
     async def rate(self, user_id: str, prediction_id: str, feedback: dict[str, Any]) -> None:
-        """Keep what the user thinks of an answer, in place of what was thought before."""
+        """Store the user's feedback on an answer, in place of earlier feedback."""
         rated = _changing(user_id, prediction_id, feedback=feedback)
-        kept = rated.where(predictions.c.erased_at.is_(None))  # An erasure may come in between.
+        kept = rated.where(predictions.c.erased_at.is_(None))  # It may be erased meanwhile.
         await self._change(user_id, prediction_id, kept)
 
     async def erase(self, user_id: str, prediction_id: str) -> None:
-        """Remove the content, also from replays; what it cost stays in the ledger."""
+        """Remove the content, also from replays. The cost stays in the ledger."""
         nothing = {"input": None, "output": None, "error": None, "feedback": None}
         erased = _changing(user_id, prediction_id, **nothing, erased_at=utc_now())
         await self._change(user_id, prediction_id, erased, erasing(prediction_id))

@@ -1,8 +1,8 @@
-"""Settles what nobody else will: what died with its process, and what could not be written.
+"""Settles attempts whose process died, and writes settlements that an outage delayed.
 
-Any replica does it. An attempt is left alone until its lease has run out. Work that outlived its
-process at a provider is found again by its id there and adopted; everything else is paid at its
-bound, as nobody knows what it cost. What died between two attempts has failed.
+Every replica sweeps. It settles an attempt once its lease has run out. Work that still runs at a
+provider is found by its id there and settled when it ends. Any other attempt is settled at its
+maximum, as its cost is unknown. A prediction whose process died between two attempts has failed.
 """
 
 import asyncio
@@ -46,21 +46,21 @@ from gateway.telemetry.logging import log
 POLL_SECONDS = 1.0
 MAX_AT_ONCE = 100
 FIND_SECONDS = 5.0
-# Work that is not found for so long is given up.
+# After this, work that the provider does not find is settled at its maximum.
 LOST_AFTER = dt.timedelta(hours=1)
 ENDED = ("settled", "released", "uncertain")
-# What died between attempts is looked for from so long before the last sign of life of earlier
-# processes, which looked until then; after that, from a moment before the last look on.
+# The first sweep for predictions that died between attempts starts LOOK_BACK before earlier
+# processes last served, as they swept until then. Later sweeps overlap the previous one.
 LOOK_BACK, OVERLAP = dt.timedelta(minutes=10), dt.timedelta(seconds=10)
-# To look through all that ended in that time takes longer than most.
+# That query reads all attempts of its period: it gets more time than others.
 LOOK_PATIENCE_SECONDS = 10.0
-# What the column holds: nearly 25 days.
+# The largest value of the column: nearly 25 days.
 MAX_MS = 2**31 - 1
 PROCESS_DIED = OutcomeUnknown("The process that asked ended before the answer came.")
 
 
 class Sweeper:
-    """Looks for overdue attempts for as long as the service runs."""
+    """Settles overdue attempts while the service runs."""
 
     def __init__(
         self,
@@ -76,12 +76,14 @@ class Sweeper:
         self._swept: dt.datetime | None = None
 
     async def run(self) -> None:
-        """Look, until the service ends."""
+        """Sweep every POLL_SECONDS until the service ends."""
         await repeat(self._poll, POLL_SECONDS)
 
     async def sweep(self) -> None:
-        """Settle or adopt what is overdue now, look again at remote work that was paid at its
-        bound, and end what was between two attempts.
+        """Sweep once: settle overdue attempts, correct remote work that was settled at its maximum,
+        and end predictions that died between two attempts.
+
+        Raises `DatabaseUnavailable`.
         """
         now = await self._now()
         if self._swept is None:
@@ -91,7 +93,7 @@ class Sweeper:
         rows = await self._database.fetch(_UNCERTAIN, {"since": self._swept, "now": now})
         await _each(rows, self._correct)
         between = {"since": self._swept - OVERLAP, "now": now}
-        rows = await self._database.fetch(_FORGOTTEN, between, seconds=LOOK_PATIENCE_SECONDS)
+        rows = await self._database.fetch(_ABANDONED, between, seconds=LOOK_PATIENCE_SECONDS)
         await _each(rows, self._end)
         if len(rows) < MAX_AT_ONCE:
             self._swept = now
@@ -101,12 +103,12 @@ class Sweeper:
         await self.sweep()
 
     async def _now(self) -> dt.datetime:
-        """The time by the database's clock, as leases are."""
+        """The time by the database's clock, which leases use."""
         (row,) = await self._database.fetch(select(self._database.microseconds().label("now")))
         return moment(row.now)
 
     async def _last_life(self, now: dt.datetime) -> dt.datetime:
-        """A moment when a process served: until about then, there were others who looked."""
+        """When a process last served, and so swept."""
         (opened,) = await self._database.fetch(_LATEST)
         return max(filter(None, opened), default=now)
 
@@ -116,7 +118,7 @@ class Sweeper:
             return await self._close(row, None, None)
         try:
             reply = await _find(provider, model, row.remote_id)
-        except Exception as error:  # A crash in an adapter must not keep the rest open.
+        except Exception as error:  # Also a crash in an adapter: the other attempts go on.
             log(logging.WARNING, "Work was not found at its provider", attempt=row.id, error=error)
             return await self._not_found(row, error)
         if reply is None:
@@ -124,7 +126,7 @@ class Sweeper:
         return await self._close(row, reply.usage, reply)
 
     async def _not_found(self, row: Row[Any], error: Exception) -> None:
-        """It failed there, or could not be looked for now."""
+        """The work failed at the provider, or cannot be fetched now."""
         usage = error.usage if isinstance(error, ProviderFailure) else None
         later = not isinstance(error, ProviderFailure) or is_retryable(error)
         if later and usage is None and utc_now() - row.opened_at < LOST_AFTER:
@@ -132,7 +134,7 @@ class Sweeper:
         return await self._close(row, usage, None)
 
     async def _correct(self, row: Row[Any]) -> None:
-        """Correct remote work that was paid at its bound, once the provider tells what it took."""
+        """Correct remote work that was settled at its maximum, if its usage is known now."""
         provider, model = self._providers.get(row.provider), self._policy.models.get(row.model)
         if provider is None or model is None:
             return
@@ -177,13 +179,16 @@ class Sweeper:
         )
 
     def _caps(self, row: Row[Any]) -> tuple[Cap, ...]:
-        """What it counts against, for the alerts; plans may be gone."""
+        """The caps of an attempt, for the alerts; none if its plan was removed."""
         known = row.plan in self._policy.plans
         return self._policy.caps(row.user_id, row.plan) if known else ()
 
 
 async def _find(provider: Provider, model: Model, remote_id: str) -> Reply | None:
-    """The answer of remote work, None while it runs. Raises what `find` raises, `TimeoutError`."""
+    """The answer of remote work, None while it runs.
+
+    Raises what `fetch_result` raises, and `TimeoutError`.
+    """
     request = ProviderRequest(model, {}, Deadline(FIND_SECONDS), remote_id=remote_id)
     async with request.deadline.scope():
         return await provider.fetch_result(request)
@@ -203,7 +208,7 @@ def _settled(row: Row[Any], usage: Usage | None) -> Values:
 
 
 async def _each(rows: Sequence[Row[Any]], work: Callable[[Row[Any]], Awaitable[None]]) -> None:
-    """Do `work` with each attempt; one with which it fails must not keep the others from it."""
+    """Do `work` for each attempt; log a failure and continue with the others."""
     ended = await asyncio.gather(*map(work, rows), return_exceptions=True)
     for row, error in zip(rows, ended, strict=True):
         if error is not None and not isinstance(error, DatabaseUnavailable):
@@ -211,7 +216,7 @@ async def _each(rows: Sequence[Row[Any]], work: Callable[[Row[Any]], Awaitable[N
 
 
 def _with_paid() -> Select[Any]:
-    """Attempts, each with what all of its prediction cost so far."""
+    """Attempts, each with the cost of all attempts of its prediction so far."""
     every = attempts.alias()
     paid = select(func.coalesce(func.sum(every.c.cost_nano_usd), 0)).where(
         every.c.prediction_id == attempts.c.prediction_id
@@ -226,18 +231,18 @@ def _overdue() -> Select[Any]:
 
 
 def _uncertain() -> Select[Any]:
-    """Attempts at remote work that were paid at their bound, and whose time was up since `since`:
-    one look at each, as the provider then knows what became of it.
+    """Attempts of remote work that were settled at their maximum, and whose leases ended since
+    `since`. Each is read once: by then, the provider knows its usage.
     """
     late = attempts.c.lease_until.between(bindparam("since"), bindparam("now"))
     is_remote = attempts.c.remote_id.is_not(None)
     return select(attempts).where(attempts.c.state == "uncertain", late, is_remote)
 
 
-def _forgotten() -> Select[Any]:
-    """Attempts whose time was up from `since` to `now`, with predictions that run and no other.
+def _abandoned() -> Select[Any]:
+    """The last attempts of running predictions whose leases ended from `since` to `now`.
 
-    An attempt's lease covers the time of all that follow.
+    The lease of an attempt covers the time of the attempts that may follow.
     """
     later = attempts.alias()
     no_other = ~exists().where(
@@ -257,12 +262,10 @@ def _forgotten() -> Select[Any]:
 
 
 def _latest() -> Select[Any]:
-    """When the attempts were opened that have the latest lease of each state: one look into an
-    index for each, however many there are.
-    """
+    """When the attempts with the latest lease of each state were opened, read from an index."""
     by_lease = select(attempts.c.opened_at).order_by(attempts.c.lease_until.desc()).limit(1)
     each = (by_lease.where(attempts.c.state == state).scalar_subquery() for state in ENDED)
     return select(*each)
 
 
-_OVERDUE, _UNCERTAIN, _FORGOTTEN, _LATEST = _overdue(), _uncertain(), _forgotten(), _latest()
+_OVERDUE, _UNCERTAIN, _ABANDONED, _LATEST = _overdue(), _uncertain(), _abandoned(), _latest()

@@ -1,4 +1,4 @@
-"""Parts of the input that a provider told and for which `models.toml` has no line."""
+"""Parts of the input that providers reported and `models.toml` has no price line for."""
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from gateway.policy import Model
 from gateway.prices import DeclaredLines
 
 LAST_DAYS = 7
-# Each part, the line for it, and how it is billed without one.
+# Each part, its price line, and its price without one.
 PARTS = {
     "cached_input_tokens": ("cached_input_usd_per_million_tokens", "as input"),
     "cache_write_tokens": ("cache_write_usd_per_million_tokens", "at 1.25 times the input's price"),
@@ -22,7 +22,7 @@ PARTS = {
 
 
 class Undeclared(NamedTuple):
-    """A part of which a model's provider told so many tokens; its `line` is missing."""
+    """A part whose price `line` is missing, and the tokens that the provider reported of it."""
 
     model: str
     part: str
@@ -32,7 +32,7 @@ class Undeclared(NamedTuple):
 
 
 async def undeclared(database: Database, models: Mapping[str, Model]) -> list[Undeclared]:
-    """What was told in the last days. Raises `DatabaseUnavailable`."""
+    """The parts of the last LAST_DAYS days. Raises `DatabaseUnavailable`."""
     first = utc_now().date() - dt.timedelta(days=LAST_DAYS)
     columns = [predictions.c[part] for part in PARTS]
     query = (
@@ -51,11 +51,11 @@ async def undeclared(database: Database, models: Mapping[str, Model]) -> list[Un
     known = (
         (models[row.served_model], row._asdict()) for row in rows if row.served_model in models
     )
-    return [found for model, told in known for found in _missing(model, told)]
+    return [found for model, tokens in known for found in _missing(model, tokens)]
 
 
-def _missing(model: Model, told: Mapping[str, int]) -> Iterator[Undeclared]:
+def _missing(model: Model, tokens: Mapping[str, int]) -> Iterator[Undeclared]:
     lists: list[DeclaredLines] = [model, *model.tiers]
     for part, (line, billed) in PARTS.items():
-        if told[part] and any(getattr(each, line) is None for each in lists):
-            yield Undeclared(model.id, part, int(told[part]), line, billed)
+        if tokens[part] and any(getattr(each, line) is None for each in lists):
+            yield Undeclared(model.id, part, int(tokens[part]), line, billed)

@@ -1,4 +1,4 @@
-"""What was spent and what may be: periods from the accounts, lines from the records."""
+"""Usage reports: the current periods from the accounts, lines from the predictions."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ SUMMED = (
     "cost_nano_usd",
 )
 SERVICE = "service"
-# A month of a busy service takes longer to add up than a request to be recorded.
+# Adding up a month of a busy service takes longer than other queries.
 MAX_SECONDS = 20.0
 DAY = dt.timedelta(days=1)
-# What ids can tell apart.
+# The days that ids can express.
 EARLIEST, LATEST = dt.date(2000, 1, 1), dt.date(9000, 1, 1)
 
 
@@ -39,7 +39,7 @@ class Days(NamedTuple):
 
 
 class Report:
-    """What accounts hold and may hold, and the lines that it came from."""
+    """Makes usage reports. Its methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database, policy: Policy) -> None:
         self._database = database
@@ -62,7 +62,7 @@ class Report:
 
     def _user_cap(self, user_id: str, plan: str) -> Cap:
         account = f"user:{user_id}"
-        if plan not in self._policy.plans:  # Nothing can be spent by it.
+        if plan not in self._policy.plans:  # An unknown plan allows no spending.
             return Cap(account, 0, 0)
         return next(cap for cap in self._policy.caps(user_id, plan) if cap.account == account)
 
@@ -101,9 +101,9 @@ class Report:
 
 
 def days_of(first: dt.date | None, last: dt.date | None) -> Days:
-    """The days that are asked for; without a first one, from the first of the last one's month.
+    """The days from `first`, by default the first of the month, to `last`, by default today.
 
-    Raises `InvalidRequest`.
+    Raises `InvalidRequest` if `first` is after `last`.
     """
     last = last or utc_now().date()
     first = first or last.replace(day=1)
@@ -113,9 +113,9 @@ def days_of(first: dt.date | None, last: dt.date | None) -> Days:
 
 
 def _made_in(days: Days) -> ColumnElement[bool]:
-    """The records whose ids were made about these days: the range that has to be read.
+    """The predictions of these days, narrowed by id to a range of the index.
 
-    The clock that made an id may be another than the one that decided the day.
+    The range is wider by a day, as the clocks that made the id and the day may differ.
     """
     first, last = max(days.first, EARLIEST), min(days.last, LATEST)
     made = predictions.c.id.between(
