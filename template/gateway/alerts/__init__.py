@@ -1,1 +1,1 @@
-"""What the owner is alerted to, and how."""
+"""Alerts to the owner: log lines and a webhook."""

@@ -1,7 +1,7 @@
-"""What the owner must hear of: told once, whichever replica does it.
+"""Alerts to the owner.
 
-Alerts are rows, written with what caused them. One replica logs and counts each; where there is
-a webhook, it is posted there, again and again until the webhook has taken it.
+An alert is a row, written in the transaction that caused it. One replica logs and counts it. If
+there is a webhook, the alert is posted until the webhook accepts it.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from gateway.telemetry.logging import log
 
 POLL_SECONDS = 0.5
 MAX_AT_ONCE = 20
-# Nobody else posts an alert meanwhile; then it is tried again.
+# A claimed alert belongs to its replica for so long; then it is posted again.
 POST_LEASE = dt.timedelta(seconds=2 * MAX_SECONDS)
 NOT_NOTIFIED = alerts.c.told_at.is_(None)
 NOT_SENT = alerts.c.sent_at.is_(None)
 
 
 class Alerts:
-    """Tells of alerts for as long as the service runs."""
+    """Logs, counts and posts alerts while the service runs."""
 
     def __init__(self, database: Database, policy: Policy, webhook: Webhook | None) -> None:
         self._database = database
@@ -40,17 +40,17 @@ class Alerts:
         self._prices_seen: dt.date | None = None
 
     async def run(self) -> None:
-        """Look often. A slow webhook keeps nothing out of the log."""
+        """Notify and post every POLL_SECONDS. A slow webhook does not delay the log."""
         await asyncio.gather(repeat(self.notify, POLL_SECONDS), repeat(self.post, POLL_SECONDS))
 
     async def notify(self) -> None:
-        """Log and count what nobody has told of."""
+        """Log and count the new alerts. Raises `DatabaseUnavailable`."""
         await self._check_prices()
         if await self._database.fetch(select(alerts.c.id).where(NOT_NOTIFIED).limit(1)):
             await self._database.transact(self._notify)
 
     async def post(self) -> None:
-        """Post what the webhook has not taken yet."""
+        """Post the alerts that the webhook has not accepted. Raises `DatabaseUnavailable`."""
         if self._webhook is None:
             return
         if await self._database.fetch(select(alerts.c.id).where(_due()).limit(1)):
@@ -59,11 +59,11 @@ class Alerts:
 
     def _notify(self, connection: Connection) -> None:
         now = utc_now()
-        told = {"told_at": now} if self._webhook else {"told_at": now, "sent_at": now}
+        times = {"told_at": now} if self._webhook else {"told_at": now, "sent_at": now}
         for row in connection.execute(
-            update(alerts).where(NOT_NOTIFIED).values(**told).returning(alerts)
+            update(alerts).where(NOT_NOTIFIED).values(**times).returning(alerts)
         ):
-            # Before the commit: twice in the log, if that fails, is better than never.
+            # Before the commit: if it fails, the alert is logged twice instead of never.
             log(logging.WARNING, "Alert", alert=row.id, kind=row.kind, **row.details)
             metrics.alerts.labels(row.kind).inc()
 
@@ -76,7 +76,7 @@ class Alerts:
         await self._database.transact(lambda connection: connection.execute(sent))
 
     async def _check_prices(self) -> None:
-        """Once a day: prices that nobody has checked for long."""
+        """Once a day, raise alerts for models whose prices were checked long ago."""
         today = utc_now().date()
         if self._prices_seen == today:
             return
@@ -91,14 +91,14 @@ class Alerts:
 async def raise_alert(
     database: Database, alert_id: str, kind: str, details: dict[str, Any]
 ) -> None:
-    """Have something told of, unless it was already."""
+    """Insert an alert, unless its id is there. Raises `DatabaseUnavailable`."""
 
     def write(connection: Connection) -> None:
         if not connection.execute(select(alerts.c.id).where(alerts.c.id == alert_id)).first():
             row = {"id": alert_id, "kind": kind, "details": details, "at": utc_now()}
             connection.execute(insert(alerts), row)
 
-    with suppress(IntegrityError):  # Somebody else raises it at the same moment.
+    with suppress(IntegrityError):  # Another process inserts it at the same moment.
         await database.transact(write)
 
 
@@ -108,7 +108,7 @@ def _due() -> Any:
 
 
 def _claim(connection: Connection) -> Sequence[Row[Any]]:
-    """Take alerts that are due; those that another replica takes at this moment are its own."""
+    """Claim the due alerts, except those that another replica claims at this moment."""
     due = select(alerts.c.id).where(_due()).order_by(alerts.c.at).limit(MAX_AT_ONCE)
     ids = connection.execute(due.with_for_update(skip_locked=True)).scalars().all()
     claim = update(alerts).where(alerts.c.id.in_(ids)).values(next_try_at=utc_now() + POST_LEASE)

@@ -1,4 +1,4 @@
-"""Posts alerts to `ALERT_WEBHOOK_URL`, signed, so that the receiver knows whose they are."""
+"""Posts alerts to `ALERT_WEBHOOK_URL`, signed, so that the receiver can verify the sender."""
 
 import asyncio
 import datetime as dt
@@ -16,12 +16,12 @@ from gateway.signing import Signer
 TRIES = 3
 TRY_SECONDS = 10
 PAUSE_SECONDS = 1.0
-# All tries and the pauses between them.
+# The time of all tries and the pauses between them.
 MAX_SECONDS = TRIES * TRY_SECONDS + 1.5 * PAUSE_SECONDS * sum(range(TRIES))
 
 
 class Webhook:
-    """The owner's address for alerts. It may hold a token, so it is in no log and no error."""
+    """The owner's webhook. Its address may hold a token, so it is in no log and no error."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, key: str) -> None:
         self._http = http
@@ -31,7 +31,7 @@ class Webhook:
     async def post(
         self, alert_id: str, kind: str, at: dt.datetime, details: dict[str, Any]
     ) -> str | None:
-        """Post an alert, several times if need be; returns what is wrong if it was not taken."""
+        """Post an alert, up to TRIES times. Returns the problem, or None if it was accepted."""
         alert = {"id": alert_id, "kind": kind, "at": at, "details": details}
         body = to_json(alert)
         problem = await self._try(body)
@@ -62,7 +62,7 @@ class Webhook:
 
 
 def signing_key(secret_key: str) -> str:
-    """What the receiver checks signatures with; it tells nothing of `SECRET_KEY`."""
+    """The key with which the receiver checks signatures; it does not reveal `SECRET_KEY`."""
     return Signer(secret_key).digest("alert webhook", b"").hex()
 
 

@@ -1,16 +1,15 @@
-"""`Idempotency-Key`: the same request again gets the first answer again, and is paid once.
+"""`Idempotency-Key`: a repeated request gets the stored answer, and is paid once.
 
-A key belongs to a user and a route, and is looked up before the limits: a replay takes nothing.
-Of the requests with one key, over all processes, exactly one runs. For a day, what became of it
-decides what the others get:
+A key belongs to a user and a route, and is looked up before the limits: a replay uses none of them.
+Of the requests with one key, over all processes, exactly one runs. For 24 hours, its state decides
+the answer to the others:
 
 - It runs: 409 `idempotency_in_flight`.
-- Its answer is complete: that answer. It is stored, encrypted, before its end leaves.
-- The client was told an error, whichever, also in the middle of a stream: nothing is stored, and
-  the next request runs.
-- Its answer cannot be known any more, as a process died, a client left a stream or the record of
-  what was begun could not be read: 409 `outcome_unknown`. It may have been paid, and is never made
-  again on its own. Where the ledger shows that nothing was sent, the next request runs.
+- It was answered: the stored answer. An answer is stored, encrypted, before its last byte is sent.
+- It ended with an error, also in the middle of a stream: nothing is stored, the next request runs.
+- Its answer is unknown, because a process died, the client left a stream or the record could not be
+  read: 409 `outcome_unknown`. The request may have been paid, so it is not repeated. If the ledger
+  shows that nothing was sent, the next request runs.
 """
 
 import hashlib
@@ -30,7 +29,7 @@ from gateway.idempotency.store import Claim, IdempotencyKey, IdempotencyStore, K
 from gateway.telemetry.context import bind
 
 MAX_BYTES = 2**20
-# The headers that are as true of a replay.
+# The headers that a replay repeats.
 REPLAYED = {"cache-control", "content-type", "location", "x-prediction-id", "x-served-model"}
 BROKE_OFF = "The first request with this Idempotency-Key broke off, and may have been carried out"
 UNKNOWN = {
@@ -44,14 +43,14 @@ Work = Callable[[], Awaitable[Response]]
 
 
 class Idempotency:
-    """Answers requests once, and replays the answers."""
+    """Answers each request once, and replays stored answers."""
 
     def __init__(self, store: IdempotencyStore, sealer: Sealer) -> None:
         self._store = store
         self._sealer = sealer
 
     async def answer(self, key: IdempotencyKey, asked: Any, work: Work) -> Response:
-        """What `work` answers to `asked`, or answered the first time.
+        """The answer of `work` to the request `asked`, or the stored answer to an earlier one.
 
         Raises `IdempotencyInFlight`, `IdempotencyMismatch`, `OutcomeUnknown`,
         `DatabaseUnavailable`, and what `work` raises.
@@ -70,7 +69,7 @@ class Idempotency:
             raise
 
     async def acquire(self, key: IdempotencyKey, asked: Any) -> Claim | Response:
-        """The claim of the first request with `key`; for a later one the answer to the first.
+        """The claim of the first request with `key`, or the stored answer for a later request.
 
         Raises `IdempotencyInFlight`, `IdempotencyMismatch`, `OutcomeUnknown`,
         `DatabaseUnavailable`.
@@ -82,7 +81,7 @@ class Idempotency:
     async def complete(
         self, claim: Claim, status: int, headers: Mapping[str, str], prediction_id: str, body: bytes
     ) -> None:
-        """Store a complete answer for replays, unless it is too large."""
+        """Store a complete answer for replays, unless it is over MAX_BYTES bytes."""
         if len(body) > MAX_BYTES:
             await self._store.mark_unknown(claim, KeyState.TOO_LARGE)
             return
@@ -92,11 +91,11 @@ class Idempotency:
         await self._store.complete(claim, sealed, prediction_id)
 
     async def release(self, claim: Claim) -> None:
-        """The client was told an error."""
+        """Free the key after an error: the next request with it runs."""
         await self._store.release(claim)
 
     async def mark_unknown(self, claim: Claim) -> None:
-        """Nobody knows the answer any more."""
+        """Record that the answer is unknown: later requests get `outcome_unknown`."""
         await self._store.mark_unknown(claim, KeyState.LOST)
 
     def _replay(self, key: IdempotencyKey, digest: bytes, found: Row[Any]) -> Response:
@@ -120,7 +119,7 @@ class Idempotency:
 
 
 class _RecordedResponse(Response):
-    """An answer that is kept while it is sent: whole and before its end leaves, or not at all."""
+    """Stores an answer while it is sent: complete, before its last byte leaves, or not at all."""
 
     def __init__(self, answer: Response, idempotency: Idempotency, claim: Claim) -> None:
         super().__init__()
@@ -131,25 +130,25 @@ class _RecordedResponse(Response):
         self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def note_and_send(message: Message) -> None:
+        async def record_and_send(message: Message) -> None:
             if message["type"] == "http.response.body":
-                await self._note(message)
+                await self._record(message)
             await send(message)
 
         try:
-            await self._answer(scope, receive, note_and_send)
+            await self._answer(scope, receive, record_and_send)
         finally:
             if not self._ended:
                 await self._idempotency.mark_unknown(self._claim)
 
-    async def _note(self, message: Message) -> None:
+    async def _record(self, message: Message) -> None:
         part = message.get("body", b"")
         if len(self._body) <= MAX_BYTES:
             self._body += part
         if message.get("more_body"):
             return
         self._ended = True
-        if getattr(self._answer, "failed", False):  # A stream's last event was an error.
+        if getattr(self._answer, "failed", False):  # The last event of a stream was an error.
             await self._idempotency.release(self._claim)
         else:
             answer, body = self._answer, bytes(self._body)

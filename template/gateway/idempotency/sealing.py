@@ -1,4 +1,4 @@
-"""Encryption with `SECRET_KEY`, which can be rotated without losing what was sealed."""
+"""Encryption with `SECRET_KEY`. After a rotation, older messages can still be opened."""
 
 import secrets
 
@@ -21,12 +21,12 @@ class Sealer:
         self._ciphers = [AESGCM(_derive(purpose, key)) for key in secret_keys if key]
 
     def seal(self, message: bytes, *about: str) -> bytes:
-        """`message`, encrypted; it opens only with the same `about`, which says what it is of."""
+        """`message`, encrypted and bound to `about`: `open` needs the same texts."""
         nonce = secrets.token_bytes(NONCE_BYTES)
         return nonce + self._ciphers[0].encrypt(nonce, message, to_json(about))
 
     def open(self, sealed: bytes, *about: str) -> bytes | None:
-        """The message, or nothing when no secret opens it as what it should be."""
+        """The message; None if no secret opens it, or `about` differs."""
         nonce, encrypted = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
         for cipher in self._ciphers:
             try:

@@ -1,4 +1,4 @@
-"""The table behind `Idempotency-Key`: which request has a key, and what became of it."""
+"""The table of idempotency keys: the request that has a key, its state and its answer."""
 
 import asyncio
 import datetime as dt
@@ -43,12 +43,12 @@ from gateway.telemetry.logging import log
 KEPT = dt.timedelta(hours=24)
 SWEPT_AT_ONCE = 100
 RETRY_SECONDS = 1
-# The end of an answer waits until it is stored, but not for a slow database.
+# The last byte of an answer waits for so many seconds at most until the answer is stored.
 STORE_SECONDS = 2.0
 
 
 class KeyState(StrEnum):
-    """What became of the first request with a key."""
+    """The state of the first request with a key."""
 
     RUNNING = "running"
     ANSWERED = "answered"
@@ -64,12 +64,12 @@ idempotency = Table(
     owner(),
     Column("route", String(200), nullable=False),
     Column("key", String(255), nullable=False),
-    # A digest of what was asked, and the answer; both sealed.
+    # A digest of the request, and the answer; both encrypted.
     Column("request", LargeBinary, nullable=False),
     Column("answer", LargeBinary),
     Column("state", String(20), nullable=False),
     Column("prediction_id", String(40)),
-    # What still runs by then was lost.
+    # A request that still runs then has lost its process.
     Column("lease_until", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     UniqueConstraint("user_id", "route", "key"),
@@ -79,7 +79,7 @@ idempotency = Table(
 
 
 class IdempotencyKey(NamedTuple):
-    """Whose key, for which route, and the key itself."""
+    """A user, a route and the client's key."""
 
     user_id: str
     route: str
@@ -87,24 +87,24 @@ class IdempotencyKey(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A key that a request has taken."""
+    """A key that a request has acquired."""
 
     id: str
     key: IdempotencyKey
 
 
 class Operation(NamedTuple):
-    """What a request does to the table, at one time with others."""
+    """A change of a key's row. Changes that wait at the same time share a transaction."""
 
     key: IdempotencyKey
     work: Callable[[Connection], Claim | Row[Any] | Exception | None]
 
 
 class IdempotencyStore:
-    """Over all processes, one request has a key: the one that could insert its row.
+    """Gives each key to one request over all processes: the one that inserts its row.
 
-    `seconds` is the longest that a request takes; what runs on after that and a margin was lost.
-    The database's clock decides.
+    `seconds` is the longest that a request takes. After that and a margin, by the database's clock,
+    a running request counts as lost.
     """
 
     def __init__(self, database: Database, seconds: float) -> None:
@@ -115,16 +115,17 @@ class IdempotencyStore:
         )
 
     async def acquire(self, key: IdempotencyKey, request: bytes) -> Claim | Row[Any]:
-        """Take the key for `request`; or the row of the one that has it, `overdue` when lost.
+        """A claim of the key for `request`, or the row of the request that has the key.
 
-        Raises `DatabaseUnavailable`, and `IdempotencyInFlight` when that cannot be told.
+        The row's `overdue` is true once its lease has ended. Raises `DatabaseUnavailable`, and
+        `IdempotencyInFlight` if another process changes the row at the moment.
         """
         taken = await self._batcher.submit(Operation(key, lambda c: self._acquire(c, key, request)))
         assert taken is not None, "a claim or a row"
         return taken
 
     async def complete(self, claim: Claim, answer: bytes, prediction_id: str) -> None:
-        """Keep a complete answer for replays, unless it was erased meanwhile."""
+        """Store a complete, encrypted answer, unless the prediction was erased meanwhile."""
         erased = (
             select(predictions.c.id)
             .where(predictions.c.id == prediction_id, predictions.c.erased_at.is_not(None))
@@ -140,11 +141,11 @@ class IdempotencyStore:
         )
 
     async def mark_unknown(self, claim: Claim, state: KeyState) -> None:
-        """The request may have been carried out, and there is no answer to replay."""
+        """Record that the request may have been carried out, and has no answer to replay."""
         await self._end(claim, _change(claim).values(state=state))
 
     async def release(self, claim: Claim) -> None:
-        """The next request runs."""
+        """Free the key: the next request with it runs."""
         await self._end(claim, _removal(claim))
 
     async def drain(self) -> None:
@@ -152,10 +153,9 @@ class IdempotencyStore:
         await self._batcher.drain()
 
     async def _end(self, claim: Claim, statement: Executable) -> None:
-        """When this fails, the answer is an answer all the same: its key is taken until the lease
-        ends, and spent afterwards.
+        """A failure is logged and not raised: the client gets its answer. The key stays in flight
+        until the lease ends, and is unknown afterwards.
         """
-
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 await self._batcher.submit(_execution(claim, statement))
@@ -163,15 +163,15 @@ class IdempotencyStore:
             log(logging.WARNING, "The end of an idempotent request was not written", error=error)
 
     def _abandoned(self, _: Operation, taken: Claim | Row[Any] | None) -> None:
-        """Free a key that was taken for somebody who left meanwhile: nothing was begun."""
+        """Free a key whose caller was cancelled before it began."""
         if isinstance(taken, Claim):
             done = self._batcher.enqueue(_execution(taken, _removal(taken)))
-            done.add_done_callback(lambda _: done.exception())  # it is spent with its lease then
+            done.add_done_callback(lambda _: done.exception())  # then its lease ends
 
     async def _write(
         self, operations: list[Operation]
     ) -> Sequence[Claim | Row[Any] | Exception | None]:
-        # In one order everywhere, so that no two processes wait for each other.
+        # All processes lock the keys in one order, so they cannot deadlock.
         order = sorted(range(len(operations)), key=lambda place: operations[place].key)
 
         def work(connection: Connection) -> list[Claim | Row[Any] | Exception | None]:
@@ -189,7 +189,7 @@ class IdempotencyStore:
             if not _is_lost(found):
                 return found
             if begun := _states_of_attempts(connection, found):
-                # One that is open is still to be settled, perhaps at nothing.
+                # An open attempt may still be settled at nothing.
                 is_ending = found.state == KeyState.LOST and not begun.isdisjoint(OPEN)
                 return in_flight() if is_ending else found
             connection.execute(delete(idempotency).where(idempotency.c.id == found.id))
@@ -208,12 +208,13 @@ class IdempotencyStore:
             with connection.begin_nested():
                 connection.execute(insert(idempotency), row)
         except IntegrityError:
-            # Another process was faster, and may have ended with an error since.
+            # Another process inserted the key, and may have freed it since.
             return _find(connection, key, now) or in_flight()
         return claim
 
 
 def in_flight() -> IdempotencyInFlight:
+    """The error for a key whose first request still runs."""
     return IdempotencyInFlight(
         "The first request with this Idempotency-Key still runs; try again later.",
         retry_after=RETRY_SECONDS,
@@ -221,7 +222,7 @@ def in_flight() -> IdempotencyInFlight:
 
 
 def erasing(prediction_id: str) -> Update:
-    """Removes the stored answer of a prediction."""
+    """The statement that removes the stored answer of a prediction."""
     stored = idempotency.c.prediction_id == prediction_id
     return update(idempotency).where(stored).values(state=KeyState.ERASED, answer=None)
 
@@ -236,8 +237,9 @@ def _is_lost(found: Row[Any]) -> bool:
 
 
 def _states_of_attempts(connection: Connection, found: Row[Any]) -> set[str]:
-    """The states of what the request of a key may have sent; none if it began nothing, as every
-    reservation is durable before a byte leaves.
+    """The states of the attempts that the request of a key may have sent.
+
+    Empty if it sent nothing: each reservation is durable before its first byte is sent.
     """
     table = attempts.c
     query = (
@@ -254,7 +256,7 @@ def _states_of_attempts(connection: Connection, found: Row[Any]) -> set[str]:
 
 
 def _sweep(connection: Connection, key: IdempotencyKey, now: dt.datetime) -> None:
-    """Remove what has expired: the row of this key, and some of the others."""
+    """Remove the row of this key if it has expired, and some other expired rows."""
     expired = idempotency.c.expires_at <= now
     oldest = (
         select(idempotency.c.id)

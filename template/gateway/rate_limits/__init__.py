@@ -1,1 +1,1 @@
-"""Requests, tokens and concurrent generations."""
+"""Limits of requests, tokens and concurrent generations."""

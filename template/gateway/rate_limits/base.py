@@ -1,4 +1,4 @@
-"""The interface of what limits share, and the arithmetic that every backend follows.
+"""The interface of the limiter, and the arithmetic of its backends.
 
 A limit is a bucket of `capacity` units that refills by `capacity` units a minute. The rule is the
 generic cell rate algorithm (GCRA, ITU-T I.371 annex A) in its leaky-bucket form, in integers:
@@ -14,14 +14,14 @@ MINUTE = 60_000_000
 
 
 class StoredValue(NamedTuple):
-    """What was remembered, and for how many seconds it still is."""
+    """A stored value, and the seconds until it expires."""
 
     value: str
     seconds: float
 
 
 class Bucket(NamedTuple):
-    """One limit and the units that a request takes from it."""
+    """A limit, in units a minute, and the units that a request takes from it."""
 
     kind: Literal["requests", "tokens", "attempts"]
     key: str
@@ -30,9 +30,9 @@ class Bucket(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """One of `capacity` places, which `holder` keeps until it is settled, `seconds` at most.
+    """One of `capacity` slots, which `holder` keeps until it is released, `seconds` at most.
 
-    Whoever has a place and asks again keeps it, for `seconds` from then.
+    A holder that acquires its slot again keeps it for `seconds` from then.
     """
 
     key: str
@@ -42,14 +42,14 @@ class Slot(NamedTuple):
 
 
 class AcquireRequest(NamedTuple):
-    """All that one request takes: granted as a whole, or refused and nothing is taken."""
+    """The units and slots that one request takes, all or nothing."""
 
     buckets: tuple[Bucket, ...]
     slots: tuple[Slot, ...] = ()
 
 
 class BucketStatus(NamedTuple):
-    """How full a bucket is (see above): after the request was admitted, or as it stands."""
+    """How full a bucket is, as a level (see above): with the request if it was admitted."""
 
     bucket: Bucket
     level: int
@@ -66,22 +66,22 @@ class BucketStatus(NamedTuple):
 
     @property
     def wait_seconds(self) -> float:
-        """Seconds until the units that were asked for can be taken; 0 when they can be now."""
+        """Seconds until the requested units are available; 0 if they are now."""
         excess = self.level + (self.bucket.take - self.bucket.capacity) * MINUTE
         return max(0.0, excess / self.bucket.capacity / 1e6)
 
 
 class SlotStatus(NamedTuple):
-    """How many hold a slot: with this request when it was admitted, or as it stands."""
+    """How many holders have a slot: with the request if it was admitted."""
 
     slot: Slot
     taken: int
     wait_seconds: float
-    """Seconds until a place is free at the latest, by the leases; 0 when there is one now."""
+    """Seconds until a slot is free at the latest, by the leases; 0 if one is free now."""
 
 
 class Admission(NamedTuple):
-    """The answer to a demand, with the level of each bucket and the state of each slot."""
+    """The answer to an `AcquireRequest`, with the status of each bucket and slot."""
 
     admitted: bool
     buckets: tuple[BucketStatus, ...]
@@ -89,47 +89,44 @@ class Admission(NamedTuple):
 
     @property
     def longest_wait(self) -> BucketStatus | SlotStatus:
-        """What keeps a refused request out the longest."""
+        """The bucket or slot with the longest wait."""
         states: list[BucketStatus | SlotStatus] = [*self.buckets, *self.slots]
         return max(states, key=lambda state: state.wait_seconds)
 
 
 class Limiter(Protocol):
-    """Where limits are counted. Exact over all processes that share the backend."""
+    """Counts limits, exactly over all processes that share the backend.
+
+    All methods but `close` raise `LimiterUnavailable` when the backend does not answer.
+    """
 
     async def acquire(self, request: AcquireRequest) -> Admission:
-        """Take all units and slots of `request` in one atomic step, or nothing.
-
-        Raises `LimiterUnavailable` when the backend does not answer: access fails closed.
-        """
+        """Take all units and slots of `request` in one atomic step, or nothing."""
 
     async def release(self, request: AcquireRequest) -> None:
-        """Give back the units of `request`, and free the slots of its holders.
+        """Give back the units of `request`, and free its slots.
 
-        A negative number of units is taken, also beyond the capacity. Not to be repeated for
-        units; a slot that is free stays free. Raises `LimiterUnavailable`.
+        A negative number of units is taken, even beyond the capacity. Idempotent for slots, not
+        for units.
         """
 
     async def set(self, key: str, value: str, seconds: float) -> None:
-        """Share `value` with all processes for so long, by the backend's clock."""
+        """Store `value` for all processes and for `seconds`, by the backend's clock."""
 
     async def get(self, keys: Sequence[str]) -> Sequence[StoredValue | None]:
-        """What is remembered under each key."""
+        """The stored value of each key; None if there is none or it has expired."""
 
     async def delete(self, *keys: str) -> None:
-        """Remember these no longer."""
+        """Remove the values of these keys. Idempotent."""
 
     async def check(self) -> None:
-        """Raise `LimiterUnavailable` when the backend does not answer."""
+        """Raise `LimiterUnavailable` if the backend does not answer or takes no writes."""
 
     async def weakness(self) -> str | None:
-        """Why it could forget what was taken, and what to do; None if it could not.
-
-        Raises `LimiterUnavailable`.
-        """
+        """Why the backend could lose data, and what to do about it; None if it keeps its data."""
 
     async def close(self) -> None:
-        """Give back connections."""
+        """Close the connections."""
 
 
 def leaked(bucket: Bucket, level: int, elapsed: int) -> int:
@@ -138,10 +135,10 @@ def leaked(bucket: Bucket, level: int, elapsed: int) -> int:
 
 
 def given_back(bucket: Bucket, level: int) -> int:
-    """The level without the units of `bucket`."""
+    """The level without the units that `bucket` takes."""
     return max(0, level - bucket.take * MINUTE)
 
 
 def fits(bucket: Bucket, level: int) -> bool:
-    """Whether the units that `bucket` asks for fit on top of `level`."""
+    """Whether the units that `bucket` takes fit on top of `level`."""
     return level + bucket.take * MINUTE <= bucket.capacity * MINUTE

@@ -1,4 +1,4 @@
-"""The limits of users, of API keys and of the whole service, and how a client is told of them."""
+"""The limits of users, API keys and the service, and their errors and headers."""
 
 import math
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ from gateway.rate_limits.base import (
 from gateway.telemetry import metrics
 
 Rates = Plan | Service | KeyLimits
-# What attempts use beyond the grant is less. More is a provider's wrong number, which must not keep
-# the caller and the whole service out for days.
+# Attempts use less than this beyond their lease. A larger number is an error of the provider, which
+# must not block the caller and the service for days.
 MAX_OVERDRAWN_MINUTES = 60
 
 
 @dataclass(slots=True)
 class Lease:
-    """What a generation was given. `tokens` is the most that it can use."""
+    """The units and slots of a generation. `tokens` is the most that it can use."""
 
     request: AcquireRequest
     admission: Admission
@@ -37,7 +37,7 @@ class Lease:
 
 
 class Limits:
-    """Takes what a request needs from every limit that counts for it, or nothing."""
+    """Takes what a request needs from every limit that applies, or nothing."""
 
     def __init__(self, policy: Policy, limiter: Limiter) -> None:
         self._policy = policy
@@ -48,8 +48,8 @@ class Limits:
     ) -> Lease:
         """Take one request, the tokens of `max_usage`, and a slot for `seconds` at most.
 
-        Raises `RateLimited`; `RequestTooLarge` for what can never pass; `Forbidden` for a plan
-        that is not known.
+        Raises `RateLimited`; `RequestTooLarge` if `max_usage` is more than a limit allows;
+        `Forbidden` if the plan is unknown; `LimiterUnavailable`.
         """
         tokens = max_usage.input_tokens + max_usage.output_tokens
         scopes = list(self._scopes(principal))
@@ -63,24 +63,25 @@ class Limits:
         return Lease(request, admission, tokens)
 
     async def peek(self, principal: Principal) -> None:
-        """Raise `RateLimited` if not even one request, or one token, can be taken. Takes nothing.
+        """Raise `RateLimited` if a limit has no request or no token left. Takes nothing.
 
-        A demand for more than a full bucket is refused, and tells how full each one is.
+        It asks for more than full buckets: the limiter refuses and reports their levels.
         """
         buckets = [each for scope in self._scopes(principal) for each in _buckets(*scope, 1)]
         never = tuple(bucket._replace(take=bucket.capacity + 1) for bucket in buckets)
-        told = (await self._limiter.acquire(AcquireRequest(never))).buckets
+        statuses = (await self._limiter.acquire(AcquireRequest(never))).buckets
         levels = [
-            BucketStatus(bucket, level) for bucket, (_, level) in zip(buckets, told, strict=True)
+            BucketStatus(bucket, level)
+            for bucket, (_, level) in zip(buckets, statuses, strict=True)
         ]
         admission = Admission(admitted=False, buckets=tuple(levels))
         if admission.longest_wait.wait_seconds:
             raise refusal(admission)
 
     async def extend(self, lease: Lease, tokens: int) -> None:
-        """Take what `lease` lacks for `tokens`, as for a fallback that can use more.
+        """Take the tokens that `lease` lacks for `tokens`, for a fallback that can use more.
 
-        Raises `RateLimited`, and leaves nothing behind then.
+        Raises `RateLimited` or `LimiterUnavailable`, and takes nothing then.
         """
         missing, request = tokens - lease.tokens, lease.request
         if missing <= 0:
@@ -95,9 +96,9 @@ class Limits:
         lease.request, lease.tokens = request._replace(buckets=rest + whole), tokens
 
     async def release(self, lease: Lease, used_tokens: int | None) -> None:
-        """Free the slot, and give back the tokens that were not used (None: all may be).
+        """Free the slot, and give back the unused tokens; none if `used_tokens` is None.
 
-        Never raises: without the limiter, the slot ends with its lease.
+        Does not raise: if the limiter is unavailable, the slot ends with its lease.
         """
         unused = 0 if used_tokens is None else lease.tokens - used_tokens
         buckets = (b for b in lease.request.buckets if b.kind == "tokens") if unused else ()
@@ -107,7 +108,7 @@ class Limits:
         await self._give_back(AcquireRequest(given_back, lease.request.slots))
 
     async def refund(self, lease: Lease) -> None:
-        """Give back everything: a refusal leaves nothing behind."""
+        """Give back the whole lease, for a generation that was refused. Does not raise."""
         await self._give_back(lease.request)
 
     async def _give_back(self, request: AcquireRequest) -> None:
@@ -145,7 +146,7 @@ def _at_most_overdrawn(bucket: Bucket, unused: int) -> int:
 
 
 def _require_room(buckets: tuple[Bucket, ...]) -> None:
-    """Waiting does not help whoever asks for more than a full bucket."""
+    """Raise `RequestTooLarge` for more units than a full bucket has: waiting does not help."""
     for bucket in buckets:
         if bucket.take > bucket.capacity:
             most, limit = (counted(units, "token") for units in (bucket.take, bucket.capacity))
@@ -156,7 +157,7 @@ def _require_room(buckets: tuple[Bucket, ...]) -> None:
 
 
 def refusal(admission: Admission) -> RateLimited:
-    """The error for a request that was not admitted."""
+    """The error for a refused request; counts it in the metrics."""
     state = admission.longest_wait
     wait = math.ceil(state.wait_seconds)
     if isinstance(state, SlotStatus):
@@ -174,7 +175,7 @@ def refusal(admission: Admission) -> RateLimited:
 
 
 def headers(admission: Admission) -> dict[str, str]:
-    """OpenAI's `x-ratelimit-*` headers: of each kind, the limit with the least left."""
+    """OpenAI's `x-ratelimit-*` headers, of the tightest limit of each kind."""
     return {**_headers("requests", admission), **_headers("tokens", admission)}
 
 

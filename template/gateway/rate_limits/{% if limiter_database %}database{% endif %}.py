@@ -1,8 +1,8 @@
-"""Limits in the database, exact over every process and replica that shares it.
+"""The limiter in the database, exact over all processes and replicas that share it.
 
-A row is a bucket ("level:microseconds"), all holders of a slot, or something remembered. What waits
-at the same time shares a transaction: its rows are locked in the order of their names, so that
-nobody waits in a circle, then read at one moment of the database's clock, changed and written.
+A row is a bucket ("level:microseconds"), the holders of a slot, or a stored value. Operations that
+wait at the same time share a transaction. It locks their rows in the order of their names, so that
+transactions cannot deadlock, reads them at one time of the database's clock, and writes them.
 """
 
 import time
@@ -47,11 +47,11 @@ from gateway.rate_limits.base import (
     leaked,
 )
 
-# Who cannot be told of limits is told so within a second.
-TURNS = 2
+# So many tries end within a second, and so does a request that cannot be checked.
+LOCK_TRIES = 2
 SWEEP_SECONDS = 60.0
 SWEPT_AT_ONCE = 1000
-# Rows of those who come back soon are left alone.
+# Expired rows are kept for an hour: their users may return.
 KEPT = 60 * MINUTE
 NOTHING = Admission(admitted=True, buckets=())
 
@@ -60,14 +60,14 @@ limits = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
-    # When it says nothing any more, in microseconds since 1970.
+    # When the row expires, in microseconds since 1970.
     Column("until", BigInteger, nullable=False),
     Index(None, "until"),
 )
 
 
 class Board:
-    """The rows of a batch at one moment, and what changes in them."""
+    """The rows of a batch at one time, in microseconds since 1970, and their changes."""
 
     def __init__(self, values: dict[str, str], now: int) -> None:
         self._values = values
@@ -123,7 +123,7 @@ class Board:
         self._keep(_slot(slot), to_json(holders).decode(), latest)
 
     def _wait(self, slot: Slot) -> int:
-        """Microseconds until `slot` has a place, by its leases; 0 when there is one."""
+        """Microseconds until a slot is free, by the leases; 0 if one is free or held already."""
         holders = self._holders(slot)
         if len(holders) < slot.capacity or slot.holder in holders:
             return 0
@@ -135,7 +135,7 @@ class Board:
 
 
 class Operation(NamedTuple):
-    """What is done with some rows, and what undoes it when nobody waits for the answer."""
+    """A change of the rows `names`; `undo` is released if the caller was cancelled."""
 
     names: Sequence[str]
     apply: Callable[[Board], Admission]
@@ -143,7 +143,7 @@ class Operation(NamedTuple):
 
 
 class DatabaseLimiter:
-    """Levels and slots in the service's own database."""
+    """Levels, slots and values in the database of the service."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -154,7 +154,7 @@ class DatabaseLimiter:
         self._swept_at = time.monotonic()
         asked = database.rows([limits.c.name])
         wanted = select(limits).where(limits.c.name == asked["name"])
-        # The clock is read after each lock, which may have been waited for: the latest counts.
+        # Each row's time is read after its lock, which may have taken long: the latest counts.
         locked = wanted.order_by(limits.c.name).with_for_update(of=limits).subquery()
         self._lock = select(locked.c.name, locked.c.value, database.microseconds().label("now"))
         named = limits.c.name.in_(bindparam("names", expanding=True))
@@ -199,7 +199,7 @@ class DatabaseLimiter:
         await self.get(["check"])
 
     async def weakness(self) -> None:
-        """Its rows are as durable as the others."""
+        """None: the rows are as durable as all others."""
 
     async def close(self) -> None:
         await self._batcher.drain()
@@ -210,10 +210,10 @@ class DatabaseLimiter:
         return await self._batcher.submit(operation)
 
     def _abandoned(self, operation: Operation, admission: Admission) -> None:
-        """Give back what was taken for somebody who left meanwhile."""
+        """Give back what was taken for a caller that was cancelled meanwhile."""
         if operation.undo and admission.admitted:
             done = self._batcher.enqueue(_settling(operation.undo))
-            done.add_done_callback(lambda _: done.exception())  # the lease ends it then
+            done.add_done_callback(lambda _: done.exception())  # then the lease ends it
 
     async def _run(self, operations: list[Operation]) -> Sequence[Admission]:
         names = sorted({name for operation in operations for name in operation.names})
@@ -222,17 +222,17 @@ class DatabaseLimiter:
             return self._decide(connection, names, operations)
 
         with _faults():
-            turn = partial(self._database.transact, work)
-            while (answers := await self._database.retry_on_contention(turn, TURNS)) is None:
+            once = partial(self._database.transact, work)
+            while (answers := await self._database.retry_on_contention(once, LOCK_TRIES)) is None:
                 await self._make_rows(names)
         return answers
 
     def _decide(
         self, connection: Connection, names: list[str], operations: list[Operation]
     ) -> list[Admission] | None:
-        """The answers; None when a row is missing.
+        """The answers; None if a row is missing.
 
-        A lock that many wait for is held while the server is asked once more, and no longer.
+        The locks are held for one more round trip only, as other transactions wait for them.
         """
         asked = Query(self._lock, [{"name": name} for name in names])
         _, rows = self._database.read(connection, [self._patience, asked])
@@ -248,7 +248,7 @@ class DatabaseLimiter:
         return answers
 
     async def _make_rows(self, names: list[str]) -> None:
-        """In a transaction of its own, so that nobody who holds a lock waits for a new row."""
+        """Insert missing rows in an own transaction: one with locks must not wait for new rows."""
         rows = [{"name": name, "value": "", "until": 0} for name in names]
 
         def work(connection: Connection) -> None:
@@ -257,10 +257,10 @@ class DatabaseLimiter:
         try:
             await self._database.transact(work)
         except IntegrityError:
-            """Another process made one of them at the same moment."""
+            """Another process inserted one of them at the same moment."""
 
     def _sweep(self, connection: Connection, now: int, used: list[str]) -> None:
-        """Remove what says nothing any more, now and then, and nothing that is in use."""
+        """Every SWEEP_SECONDS, remove rows that expired long ago and are not `used`."""
         if time.monotonic() < self._swept_at + SWEEP_SECONDS:
             return
         self._swept_at = time.monotonic()
@@ -304,5 +304,5 @@ def _faults() -> Iterator[None]:
 
 
 def open_limiter(_: GatewayConfig, database: Database) -> DatabaseLimiter:
-    """Limits beside the other tables."""
+    """The limiter on the database of the service."""
     return DatabaseLimiter(database)

@@ -1,4 +1,4 @@
-"""Limits in the memory of the one process that serves."""
+"""The limiter in memory, for a service of one process."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -21,16 +21,16 @@ from gateway.rate_limits.base import (
 
 
 def monotonic() -> int:
-    """Microseconds of a clock that never goes back."""
+    """Microseconds of the monotonic clock."""
     return time.monotonic_ns() // 1_000
 
 
 class MemoryLimiter:
-    """Levels in a dictionary. Admission has no await in it, so it is one atomic step.
+    """Levels in dictionaries. `acquire` awaits nothing, so it is one atomic step.
 
-    A bucket that nothing was taken from for a minute is empty: entries live in two generations,
-    and the older one is dropped each minute, so memory is bounded by the users of two minutes.
-    What was taken beyond the capacity needs longer, and is carried over.
+    A bucket that was not used for a minute is empty. So levels live in two generations, and the
+    older one is dropped each minute: memory is bounded by the users of two minutes. A bucket that
+    was overdrawn needs longer, and is carried over.
     """
 
     def __init__(self, clock: Callable[[], int] = monotonic) -> None:
@@ -87,20 +87,20 @@ class MemoryLimiter:
         return StoredValue(value, left / 1e6) if left > 0 else None
 
     async def check(self) -> None:
-        """Memory always answers."""
+        """Memory is always available."""
 
     async def weakness(self) -> None:
-        """It forgets with its process, which serves alone."""
+        """None: the data ends with the process, which is the only one."""
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """There is nothing to close."""
 
     def _level(self, bucket: Bucket, now: int) -> int:
         level, at = self._young.get(bucket.key) or self._old.get(bucket.key) or (0, now)
         return leaked(bucket, level, now - at)
 
     def _wait(self, slot: Slot, now: int) -> int:
-        """Microseconds until `slot` has a place, by its leases; 0 when there is one."""
+        """Microseconds until a slot is free, by the leases; 0 if one is free or held already."""
         if self._taken(slot) < slot.capacity:
             return 0
         holders = self._slots[slot.key] = _live(self._slots[slot.key], now)
@@ -127,5 +127,5 @@ def _live(holders: dict[str, int], now: int) -> dict[str, int]:
 
 
 def open_limiter(_: GatewayConfig, __: Database) -> MemoryLimiter:
-    """Limits that live as long as this process."""
+    """The limiter of this process."""
     return MemoryLimiter()

@@ -1,4 +1,4 @@
-"""Limits in Redis, exact over every process and replica that shares it."""
+"""The limiter in Redis, exact over all processes and replicas that share it."""
 
 import hashlib
 import re
@@ -29,7 +29,7 @@ from gateway.rate_limits.base import (
     StoredValue,
 )
 
-# Both scripts go by Redis's own clock, in microseconds. KEYS: the buckets, then the slots. ARGV:
+# Both scripts use the clock of Redis, in microseconds. KEYS: the buckets, then the slots. ARGV:
 # how many buckets, capacity and units of each; of each slot capacity, holder and microseconds.
 # A bucket is kept as "level:microseconds", a slot as its holders in order of their leases' ends.
 # Doubles are exact here, as levels stay below 2^53 for capacities up to 150 million a minute.
@@ -91,7 +91,7 @@ for i = buckets + 1, #KEYS do
 end
 return answer
 """
-# Slots come first: a Redis that is full refuses a script that begins with SET.
+# Slots come first: a Redis with full memory refuses a script whose first write is SET.
 SETTLE = """
 for i = buckets + 1, #KEYS do
   local _, holder = slot(i)
@@ -109,7 +109,7 @@ DIGESTS = {
     for script in (ADMIT, SETTLE)
 }
 EXAMPLE = "redis://user:password@host:6379/0"
-# What an address may set by its scheme; times, retries and the protocol are set here.
+# The options that an address may set, by its scheme. Time-outs, retries and the protocol are fixed.
 OPTIONS = {"redis": {"db", "client_name", "username", "password"}}
 OPTIONS["unix"] = OPTIONS["redis"]
 OPTIONS["rediss"] = OPTIONS["redis"] | {
@@ -119,44 +119,44 @@ OPTIONS["rediss"] = OPTIONS["redis"] | {
         *("check_hostname", "ciphers", "keyfile", "password"),
     )
 }
-# One script touches keys of a user and of the whole service: a cluster keeps what is in braces
-# together on one of its nodes.
+# A script uses keys of a user and of the service: a Redis cluster keeps keys with the same text in
+# braces on one node.
 TOGETHER = "{limits}"
-# For a connection and the answer: without Redis, an error within a second is promised.
+# For connecting and the answer: without Redis, a request fails within a second.
 PATIENCE_SECONDS = 0.9
 CONNECTIONS = 16
-# Of all policies for a full memory the only one that refuses writes: the others drop keys.
+# The only policy for full memory that refuses writes: the others drop keys.
 KEEPS = "noeviction"
-# More than are ever made at once.
+# A capacity that checks never reach.
 CHECKS = 1_000_000
 
 Result = TypeVar("Result")
 
 
 class Operation(NamedTuple):
-    """A script and what it is run for."""
+    """A script and its request."""
 
     script: str
     request: AcquireRequest
 
 
 class RedisLimiter:
-    """Levels and slots in Redis. What waits at the same time shares one pipeline."""
+    """Levels, slots and values in Redis. Operations that wait at the same time share a pipeline."""
 
     def __init__(self, url: str) -> None:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
-            # The client's own time-outs end what was answered and not yet read: see `_asked`.
+            # The client's time-outs would also end answers that were not read yet: see `_asked`.
             timeout=None,
             socket_timeout=None,
             socket_connect_timeout=None,
-            # Units that are given back twice could be taken twice. A connection that died with an
-            # earlier Redis is replaced before it is used.
+            # No retries: units must not be given back twice. The pool replaces dead connections
+            # before it uses them.
             retry=Retry(NoBackoff(), 0),
             protocol=3,
         )
-        pool.connection_class(**pool.connection_kwargs)  # A wrong option is told now, or never.
+        pool.connection_class(**pool.connection_kwargs)  # Raises for a wrong option.
         self._redis = Redis.from_pool(pool)
         self._batcher: Batcher[Operation, Admission] = Batcher(
             self._run, outage=LimiterUnavailable, abandoned=self._abandoned
@@ -187,7 +187,7 @@ class RedisLimiter:
         await _asked(self._redis.delete(*map(_memory, keys)))
 
     async def check(self) -> None:
-        # As for a generation: a server may answer and yet write nothing.
+        # As for a generation: a server may answer reads and refuse writes.
         bucket, slot = Bucket("requests", "check", CHECKS), Slot("check", CHECKS, new_id("chk"), 1)
         request = AcquireRequest((bucket,), (slot,))
         await self.acquire(request)
@@ -195,12 +195,12 @@ class RedisLimiter:
 
     async def weakness(self) -> str | None:
         try:
-            told = await _asked(self._redis.info("memory"))
+            info = await _asked(self._redis.info("memory"))
         except LimiterUnavailable as error:
             if isinstance(error.__cause__, ResponseError):
-                return None  # This user of Redis may not look.
+                return None  # This user of Redis may not read it.
             raise
-        policy = told.get("maxmemory_policy", KEEPS)
+        policy = info.get("maxmemory_policy", KEEPS)
         if policy == KEEPS:
             return None
         return (
@@ -214,10 +214,10 @@ class RedisLimiter:
             await _asked(self._redis.aclose())
 
     def _abandoned(self, operation: Operation, admission: Admission) -> None:
-        """Give back what was taken for somebody who left while Redis was asked."""
+        """Give back what was taken for a caller that was cancelled meanwhile."""
         if operation.script is ADMIT and admission.admitted:
             done = self._batcher.enqueue(Operation(SETTLE, operation.request))
-            done.add_done_callback(lambda _: done.exception())  # the lease ends it then
+            done.add_done_callback(lambda _: done.exception())  # then the lease ends it
 
     async def _run(self, operations: list[Operation]) -> Sequence[Admission | Exception]:
         answers = await _asked(self._answers(operations))
@@ -236,7 +236,7 @@ class RedisLimiter:
             for i, answer in zip(lost, again, strict=True):
                 answers[i] = answer
         if any(isinstance(answer, ReadOnlyError) for answer in answers):
-            # After a failover, the address leads to another server; this one would stay.
+            # After a failover the address names another server; open connections would stay.
             await self._redis.connection_pool.disconnect(inuse_connections=False)
         return answers
 
@@ -274,7 +274,7 @@ def _memory(key: str) -> str:
 
 
 async def _asked(question: Awaitable[Result]) -> Result:
-    """What Redis answers. Raises `LimiterUnavailable` when it does not, or not in time."""
+    """The answer of Redis. Raises `LimiterUnavailable` if there is none in time."""
     try:
         return await within(question, PATIENCE_SECONDS)
     except (RedisError, OSError) as error:
@@ -286,12 +286,12 @@ def _unavailable() -> LimiterUnavailable:
 
 
 def open_limiter(config: GatewayConfig, _: Database) -> RedisLimiter:
-    """The Redis of `REDIS_URL`. Raises `StartError` for an address that is wrong."""
+    """The limiter of `REDIS_URL`. Raises `StartError` for a wrong address."""
     return open_at(config.redis_url)
 
 
 def open_at(url: str) -> RedisLimiter:
-    """The Redis at an address. Raises `StartError` for one that is wrong."""
+    """The limiter of an address. Raises `StartError` for a wrong one."""
     with explained("REDIS_URL", EXAMPLE):
         address = parse(url)
         if address.scheme not in OPTIONS:

@@ -126,7 +126,7 @@ async def test_rows_that_others_keep_for_a_while_are_waited_for(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For longer than one try takes: a full queue is no outage."""
-    monkeypatch.setattr(module, "TURNS", 10)
+    monkeypatch.setattr(module, "LOCK_TRIES", 10)
     key = unique("key")
     async with opened(database_url) as database, opened(database_url) as other:
         limiter = DatabaseLimiter(database)
