@@ -1,7 +1,7 @@
 """The engine: limits, budgets, circuit breakers, retries, idempotency and a ledger around models.
 
-`README.md` says what it promises. An application needs the names below; each is loaded when it is
-first used, as some load much.
+`README.md` describes its guarantees. The names below are its public interface. Each is loaded at
+its first use, since some load many modules.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Addresses of servers, as people set them. An error about one repeats no part of it."""
+"""Parses addresses of servers in settings. No error repeats a part of an address."""
 
 import ipaddress
 import re
@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from gateway.errors import StartError
 
-# The user ends at the first @ after it, whatever the password has: as SQLAlchemy reads an address.
+# As in SQLAlchemy, the password ends at the first @ after the user.
 FORM = re.compile(
     r"(?P<scheme>[A-Za-z][\w+.-]*)://"
     r"(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?"
@@ -19,13 +19,13 @@ FORM = re.compile(
 )
 LABEL = re.compile(r"\w(?:[\w-]{0,61}\w)?", re.ASCII)
 MAX_HOST = 253
-# Placeholders that a template, a shell or a host's panel left unfilled.
+# Placeholders that a template, a shell or a host's panel has not filled in.
 PLACEHOLDER = re.compile(r"[${}<>]")
 URL_CHARACTERS = re.compile(r"""[^\s\x00-\x20\x7f"<>\\^`{|}]*""")
-# A name that may be shown: a part of a password hardly looks so.
+# An option's name that may be shown: a part of a password hardly looks like that.
 OPTION = re.compile(r"[A-Za-z]\w{0,39}", re.ASCII)
 SECRETS = ("password", "passwd", "secret", "token")
-# In a list of origins, or of proxies: all of them.
+# In a list of origins or proxies, it stands for all.
 EVERY = "*"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@]+", re.IGNORECASE)
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -34,7 +34,7 @@ ENCODE = "percent-encode the special characters of user and password (@ is %40)"
 
 
 class AddressError(ValueError):
-    """What is wrong with an address, in words that hold no part of it."""
+    """An error in an address. The message contains no part of the address."""
 
 
 class Address(NamedTuple):
@@ -49,25 +49,25 @@ class Address(NamedTuple):
     options: list[tuple[str, str]]
 
     def require_server(self) -> None:
-        """Raise `AddressError` unless it names one host."""
+        """Raise `AddressError` unless the address names one host."""
         if not self.host:
             raise AddressError("it has no host")
         if not is_host(self.host):
             raise AddressError("its host is not a name or an IP address")
 
     def require_options(self, known: Collection[str]) -> None:
-        """Raise `AddressError` that names what is not `known`."""
+        """Raise `AddressError` for options that are not `known`."""
         unknown = sorted({name for name, _ in self.options} - set(known))
         if not unknown:
             return
-        # Behind a password that has an unencoded &, its rest looks like an option.
+        # The rest of a password after an unencoded & looks like an option.
         hidden = any(word in name.lower() for name, _ in self.options for word in SECRETS)
         named = not hidden and all(OPTION.fullmatch(name) for name in unknown)
         which = f": {', '.join(unknown)[:100]}" if named else ""
         raise AddressError(f"it has an unknown option{which}")
 
     def __str__(self) -> str:
-        """The address again, with everything encoded that has to be."""
+        """The address with all parts encoded."""
         user = "".join(
             f"{separator}{quote(part, safe='')}"
             for separator, part in (("", self.user), (":", self.password))
@@ -103,7 +103,7 @@ def parse(text: str) -> Address:
 
 @contextmanager
 def explained(name: str, example: str) -> Iterator[None]:
-    """Tells what is wrong with the address of a variable by a `StartError`."""
+    """Turn an `AddressError` about the variable `name` into a `StartError`."""
     try:
         yield
     except AddressError as error:
@@ -111,7 +111,7 @@ def explained(name: str, example: str) -> Iterator[None]:
 
 
 def is_web_address(text: str, *, plain: bool = True) -> bool:
-    """Whether a server can be asked there by HTTP; `plain` allows no user, query or fragment."""
+    """Whether `text` is an HTTP address. With `plain`, it has no user, query or fragment."""
     try:
         address = parse(text)
         address.require_server()
@@ -123,13 +123,13 @@ def is_web_address(text: str, *, plain: bool = True) -> bool:
 
 
 def origins(text: str) -> frozenset[str]:
-    """The origins of a list with commas, as browsers send them, or `*` for every one.
+    """The origins in a list with commas, in the format of browsers; `*` stands for all.
 
-    Raises `ValueError`.
+    Raises `ValueError` for what is not an origin.
     """
     given = {item.strip() for item in text.split(",")} - {""}
     if EVERY in given and len(given) > 1:
-        raise ValueError("* stands for every origin, so that no other one belongs beside it")
+        raise ValueError("* stands for every origin: give it alone, without other origins")
     return frozenset(item if item == EVERY else _origin(item) for item in given)
 
 
@@ -149,7 +149,7 @@ def _origin(text: str) -> str:
 
 
 def require_networks(text: str) -> None:
-    """Raise `ValueError` for what is neither a list of IP addresses and networks nor `*`."""
+    """Raise `ValueError` unless `text` is `*` or a list of IP addresses and networks."""
     try:
         for item in [] if text == EVERY else text.split(","):
             ipaddress.ip_network(item.strip())
@@ -161,7 +161,7 @@ def require_networks(text: str) -> None:
 
 
 def is_ip(text: str) -> bool:
-    """Whether it is an address of IPv4 or IPv6."""
+    """Whether `text` is an IPv4 or IPv6 address."""
     with suppress(ValueError):
         ipaddress.ip_address(text.partition("%")[0])
         return True
@@ -169,7 +169,7 @@ def is_ip(text: str) -> bool:
 
 
 def is_host(text: str) -> bool:
-    """Whether a host can be called so: a name of DNS, or an IP address."""
+    """Whether `text` is a valid host: a DNS name or an IP address."""
     if is_ip(text):
         return True
     with suppress(UnicodeError):
@@ -179,7 +179,7 @@ def is_host(text: str) -> bool:
 
 
 def passwords(text: str) -> Iterator[str]:
-    """Whatever may be a password in an address, right or wrong, as it stands there and decoded."""
+    """The possible passwords in an address, valid or not, both raw and decoded."""
     found = re.search(r"://[^:/@]*:(.*)@", text, re.DOTALL)
     given = [found[1], found[1].partition("@")[0]] if found else []
     given += [value for _, value in re.findall(r"[?&](\w*passw\w*)=([^&]*)", text)]
@@ -197,7 +197,7 @@ def _refuse_ambiguous(found: re.Match[str]) -> None:
     if "${{" in found[0] or PLACEHOLDER.search(host + port + path):
         raise AddressError("a placeholder in it was not filled in")
     if found["ip"] is not None and not is_ip(found["ip"]):
-        raise AddressError("what stands in brackets is not an IPv6 address")
+        raise AddressError("the text in brackets is not an IPv6 address")
     if "," in host + port:
         raise AddressError("it names several hosts, and one is needed")
 

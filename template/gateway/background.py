@@ -1,4 +1,4 @@
-"""Work in the background: looks that are repeated for as long as the service runs."""
+"""Background tasks that repeat for as long as the service runs."""
 
 import asyncio
 import logging
@@ -12,14 +12,14 @@ from gateway.telemetry.logging import log
 CANCEL_AGAIN_SECONDS = 1.0
 
 
-async def repeat(look: Callable[[], Awaitable[None]], seconds: float) -> NoReturn:
-    """Look again and again, with a pause of `seconds`. While there is no database, in vain."""
+async def repeat(poll: Callable[[], Awaitable[None]], seconds: float) -> NoReturn:
+    """Call `poll` again and again, with a pause of `seconds`. Goes on after any error."""
     while True:
         try:
             with suppress(DatabaseUnavailable):
-                await look()
-        except Exception as error:  # One look that crashed must not be the last one.
-            log(logging.ERROR, "A look in the background crashed", error=error)
+                await poll()
+        except Exception as error:
+            log(logging.ERROR, "A poll in the background crashed", error=error)
         await asyncio.sleep(seconds)
 
 
@@ -27,10 +27,10 @@ async def repeat(look: Callable[[], Awaitable[None]], seconds: float) -> NoRetur
 async def in_background(
     *loops: Coroutine[Any, Any, None],
 ) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Run `loops` until the end of the context. One that crashes is told, and the rest goes on."""
+    """Run `loops` until the end of the context. A crash is logged, and the others go on."""
     tasks = [asyncio.create_task(loop) for loop in loops]
     for task in tasks:
-        task.add_done_callback(_tell_crash)
+        task.add_done_callback(_log_crash)
     try:
         yield tasks
     finally:
@@ -42,6 +42,6 @@ async def in_background(
             _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_SECONDS)
 
 
-def _tell_crash(task: asyncio.Task[None]) -> None:
+def _log_crash(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         log(logging.CRITICAL, "A background task crashed; restart the service", error=error)

@@ -1,8 +1,7 @@
 """Joins calls that wait at the same time into one.
 
-A request that is alone does not wait for company: its item is handled at once. Items that
-arrive while a call runs go together with the next one. So a database commit or a round trip to
-a server is shared by all the requests that need one at that moment.
+A single item is handled at once. Items that arrive while a call runs are the batch of the next
+call. So all requests of a moment share a database commit, or a round trip to a server.
 """
 
 import asyncio
@@ -15,13 +14,12 @@ MAX_AT_ONCE = 256
 
 
 class Batcher(Generic[Item, Result]):
-    """Hands waiting items to `handle`, one call after the other.
+    """Passes waiting items to `handle`, one call after the other.
 
-    `handle` takes a list of items and returns a result, or an exception to raise, for each. What
-    it raises itself is raised to every caller of that batch; an `outage` also to all who wait for
-    the next one, who would find the same and come later. After a batch there is a `pause`, in
-    seconds, for the next one to gather: where a call costs much, few are cheaper than many.
-    `abandoned` is told of results that nobody waits for any more.
+    `handle` takes a list of items and returns a result, or an exception to raise, for each. An
+    exception of `handle` itself is raised to all callers of the batch; an `outage` also to those of
+    waiting items. After a batch, there is a `pause`, in seconds, in which the next one gathers:
+    fewer calls cost less. `abandoned` is called with results whose callers have gone.
     """
 
     def __init__(
@@ -45,13 +43,13 @@ class Batcher(Generic[Item, Result]):
         try:
             return await future
         except asyncio.CancelledError:
-            # Who leaves in the turn of the event loop in which the result comes never sees it.
+            # Cancelled in the turn of the event loop in which the result came.
             if self._abandoned and not future.cancelled() and not future.exception():
                 self._abandoned(item, future.result())
             raise
 
     def enqueue(self, item: Item) -> asyncio.Future[Result]:
-        """As `submit`, for who need not wait."""
+        """As `submit`, without waiting for the result."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._runner is None:
@@ -59,7 +57,7 @@ class Batcher(Generic[Item, Result]):
         return future
 
     async def drain(self) -> None:
-        """Wait until nothing is waiting or being handled."""
+        """Wait until no item is waiting or being handled."""
         while self._runner is not None:
             await asyncio.wait([self._runner])
 

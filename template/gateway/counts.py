@@ -2,5 +2,5 @@
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 request`, `2 requests`: a number with its noun, which forms its plural with an s."""
+    """A number with its noun, whose plural has an s: `1 request`, `2 requests`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

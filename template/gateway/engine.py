@@ -1,4 +1,4 @@
-"""Opens the engine: its parts, and the background work that keeps its promises."""
+"""Opens the engine: its parts and its background tasks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -41,7 +41,7 @@ from gateway.telemetry.redaction import make_redactor
 
 @dataclass
 class Engine:
-    """The parts of the engine that the application asks for something."""
+    """The parts of the engine that the application uses."""
 
     config: GatewayConfig
     policy: Policy
@@ -60,13 +60,13 @@ class Engine:
     users: Users
     pages: Pages
     large_bodies: LargeBodies
-    # The background work: none of it ends before the engine is closed, unless it crashed.
+    # The background tasks. Each runs until the engine is closed, unless it crashes.
     loops: list[asyncio.Task[None]]
 
     async def gateway_for(self, user_id: str, feature: str) -> Gateway:
         """The gateway for a command or a background job that works for a user.
 
-        Raises `NotFound`, `Forbidden` for a user who is disabled.
+        Raises `NotFound`, and `Forbidden` for a disabled user.
         """
         user = await self.users.principal(user_id)
         seconds = self.config.request_deadline_seconds
@@ -82,7 +82,7 @@ async def open_engine(
     limiter: Limiter,
     session: aiohttp.ClientSession,
 ) -> AsyncIterator[Engine]:
-    """The engine on parts that are open; what runs at its end is settled or recorded."""
+    """The engine on open parts. At its end, running generations are settled or recorded."""
     async with AsyncExitStack() as stack:
         ledger = Ledger(database, policy, keep_content=config.store_content)
         circuit_breaker, limits, stalls = CircuitBreaker(limiter), Limits(policy, limiter), Stalls()
@@ -126,7 +126,7 @@ async def open_engine(
 
 
 def _open_webhook(config: GatewayConfig, session: aiohttp.ClientSession) -> Webhook | None:
-    """Where alerts are posted, if anywhere."""
+    """The webhook for alerts; None if no URL is set."""
     url = config.alert_webhook_url.get_secret_value()
     key = signing_key(config.secret_key.get_secret_value())
     return Webhook(session, url, key) if url else None

@@ -1,11 +1,12 @@
-"""What a check of the service's surroundings found."""
+"""The findings of checks, such as those of `doctor`."""
 
 from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """What a check found: `verdict` is ok, warning or problem; `advice` says what to do, for an ok
-    `policy` its version.
+    """The result of a check.
+
+    `verdict` is ok, warning or problem. `advice` says what to do; for an ok `policy`, its version.
     """
 
     check: str
@@ -14,4 +15,5 @@ class Finding(NamedTuple):
 
     @property
     def mark(self) -> str:
+        """The symbol of the verdict."""
         return {"ok": "✓", "warning": "!", "problem": "✗"}[self.verdict]

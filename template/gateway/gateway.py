@@ -27,17 +27,17 @@ Messages = str | Sequence[Mapping[str, Any]]
 
 
 class UnlessLeft(Protocol):
-    """Ends work when the client leaves. Raises `ClientDisconnect`."""
+    """Cancels work when the client disconnects. Raises `ClientDisconnect`."""
 
     def __call__(self, work: Coroutine[Any, Any, Begun]) -> Coroutine[Any, Any, Begun]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a generation.
+    """The result of a generation.
 
-    `output` is the provider's answer, in OpenAI's shape for chats and embeddings; `model` the
-    public name of the model that served; `cost_nano_usd` that of all attempts, in nano-dollars.
+    `output` is the provider's answer, in OpenAI's format for chats and embeddings. `model` is the
+    public name of the model that answered. `cost_nano_usd` is the cost of all attempts.
     """
 
     output: Any
@@ -47,7 +47,7 @@ class Result:
 
     @property
     def text(self) -> str:
-        """The text of a chat's first choice; empty where it has none."""
+        """The text of a chat's first choice; empty if it has none."""
         choice = next(iter(choices_of(self.output)), {})
         message = choice.get("message")
         return text_of(message.get("content")) if isinstance(message, dict) else ""
@@ -58,17 +58,17 @@ class Result:
         return [entry["embedding"] for entry in self.output["data"]]
 
     def parsed(self, schema: type[Answer]) -> Answer:
-        """The text as `schema`. Raises `ProviderError` where the model wrote something else."""
+        """The text as `schema`. Raises `ProviderError` if it does not match."""
         try:
             return schema.model_validate_json(self.text)
         except ValidationError as error:
-            raise ProviderError("The model's answer does not have the form asked for.") from error
+            raise ProviderError("The model's answer does not match the schema.") from error
 
 
 class TextStream:
-    """A chat's answer as it is written: iterate over its text, or send `response()`.
+    """The stream of a chat's answer: iterate over its text, or send `response()`.
 
-    Iterate within `async with`, which settles the generation also when the loop is left early.
+    Iterate within `async with`, which settles the generation even if the loop ends early.
     """
 
     def __init__(self, generation: Generation, first: list[Body], rest: Chunks) -> None:
@@ -77,7 +77,7 @@ class TextStream:
         self._rest = rest
 
     def response(self) -> Response:
-        """Server-sent events, as `POST /v1/chat/completions` sends them."""
+        """The server-sent events of `POST /v1/chat/completions`."""
         return ChatStream(self._generation, self._first, self._rest, with_usage=False)
 
     async def __aenter__(self) -> "TextStream":
@@ -95,11 +95,11 @@ class TextStream:
 
 
 class Gateway:
-    """The engine for one user: each call is limited, paid and recorded under `feature`.
+    """The gateway for one user. Calls are limited, paid and recorded under `feature`.
 
-    All methods raise the errors of `gateway.errors`: above all `RateLimited`, `BudgetExceeded`,
-    `ProviderError`, and `InvalidRequest` for parameters that no model takes. A route need not
-    catch them: each is sent with its status and code.
+    All methods raise errors of `gateway.errors`, mainly `RateLimited`, `BudgetExceeded`,
+    `ProviderError` and, for invalid parameters, `InvalidRequest`. A route need not catch them: each
+    is sent with its status and code.
     """
 
     def __init__(
@@ -154,11 +154,11 @@ class Gateway:
         given = texts if isinstance(texts, str) else list(texts)
         body = _checked({"input": given, **parameters}, EmbeddingInput).body()
         call = self._call("embedding", model, body)
-        call.keep_output = False  # vectors can be made again, and are large
+        call.keep_output = False  # Vectors are large, and can be computed again.
         return await self._finish(call)
 
     async def predict(self, model: str, given: Mapping[str, Any]) -> Result:
-        """Any model's answer to any input, as `POST /v1/predictions` takes it."""
+        """The answer of any model, to an input in the format of `POST /v1/predictions`."""
         kind = self._policy.model(model).kind
         try:
             body = body_of(kind, dict(given))
@@ -190,9 +190,9 @@ class Gateway:
 
 
 def body_of(kind: Kind, given: dict[str, Any]) -> Body:
-    """The input of a prediction for a model of `kind`, checked like that of the kind's own route.
+    """The input of a prediction for a model of `kind`, with the checks of the kind's own route.
 
-    A chat takes `prompt` for a single message. Raises what `parse_part` raises.
+    A chat accepts `prompt` for a single message. Raises as `parse_part`.
     """
     if kind == "task":
         return given
@@ -227,14 +227,14 @@ def _checked(given: dict[str, Any], schema: type[Answer]) -> Answer:
 
 
 def _invalid(error: RequestValidationError) -> InvalidRequest:
-    """The first thing that is wrong, without the input."""
+    """The first error, without the input."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"][1:])
     return InvalidRequest(f"{place}: {first['msg']}.", param=place or None)
 
 
 def _pieces(chunks: Sequence[Body]) -> list[str]:
-    """The texts of the first choice."""
+    """The pieces of text of the first choice."""
     deltas = [
         choice.get("delta")
         for chunk in chunks

@@ -1,4 +1,4 @@
-"""Ids with a type prefix that sort by the time they were made."""
+"""Ids with a prefix for their type, which sort by time."""
 
 import datetime as dt
 import random
@@ -6,7 +6,7 @@ import re
 import time
 
 BITS = 80
-# An id is no secret, and to ask the system for each takes several times longer.
+# Ids are not secret, and the system's random source is several times slower.
 _random = random.Random()  # noqa: S311
 
 
@@ -16,15 +16,15 @@ def new_id(prefix: str) -> str:
 
 
 def pattern(prefix: str) -> re.Pattern[str]:
-    """What every id that `new_id` makes matches."""
+    """The pattern of the ids that `new_id` makes."""
     return re.compile(f"{prefix}_[0-9a-f]{{32}}")
 
 
 def id_at(prefix: str, moment: dt.datetime) -> str:
-    """What every id that was made at `moment` or later sorts after."""
+    """A prefix that sorts before all ids made at `moment` or later."""
     return f"{prefix}_{int(moment.timestamp() * 1000):012x}"
 
 
 def earliest_id(prefix: str, day: dt.date) -> str:
-    """What every id that was made on `day` (UTC) or later sorts after."""
+    """A prefix that sorts before all ids made on `day` (UTC) or later."""
     return id_at(prefix, dt.datetime.combine(day, dt.time(), dt.UTC))

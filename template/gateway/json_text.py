@@ -1,7 +1,7 @@
-"""JSON as this service writes it, and as it reads what others write.
+"""Encodes JSON strictly, and decodes it tolerantly.
 
-What we send or keep is JSON that any parser takes: a number that is not finite is `null`. What a
-provider sends may be less than that.
+Encoded JSON is valid for any parser: a number that is not finite becomes `null`. A provider's JSON
+may be invalid.
 """
 
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-# As deep as `from_json` reads: what is kept must be read again.
+# The depth that `from_json` can read: stored JSON must be readable.
 MAX_LEVELS = 200
 MAX_DIGITS = 4300
 
@@ -22,8 +22,8 @@ def encode(value: Any) -> bytes:
 def decode(raw: bytes) -> Any:
     """The value of JSON text. Raises `ValueError`.
 
-    Bytes that are no UTF-8 and halves of surrogate pairs become U+FFFD, and an integer that is too
-    large to be read becomes None.
+    Bytes that are not UTF-8 and lone surrogates become U+FFFD. An integer with too many digits
+    becomes None.
     """
     try:
         return from_json(raw)
@@ -44,7 +44,7 @@ def _whole(digits: str) -> int | None:
 
 
 def _mended(value: Any, levels: int) -> Any:
-    """`value` without halves of surrogate pairs."""
+    """`value` without lone surrogates."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if not isinstance(value, list | dict):

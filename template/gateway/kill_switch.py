@@ -1,7 +1,7 @@
-"""The emergency stop: what may not be called any more, by whose word and why.
+"""The kill switch: stops calls of the service, a provider or a model.
 
-The ledger reads these rows in each of its transactions, so every replica obeys. A start also lifts
-cooldowns: each process reads of it in the audit.
+The ledger reads the stops in each of its transactions, so that all replicas obey. A start also
+closes circuit breakers: each process reads it from the audit.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ MAX_REASON = 500
 class KillSwitch:
     """Stops and starts the service, a provider or a model. Raises `InvalidRequest`.
 
-    Without a policy, only the service as a whole is known.
+    Without a policy, the only target is the service as a whole.
     """
 
     def __init__(self, database: Database, policy: Policy | None) -> None:
@@ -34,11 +34,11 @@ class KillSwitch:
         self._targets = [SERVICE, *sorted(providers), *sorted(models)]
 
     async def all(self) -> Sequence[Row[Any]]:
-        """What is stopped now."""
+        """The rows of all stopped and quarantined targets."""
         return await self._database.fetch(select(stops).order_by(stops.c.target, stops.c.kind))
 
     async def stop(self, target: str, reason: str, *, running: bool, actor: Actor) -> None:
-        """End all calls of `target` from now on, and those that run too if `running` says so."""
+        """Refuse all calls of `target` from now on. With `running`, also cancel running ones."""
         self._check(target, self._targets)
         if not (reason.isprintable() and 1 <= len(reason.strip()) <= MAX_REASON):
             raise InvalidRequest(
@@ -58,11 +58,11 @@ class KillSwitch:
 
         try:
             await self._database.transact(write)
-        except IntegrityError:  # Somebody else stopped it at the same moment.
+        except IntegrityError:  # Another operator stopped it at the same moment.
             await self._database.transact(write)
 
     async def start(self, target: str, actor: Actor) -> None:
-        """Lift a stop and the cooldowns of what it covers, and acknowledge a quarantine."""
+        """Lift a stop, acknowledge a quarantine, and close the circuit breakers of `target`."""
         known = {row.target for row in await self.all()}
         self._check(target, [*self._targets, *sorted(known - set(self._targets))])
 
@@ -85,5 +85,5 @@ def _of(connection: Connection, target: str) -> Sequence[Row[Any]]:
 
 
 def _state(rows: Sequence[Row[Any]]) -> dict[str, Any] | None:
-    """What was stopped and why, as the audit keeps it."""
+    """The stops in the format of the audit; None if there are none."""
     return {row.kind: {"reason": row.reason, "running": row.running} for row in rows} or None

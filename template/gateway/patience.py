@@ -1,8 +1,8 @@
-"""Time-outs that a busy process does not mistake for an outage.
+"""Time-outs that do not blame a busy event loop on a server.
 
-An event loop that is late has also not read the answers that have arrived. So the time of a
-time-out is counted in slices, each of which is at least one turn of the loop, in which it reads its
-sockets: an idle loop waits exactly the given time, a busy one longer.
+A busy event loop has not yet read the answers that have arrived. So a time-out is split into
+slices. Each takes at least one turn of the loop, in which it reads its sockets: an idle loop waits
+exactly the given time, a busy one longer.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ async def within(work: Awaitable[Result], seconds: float) -> Result:
             return task.result()
     finally:
         task.cancel()
-        task.add_done_callback(look_away)
+        task.add_done_callback(ignore_error)
     raise TimeoutError
 
 
-def look_away(abandoned: asyncio.Future[Any]) -> None:
-    """The error of work whose result is not needed any more is no surprise."""
+def ignore_error(abandoned: asyncio.Future[Any]) -> None:
+    """Retrieve the error of abandoned work, so that asyncio does not log it."""
     if not abandoned.cancelled():
         abandoned.exception()

@@ -1,6 +1,6 @@
-"""The two reviewed policy files: `models.toml` (models, prices) and `plans.toml` (limits).
+"""The two policy files: `models.toml` (models, prices) and `plans.toml` (limits).
 
-Both are read once at the start. What is wrong in them stops the start with every problem named.
+Both are read once at the start. An error in them stops the start; all problems are reported.
 """
 
 import datetime as dt
@@ -37,19 +37,19 @@ from gateway.prices import DeclaredLines, DeclaredTier, Price, Usd, nano, requir
 from gateway.schemas.base import Day
 
 PRICES_ARE_OLD_AFTER = dt.timedelta(days=90)
-# What of a model changes neither what is refused nor what is billed.
+# The fields of a model that affect neither refusals nor bills.
 NOT_DECISIVE = {"prices_checked", "base_delay_seconds", "max_cooldown_seconds"}
 PER_TOKEN = ("input_usd_per_million_tokens", "output_usd_per_million_tokens")
 Kind = Literal["chat", "embedding", "task"]
 Budgets = tuple[int | None, int | None]
-"""What may be spent in a day and in a month, in nano-dollars; None is no cap."""
+"""The caps for a day and for a month, in nano-dollars; None is no cap."""
 
 
 class Model(DeclaredLines):
     """A model that the service offers, as `models.toml` declares it.
 
-    `max_input_tokens` is for a request, of embeddings for each text; `max_request_tokens` for all
-    texts of a request. `outputs_parameter` is what a request calls the number of its outputs.
+    `max_input_tokens` limits a request; for embeddings, each text. `max_request_tokens` limits all
+    texts of a request. `outputs_parameter` is the input's name for the number of outputs.
     """
 
     id: str = ""
@@ -76,21 +76,19 @@ class Model(DeclaredLines):
     @model_validator(mode="after")
     def _has_a_price(self) -> Self:
         if missing := sorted(self._needed - self.model_fields_set):
-            raise ValueError(f"what it can cost is unknown; add {' and '.join(missing)}")
+            raise ValueError(f"its cost is unknown; add {' and '.join(missing)}")
         lines = (getattr(self, name) for name in DeclaredLines.model_fields)
         by_tokens = bool(self.tiers) or any(line is not None for line in lines)
         ways = by_tokens, self.usd_per_second is not None, self.usd_per_output is not None
         if sum(ways) > 1:
-            raise ValueError(
-                "it is billed by tokens or by usd_per_second or by usd_per_output, by one of them"
-            )
+            raise ValueError("give one price: by tokens or by usd_per_second or by usd_per_output")
         tier_lines = [name for name in PER_TOKEN if name in self._needed]
         require_tiers(self.tiers, tier_lines)
         return self
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Self:
-        """A limit that is never looked at bounds nothing."""
+        """Refuse limits that would have no effect."""
         counts = self.max_outputs is not None or self.outputs_parameter is not None
         if counts and self.usd_per_output is None:
             raise ValueError("max_outputs and outputs_parameter need usd_per_output")
@@ -102,7 +100,7 @@ class Model(DeclaredLines):
 
     @property
     def _needed(self) -> set[str]:
-        """What must be declared, so that the most that a call can cost is known."""
+        """The fields that the upper bound of a call's cost needs."""
         if self.usd_per_output is not None:
             return {"max_outputs"}
         if self.usd_per_second is not None:
@@ -113,6 +111,7 @@ class Model(DeclaredLines):
 
     @cached_property
     def price(self) -> Price:
+        """The price in nano-dollars."""
         return Price(
             **self.lines(),
             second=nano(self.usd_per_second) or 0,
@@ -122,11 +121,12 @@ class Model(DeclaredLines):
 
     @property
     def prices_are_old(self) -> bool:
+        """Whether the prices were checked more than 90 days ago."""
         return dt.datetime.now(dt.UTC).date() - self.prices_checked > PRICES_ARE_OLD_AFTER
 
 
 class Plan(BaseModel):
-    """What each user of this plan may use; `total_…` is for all its users together."""
+    """The limits of each user of a plan. `total_…` limits all its users together."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -148,7 +148,7 @@ class Plan(BaseModel):
 
 
 class Service(BaseModel):
-    """What the whole service may use, and the parts of its budgets at which the owner is told."""
+    """The limits of the whole service, and the percentages of its budgets that raise an alert."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -165,7 +165,7 @@ class Service(BaseModel):
 
 
 class Cap(NamedTuple):
-    """What an account may spend in a day and in a month, in nano-dollars; None is no cap."""
+    """The caps of an account for a day and a month, in nano-dollars; None is no cap."""
 
     account: str
     daily: int | None
@@ -173,9 +173,9 @@ class Cap(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """Both files, by public model name and by plan name.
+    """The content of both files, by public model name and by plan name.
 
-    `servers` are those that `models.toml` declares, as it does: their adapter checks them.
+    `servers` is the unchecked table of `models.toml`: their adapter checks it.
     """
 
     models: dict[str, Model]
@@ -185,7 +185,7 @@ class Policy(NamedTuple):
 
     @property
     def version(self) -> str:
-        """A digest of all that decides what is refused and what is billed: 12 digits."""
+        """A digest of all that affects refusals and bills: 12 hexadecimal digits."""
         parts = [
             {name: model.model_dump(exclude=NOT_DECISIVE) for name, model in self.models.items()},
             {name: plan.model_dump() for name, plan in self.plans.items()},
@@ -201,7 +201,7 @@ class Policy(NamedTuple):
         return [m for m in self.models.values() if not owned or getattr(m, owned) == name]
 
     def caps(self, user_id: str, plan_name: str) -> tuple[Cap, ...]:
-        """Every budget that a call of this user counts against, in the order of their locks."""
+        """The caps on a call of this user, in the order in which the ledger locks the accounts."""
         plan = self.plans[plan_name]
         return (
             Cap("service", *self.service.budgets),
@@ -210,9 +210,9 @@ class Policy(NamedTuple):
         )
 
     def model(self, name: str, kind: Kind | None = None) -> Model:
-        """The model that clients call `name`.
+        """The model with the public `name`.
 
-        Raises `ModelNotFound` when there is none, or none of this kind.
+        Raises `ModelNotFound` if there is none, or if it has another kind.
         """
         model = self.models.get(name)
         if model is None or (kind and model.kind != kind):
@@ -223,7 +223,7 @@ class Policy(NamedTuple):
 
 
 def load(directory: Path) -> Policy:
-    """Both files in `directory`. Raises `StartError` with a line per problem."""
+    """The policy in `directory`. Raises `StartError` with a line per problem."""
     problems: list[str] = []
     models = _checked(directory / "models.toml", ModelsFile, problems)
     plans = _checked(directory / "plans.toml", PlansFile, problems)
@@ -261,7 +261,7 @@ def _checked(path: Path, form: type[File], problems: list[str]) -> File | None:
         text = path.read_text(encoding="utf-8")
         return form.model_validate(tomllib.loads(text, parse_float=Decimal))
     except OSError:
-        problems.append(f"{path.name} cannot be read; it belongs into {path.parent}")
+        problems.append(f"{path.name} cannot be read; it must be in {path.parent}")
     except ValidationError as error:
         problems += problems_of(path, error, form)
     except ValueError as error:
@@ -270,7 +270,7 @@ def _checked(path: Path, form: type[File], problems: list[str]) -> File | None:
 
 
 def problems_of(path: Path, error: ValidationError, form: type[BaseModel]) -> list[str]:
-    """A line for each thing that is wrong in a policy file."""
+    """A line for each error in a policy file."""
     return [
         f"{path.name}, {_place(e).removeprefix(f'{path.stem}.')}: {_sentence(e, form)}"
         for e in error.errors(include_url=False, include_input=False)
@@ -278,7 +278,7 @@ def problems_of(path: Path, error: ValidationError, form: type[BaseModel]) -> li
 
 
 def _wrong_fallbacks(models: Mapping[str, Model]) -> Iterator[str]:
-    """A fallback must be another model of the same kind."""
+    """A line for each fallback that is not another model of the same kind."""
     for name, model in models.items():
         for other in model.fallbacks:
             if other == name or other not in models or models[other].kind != model.kind:
@@ -287,7 +287,7 @@ def _wrong_fallbacks(models: Mapping[str, Model]) -> Iterator[str]:
 
 
 def _names(form: type[BaseModel], table: Iterable[int | str]) -> list[str]:
-    """The names that a table of the file may have, by the file's schema."""
+    """The names that the schema of the file allows in a table."""
     schema = part = form.model_json_schema()
     for step in table:
         inner = part.get("properties", {}).get(step) or part.get("items")
@@ -302,7 +302,7 @@ def _place(error: ErrorDetails) -> str:
 
 
 def _sentence(error: ErrorDetails, form: type[BaseModel]) -> str:
-    """What is wrong in TOML's words, with the nearest name for one that does not exist."""
+    """The error in TOML's terms. Suggests the nearest name for an unknown one."""
     if error["type"] == "extra_forbidden":
         *table, name = error["loc"]
         near = difflib.get_close_matches(str(name), _names(form, table), n=1)

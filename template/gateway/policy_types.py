@@ -1,14 +1,14 @@
-"""The numbers and names that the policy files may hold: with any of them, the service can serve."""
+"""The numbers and names that the policy files may contain: the service works with any of them."""
 
 import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-# What columns, timers and limiters can count, with room for sums.
+# Limits of columns, timers and limiters, with room for sums.
 MAX_TOKENS, MAX_OUTPUT_TOKENS, MAX_OUTPUTS = 2**31 - 1, 10**8, 10**6
 MAX_SECONDS, MAX_RATE = 7 * 24 * 3600, 10**8
-# A header tells which model served, and columns keep the names.
+# A header carries a model's name, and columns hold both.
 MODEL_NAME = re.compile(r"[!-~](?:[ -~]{0,198}[!-~])?")
 PLAN_NAME = re.compile(r"\S(?:.{0,98}\S)?")
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
@@ -26,7 +26,7 @@ def _model_name(given: str) -> str:
 
 def _plan_name(given: str) -> str:
     if not (PLAN_NAME.fullmatch(given) and given.isprintable()):
-        raise ValueError("a plan's name has 1 to 100 characters that can be seen")
+        raise ValueError("a plan's name has 1 to 100 visible characters")
     return given
 
 

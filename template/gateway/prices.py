@@ -1,4 +1,4 @@
-"""Price lists as providers publish them: what `models.toml` declares, and in exact integers."""
+"""Price lists: as `models.toml` declares them, and in exact integers."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -15,7 +15,7 @@ ALWAYS_KEPT = frozenset({"input", "output", "second"})
 
 
 class Lines(Protocol):
-    """Nano-dollars per million tokens. None: the list has no such line."""
+    """Nano-dollars per million tokens; None if the list has no such line."""
 
     @property
     def input(self) -> int: ...
@@ -52,10 +52,9 @@ class Price(NamedTuple):
     tiers: tuple[Tier, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """The price as the ledger keeps it.
+        """The price as the ledger stores it.
 
-        What the list does not have is left out, so that an older version of this service can
-        settle at it, too.
+        Leaves out missing lines, so that an earlier version of this service can settle at it.
         """
         listed = {
             name: value
@@ -67,7 +66,7 @@ class Price(NamedTuple):
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
-        """The price that `document()` has kept, by this version or an earlier one."""
+        """The price from a `document()` of this or an earlier version."""
         tiers = tuple(Tier(**tier) for tier in document.get("tiers", ()))
         return cls(**{**document, "tiers": tiers})
 
@@ -93,12 +92,13 @@ class DeclaredLines(BaseModel):
 
 
 class DeclaredTier(DeclaredLines):
-    """A tier of `models.toml`: the lines for a request whose whole input is longer."""
+    """A tier of `models.toml`: the lines for a request with more input tokens."""
 
     above_input_tokens: PositiveInt
 
     @property
     def tier(self) -> Tier:
+        """The tier in nano-dollars."""
         return Tier(self.above_input_tokens, **self.lines())
 
 
@@ -106,7 +106,7 @@ def require_tiers(tiers: Sequence[DeclaredTier], needed: Sequence[str]) -> None:
     """Raise `ValueError` for tiers that lack a line or do not ascend."""
     for tier in tiers:
         if missing := [name for name in needed if getattr(tier, name) is None]:
-            raise ValueError(f"what a tier costs is unknown; add {' and '.join(missing)}")
+            raise ValueError(f"the cost of a tier is unknown; add {' and '.join(missing)}")
     if any(one.above_input_tokens >= other.above_input_tokens for one, other in pairwise(tiers)):
         raise ValueError("tiers: each above_input_tokens must be greater than the one before")
 

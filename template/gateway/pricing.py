@@ -1,4 +1,4 @@
-"""What a call costs, and the most that it can cost before it was made.
+"""The cost of a call, and its upper bound before the call.
 
 Money is an integer number of nano-dollars, rounded up.
 """
@@ -18,19 +18,19 @@ from gateway.schemas.base import MAX_CHOICES, MAX_INPUTS
 from gateway.text_size import text_bytes
 
 MILLION = 1_000_000
-# Of a nano-dollar: 1.25 times a price is five of these.
+# Prices are in quarters of a nano-dollar, so that 1.25 times a price is an integer.
 SHARES = 4
-# The parts that are texts, each in the field of its name.
+# The types of text parts. Each has its text in the field of the same name.
 TEXT_PARTS = ("text", "refusal")
 MAX_NAME = 100
-# What stands around a message and its role: the templates in use write three to five tokens.
+# The tokens around a message and its role: chat templates write three to five.
 SEPARATOR_TOKENS = 8
-# What a model reads beside the messages.
+# The fields that a model reads in addition to the messages.
 SCHEMAS = ("tools", "tool_choice", "response_format", "functions", "function_call")
-# Tools that the client runs; what the provider runs itself is billed apart.
+# The tools that the client runs. Those that the provider runs have other prices.
 TOOL_TYPES = ("function", "custom")
 CHOICE_TYPES = (*TOOL_TYPES, "allowed_tools")
-# What models call the number of outputs that are asked for, unless `outputs_parameter` says so.
+# The parameters for the number of outputs, unless `outputs_parameter` names it.
 OUTPUT_COUNTS = (
     *("num_outputs", "number_of_outputs", "num_images", "number_of_images", "max_images"),
     *("num_images_per_prompt", "num_samples", "batch_size", "batch_count", "n", "num_videos"),
@@ -62,14 +62,14 @@ def max_cost(price: Price, most: Usage) -> int:
 
 
 def _whole(tokens: int, price: Price, usage: Usage) -> int:
-    """Nano-dollars of tokens, which are in shares of a millionth, seconds and outputs."""
+    """The cost in nano-dollars: of tokens, given in shares of a millionth, seconds and outputs."""
     seconds = usage.microseconds * price.second
     outputs = MILLION * usage.outputs * price.per_output
     return -(-(tokens + SHARES * (seconds + outputs)) // (SHARES * MILLION))
 
 
 def _input_cost(lines: Lines, usage: Usage) -> int:
-    """What the input costs, in shares. Parts beyond the input are cut, the cheapest first."""
+    """The cost of the input, in shares. Parts beyond the input are reduced, the cheapest first."""
     if not (usage.cached_input_tokens or usage.cache_write_tokens):
         return SHARES * usage.input_tokens * lines.input
     plain, cached, written = _rates(lines)
@@ -82,10 +82,10 @@ def _input_cost(lines: Lines, usage: Usage) -> int:
 
 
 def _rates(lines: Lines) -> tuple[int, int, int]:
-    """The price of a token that is new, cached or written into the cache, in shares.
+    """The price of a new token, a cached one, and one written into the cache, in shares.
 
-    A line that is missing: cached input counts as input, a write as 1.25 times input, OpenAI's
-    rate from GPT-5.6 on (https://developers.openai.com/api/docs/guides/prompt-caching).
+    Without a line, cached input costs as much as input, and a write 1.25 times that: OpenAI's rate
+    from GPT-5.6 on (https://developers.openai.com/api/docs/guides/prompt-caching).
     """
     plain = SHARES * lines.input
     cached = plain if lines.cached_input is None else SHARES * lines.cached_input
@@ -96,10 +96,9 @@ def _rates(lines: Lines) -> tuple[int, int, int]:
 def max_usage(model: Model, body: Mapping[str, Any]) -> Usage:
     """The most that a call with `body` can use.
 
-    Text is bounded by its UTF-8 bytes, as it is, after NFC or after NFKC, whichever are most: no
-    tokenizer makes more tokens.
-    Raises `RequestTooLarge` above the model's limits, `InvalidRequest` or `UnsupportedParameter`
-    for what has no bound.
+    The bound of a text is its UTF-8 bytes, unchanged or after NFC or NFKC, whichever are most: no
+    tokenizer makes more tokens. Raises `RequestTooLarge` above the model's limits, and
+    `InvalidRequest` or `UnsupportedParameter` for an input without a bound.
     """
     if model.usd_per_output is not None and model.max_outputs:
         return Usage(outputs=_outputs(model, model.max_outputs, body))
@@ -122,7 +121,7 @@ def largest_usage(model: Model) -> Usage:
 
 
 def require_room(what: str, tokens: int, most: int | None, param: str) -> None:
-    """Raise `RequestTooLarge` for an input above a limit of the model."""
+    """Raise `RequestTooLarge` if `tokens` are above a limit of the model."""
     if most is not None and tokens > most:
         raise RequestTooLarge(
             f"{what} can be up to {counted(tokens, 'token')} (its bytes count); "
@@ -132,9 +131,9 @@ def require_room(what: str, tokens: int, most: int | None, param: str) -> None:
 
 
 def within(what: str, sizes: Iterable[int], model: Model, param: str) -> int:
-    """The sum of an input's parts with what its provider adds.
+    """The sum of an input's parts and of the overhead that its provider adds.
 
-    Ends with the first part that is too much, as `require_room` does.
+    Raises `RequestTooLarge` at the first part that exceeds the model's limit.
     """
     total = model.overhead_tokens
     for size in sizes:
@@ -144,9 +143,9 @@ def within(what: str, sizes: Iterable[int], model: Model, param: str) -> int:
 
 
 def _outputs(model: Model, most: int, body: Mapping[str, Any]) -> int:
-    """How many outputs a request can make: as many as it asks for, else all that it may.
+    """The most outputs of a request: the requested number, else `most`.
 
-    Where it has several of the names, each may multiply the others.
+    With several of the parameters, their product: each may multiply the others.
     """
     names = (model.outputs_parameter,) if model.outputs_parameter else OUTPUT_COUNTS
     asked = {name: body[name] for name in names if body.get(name) is not None}
@@ -175,7 +174,7 @@ def _chat_tokens(model: Model, body: Mapping[str, Any]) -> Iterator[int]:
 
 
 def _require_functions(body: Mapping[str, Any]) -> None:
-    """Refuse the tools that a provider runs itself: what they cost is not declared."""
+    """Refuse tools that a provider runs: their cost is not declared."""
     choice = body.get("tool_choice")
     chosen = [choice] if isinstance(choice, dict) else []
     given = ("tools", body.get("tools") or [], TOOL_TYPES), ("tool_choice", chosen, CHOICE_TYPES)
@@ -190,7 +189,7 @@ def output_limit(model: Model, body: Mapping[str, Any]) -> int:
     most = model.max_output_tokens
     asked = {name: body[name] for name in MAXIMA if body.get(name) is not None}
     if len(asked) > 1:
-        # Some servers heed the one, some the other.
+        # Some servers use the one, some the other.
         raise InvalidRequest(f"{' and '.join(MAXIMA)}: give one of them.", param=MAXIMA[0])
     for name, limit in asked.items():
         if limit > most:
@@ -199,7 +198,7 @@ def output_limit(model: Model, body: Mapping[str, Any]) -> int:
 
 
 def _message_tokens(model: Model, message: Mapping[str, Any], place: int) -> int:
-    """The bound of a message: each field counts, whether it is sent or not."""
+    """The bound of a message. All fields count, also those that are not sent."""
     content = message.get("content", "")
     tokens = SEPARATOR_TOKENS + len(message["role"])
     tokens += _rest_tokens(model, message, "role", "content")
@@ -213,7 +212,7 @@ def _message_tokens(model: Model, message: Mapping[str, Any], place: int) -> int
 
 
 def _answer_tokens(model: Model, content: Any) -> int:
-    """The bound of what a model answered, in any form; the adapters send only its text."""
+    """The bound of an assistant's content in any form. The adapters send only its text."""
     if not isinstance(content, list):
         return size_of(model, json_of(content))
     texts = ((part, _text_tokens(model, part)) for part in content)
@@ -237,7 +236,7 @@ def _part_tokens(model: Model, part: Mapping[str, Any], *path: int) -> int:
 
 
 def _text_tokens(model: Model, part: Any) -> int | None:
-    """The bound of a part that is a text, None for another."""
+    """The bound of a text part; None for another type."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind not in TEXT_PARTS or not isinstance(text := part.get(kind), str):
         return None
@@ -246,7 +245,7 @@ def _text_tokens(model: Model, part: Any) -> int | None:
 
 
 def _rest_tokens(model: Model, holder: Mapping[str, Any], *counted: str) -> int:
-    """The bound of the fields that are not `counted`."""
+    """The bound of the fields that are not in `counted`."""
     rest = {name: holder[name] for name in holder if name not in counted}
     return size_of(model, json_of(rest)) if rest else 0
 
@@ -259,7 +258,7 @@ def _embedding_max_usage(model: Model, body: Mapping[str, Any]) -> Usage:
 
 
 def _input_sizes(model: Model, given: str | list[Any]) -> Iterator[int]:
-    """The bound of each input: a text, a list of token ids, or a list of either."""
+    """The bound of each input. `given` is a text, a list of token ids, or a list of either."""
     if isinstance(given, str):
         yield size_of(model, given)
     elif given and isinstance(given[0], int):
@@ -270,9 +269,10 @@ def _input_sizes(model: Model, given: str | list[Any]) -> Iterator[int]:
 
 
 def size_of(model: Model, text: str) -> int:
-    """The bound of a text. One that is too long as it is needs no closer look."""
+    """The bound of a text in tokens."""
     return text_bytes(text, model.max_input_tokens)
 
 
 def json_of(value: Any) -> str:
+    """`value` as JSON text."""
     return to_json(value).decode()

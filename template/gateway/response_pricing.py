@@ -1,4 +1,4 @@
-"""The most that a request of `/v1/responses` can use."""
+"""The upper bound of the usage of a request of `/v1/responses`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from gateway.policy import Model
 from gateway.pricing import SEPARATOR_TOKENS, json_of, max_usage, size_of, within
 from gateway.providers.base import Usage
 
-# What a model reads beside the input.
+# The fields that a model reads in addition to the input.
 SCHEMAS = ("tools", "tool_choice", "text")
 
 
@@ -45,7 +45,7 @@ def _input_tokens(model: Model, body: Mapping[str, Any]) -> Iterator[int]:
 
 
 def _item_tokens(model: Model, item: Mapping[str, Any], path: str) -> Iterator[int]:
-    """An item's texts by their bytes, all else by the bytes of its JSON."""
+    """The bounds of an item: texts by their bytes, other fields by the bytes of their JSON."""
     yield SEPARATOR_TOKENS
     is_given = item.get("role") != "assistant" and item.get("type") != "reasoning"
     for name, value in item.items():

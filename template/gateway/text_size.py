@@ -1,8 +1,8 @@
-"""The most tokens that any tokenizer makes of a text: its bytes, however it is normalised.
+"""The upper bound of a text's tokens for any tokenizer: its bytes under any normalisation.
 
-Some tokenizers normalise first, which can lengthen a text as well as shorten it. To normalise takes
-quadratic time on a long run of combining marks that are out of order, so no text is normalised
-here: tables say by how much each character can grow, and the work is linear in the text.
+Some tokenizers normalise first, which can lengthen or shorten a text. Normalisation takes quadratic
+time on a long run of unordered combining marks, so it is not done here: tables hold the growth of
+each character, and the work is linear in the text.
 """
 
 import re
@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-# Where Unicode has characters that decompose and marks that combine, except for the syllables of
-# Hangul, which are as long in NFC and NFKC and stay whole before any mark.
+# The ranges of Unicode with characters that decompose and combining marks. Without the syllables of
+# Hangul, whose length is the same in NFC and NFKC and which no mark parts.
 RANGES = ((0xA0, 0x3400), (0xA000, 0xAC00), (0xF900, 0x20000), (0x2F800, 0x2FA20))
 LAST_OF_PLANE, BLOCK_BITS = 0xFFFF, 12
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
@@ -20,9 +20,9 @@ DECOMPOSED: tuple[Form, ...] = ("NFD", "NFKD")
 
 
 def text_bytes(text: str, most: int | None = None) -> int:
-    """The most UTF-8 bytes of `text` as it is, after NFC and after NFKC.
+    """The most UTF-8 bytes of `text`: unchanged, after NFC or after NFKC.
 
-    Beyond `most`, it is the bytes of `text` as it is: that is enough for a refusal.
+    If the unchanged text exceeds `most`, its bytes are enough for a refusal, and are returned.
     """
     if text.isascii():
         return len(text)
@@ -38,7 +38,7 @@ def _characters() -> Iterator[str]:
 
 
 def _longest(character: str, forms: tuple[Form, ...]) -> int:
-    """The most bytes of a character as it is and in `forms`."""
+    """The most bytes of a character, unchanged or in one of `forms`."""
     texts = (unicodedata.normalize(form, character) for form in forms)
     return max(len(text.encode()) for text in (character, *texts))
 
@@ -52,9 +52,9 @@ def _one_of(characters: Iterable[str]) -> str:
 
 
 def _marks() -> str:
-    """A pattern of the characters that can take the place of a letter's mark, and of some more.
+    """A pattern for the characters that can displace a letter's mark, and a few more.
 
-    Beyond the first plane it has whole blocks: `re` compares single characters there one by one.
+    Outside of the first plane, it has whole blocks: `re` compares single characters one by one.
     """
     marks = {each for each in _characters() if unicodedata.combining(each)}
     marks |= set(filter(_begins_with_a_mark, _DECOMPOSING))
@@ -66,11 +66,11 @@ def _marks() -> str:
 
 
 _DECOMPOSING = [each for each in _characters() if unicodedata.decomposition(each)]
-# By how many bytes a character grows that stands alone.
+# The growth of a single character in bytes.
 GROWTH = {
     each: grown for each in _DECOMPOSING if (grown := _longest(each, COMPOSED) - len(each.encode()))
 }
-# And by how many more a letter with marks, from which another mark may part them.
+# The further growth of a letter with marks that another mark may part from it.
 PARTED_GROWTH = {
     each: grown
     for each in _DECOMPOSING
@@ -78,5 +78,5 @@ PARTED_GROWTH = {
 }
 GROWING = re.compile(_one_of(GROWTH))
 _MARKS = _marks()
-# The mark comes first in the pattern, as texts have fewer of them than letters.
+# The pattern starts with the mark, since texts have fewer marks than letters.
 PARTED = re.compile(f"{_MARKS}(?<=({_one_of(PARTED_GROWTH)}){_MARKS})")

@@ -1,9 +1,8 @@
-"""Addresses as people set them wrong."""
+"""Wrong addresses for tests of settings."""
 
-# What no answer may hold: what stands for a password, or a part of one.
+# Stands for a password, or a part of one. No message may contain it.
 CANARY = "c4nary"
-# How an address can be wrong, whatever it is for; some have a password with a character that is
-# not encoded.
+# Wrong addresses of any kind of server. Some have a password with an unencoded character.
 BROKEN = [
     f"scheme://jane:pw@{CANARY}:pass@host/1",
     f"scheme://jane:pw@{CANARY}/pass@host/1",

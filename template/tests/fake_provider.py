@@ -1,4 +1,4 @@
-"""A provider that does what a test says, in place of the offline one."""
+"""A provider whose behaviour a test sets, in place of the offline one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,8 +13,8 @@ from gateway.providers import offline
 from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Reply, Usage
 from gateway.providers.parameters import Table
 
-# What `chat()` of `tests.support` can cost with the model offline/echo of the tests: the bytes of
-# the role and the text, what is around a message (8) and the overhead (16); the largest output.
+# The upper bound of the cost of `tests.support.chat()` with the tests' model offline/echo: the
+# bytes of role and text, the tokens around a message (8) and the overhead (16); the largest output.
 MAX_COST = (len("user" + "one two") + 8 + 16) * 250 + 64 * 2000
 USAGE = Usage(2, 5)
 COST = 2 * 250 + 5 * 2000
@@ -40,11 +40,11 @@ async def hang(request: ProviderRequest) -> NoReturn:
     """Never answer."""
     request.sent = True
     await asyncio.Event().wait()
-    raise AssertionError("nobody sets this event")
+    raise AssertionError("this event is never set")
 
 
 def fail_with(*, sent: bool, **details: Any) -> Callable[[ProviderRequest], Awaitable[Reply]]:
-    """Make a provider that fails before or after the first byte left."""
+    """An answer that fails before or after the first byte was sent."""
 
     async def answer(request: ProviderRequest) -> Reply:
         request.sent = sent
@@ -54,7 +54,7 @@ def fail_with(*, sent: bool, **details: Any) -> Callable[[ProviderRequest], Awai
 
 
 async def stream_fine(request: ProviderRequest) -> Chunks:
-    """Stream an answer of three chunks, the last with its usage."""
+    """Stream an answer of three chunks, the last with the usage."""
     request.sent = True
     yield [chunk("fi")]
     yield [chunk("ne", "stop")]
@@ -124,6 +124,6 @@ def chunk(content: str, reason: str | None = None) -> Body:
 
 
 def usage_chunk(usage: Usage) -> Body:
-    """The chunk that tells of the usage."""
+    """The chunk with the usage."""
     counts = {"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens}
     return {"choices": [], "usage": counts}

@@ -1,6 +1,6 @@
-"""Counts the steps that a pattern takes on a text: `re` itself does not tell.
+"""Counts the steps that a pattern takes on a text, which `re` does not report.
 
-It goes the way of `re`, back where a choice was wrong, without its shortcuts.
+It backtracks as `re` does, without its optimisations.
 """
 
 import re
@@ -21,7 +21,7 @@ SINGLE = {ops.LITERAL, ops.NOT_LITERAL, ops.ANY, ops.IN}
 
 
 def steps(pattern: "re.Pattern[Any]", text: str) -> int:
-    """How many steps it takes to find all of `pattern` in `text`. Capital letters are as small."""
+    """The steps to find all matches of `pattern` in `text`, ignoring case."""
     tree = list(parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE))
     walk, at = _Walk(text.lower()), 0
     while at <= len(text):
@@ -31,7 +31,7 @@ def steps(pattern: "re.Pattern[Any]", text: str) -> int:
 
 
 class _Walk:
-    """Matches in one text. What yields gives the ends of matches, the first choice first."""
+    """Matches in one text. Generators yield the ends of matches in the order of `re`."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -74,7 +74,7 @@ class _Walk:
             yield end
 
     def _repeat(self, given: Any, at: int, *, keeps: bool) -> Iterator[int]:
-        """The longest first. What a part itself could give back is not asked of it again."""
+        """The longest first. Does not backtrack into a single repetition."""
         least, most, part = given
         ends, nodes = [at], list(part)
         while len(ends) <= most:

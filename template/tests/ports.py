@@ -1,4 +1,4 @@
-"""A port for a server that starts in a moment."""
+"""A reserved port for a server that starts later."""
 
 import socket
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from contextlib import ExitStack, contextmanager, suppress
 
 @contextmanager
 def kept_port() -> Iterator[int]:
-    """A port of this machine that the system gives to no other program until the block ends.
+    """A port of this machine that the system assigns to no other program until the block ends.
 
-    It is kept by sockets that are bound and do not listen: a server that asks for this very port,
-    as servers do with SO_REUSEADDR, gets it, and until then nobody answers there.
+    Bound sockets that do not listen reserve it. A server with SO_REUSEADDR can listen on it; until
+    then, connections are refused.
     """
     with ExitStack() as stack:
         port = _bound(stack, socket.AF_INET, "127.0.0.1", 0)
-        with suppress(OSError):  # A machine without IPv6, or another's port there.
+        with suppress(OSError):  # No IPv6, or the port is in use there.
             _bound(stack, socket.AF_INET6, "::1", port)
         yield port
 
@@ -27,7 +27,7 @@ def _bound(stack: ExitStack, family: socket.AddressFamily, host: str, port: int)
 
 
 def has_ipv6() -> bool:
-    """Whether this machine can be reached at `::1`."""
+    """Whether this machine has the address `::1`."""
     with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
         return True

@@ -1,4 +1,4 @@
-"""What the tests share: the service as they see it, and the requests that they send."""
+"""Helpers of the tests: the running service, users, clients and requests."""
 
 import asyncio
 import io
@@ -58,7 +58,7 @@ PROMISED_SECONDS = 1.5
 TICK_SECONDS = 0.01
 # For a deadline that is to come after the provider was reached, on a busy machine too.
 SOON_SECONDS = 0.5
-# Made once: nothing here speaks TLS, and to load the machine's certificates takes long.
+# Made once: no test uses TLS, and loading the machine's certificates is slow.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 # The providers' credentials, whatever they are called.
@@ -91,7 +91,7 @@ Value = TypeVar("Value")
 
 
 class User(NamedTuple):
-    """Somebody who may ask."""
+    """A user with a credential."""
 
     id: str
     email: str
@@ -100,7 +100,7 @@ class User(NamedTuple):
 
 
 class Server(uvicorn.Server):
-    """uvicorn in the event loop of the test: it takes no signals, and waits for no ticks."""
+    """uvicorn in the event loop of the test, without signal handlers and its tick of 0.1 s."""
 
     def __init__(self, app: FastAPI) -> None:
         config = uvicorn.Config(
@@ -145,7 +145,7 @@ class Service:
 
     @property
     def engine(self) -> Engine:
-        """What the service stands on."""
+        """The service's database."""
         engine: Engine = self.app.state.engine
         return engine
 
@@ -170,7 +170,7 @@ class Service:
         return User(user_id, email, credential, {"Authorization": header})
 
     def client(self, user: User | None = None, **headers: str) -> httpx2.AsyncClient:
-        """A client that asks as `user`; it is closed with the service."""
+        """A client with the credential of `user`; it is closed with the service."""
         given = {**(user.headers if user else {}), **headers}
         client = httpx2.AsyncClient(
             base_url=self.url,
@@ -183,7 +183,7 @@ class Service:
         return client
 
     async def write(self, *statements: Executable) -> None:
-        """Change the database behind the service's back."""
+        """Change the database directly."""
 
         def work(connection: Connection) -> None:
             for statement in statements:
@@ -201,21 +201,21 @@ class Service:
         return [row for row in rows if not row.target.startswith(("key:", "password:"))]
 
     async def prediction(self) -> Row[Any]:
-        """The only generation so far."""
+        """The row of the only generation so far."""
         (row,) = await self.rows(predictions)
         return row
 
     async def attempt(self) -> Row[Any]:
-        """The only attempt so far."""
+        """The row of the only attempt so far."""
         (row,) = await self.rows(attempts)
         return row
 
     async def stop(self) -> None:
-        """Stop it now, and not with the test."""
+        """Stop the service before the test ends."""
         await self.stack.aclose()
 
     async def rows_count(self) -> int:
-        """How many generations and attempts there are."""
+        """The number of generations and of attempts."""
         return len(await self.rows(predictions)) + len(await self.rows(attempts))
 
     async def metric(self, name: str, **labels: str) -> float:
@@ -229,7 +229,7 @@ class Service:
         return 0.0
 
     async def settled(self, model: str = "offline/echo") -> Counter[str]:
-        """What was counted as settled at a model: cost, and tokens by their direction."""
+        """The metrics of a model's settled usage: cost, and tokens by direction."""
         return Counter(
             cost=int(await self.metric("cost_nano_usd_total", model=model)),
             input=int(await self.metric("tokens_total", model=model, direction="input")),
@@ -241,7 +241,7 @@ class Service:
         return (await self.attempt()).state not in OPEN
 
     async def upstream_was_left(self) -> bool:
-        """Whether the service hung up on the provider."""
+        """Whether the service closed its connection to the provider."""
         return self.simulator.calls[0].outcome == "abandoned"
 
     async def books(self) -> tuple[str, str]:
@@ -257,7 +257,7 @@ class Service:
 
     @property
     def log(self) -> str:
-        """All that was logged so far."""
+        """The log so far."""
         return self.output.getvalue()
 
     @property
@@ -266,14 +266,14 @@ class Service:
         return [json.loads(line) for line in self.log.splitlines()]
 
     def access_events(self) -> list[dict[str, Any]]:
-        """The log's lines that tell of an answered request."""
+        """The log's lines of answered requests."""
         return [event for event in self.events if "duration_ms" in event]
 
 
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncIterator[str]:
     """Serve `app` on a free port, and yield its address."""
-    # Of a socket that does not say TCP, asyncio lets small answers wait for others (Nagle).
+    # With an explicit TCP socket, asyncio disables Nagle's algorithm, which delays small answers.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         server = Server(app)
@@ -294,7 +294,7 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def migrate(url: str) -> None:
-    """Make the tables of a new database."""
+    """Create the tables of a new database."""
 
     async def work() -> None:
         database = wiring.database.open_database(Settings(_env_file=None, database_url=url).gateway)
@@ -305,7 +305,7 @@ def migrate(url: str) -> None:
 
 
 def write_policy(directory: Path, models: str = "") -> None:
-    """Write the tests' plans and models, and `models` beside them."""
+    """Write the tests' plans and models, and additional `models`."""
     (directory / "models.toml").write_text(MODELS_TOML + models, encoding="utf-8")
     (directory / "plans.toml").write_text(PLANS_TOML, encoding="utf-8")
 
@@ -316,7 +316,7 @@ def chat(text: str = "one two", model: str = "offline/echo", **rest: Any) -> dic
 
 
 def sse(text: str) -> list[Any]:
-    """The events of a stream; `[DONE]` as it is."""
+    """The events of a stream as JSON, except for `[DONE]`."""
     lines = [line.removeprefix("data: ") for line in text.splitlines() if line]
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
@@ -329,7 +329,7 @@ def said(events: list[Any]) -> str:
 
 
 def error_of(response: httpx2.Response) -> tuple[int, str, str | None]:
-    """Status, code and param of an error, after a look at its shape."""
+    """Status, code and param of an error. Checks its format."""
     error = response.json()["error"]
     assert set(error) == {"message", "type", "code", "param"}
     assert error["message"].endswith((".", "…", "?"))
@@ -337,7 +337,7 @@ def error_of(response: httpx2.Response) -> tuple[int, str, str | None]:
 
 
 async def eventually(check: Callable[[], Awaitable[Value]]) -> Value:
-    """What `check` gives once it gives something; fails when it never does."""
+    """The first true result of `check`. Fails after a time-out."""
     deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     while not (value := await check()):
         if asyncio.get_running_loop().time() > deadline:
@@ -348,7 +348,7 @@ async def eventually(check: Callable[[], Awaitable[Value]]) -> Value:
 
 @contextmanager
 def stalling(owner: type, name: str) -> Iterator[None]:
-    """Until its end, the thread of the next call of a method stalls, which is not waited for."""
+    """Make the next call of a method block its thread until the end of the context."""
     work, over = getattr(owner, name), threading.Event()
     with pytest.MonkeyPatch.context() as patch:
 
@@ -366,7 +366,7 @@ def stalling(owner: type, name: str) -> Iterator[None]:
 
 
 async def leave_with_the_answer(work: Coroutine[Any, Any, Any]) -> None:
-    """Cancel `work` in the turn of the event loop in which the answer of a batcher comes to it."""
+    """Cancel `work` in the turn of the event loop in which the result of a batcher arrives."""
     enqueue = Batcher.enqueue
 
     def leaving(batcher: Batcher[Any, Any], item: Any) -> asyncio.Future[Any]:
@@ -382,7 +382,7 @@ async def leave_with_the_answer(work: Coroutine[Any, Any, Any]) -> None:
 
 
 def describe(value: object) -> str | None:
-    """The id of a test's parameter: what a fault does."""
+    """The id of a test's parameter, from a fault's kind."""
     if not isinstance(value, Fault):
         return None
     status = value.status if value.kind == "error" else ""
@@ -390,17 +390,17 @@ def describe(value: object) -> str | None:
 
 
 def unique(word: str) -> str:
-    """A word that is nowhere else."""
+    """A unique word."""
     return f"{word}{secrets.token_hex(8)}"
 
 
 @asynccontextmanager
 async def busy(seconds: float, turns: int) -> AsyncIterator[None]:
-    """Other work takes `seconds` in one of `turns` turns of the event loop."""
+    """Block the event loop for `seconds` in one of every `turns` turns."""
 
     async def work() -> None:
         while True:
-            time.sleep(seconds)  # noqa: ASYNC251 - nothing else happens in this process meanwhile
+            time.sleep(seconds)  # noqa: ASYNC251 - blocks on purpose
             for _ in range(turns):
                 await asyncio.sleep(0)
 
@@ -413,8 +413,9 @@ async def busy(seconds: float, turns: int) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def free_time() -> AsyncIterator[Callable[[], float]]:
-    """How many seconds have passed in which the event loop was free: what a busy machine takes
-    longer for is no fault of the service.
+    """A clock that counts only the seconds in which the event loop was free.
+
+    So a slow answer on a busy machine is not blamed on the service.
     """
     ticks = 0
 
@@ -433,7 +434,7 @@ async def free_time() -> AsyncIterator[Callable[[], float]]:
 
 @contextmanager
 def outlasting(then: Callable[[], None]) -> Iterator[None]:
-    """Do `then` once a database has been waited for for longer than its patience."""
+    """Call `then` once a wait for the database exceeds `patience_seconds`."""
     parts: Counter[asyncio.Future[Any]] = Counter()
 
     async def count(work: asyncio.Future[Any], seconds: float, slices: int) -> bool:

@@ -1,4 +1,4 @@
-"""A provider that answers what a test makes up: the simulator speaks the wire formats well."""
+"""An HTTP server with a test's own answers, such as ones that the simulator never sends."""
 
 import asyncio
 import inspect
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Ending = Literal["close", "cut", "hang"]
+StreamEnd = Literal["close", "cut", "hang"]
 
 
 @asynccontextmanager
@@ -19,7 +19,7 @@ async def answering(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[str]:
-    """Serve `answer`, bytes or a value for JSON, on every path, and yield the address."""
+    """Serve `answer`, bytes or a JSON value, on every path, and yield the address."""
 
     async def handle(request: web.Request) -> web.Response:
         given = answer(request)
@@ -35,11 +35,11 @@ async def answering(
 
 
 class Streaming:
-    """Sends `blocks` one by one, then ends the body, cuts the connection or sends no more."""
+    """Sends `blocks` one by one, then ends the body, closes the connection or hangs."""
 
     def __init__(self) -> None:
         self.blocks: Sequence[bytes] = ()
-        self.ending: Ending = "close"
+        self.ending: StreamEnd = "close"
         self.calls = 0
         self.is_over = asyncio.Event()
 
@@ -48,10 +48,10 @@ class Streaming:
         self.calls += 1
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        with suppress(ConnectionError):  # A reader that has enough leaves.
+        with suppress(ConnectionError):  # The reader may disconnect.
             for block in self.blocks:
                 await response.write(block)
-                # Let the reader take it before the next one.
+                # Let the reader read it before the next one.
                 await asyncio.sleep(0)
         if self.ending == "hang":
             await self.is_over.wait()
@@ -63,9 +63,9 @@ class Streaming:
 
 @asynccontextmanager
 async def streaming(
-    blocks: Sequence[bytes] = (), ending: Ending = "close"
+    blocks: Sequence[bytes] = (), ending: StreamEnd = "close"
 ) -> AsyncIterator[tuple[str, Streaming]]:
-    """Serve a stream on every path, and yield the address and what is sent there."""
+    """Serve a stream on every path, and yield the address and the stream."""
     stream = Streaming()
     stream.blocks, stream.ending = blocks, ending
     async with _serving(stream.handle) as url:

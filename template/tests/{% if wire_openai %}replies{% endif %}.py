@@ -51,7 +51,7 @@ def called(arguments: str) -> dict[str, Any]:
 HELLO = piece({"role": "assistant", "content": "Hello"})
 STOP = piece({}, "stop")
 CALLED = piece({}, "tool_calls")
-TOLD = chunk([], usage=USAGE)
+USAGE_CHUNK = chunk([], usage=USAGE)
 BARE_CALL = {"index": 0, "id": "", "type": "function"}
 TEXT = b'{"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"%s"}}]}'
 SPOKEN = {"content": "Hello"}
@@ -59,7 +59,7 @@ SPOKEN = {"content": "Hello"}
 
 def stream(*chunks: Any, end: bytes = DONE) -> bytes:
     """Chunks, the usage and an end."""
-    return b"".join(map(event, (*chunks, TOLD))) + end
+    return b"".join(map(event, (*chunks, USAGE_CHUNK))) + end
 
 
 STREAMS = {

@@ -1,7 +1,7 @@
-"""The audit: who changed what for others, written in the transaction that changes it.
+"""The audit of changes by operators. Each entry is written in the transaction of its change.
 
-It names people by their ids, and the operator of the command line as the machine does. It holds no
-e-mail address, credential or content.
+It identifies users by their ids, and the operator of the command line by the name on the machine.
+It holds no e-mail address, credential or content.
 """
 
 import os
@@ -14,12 +14,12 @@ from sqlalchemy import Connection, insert
 from gateway.db.tables import MAX_OPERATOR, audit, utc_now
 from gateway.ids import new_id
 
-# The action by which stops and cooldowns are lifted.
+# The action that lifts stops and closes circuit breakers.
 STARTED = "start"
 
 
 class Actor(NamedTuple):
-    """A user and the request, or the operator of the command line."""
+    """The author of a change: a user and the request, or the operator of the command line."""
 
     id: str | None = None
     request_id: str | None = None
@@ -27,9 +27,7 @@ class Actor(NamedTuple):
 
 
 def command_line() -> Actor:
-    """The user of the machine whose process this is, as `USER@HOST`: the number of a user without
-    a name.
-    """
+    """The operator, as `USER@HOST` of this process. A user without a name is a number."""
     number = os.getuid()
     try:
         user = pwd.getpwuid(number).pw_name
@@ -46,7 +44,7 @@ def record(
     before: dict[str, Any] | None,
     after: dict[str, Any] | None,
 ) -> None:
-    """Note a change of `target`: what of it was so `before`, and what it is `after`."""
+    """Record a change of `target`, with the changed values `before` and `after` it."""
     entry = {
         "id": new_id("aud"),
         "at": utc_now(),

@@ -1,4 +1,4 @@
-"""Who is asking, and what they may do."""
+"""Principals: authenticated users, and their permissions."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from gateway.errors import Forbidden
 
 
 class Role(StrEnum):
-    """`auditor` reads everything and changes nothing."""
+    """A user's role. An `auditor` reads everything and changes nothing."""
 
     USER = "user"
     AUDITOR = "auditor"
@@ -18,7 +18,7 @@ class Role(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a credential is good for: ask models, read one's records, manage access."""
+    """A permission of a credential: call models, read its user's records, manage access."""
 
     GENERATE = "generate"
     READ = "read"
@@ -26,7 +26,7 @@ class Scope(StrEnum):
 
 
 class KeyLimits(NamedTuple):
-    """What a credential may use, within what its owner may; None is as much as the owner."""
+    """A credential's own limits, within those of its owner. None is no further limit."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -42,8 +42,8 @@ NO_LIMITS = KeyLimits()
 class Principal:
     """A user as authenticated for one request.
 
-    `key_id` names the credential where it has limits of its own, `limits`. `expires_at` is when the
-    credential ends, None if it does not.
+    `key_id` identifies the credential if it has its own `limits`. `expires_at` is the expiry of the
+    credential; None if it has none.
     """
 
     user_id: str
@@ -63,7 +63,7 @@ class Principal:
 
 
 class Authenticator(Protocol):
-    """The chosen way to prove who one is."""
+    """The chosen method of authentication."""
 
     async def authenticate(
         self, method: str, headers: Mapping[str, str], address: str

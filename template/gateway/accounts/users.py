@@ -1,4 +1,4 @@
-"""Users: who they are, their role and plan."""
+"""Users, with their role and plan."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ from gateway.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from gateway.ids import new_id, pattern
 
 USER_ID = pattern("usr")
-# HTTP Basic ends a name at the first colon.
+# Without colons: HTTP Basic ends a name at the first one.
 EMAIL = re.compile(r"[^@\s:]{1,64}@[^@\s:.]+(\.[^@\s:.]+)+")
 
 
@@ -25,12 +25,12 @@ class Users:
         self._database = database
 
     async def create(self, email: str, role: Role, plan: str, actor: Actor) -> Row[Any]:
-        """A new user. Raises `InvalidRequest` and, for a taken address, `Conflict`."""
+        """A new user. Raises `InvalidRequest`, and `Conflict` if the e-mail address is in use."""
         email = email.strip().lower()
         if not (EMAIL.fullmatch(email) and email.isprintable()) or len(email) > 254:
             raise InvalidRequest(
-                "An e-mail address such as jane@example.com is needed, with no colon and nothing "
-                "that cannot be seen."
+                "An e-mail address such as jane@example.com is needed, without colons and "
+                "invisible characters."
             )
         user_id = new_id("usr")
         given = {"role": role.value, "plan": plan}
@@ -47,21 +47,24 @@ class Users:
         return await self.get(user_id)
 
     async def get(self, user_id: str) -> Row[Any]:
+        """The user with this id. Raises `NotFound`."""
         if not USER_ID.fullmatch(user_id):
             raise unknown()
         return await self._one(select(users).where(users.c.id == user_id))
 
     async def principal(self, user_id: str) -> Principal:
-        """The user, with every scope. Raises `NotFound`, `Forbidden` for one who is disabled."""
+        """The user as a principal with all scopes. Raises `NotFound`, `Forbidden` if disabled."""
         row = await self.get(user_id)
         if row.disabled_at is not None:
             raise Forbidden(f"The user {row.email} is disabled.")
         return Principal(row.id, Role(row.role), row.plan, frozenset(Scope))
 
     async def find(self, email: str) -> Row[Any]:
+        """The user with this e-mail address. Raises `NotFound`."""
         return await self._one(select(users).where(users.c.email == email.strip().lower()))
 
     async def list(self) -> list[Row[Any]]:
+        """All users, the oldest first."""
         return list(await self._database.fetch(select(users).order_by(users.c.id)))
 
     async def change(
@@ -73,7 +76,7 @@ class Users:
         plan: str | None = None,
         disabled: bool | None = None,
     ) -> Row[Any]:
-        """Set what is given, and return the user. Records stay, also of a disabled one.
+        """Change the given fields, and return the user. A disabled user's records stay.
 
         Raises `NotFound`.
         """
@@ -102,11 +105,12 @@ class Users:
 
 
 def unknown() -> NotFound:
+    """The error for a user that does not exist."""
     return NotFound("There is no such user; `python -m app users list` shows all.")
 
 
 def _columns(values: dict[str, Any]) -> dict[str, Any]:
-    """`values` as the table has them: since when a user is disabled."""
+    """`values` as columns of the table, which has `disabled_at` instead of `disabled`."""
     if "disabled" not in values:
         return values
     rest = {name: value for name, value in values.items() if name != "disabled"}

@@ -1,4 +1,4 @@
-"""The form of an API key, and the table of keys."""
+"""The format of an API key, and the table of keys."""
 
 import binascii
 import datetime as dt
@@ -51,7 +51,7 @@ api_keys = Table(
     Column("expires_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
-    # What it may use of what its owner may; the names are those of `KeyLimits`.
+    # The limits of the key, within those of its owner; the names are those of `KeyLimits`.
     Column("requests_per_minute", Integer),
     Column("tokens_per_minute", Integer),
     Column("concurrent_generations", Integer),
@@ -63,15 +63,15 @@ api_keys = Table(
 
 
 def compose(slug: str, key_id: str, secret: str) -> str:
-    """The text of a key. The checksum tells a mistyped key without asking the database."""
+    """The text of a key. Its checksum detects a mistyped key without a query."""
     body = f"{slug}_live_{key_id.removeprefix('key_')}_{secret}"
     return body + checksum(body)
 
 
 def parse(text: str) -> tuple[str, str] | None:
-    """The id and the secret of `text`, or nothing when it cannot be a key.
+    """The id and the secret of a key; None if `text` does not have a key's format.
 
-    Whatever slug it begins with: a service that is renamed takes the keys that are out there.
+    Accepts any slug, so that keys stay valid when the service is renamed.
     """
     body, given = text[:-CHECKSUM_LENGTH], text[-CHECKSUM_LENGTH:]
     slug, _, parts = body.rpartition("_live_")
@@ -82,7 +82,7 @@ def parse(text: str) -> tuple[str, str] | None:
 
 
 def checksum(body: str) -> str:
-    """CRC-32 in base 62, as GitHub's tokens end."""
+    """CRC-32 in base 62, as at the end of GitHub's tokens."""
     number, digits = binascii.crc32(body.encode()), ""
     for _ in range(CHECKSUM_LENGTH):
         number, digit = divmod(number, len(ALPHABET))
@@ -91,12 +91,12 @@ def checksum(body: str) -> str:
 
 
 def digest(secret: str) -> str:
-    """What is stored of a secret. It has 256 random bits, so that a fast hash is enough."""
+    """The stored hash of a secret. A fast hash is enough, as the secret has 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class Keys:
-    """The table of API keys; every query of a user for keys names the user."""
+    """The table of API keys. Every query on behalf of a user filters by the user."""
 
     def __init__(self, database: Database, slug: str) -> None:
         self._database = database
@@ -111,7 +111,7 @@ class Keys:
         expires_at: dt.datetime | None = None,
         limits: KeyLimits = NO_LIMITS,
     ) -> tuple[str, Row[Any]]:
-        """A new key and its row. The key is known to nobody afterwards."""
+        """A new key and its row. The key cannot be read again: only its hash is stored."""
         secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
         key_id = new_id("key")
         granted = sorted(set(scopes))
@@ -135,7 +135,7 @@ class Keys:
         return compose(self._slug, key_id, secret), created
 
     async def revoke(self, user_id: str | None, key_id: str, actor: Actor) -> None:
-        """End a key at once; for the operator, who is no user, anybody's.
+        """Revoke a key at once. Without `user_id`, for the operator, any user's key.
 
         Raises `NotFound`, also for another user's key.
         """
@@ -153,13 +153,13 @@ class Keys:
             raise NotFound("There is no such key.")
 
     async def with_owners(self, key_ids: Collection[str]) -> dict[str, Any]:
-        """Keys that can be used now, with role and plan of their owners, by id."""
+        """The active ones of these keys, with role and plan of their owners, by id."""
         asked = [{"id": key_id} for key_id in key_ids]
         rows = await self._database.find(Query(_usable(type(self._database)), asked))
         return {row.id: row for row in rows}
 
     async def touch(self, key_ids: Collection[str]) -> None:
-        """Note that keys were used now."""
+        """Set the last use of these keys to now."""
         used = update(api_keys).where(api_keys.c.id.in_(key_ids)).values(last_used_at=utc_now())
         await self._database.transact(lambda connection: connection.execute(used))
 
@@ -172,7 +172,7 @@ def _given(expires_at: dt.datetime | None, limits: KeyLimits) -> dict[str, Any]:
 
 @cache
 def _usable(database: type[Database]) -> Select[Any]:
-    """The keys that can be used now, of those asked for, with role and plan of their owners."""
+    """The query for active keys among given ones, with role and plan of their owners."""
     asked = database.rows([api_keys.c.id])
     return (
         select(api_keys, users.c.role, users.c.plan)
@@ -186,10 +186,10 @@ def _usable(database: type[Database]) -> Select[Any]:
 
 
 def limits_of(row: Any) -> KeyLimits:
-    """The limits of a key's own."""
+    """The limits in a row of `api_keys`."""
     return KeyLimits(*(getattr(row, name) for name in KeyLimits._fields))
 
 
 def owned(user_id: str) -> Select[Any]:
-    """A user's keys that are not revoked."""
+    """The query for a user's keys that are not revoked."""
     return select(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))

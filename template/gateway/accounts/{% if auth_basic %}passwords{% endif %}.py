@@ -32,7 +32,7 @@ class Passwords:
         self._database = database
 
     async def reset(self, user_id: str, actor: Actor) -> str:
-        """Give a user a new random password of 144 bits, and return it."""
+        """Set a new random password of 144 bits for a user, and return it."""
         password = secrets.token_urlsafe(18)
         row = {"user_id": user_id, "hash": HASHER.hash(password), "changed_at": utc_now()}
 
@@ -45,7 +45,7 @@ class Passwords:
         return password
 
     async def with_owners(self, emails: Collection[str]) -> dict[str, Any]:
-        """Hash, and the user's id, role and plan, of active users by their e-mail addresses."""
+        """Id, role, plan and password hash of the active users among these e-mail addresses."""
         asked = [{"email": email} for email in emails]
         rows = await self._database.find(Query(_active(type(self._database)), asked))
         return {row.email: row for row in rows}
@@ -53,7 +53,7 @@ class Passwords:
 
 @cache
 def _active(database: type[Database]) -> Select[Any]:
-    """Of the users asked for by their e-mail addresses, those who may log in."""
+    """The query for active users among given e-mail addresses."""
     asked = database.rows([users.c.email])
     return (
         select(users.c.id, users.c.email, users.c.role, users.c.plan, passwords.c.hash)

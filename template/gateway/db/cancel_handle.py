@@ -1,4 +1,4 @@
-"""The use of a connection by one piece of work, which others may end."""
+"""Lets another thread cancel the query that a piece of work runs on a connection."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +11,10 @@ _local = threading.local()
 
 
 class CancelHandle:
-    """What one work, in a thread, has of the pool; whoever waits for it may leave it."""
+    """The connection that a piece of work uses in its thread, for cancellation by another thread.
+
+    The waiting side calls `leave` when it gives up, then `cancel_query`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -21,7 +24,7 @@ class CancelHandle:
 
     @contextmanager
     def here(self) -> Iterator[None]:
-        """Within it, the work runs in this thread: what is connected there is for it."""
+        """Run the work in this thread: connections that are opened there belong to it."""
         _local.cancel_handle = self
         try:
             yield
@@ -31,23 +34,23 @@ class CancelHandle:
 
     @contextmanager
     def of(self, connection: Connection) -> Iterator[None]:
-        """Within it, the work uses `connection`. Raises `TimeoutError` when nobody waits."""
+        """Use `connection` for the work. Raises `TimeoutError` if the result is not awaited."""
         try:
             self._take(connection.connection.driver_connection)
             yield
         finally:
             self._release()
-            if self._is_broken:  # It may have been broken off just as it was through.
+            if self._is_broken:  # The query may have been cancelled just as it finished.
                 connection.invalidate()
 
     @staticmethod
     def connected(driver: Any, _: Any) -> None:
-        """Take what was just connected in this thread, before anything is asked there."""
+        """Register a connection that was just opened in this thread, before its first query."""
         _local.cancel_handle._take(driver)
 
     @staticmethod
     def require_current() -> None:
-        """Raise `TimeoutError` when nobody waits any more for what this thread does."""
+        """Raise `TimeoutError` if the result of this thread's work is no longer awaited."""
         _local.cancel_handle.require_waiting()
 
     def _take(self, driver: Any) -> None:
@@ -60,16 +63,16 @@ class CancelHandle:
             self._driver = None
 
     def require_waiting(self) -> None:
-        """Raise `TimeoutError` when nobody waits any more."""
+        """Raise `TimeoutError` if the result is no longer awaited."""
         if self._is_left:
             raise TimeoutError
 
     def leave(self) -> None:
-        """Nobody waits any more."""
+        """Mark the result as no longer awaited."""
         self._is_left = True
 
     def cancel_query(self, how: Callable[[Any], None]) -> None:
-        """Do `how` with the driver's connection, if the work still uses one."""
+        """Call `how` with the driver's connection if the work still uses one."""
         with self._lock:
             if self._driver is not None:
                 self._is_broken = True

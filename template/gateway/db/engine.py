@@ -1,4 +1,4 @@
-"""Transactions on the chosen database: short, bounded in time, with errors of our own."""
+"""Transactions on the chosen database: short, with time-outs, and with the service's errors."""
 
 import asyncio
 import time
@@ -23,16 +23,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from gateway.db.cancel_handle import CancelHandle
 from gateway.db.prepared import Prepared
 from gateway.errors import DatabaseUnavailable
-from gateway.patience import SLICES, is_done, look_away
+from gateway.patience import SLICES, ignore_error, is_done
 
 READERS = 3
-# What may take long, as a report does, must not keep others from being read, or let in.
+# Slow reports get their own threads.
 PATIENT_READERS = 2
-# A third of its patience before the database is given up, it is asked for a sign of life.
+# A wait has this many parts. After each, the database is asked for a sign of life.
 PARTS = 3
-# The longest that a database which is there is waited for: six times its patience.
+# The longest wait for a database that gives signs of life: six times `patience_seconds`.
 MAX_PARTS = 6 * PARTS
-# Also a missing table, which is a missing migration: for a client, the database is not ready.
+# Includes a missing table, which means a missing migration: the database is not ready.
 FAULTS = (DatabaseError, InterfaceError, PoolTimeout, OSError, TimeoutError)
 
 Result = TypeVar("Result")
@@ -41,23 +41,23 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class Query(NamedTuple):
-    """A statement, and the rows that stand in it, if any do (see `Database.rows`)."""
+    """A statement, and the rows that are its input, if any (see `Database.rows`)."""
 
     statement: Executable
     rows: Rows | None = None
 
 
 class Database(ABC):
-    """The one way to the tables; each database that can be chosen is a subclass.
+    """Access to the tables. Each database that can be chosen is a subclass.
 
-    A driver's calls block, so they run in threads: `writers` for transactions, a few for reading,
-    which needs none: `reading` are the options of such connections. What is given more time to read
-    has threads of its own, and what takes too long is broken off by others.
+    A driver's calls block, so they run in threads: `writers` for transactions, and a few for reads
+    outside of transactions, whose connections have the options `reading`. Slow reads get threads of
+    their own, and so does the cancellation of queries that take too long.
 
-    Everything here raises `DatabaseUnavailable` when the database is gone, slow or not migrated.
+    All methods raise `DatabaseUnavailable` when the database is unreachable, slow or not migrated.
     """
 
-    # What is promised without a database: an error within a second.
+    # Without a database, requests fail within a second.
     patience_seconds = 0.9
 
     def __init__(
@@ -71,7 +71,7 @@ class Database(ABC):
             hide_parameters=True,  # errors are logged, and prompts are parameters
             **options,
         )
-        # Before SQLAlchemy asks a first connection what it needs to know of the server.
+        # Inserted before SQLAlchemy's own queries on a first connection.
         event.listen(self._engine, "connect", CancelHandle.connected, insert=True)
         self._writers = ThreadPoolExecutor(writers, "database-writer")
         self._readers = ThreadPoolExecutor(READERS, "database-reader")
@@ -83,10 +83,9 @@ class Database(ABC):
         self._looking: asyncio.Task[None] | None = None
 
     async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
-        """What `work` returns; what it wrote is durable then, or rolled back by its exception.
+        """The result of `work`, in a transaction that is committed, or rolled back on an exception.
 
-        Who was told that it failed finds nothing of it later: it is rolled back as well when nobody
-        waits for it any more. Only a commit that has begun by then may still come.
+        Rolled back if the caller times out after `seconds`, unless COMMIT has started.
         """
 
         def transaction(cancel_handle: CancelHandle) -> Result:
@@ -105,9 +104,10 @@ class Database(ABC):
     async def retry_on_contention(
         self, transaction: Callable[[], Awaitable[Result]], tries: int, pause: float = 0
     ) -> Result:
-        """What `transaction` returns, in which many take turns at one lock.
+        """The result of `transaction`, which waits for a lock with high contention.
 
-        Who does not get it in time tries again after a `pause`, as a full queue is no outage.
+        Retried after `pause` seconds when the lock times out, up to `tries` times in all: a long
+        queue is not an outage.
         """
         for _ in range(tries - 1):
             try:
@@ -124,7 +124,10 @@ class Database(ABC):
         parameters: Mapping[str, Any] | None = None,
         seconds: float | None = None,
     ) -> Sequence[Row[Any]]:
-        """The rows of one reading statement, outside of any transaction."""
+        """The rows of one reading statement, outside of any transaction.
+
+        With `seconds`, a slow read: it may take that long, and has its own threads.
+        """
 
         def read(cancel_handle: CancelHandle) -> Sequence[Row[Any]]:
             with self._reading.connect() as connection, cancel_handle.of(connection):
@@ -134,7 +137,7 @@ class Database(ABC):
         return await self._run(threads, read, seconds)
 
     async def find(self, query: Query) -> Sequence[Any]:
-        """As `fetch`, past SQLAlchemy: for what every request asks."""
+        """As `fetch`, without SQLAlchemy's execution: for the queries of every request."""
 
         def read(cancel_handle: CancelHandle) -> Sequence[Any]:
             with self._reading.connect() as connection, cancel_handle.of(connection):
@@ -143,72 +146,73 @@ class Database(ABC):
         return await self._run(self._readers, read, None)
 
     async def fetch_one(self, statement: Executable) -> Row[Any] | None:
-        """The first row of one reading statement."""
+        """The first row of one reading statement, or None."""
         rows = await self.fetch(statement)
         return rows[0] if rows else None
 
     @abstractmethod
     async def check(self) -> None:
-        """Raise `DatabaseUnavailable` when the database does not answer, or takes no writes."""
+        """Raise `DatabaseUnavailable` if the database does not answer or accepts no writes."""
 
     @abstractmethod
     async def create(self) -> None:
-        """Make what the tables need to be made in, where that is the service's to do."""
+        """Create the container of the tables, such as a file, where that is the service's task."""
 
     @abstractmethod
     def absence(self) -> str | None:
-        """Why there is nothing to connect to, and what to do; None if there may be."""
+        """Why there is no database to connect to, and what to do; None if there may be one."""
 
     @abstractmethod
     def _require_kept(self) -> None:
-        """Raise `OSError` when what was just committed is not where it is looked for later."""
+        """Raise `OSError` if the last commit is not in the database that later reads will open."""
 
     @staticmethod
     @abstractmethod
     def microseconds() -> ColumnElement[int]:
-        """The database's clock, at the moment when a statement comes to it."""
+        """The database's clock in microseconds since 1970, when a statement reaches it."""
 
     @abstractmethod
     async def weakness(self) -> str | None:
-        """Why what was committed could be lost, and what to do; None if it could not."""
+        """Why a commit could be lost, and what to do; None if it could not."""
 
     @staticmethod
     @abstractmethod
     def rows(columns: Sequence[Column[Any]]) -> Mapping[str, ColumnElement[Any]]:
-        """By name, what stands in a statement for the columns of the rows that a query gives it.
+        """By name, the expressions of a statement for the columns of a `Query`'s rows.
 
-        A row's documents are given as text.
+        JSON documents in a row are text.
         """
 
     @staticmethod
     @abstractmethod
     def lock_timeout() -> ColumnElement[str]:
-        """Selected by a statement, lets it and its transaction wait for no lock for long, nor keep
-        one for long when this process falls silent.
+        """An expression that sets short lock time-outs when a statement selects it.
+
+        The transaction then neither waits long for a lock nor, if this process hangs, keeps one.
         """
 
     @abstractmethod
     def is_contended(self, error: DatabaseUnavailable) -> bool:
-        """Whether it is there, and only others kept a lock for too long: to try again helps."""
+        """Whether the database works, and only a lock timed out: a retry helps."""
 
     @abstractmethod
     def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
         """The rows of each query, with its columns as attributes.
 
-        They are executed in order; where a server is asked, it is asked once.
+        They are executed in order, in one round trip to a server.
         """
 
     @abstractmethod
     def write_last(self, connection: Connection, queries: Sequence[Query]) -> None:
-        """Execute in order what a transaction ends with, and commit; as `read`, in one go."""
+        """Execute the last statements of a transaction in order, and commit, in one round trip."""
 
     @abstractmethod
     def _sign_of_life(self, cancel_handle: CancelHandle) -> float:
-        """When the database last showed that it is at work, as a time since 1970."""
+        """When the database last showed activity, in seconds since 1970."""
 
     @abstractmethod
     def cancel_query(self, driver: Any) -> None:
-        """Let the work that uses the driver's connection fail soon, here and in the database."""
+        """Make the query on the driver's connection fail soon, here and in the database."""
 
     def _prepared(self, statement: Executable) -> Prepared:
         if statement not in self._texts:
@@ -216,7 +220,7 @@ class Database(ABC):
         return self._texts[statement]
 
     def _fault(self, error: Exception) -> DBAPIError:
-        """What a driver raised past SQLAlchemy, as SQLAlchemy raises it."""
+        """SQLAlchemy's exception for an `error` of the driver."""
         dialect = self._engine.dialect
         kind = dialect.loaded_dbapi.Error
         fault = DBAPIError.instance(None, None, error, kind, hide_parameters=True, dialect=dialect)
@@ -224,7 +228,7 @@ class Database(ABC):
         return fault
 
     async def close(self) -> None:
-        """Close every connection, when what runs has ended."""
+        """Wait for running work, then close every connection."""
         if self._looking is not None:
             await asyncio.wait([self._looking])
         for threads in (self._writers, self._readers, self._patient_readers, self._breakers):
@@ -237,7 +241,7 @@ class Database(ABC):
         work: Callable[[CancelHandle], Result],
         seconds: float | None,
     ) -> Result:
-        """What `work` returns in a thread, unless that takes too long."""
+        """The result of `work` in a thread. Raises `DatabaseUnavailable` if it takes too long."""
         cancel_handle = CancelHandle()
 
         def run() -> Result:
@@ -258,13 +262,13 @@ class Database(ABC):
             cancel_handle.leave()
             if running.cancel():
                 self._breakers.submit(cancel_handle.cancel_query, self.cancel_query)
-            running.add_done_callback(look_away)
+            running.add_done_callback(ignore_error)
 
     async def _wait(self, running: asyncio.Future[Any], seconds: float | None) -> None:
-        """Until `running` is done. Raises `TimeoutError` after `seconds`.
+        """Wait until `running` is done. Raises `TimeoutError` after `seconds`.
 
-        Without them, it does so when the database gives no sign of life for its patience: on a
-        busy machine an answer may be late, and the database is there all the same.
+        Without `seconds`, raises it when the database gives no sign of life for `patience_seconds`:
+        on a busy machine an answer may be late although the database works.
         """
         part = (seconds or self.patience_seconds) / PARTS
         since, silent = time.time(), 0
@@ -288,11 +292,11 @@ class Database(ABC):
             life = self._run(self._readers, self._sign_of_life, self.patience_seconds)
             self._lived_at = max(self._lived_at, await life)
         except DatabaseUnavailable:
-            """None was found."""
+            """There was no sign of life."""
         finally:
             self._looking = None
 
 
 def require_waiting(connection: Connection) -> None:
-    """Raise `TimeoutError` when nobody waits for the transaction of `connection` any more."""
+    """Raise `TimeoutError` if the transaction of `connection` is no longer awaited."""
     connection.get_execution_options()["cancel_handle"].require_waiting()

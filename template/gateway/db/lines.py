@@ -1,7 +1,7 @@
-"""The two lines of migrations, read from their files, as Alembic takes long to load.
+"""The two lines of migrations, read from their files, since Alembic is slow to load.
 
-`gateway/migrations/` is the template's line, `app/migrations/` the owner's. A revision names the
-other line only in `depends_on`, so that neither has to know what the other adds.
+`gateway/migrations/` is the template's line, `app/migrations/` the owner's. A revision refers to
+the other line only in `depends_on`, so that each line can grow on its own.
 """
 
 import ast
@@ -15,7 +15,7 @@ from gateway.config import ROOT
 
 PROJECT = ROOT
 GATEWAY, OWN = "gateway/migrations/versions", "app/migrations/versions"
-# Where both lines were until version 0.2.
+# The folder of both lines until version 0.2.
 BEFORE = "migrations/versions"
 # The empty revision that the owner's line starts with.
 BASE = "app_0"
@@ -25,7 +25,7 @@ MERGE = ".venv/bin/python -m alembic merge --message merge app@heads"
 
 
 class Revision(NamedTuple):
-    """A migration: its file, the revisions it follows, and those of other lines that it needs."""
+    """A migration: its file, the revisions it follows, and those of the other line it needs."""
 
     path: Path
     follows: tuple[str, ...]
@@ -33,6 +33,7 @@ class Revision(NamedTuple):
 
     @property
     def below(self) -> tuple[str, ...]:
+        """All revisions that must be applied before this one."""
         return self.follows + self.needs
 
 
@@ -53,7 +54,7 @@ def read(folder: Path) -> dict[str, Revision]:
 
 
 def faults(root: Path) -> Iterator[str]:
-    """What keeps the lines apart no longer: a sentence each, which says what to do."""
+    """A sentence for each fault in the two lines, with what to do."""
     own = read(root / OWN)
     for name in strays(root):
         yield f"the migration {name} is not in the line of {OWN}: {MOVE}"
@@ -63,7 +64,7 @@ def faults(root: Path) -> Iterator[str]:
 
 
 def strays(root: Path) -> dict[str, Revision]:
-    """The owner's revisions that are in another folder or follow a revision of the template."""
+    """The owner's revisions in a wrong folder, or after a revision of the template, by id."""
     own = read(root / OWN)
     foreign = {
         name: each
@@ -86,7 +87,7 @@ def _revision(path: Path) -> tuple[str, Revision]:
 
 
 def assignments(source: str) -> Iterator[tuple[str, ast.Assign | ast.AnnAssign]]:
-    """The names that a module assigns, and the statements."""
+    """The names that a module assigns, with their statements."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target

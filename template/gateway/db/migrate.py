@@ -7,14 +7,14 @@ from gateway.db.engine import Database
 from gateway.errors import DatabaseUnavailable, StartError
 
 MAX_SECONDS = 600.0
-# A table that others use is waited for in short tries: what comes meanwhile waits behind each.
+# Waits for a table's lock in short tries: other sessions queue up behind a waiting migration.
 TRIES, PAUSE_SECONDS = 30, 1.0
 
 
 async def upgrade(database: Database) -> list[str]:
-    """Apply every migration that is missing, in one transaction, and return their names.
+    """Apply all missing migrations in one transaction, and return their names.
 
-    Raises `StartError` when others keep a table for too long, or the files are not in two lines.
+    Raises `StartError` if another session locks a table for too long, or for a fault in the lines.
     """
     if fault := next(lines.faults(lines.PROJECT), None):
         raise StartError(f"Nothing was migrated: {fault}")
@@ -27,13 +27,13 @@ async def upgrade(database: Database) -> list[str]:
         if not database.is_contended(error):
             raise
         raise StartError(
-            "Nothing was migrated: another session keeps a table that has to change, as a backup "
-            "or an open transaction does. Try again when it has ended."
+            "Nothing was migrated: another session, such as a backup or an open transaction, locks "
+            "a table that has to change. Try again when it has ended."
         ) from error
 
 
 def _upgrade(connection: Connection) -> list[str]:
-    # Alembic takes longer to load than most commands take to run.
+    # Imported here: Alembic takes longer to load than most commands take to run.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 

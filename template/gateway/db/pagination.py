@@ -11,7 +11,7 @@ from gateway.db.tables import Json
 from gateway.errors import InvalidRequest
 from gateway.ids import pattern
 
-# Of the documents of a page: to read and to write them takes as long as a large request.
+# In all documents of a page: reading and writing that much takes as long as a large request.
 PAGE_CHARACTERS = 2 * 1024 * 1024
 
 
@@ -48,13 +48,13 @@ class Pages:
 
 
 def _size(table: Table) -> ColumnElement[int]:
-    """The characters of a row's documents."""
+    """An expression for the number of characters in a row's documents."""
     documents = [column for column in table.c if isinstance(column.type, Json)]
     lengths = [func.coalesce(func.length(cast(each, Text)), 0) for each in documents]
     return sum(lengths, literal(0)).label("size")
 
 
 def _fitting(sizes: Sequence[int]) -> int:
-    """How many rows are a page: one at least."""
+    """The number of rows in a page, at least one."""
     totals = accumulate(sizes)
     return max(1, sum(total <= PAGE_CHARACTERS for total in totals))

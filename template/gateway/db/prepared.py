@@ -1,6 +1,6 @@
-"""Statements as a driver takes them, past SQLAlchemy.
+"""Compiled statements, which a driver executes without SQLAlchemy.
 
-To compile a statement takes longer than a database needs for it, so that is done once.
+Compiling a statement takes longer than its execution, so it is done once.
 """
 
 from collections import namedtuple
@@ -9,15 +9,15 @@ from typing import Any
 
 from sqlalchemy import Engine, Executable
 
-# Before the names of what a query's rows become: SQLAlchemy keeps the columns' own to itself.
+# The prefix of the parameters for a query's rows: SQLAlchemy reserves the columns' own names.
 GIVEN = "given_"
 
 
 class Prepared:
     """The text of a statement, and the form of the rows that it returns.
 
-    `fixed` are the parameters that are always the same, `order` the names of these and of a row's
-    columns as they stand in a text that has no names for them.
+    `fixed` are the constant parameters. `order` lists the names of all parameters in the order of
+    the text's placeholders, for a driver without named ones.
     """
 
     def __init__(self, statement: Executable, engine: Engine) -> None:
@@ -43,7 +43,7 @@ class Prepared:
         self._processors = [(place, of) for place, of in enumerate(processors) if of]
 
     def rows(self, found: Iterable[Sequence[Any]]) -> list[Any]:
-        """What the driver `found`, as tuples with columns as attributes, of Python's types."""
+        """The driver's rows as named tuples, with values of Python's types."""
         return [self._row._make(self._converted(values)) for values in found]
 
     def _converted(self, values: Sequence[Any]) -> Sequence[Any]:

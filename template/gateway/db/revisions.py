@@ -1,8 +1,8 @@
-"""Which migrations were applied, and which are missing.
+"""The applied migrations, and the missing ones.
 
-Alembic's own table has only the last ones. What a newer version built on them takes their place in
-it, and what an option brought stays there when the option is left: this code knows neither. So each
-is noted in a table of its own, and Alembic is told of those that are known here.
+Alembic's own table holds only the newest ones. A newer version of the code replaces them there, and
+the migration of an option stays there when the option is removed: this code knows neither. So a
+table of its own records every applied migration, and Alembic's table gets the known ones.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,12 +26,12 @@ async def pending(database: Database) -> bool:
 
 
 def adopt(connection: Connection, schema: str | None) -> None:
-    """Make Alembic's table say what it would if there were no revisions but those known here."""
+    """Make Alembic's table name the newest applied revisions among those that this code knows."""
     found = _applied(connection, schema)
     here = {name: each for name, each in known().items() if name in found}
     below = {name for each in here.values() for name in each.below}
     if BASE in below - found:
-        # Your first migration was applied before it had this base, which changes nothing.
+        # Projects of version 0.2 applied their first migration before it had this empty base.
         connection.execute(insert(applied), [{"revision": BASE}])
     last = here.keys() - below
     if found:
@@ -40,9 +40,9 @@ def adopt(connection: Connection, schema: str | None) -> None:
 
 
 def note(ctx: Any, step: Any, *_: Any, **__: Any) -> None:
-    """Keep what Alembic has just applied, or undone (see its `on_version_apply`).
+    """Record what Alembic has just applied or undone (see its `on_version_apply`).
 
-    The names of those applied are added to `applied` among the attributes of Alembic's config.
+    Also adds the names of applied revisions to `applied` in the attributes of Alembic's config.
     """
     revisions = [{"revision": name} for name in step.up_revision_ids]
     if step.is_upgrade:
@@ -54,7 +54,7 @@ def note(ctx: Any, step: Any, *_: Any, **__: Any) -> None:
 
 
 def _applied(connection: Connection, schema: str | None) -> set[str]:
-    """All that was applied, which a version without this table did not note."""
+    """All applied revisions. Earlier versions did not record them: then Alembic's table counts."""
     tables = set(inspect(connection).get_table_names(schema))
     if applied.name not in tables:
         applied.create(connection)
@@ -66,7 +66,7 @@ def _applied(connection: Connection, schema: str | None) -> set[str]:
 
 
 def _implied(names: Iterable[str]) -> Iterator[str]:
-    """The revisions and all that they build on."""
+    """The revisions and all revisions below them."""
     for name in names:
         yield name
         if name in known():

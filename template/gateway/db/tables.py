@@ -1,4 +1,4 @@
-"""The tables; in which schema they live is the database's business."""
+"""The tables. `Database` chooses their schema."""
 
 import datetime as dt
 from typing import Any
@@ -34,7 +34,7 @@ metadata = MetaData(
 
 
 class UtcDateTime(TypeDecorator[dt.datetime]):
-    """A point in time, always in UTC; the database may keep no zone of its own."""
+    """A time in UTC. The database may store it without a zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -47,7 +47,7 @@ class UtcDateTime(TypeDecorator[dt.datetime]):
 
 
 class Json(TypeDecorator[Any]):
-    """A JSON document as text, so that any string that JSON can hold can be kept."""
+    """A JSON document, stored as text, which can hold every string of JSON."""
 
     impl = Text
     cache_ok = True
@@ -60,7 +60,7 @@ class Json(TypeDecorator[Any]):
 
 
 def owner() -> Column[str]:
-    """Whose row it is; every query for a user's rows names it."""
+    """The column of a row's user. Every query for a user's rows filters by it."""
     return Column("user_id", String(40), ForeignKey("users.id"), nullable=False)
 
 
@@ -76,7 +76,7 @@ users = Table(
     info={"prefix": "usr"},
 )
 
-# One row for each generation: what was asked, what came of it, what it cost.
+# One row for each generation: its request, its result and its cost.
 predictions = Table(
     "predictions",
     metadata,
@@ -85,7 +85,7 @@ predictions = Table(
     Column("request_id", String(64), nullable=False),
     Column("idempotency_key", String(255)),
     Column("kind", String(20), nullable=False),
-    # What of the application asked for it; none for the built-in routes.
+    # The part of the application that made the request; none for the built-in routes.
     Column("feature", String(100)),
     Column("model", String(200), nullable=False),
     Column("served_model", String(200)),
@@ -106,7 +106,7 @@ predictions = Table(
     Column("cost_nano_usd", BigInteger, nullable=False, default=0),
     Column("latency_ms", Integer),
     Column("feedback", Json),
-    # The UTC day that it counts for, fixed when it was asked.
+    # The UTC day of the request, for which it counts.
     Column("day", String(10), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("finished_at", UtcDateTime),
@@ -116,7 +116,7 @@ predictions = Table(
     info={"prefix": "pred"},
 )
 
-# The ledger: one row for each call of a provider, written before a byte leaves. `state` is
+# The ledger: one row for each call of a provider, written before its first byte is sent. `state` is
 # reserved, sent (`remote_id` is known), settled, released (nothing was billed) or uncertain
 # (settled at its bound).
 attempts = Table(
@@ -132,16 +132,16 @@ attempts = Table(
     Column("bound_nano_usd", BigInteger, nullable=False),
     Column("cost_nano_usd", BigInteger, nullable=False, default=0),
     Column("price", Json, nullable=False),
-    # The provider's own id of the work, where it runs on without us.
+    # The provider's id of work that runs on without a connection.
     Column("remote_id", String(200)),
     Column("day", String(10), nullable=False),
     Column("opened_at", UtcDateTime, nullable=False),
     Column("lease_until", UtcDateTime, nullable=False),
     Column("closed_at", UtcDateTime),
-    # What the provider answered to an attempt that failed, in its own words without the caller's.
+    # The provider's status and message for a failed attempt, without the caller's content.
     Column("provider_status", Integer),
     Column("reason", String(500)),
-    # Whose budgets it counts against, beside its owner's and the service's.
+    # The plan and the key whose budgets it counts against, besides the user's and the service's.
     Column("plan", String(100)),
     Column("key_id", String(40)),
     Index(None, "prediction_id"),
@@ -149,8 +149,8 @@ attempts = Table(
     Index(None, "state", "lease_until"),
 )
 
-# What was spent and is reserved, by account (`service`, `plan:free`, `user:usr_…`, `key:key_…`) and
-# period (a UTC day or month). It always equals the sums over the attempts of that period.
+# The spent and the reserved amounts, by account (`service`, `plan:free`, `user:usr_…`, `key:key_…`)
+# and period (a UTC day or month). They equal the sums over the attempts of that period.
 accounts = Table(
     "accounts",
     metadata,
@@ -160,7 +160,7 @@ accounts = Table(
     Column("reserved_nano_usd", BigInteger, nullable=False, default=0),
 )
 
-# One row, which a migration inserts. A transaction that holds its lock may change accounts.
+# One row, which a migration inserts. A transaction needs its lock to change accounts.
 # `version` is for replicas of earlier versions of the service, which write and compare it.
 policies = Table(
     "policies",
@@ -169,8 +169,8 @@ policies = Table(
     Column("version", String(64), nullable=False),
 )
 
-# What may not be called: `service`, `provider:openai`, `model:openai/gpt-5-mini`. `kind` is stopped
-# (by a person) or quarantined (a call exceeded its maximum). With `running`, running calls end.
+# Stopped targets: `service`, `provider:openai`, `model:openai/gpt-5-mini`. `kind` is stopped (by a
+# person) or quarantined (a call exceeded its maximum); with `running`, running calls end too.
 stops = Table(
     "stops",
     metadata,
@@ -182,7 +182,7 @@ stops = Table(
     Column("at", UtcDateTime, nullable=False),
 )
 
-# What the owner must hear of, once: written with what caused it, `sent_at` when it was told.
+# Alerts for the owner, each written in the transaction of its cause, and sent once.
 alerts = Table(
     "alerts",
     metadata,
@@ -191,16 +191,16 @@ alerts = Table(
     Column("details", Json, nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("sent_at", UtcDateTime),
-    # When it was logged and counted, and when it may be posted again: its last try may have failed.
+    # When it was logged and counted, and when to post it again if the last try failed.
     Column("told_at", UtcDateTime),
     Column("next_try_at", UtcDateTime),
-    # Looked for all the time, among all that there ever were.
+    # Alerts that are not yet logged or sent are polled, among all earlier ones.
     Index(None, "told_at"),
     Index(None, "sent_at"),
 )
 
-# Who changed what for others: one row for each change, written with it, and never changed itself.
-# Without an actor it was the command line, used by `operator`.
+# The audit: one row for each change by an operator, written in its transaction and never modified.
+# Without an actor, `operator` made the change on the command line.
 audit = Table(
     "audit",
     metadata,
@@ -218,9 +218,10 @@ audit = Table(
 
 
 def utc_now() -> dt.datetime:
+    """The current time in UTC."""
     return dt.datetime.now(dt.UTC)
 
 
 def moment(microseconds: int) -> dt.datetime:
-    """What a database's clock says, in microseconds since 1970, as a time."""
+    """The time of a database's clock in microseconds since 1970."""
     return dt.datetime.fromtimestamp(microseconds / 1e6, dt.UTC)

@@ -1,4 +1,4 @@
-"""A lease in the database: one process serves alone, as its limits are in its own memory."""
+"""A lease in the database: only one process serves, since its limits are in its memory."""
 
 import asyncio
 import logging
@@ -37,7 +37,8 @@ leases = Table(
 async def single_instance_lock(_: GatewayConfig, database: Database) -> AsyncIterator[None]:
     """Hold the lease for this process, by the database's clock.
 
-    Waits a few seconds for a predecessor to stop, then raises `StartError`.
+    Waits a few seconds for an earlier process to stop, then raises `StartError`. Later, if another
+    process has taken the lease, this one gets SIGTERM.
     """
     holder = new_id("proc")
     give_up_at = time.monotonic() + PATIENCE_SECONDS
@@ -80,7 +81,7 @@ async def _renew(database: Database, holder: str) -> None:
         try:
             kept = await _take(database, holder)
         except Exception as error:
-            # Without a database nothing is generated; once it is back, the lease may have lapsed.
+            # No generation starts without a database. Once it is back, the lease may have expired.
             if not isinstance(error, DatabaseUnavailable):
                 log(logging.ERROR, "The renewal of the lease crashed", error=error)
             pause = INTERVAL_SECONDS

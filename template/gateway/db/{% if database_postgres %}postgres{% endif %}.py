@@ -1,4 +1,4 @@
-"""PostgreSQL, also behind a transaction pooler."""
+"""PostgreSQL, directly or behind a transaction pooler."""
 
 import os
 import re
@@ -51,15 +51,15 @@ from gateway.errors import DatabaseUnavailable
 Driver = psycopg.Connection[Any]
 EXAMPLE = "postgresql://user:password@host/database"
 SCHEMES = {"postgres", "postgresql"}
-# Whatever another program uses, here it is psycopg.
+# Drivers of other programs are accepted in the scheme; the driver is always psycopg.
 DRIVERS = {"", "asyncpg", "pg8000", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async"}
-# How a socket's folder begins; @ is Linux's abstract kind.
+# A socket's folder begins like this; @ is an abstract socket of Linux.
 SOCKETS = ("/", "@")
 SCHEMA = "app"
 WRITERS = 3
-# Off, a commit is answered before it outlives a power loss.
+# If one of these is off, a power loss may lose a commit.
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
-# A server that vanished, as in a failover, is given up within seconds, not a quarter of an hour.
+# Detects a server that vanished, as in a failover, within seconds, not after a quarter of an hour.
 CONNECTING = {
     "connect_timeout": 3,
     "tcp_user_timeout": 5_000,  # milliseconds
@@ -67,22 +67,22 @@ CONNECTING = {
     "keepalives_interval": 1,
     "keepalives_count": 3,
 }
-# Well within the patience of a transaction, so that it is known why there was no answer.
+# Well below `patience_seconds`, so that a lock time-out is reported as such.
 LOCK_TIMEOUT = "400ms"
-# A process that is frozen, or whose machine is gone, must not keep a lock from all others.
+# A process that hangs, or whose machine is gone, must not keep a lock.
 SILENCE_TIMEOUT = "2s"
-# To ask the server to stop what it does; one that is gone does not answer that either.
+# The time-out of a cancel request: a server that is gone does not answer it either.
 CANCEL_SECONDS = 0.5
 ALIVE = text("SELECT 1")
-# A check says within a second what it waited for in vain.
+# A check reports a lock time-out within a second.
 TRIAL_TIMEOUT = "700ms"
 LEDGER = (predictions, attempts, accounts, policies)
-# Together more than a page, of what cannot be compressed.
+# Incompressible text that is together larger than a page.
 NOISE, NOISES = func.md5(cast(func.random(), Text)), 300
 
 
 class PostgresDatabase(Database):
-    """The tables live in the schema `app`, away from what an API of the host may expose."""
+    """The tables are in the schema `app`, which a host's API does not expose."""
 
     def __init__(self, url: str) -> None:
         super().__init__(
@@ -95,20 +95,20 @@ class PostgresDatabase(Database):
         )
 
     async def create(self) -> None:
-        """Its server makes it."""
+        """Does nothing: the server has created the database."""
 
     def absence(self) -> None:
-        """Its server knows."""
+        """None: only the server can tell."""
 
     def _require_kept(self) -> None:
-        """What a server commits is in its database."""
+        """Does nothing: a commit is in the server's database."""
 
     async def check(self) -> None:
-        """As every database: it commits what a generation does, and leaves nothing."""
+        """As `Database.check`: commits what a generation needs, and leaves no data."""
         try:
             await self.transact(lambda connection: self.write_last(connection, _trial()))
         except DatabaseUnavailable as error:
-            if not _is_caused_by(error, UndefinedTable):  # A missing migration is told as such.
+            if not _is_caused_by(error, UndefinedTable):  # `pending` reports a missing migration.
                 raise
 
     async def weakness(self) -> str | None:
@@ -121,12 +121,12 @@ class PostgresDatabase(Database):
 
     @staticmethod
     def rows(columns: Sequence[Column[Any]]) -> Mapping[str, ColumnElement[Any]]:
-        # One parameter for all rows, which the server takes apart.
-        # Unbounded texts: what is too long is an error, where a cast would cut it.
+        # One JSON parameter for all rows, which the server expands. Its texts have no length: a
+        # value that is too long for its column is then an error, where a cast would truncate it.
         fields = [column(c.name, Text() if _is_text(c) else c.type) for c in columns]
         given = cast(bindparam(f"{GIVEN}rows", type_=Text), JSON)
         listed = func.json_to_recordset(given).table_valued(*fields, name="listed")
-        # How many there are, the server would not know, and would read whole tables for a few.
+        # The limit tells the planner the number of rows; it would else scan whole tables.
         count = bindparam(f"{GIVEN}count", type_=Integer)
         rows = select(listed.render_derived(with_types=True)).limit(count).subquery("given")
         return dict(rows.c.items())
@@ -151,7 +151,7 @@ class PostgresDatabase(Database):
             raise
 
     def _leave(self) -> None:
-        """Make every connection anew: after a failover, the address leads to another server."""
+        """Replace all connections: after a failover, the address leads to another server."""
         self._breakers.submit(self._engine.dispose)
 
     def _sign_of_life(self, cancel_handle: CancelHandle) -> float:
@@ -160,16 +160,16 @@ class PostgresDatabase(Database):
         return time.time()
 
     def cancel_query(self, driver: Driver) -> None:
-        # The server looks at the connection only when it has something to say: without a word, it
-        # would wait on for a lock, and hold those it has. And a server that is gone does not answer
-        # where whoever stands between goes on to take what is sent.
+        # The server checks the connection only when it sends: it would go on to wait for a lock,
+        # and hold its own. So it gets a cancel request. The socket is shut down too, as a proxy may
+        # keep the connection to a server that is gone.
         with suppress(psycopg.Error):
             driver.cancel_safe(timeout=CANCEL_SECONDS)
         with (
             suppress(psycopg.Error, OSError),
             socket.socket(fileno=os.dup(driver.pgconn.socket)) as same,
         ):
-            if not driver.closed:  # Closed meanwhile, its number could be another socket's.
+            if not driver.closed:  # A closed descriptor may belong to another socket by now.
                 same.shutdown(socket.SHUT_RDWR)
 
     def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
@@ -183,15 +183,15 @@ class PostgresDatabase(Database):
         with self._pipeline(connection) as driver:
             for query in queries:
                 self._send(driver, query)
-            # The driver's own commit waits for good where more was sent than the socket takes at
-            # once: it only reads, while the server waits for the rest.
+            # The driver's own commit can wait forever after a large write: it only reads, while
+            # the server waits for the rest of the data.
             driver.execute("COMMIT")
 
     @contextmanager
     def _pipeline(self, connection: Connection) -> Iterator[Driver]:
-        """The driver's connection, past SQLAlchemy, which would wait for each statement's end.
+        """The driver's connection in pipeline mode, without a round trip for each statement.
 
-        What is sent within it fails, or is done, at its end.
+        Statements are done, or raise their errors, at the end of the context.
         """
         driver: Any = connection.connection.driver_connection
         try:
@@ -199,7 +199,7 @@ class PostgresDatabase(Database):
                 yield driver
         except psycopg.Error as error:
             if driver.closed:
-                # Others may be as well. When SQLAlchemy sees it itself, it makes all of them anew.
+                # Others may be closed too. SQLAlchemy replaces all when it sees the error itself.
                 connection.exec_driver_sql("SELECT 1")
             raise self._fault(error) from error
 
@@ -211,8 +211,10 @@ class PostgresDatabase(Database):
 
 @cache
 def _trial() -> list[Query]:
-    """A transaction that needs what a generation needs: all tables to read, those of the ledger to
-    write, space for a new page, the ledger's lock, and a commit.
+    """A transaction with the needs of a generation.
+
+    It reads all tables, writes those of the ledger, needs space for a new page, takes the ledger's
+    lock, and commits.
     """
     lock = select(policies.c.id).where(policies.c.id == 1).with_for_update()
     return [
@@ -227,8 +229,9 @@ def _trial() -> list[Query]:
 
 
 def _filling() -> Insert:
-    """A row for which a table has to grow. It is rolled back, so that nobody sees it; in the index
-    it comes before those that are looked for.
+    """Inserts a row that makes a table grow. It is rolled back.
+
+    Its id sorts before all that queries look for.
     """
     word = literal("trial")
     row = select(func.concat("0", NOISE), func.now(), word, word, func.string_agg(NOISE, ""))
@@ -252,20 +255,20 @@ def _is_text(column: Column[Any]) -> bool:
 
 
 def open_database(config: GatewayConfig) -> PostgresDatabase:
-    """The database of `DATABASE_URL`. Raises `StartError` for an address that is wrong."""
+    """The database of `DATABASE_URL`. Raises `StartError` for a wrong address."""
     return PostgresDatabase(config.database_url)
 
 
 @asynccontextmanager
 async def single_instance_lock(_: GatewayConfig, __: Database) -> AsyncIterator[None]:
-    """Any number of processes serve at once: nothing is to be held."""
+    """Does nothing: any number of processes may serve at once."""
     yield
 
 
 def url_of(url: str) -> URL:
-    """A URL as hosts hand it out (`postgres://`, `postgresql://`, `?host=/socket`) for psycopg.
+    """SQLAlchemy's URL for an address (`postgres://`, `postgresql://`, `?host=/socket`).
 
-    Raises `StartError` for one that is wrong.
+    Raises `StartError` for a wrong address.
     """
     with explained("DATABASE_URL", EXAMPLE):
         address = parse(url)
@@ -291,8 +294,8 @@ def url_of(url: str) -> URL:
 
 
 def _require_place(address: Address, options: Mapping[str, Sequence[str]]) -> None:
-    """Raise `AddressError` unless a server and a database are named, as libpq would guess them."""
-    if "service" in options:  # a file has them
+    """Raise `AddressError` unless a server and a database are named: libpq would guess them."""
+    if "service" in options:  # A file names them.
         return
     if address.host or not options.keys() & {"host", "hostaddr"}:
         address.require_server()

@@ -1,4 +1,4 @@
-"""A file for several processes, outside of production: the limits are in it too."""
+"""SQLite for several processes, outside of production: the file also holds the limits."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,6 +1,6 @@
-"""The file of an SQLite database: which one it is, and which process may serve from it.
+"""The file of an SQLite database: its identity, and the process that may serve from it.
 
-SQLite goes on with a file that was deleted, replaced or overwritten, and what it commits there is
+SQLite goes on with a file that was deleted, replaced or overwritten, and its commits there are
 lost.
 """
 
@@ -13,20 +13,20 @@ from typing import NamedTuple
 
 from gateway.errors import StartError
 
-# What lies beside the file in WAL mode: the log, and the index by which processes share it.
+# The further files in WAL mode: the log, and the index through which processes share it.
 LOG, INDEX = "-wal", "-shm"
-# Places in the index (https://sqlite.org/walformat.html, 2.1): which log it is, how much of it a
-# checkpoint has written to the file, and how much it was about to write.
+# Fields of the index (https://sqlite.org/walformat.html, 2.1): the log's salts, how much of the log
+# a checkpoint has written to the file, and how much it intended to write.
 HEADER_BYTES = 136
 SALTS, DONE, BEGUN = slice(32, 40), slice(96, 100), slice(128, 132)
-# SQLite's own for a new file; the umask takes away from it.
+# SQLite's mode for a new file, before the umask.
 MODE = 0o644
 
 Identity = tuple[int, int]
 
 
 class Content(NamedTuple):
-    """The content of the file, which only a checkpoint changes: then `checkpoint` changes too."""
+    """The state of the file. Only a checkpoint changes it, and then `checkpoint` changes too."""
 
     checkpoint: bytes
     changed_at: int
@@ -34,11 +34,11 @@ class Content(NamedTuple):
 
 
 class SqliteFile:
-    """A database's file, from when it is first opened until it is closed."""
+    """A database's file, from its first connection until `close`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # SQLite follows links before it names what lies beside the file.
+        # SQLite resolves links before it names the log and the index.
         real = path.resolve()
         self._log, self._index_path = f"{real}{LOG}", f"{real}{INDEX}"
         self._opening = threading.Lock()
@@ -51,18 +51,18 @@ class SqliteFile:
         self._index: int | None = None
 
     def create(self) -> None:
-        """Make the file where there is none. Raises `StartError`."""
+        """Create the file if it is missing. Raises `StartError`."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            said = f"The folder of {self.path} cannot be made: {error.strerror}."
+            said = f"The folder of {self.path} cannot be created: {error.strerror}."
             raise StartError(said) from error
         os.close(self._open())
 
     def lock(self) -> bool:
-        """Lock the file itself, by whatever name it was found; false while another process has it.
+        """Lock the file itself; false while another process holds it, also under another name.
 
-        Raises `StartError`.
+        Raises `StartError` if the file cannot be opened.
         """
         if self._locked is None:
             self._locked = self._open()
@@ -78,9 +78,9 @@ class SqliteFile:
         return False
 
     def opened(self) -> None:
-        """Remember which file it is, when it is connected to for the first time.
+        """Record the identity of the file at the first connection.
 
-        A connection of its own keeps the files in place: SQLite removes the log with the last one.
+        Opens one more connection, so that the log stays: SQLite removes it with the last one.
         """
         with self._opening:
             if self._kept is None:
@@ -92,21 +92,21 @@ class SqliteFile:
                         self._kept.execute("PRAGMA wal_checkpoint").fetchall()
 
     def require_same(self) -> None:
-        """Raise `OSError` when what is opened by its name now is not what was opened first."""
+        """Raise `OSError` if the path now leads to another file than at the first connection."""
         if self._kept is not None and list(map(_identity, self._names)) != self._identities:
             raise OSError(f"{self.path} was deleted or replaced while the service had it open.")
 
     def require_unchanged(self) -> None:
-        """As `require_same`; raise `OSError` also when the file was overwritten."""
+        """As `require_same`; also raises `OSError` if the file was overwritten."""
         self.require_same()
         self._is_overwritten = self._is_overwritten or self._has_changed()
         if self._is_overwritten:
             raise OSError(f"{self.path} was overwritten while the service had it open.")
 
     def close(self) -> None:
-        """Let go of the file, when all connections are closed.
+        """Release the file. Only call it after all connections are closed.
 
-        Not earlier: to close a file takes SQLite's own locks on it from the whole process.
+        Closing a descriptor releases SQLite's own locks on the file for the whole process.
         """
         if self._kept is not None:
             self._kept.close()
@@ -125,7 +125,7 @@ class SqliteFile:
         return kept
 
     def _has_changed(self) -> bool:
-        """Whether something else than a checkpoint has changed the content."""
+        """Whether something other than a checkpoint has changed the content."""
         if self._index is None:
             return False
         before = self._checkpoint()
@@ -141,7 +141,7 @@ class SqliteFile:
         return header[SALTS] + header[DONE] + header[BEGUN]
 
     def log_written_at(self) -> float:
-        """When a transaction last wrote, as a time since 1970."""
+        """When a transaction last wrote, in seconds since 1970."""
         return os.stat(self._log).st_mtime
 
     def _open(self) -> int:
@@ -153,12 +153,12 @@ class SqliteFile:
 
 
 def _is_at_rest(checkpoint: bytes) -> bool:
-    """Whether no checkpoint writes to the file, or was interrupted."""
+    """Whether no checkpoint is running or was interrupted."""
     return checkpoint[-8:-4] == checkpoint[-4:]
 
 
 def _identity(path: str) -> Identity | None:
-    """What two files never have in common; None where there is no file."""
+    """The device and inode of a file; None if there is no file."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

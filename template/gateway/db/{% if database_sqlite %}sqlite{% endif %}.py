@@ -34,29 +34,30 @@ from gateway.db.sqlite_file import SqliteFile
 from gateway.errors import DatabaseUnavailable, StartError
 
 EXAMPLE = "sqlite:///data/app.db"
-# Whatever another program uses, here it is the standard library's driver.
+# Schemes of other drivers are accepted too; the driver is always the standard library's.
 SCHEMES = {"sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"}
-# File systems that go with the container.
+# File systems whose content is lost with the container.
 EPHEMERAL = {"overlay", "tmpfs", "ramfs", "aufs", "fuse-overlayfs"}
 BUSY_MS = 4000
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON")
-# The lock of the file is waited for in turns, so that the work ends soon when it is given up.
+# The wait for the file's lock is split, so that the work ends soon after its caller times out.
 TURNS, TURN_MS = 8, 500
-# What the pragmas say of a file that outlives a power loss: FULL is 2.
+# The pragmas of a file that survives a power loss; `synchronous` 2 is FULL.
 DURABLE = ("wal", 2)
 LOCK_PATIENCE_SECONDS = 10.0
 LOCK_INTERVAL_SECONDS = 0.2
-# Times, which are all in UTC, as SQLAlchemy writes them.
+# Times, which are all in UTC, in SQLAlchemy's format.
 sqlite3.register_adapter(dt.datetime, lambda time: time.isoformat(" ", "microseconds")[:26])
 
 
 class SqliteDatabase(Database):
-    """A file in WAL mode, with one writer at a time; `synchronous=FULL` makes a commit outlive a
-    power loss.
+    """A file in WAL mode, with one writer at a time.
+
+    With `synchronous=FULL`, a commit survives a power loss.
     """
 
     def __init__(self, path: Path) -> None:
-        # Only `create` makes a file: an address with a mistake in it leaves nothing behind.
+        # Only `create` makes a file, so that a wrong address leaves no empty file.
         only_open = {"uri": "true", "mode": "rw"}
         url = URL.create("sqlite", database=f"file:{quote(str(path))}", query=only_open)
         super().__init__(url, writers=1, reading={"reading": True})
@@ -73,7 +74,7 @@ class SqliteDatabase(Database):
         if self.file.path.with_name(f"{self.file.path.name}-wal").exists():
             return (
                 f"{self.file.path} was deleted, or moved away from its -wal file: move it back. "
-                "To begin with an empty file, stop the service, remove -wal and -shm, "
+                "To start with an empty file, stop the service, remove -wal and -shm, "
                 "and run: python -m app migrate"
             )
         return f"there is no file {self.file.path}: is DATABASE_URL right? migrate makes it"
@@ -90,7 +91,7 @@ class SqliteDatabase(Database):
         return None
 
     async def check(self) -> None:
-        # Only a write tells of a lock or a full disk. This one needs no table, and changes nothing.
+        # Only a write detects a lock or a full disk. This one needs no table and changes nothing.
         await self.transact(lambda db: db.execute(text("PRAGMA user_version = 0")))
 
     def _connected(self, driver: sqlite3.Connection, _: Any) -> None:
@@ -99,7 +100,7 @@ class SqliteDatabase(Database):
         self.file.opened()
 
     def _begin(self, connection: Connection) -> None:
-        # A transaction takes the write lock at once: taken later, it can fail with SQLITE_BUSY.
+        # Takes the write lock at once: a later upgrade can fail with SQLITE_BUSY.
         if not connection.get_execution_options().get("reading"):
             with self._driver(connection) as driver:
                 _wait_for_lock(driver)
@@ -114,24 +115,24 @@ class SqliteDatabase(Database):
 
     @staticmethod
     def rows(columns: Sequence[Column[Any]]) -> Mapping[str, ColumnElement[Any]]:
-        # SQLite is not far away: a statement is executed once for each row.
+        # SQLite has no round trips: a statement is executed once for each row.
         return {c.name: bindparam(f"{GIVEN}{c.name}", type_=c.type).label(c.name) for c in columns}
 
     @staticmethod
     def lock_timeout() -> ColumnElement[str]:
-        # `busy_timeout` does, for every transaction.
+        # `busy_timeout` does this for every transaction.
         return literal("")
 
     def is_contended(self, error: DatabaseUnavailable) -> bool:
-        # Who waits for the file's lock gets it in one of its turns, or not at all.
+        # `_wait_for_lock` has retried already.
         return False
 
     def _sign_of_life(self, cancel_handle: CancelHandle) -> float:
-        """When a transaction last wrote: whoever waits for the file's lock waits for others."""
+        """When any transaction last wrote: the wait for the file's lock is a wait for others."""
         return self.file.log_written_at()
 
     def cancel_query(self, driver: Any) -> None:
-        """`busy_timeout` does: nothing else lets SQLite wait."""
+        """Does nothing: SQLite only waits for the lock, and `busy_timeout` ends that."""
 
     def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
         with self._driver(connection) as driver:
@@ -154,7 +155,7 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def _driver(self, connection: Connection) -> Iterator[sqlite3.Connection]:
-        """The driver's connection, past SQLAlchemy, which takes longer than SQLite."""
+        """The driver's connection. SQLAlchemy's execution takes longer than SQLite."""
         driver: Any = connection.connection.driver_connection
         try:
             yield driver
@@ -163,7 +164,7 @@ class SqliteDatabase(Database):
 
 
 def _parameters(prepared: Prepared, rows: Rows | None) -> Iterator[list[Any]]:
-    """What stands in a statement at each time that it is executed."""
+    """The parameters of each execution of a statement."""
     for row in [{}] if rows is None else rows:
         values = {**prepared.fixed, **row} if prepared.fixed else row
         yield [values[name] for name in prepared.order]
@@ -176,13 +177,13 @@ def _now() -> int:
 def open_database(config: GatewayConfig) -> SqliteDatabase:
     """The database of `DATABASE_URL`.
 
-    Raises `StartError` for an address that is wrong, and in production for a file that would go
-    with the container.
+    Raises `StartError` for a wrong address, and in production for a file that would be lost with
+    the container.
     """
     path = file_of(config.database_url)
     if config.production and not config.accept_ephemeral_database and is_ephemeral(path):
         raise StartError(
-            f"{path} goes with the container: mount a volume and point DATABASE_URL into it, or "
+            f"{path} is lost with the container: mount a volume and point DATABASE_URL into it, or "
             "accept the loss of all data with ACCEPT_EPHEMERAL_DATABASE=true."
         )
     return SqliteDatabase(path)
@@ -190,17 +191,16 @@ def open_database(config: GatewayConfig) -> SqliteDatabase:
 
 @asynccontextmanager
 async def single_instance_lock(_: GatewayConfig, database: SqliteDatabase) -> AsyncIterator[None]:
-    """Hold the file for this process: by a lock on itself, which the database keeps until it is
-    closed, and by a lock file beside it, as versions did that looked at nothing else.
+    """Hold the file for this process, by a lock on it and a lock on a second file, `NAME.lock`.
 
-    Makes the file where there is none. Waits a few seconds for a predecessor to stop, then raises
-    `StartError`.
+    Earlier versions check only the second file. Creates the file if it is missing. Waits a few
+    seconds for an earlier process to stop, then raises `StartError`.
     """
     path = database.file.path
     database.file.create()
-    with path.with_name(path.name + ".lock").open("a") as beside:
+    with path.with_name(path.name + ".lock").open("a") as lock_file:
         give_up_at = time.monotonic() + LOCK_PATIENCE_SECONDS
-        while not (_locked(beside.fileno()) and database.file.lock()):
+        while not (_locked(lock_file.fileno()) and database.file.lock()):
             if time.monotonic() > give_up_at:
                 raise StartError(
                     f"Another process serves from {path}. An SQLite file belongs to one process: "
@@ -236,10 +236,10 @@ def _is_folder(path: Path) -> bool:
 
 
 def is_ephemeral(path: Path, mounts: str = "/proc/self/mounts") -> bool:
-    """Whether `path` lies on a disk that is lost with the container."""
+    """Whether `path` is on a file system that is lost with the container."""
     try:
         lines = Path(mounts).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:  # No Linux, so no container.
+    except FileNotFoundError:  # Not Linux, so not a container.
         return False
     points = {Path(fields[1]): fields[2] for fields in map(str.split, lines)}
     holders = [point for point in points if path.is_relative_to(point)]
@@ -255,7 +255,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def _wait_for_lock(driver: sqlite3.Connection) -> None:
-    """Begin a transaction. Raises `TimeoutError` when the work is given up meanwhile."""
+    """Begin a transaction. Raises `TimeoutError` if its caller times out meanwhile."""
     driver.execute(f"PRAGMA busy_timeout={TURN_MS}")
     try:
         for turn in range(1, TURNS + 1):
@@ -272,9 +272,9 @@ def _wait_for_lock(driver: sqlite3.Connection) -> None:
 
 
 def _configure(connection: Any) -> None:
-    # Transactions are begun by `_begin`, not by the driver.
+    # `_begin` starts transactions, not the driver.
     connection.isolation_level = None
-    # SQLite's own clock is the machine's too, in milliseconds.
+    # SQLite's own clock has only milliseconds.
     connection.create_function("microseconds", 0, _now)
     cursor = connection.cursor()
     try:

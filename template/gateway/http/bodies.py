@@ -1,4 +1,4 @@
-"""How the body of a generation's request is read: bounded before anything is made of it."""
+"""Reads and validates the body of a generation's request, with limits on the work."""
 
 import asyncio
 import re
@@ -12,27 +12,27 @@ from pydantic_core import from_json
 
 from gateway.errors import InvalidRequest, ServiceError, UnsupportedParameter, shortened
 
-# A smaller body cannot have many parts.
+# A body up to this size cannot have many parts.
 SMALL_BYTES = 64 * 1024
-# The texts, lists and objects of a body: each costs the time and the memory of many of its bytes.
+# The texts, lists and objects of a body. Each takes the time and the memory of many bytes.
 MAX_PARTS = 50_000
-# To tell of each error costs much more than to find it.
+# Reporting an error takes much longer than finding it.
 MAX_ERRORS = 100
 TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-# Large bodies of one caller that are read at once.
+# The large bodies of one caller that are read at the same time.
 AT_ONCE = 8
 Body = TypeVar("Body", bound=BaseModel)
 
 
 class LargeBodies:
-    """Reads few large bodies of each caller at once: what the others send waits in the network."""
+    """Reads few large bodies of each caller at a time. The other ones wait in the network."""
 
     def __init__(self) -> None:
-        # A caller's turns are there while they are used.
+        # A caller's semaphore exists while it is in use.
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def read(self, request: Request, caller: str) -> bytes:
-        """The body of a request, whose time goes on while it waits for its turn."""
+        """The body of a request. The wait for the semaphore counts against its time-out."""
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) <= SMALL_BYTES:
             return await request.body()
@@ -41,9 +41,10 @@ class LargeBodies:
 
 
 def parse(raw: bytes, schema: type[Body]) -> Body:
-    """The body. Raises `RequestValidationError`, `InvalidRequest`, `UnsupportedParameter`.
+    """The body as `schema`.
 
-    FastAPI's own reading takes twice the time, which counts on the path that must be fast.
+    Raises `RequestValidationError`, `InvalidRequest` and `UnsupportedParameter`. FastAPI's own
+    parsing takes twice the time.
     """
     _require_few_parts(raw)
     try:
@@ -55,7 +56,7 @@ def parse(raw: bytes, schema: type[Body]) -> Body:
 
 
 def parse_part(given: dict[str, Any], schema: type[Body], *path: str) -> Body:
-    """Validate `given`, the part of a body at `path`. Raises as `parse`."""
+    """The part of a body at `path` as `schema`. Raises as `parse`."""
     try:
         return schema.model_validate(given)
     except ValidationError as error:
@@ -68,14 +69,14 @@ def parse_part(given: dict[str, Any], schema: type[Body], *path: str) -> Body:
 
 
 def wrong_body(error: ValidationError, body: Any, *path: str) -> RequestValidationError:
-    """`error` as FastAPI tells of a body that is wrong at `path`."""
+    """`error` as FastAPI's error for a body that is wrong at `path`."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     errors = [{**e, "loc": ("body", *path, *e["loc"])} for e in found]
     return RequestValidationError(errors, body=body)
 
 
 def _require_few_parts(raw: bytes) -> None:
-    """Raise `InvalidRequest` for a body of more parts than a request can have."""
+    """Raise `InvalidRequest` for a body with more than `MAX_PARTS` parts."""
     if len(raw) <= SMALL_BYTES:
         return
     rest, texts = TEXT.subn(b"", raw)
@@ -86,7 +87,7 @@ def _require_few_parts(raw: bytes) -> None:
 
 
 def _too_wrong(given: Any, schema: type[BaseModel], *path: str) -> ServiceError:
-    """The error of a body that has too many of them: an unknown name, where it has one."""
+    """The error for a body with too many errors: its first unknown name, if it has any."""
     names = given if isinstance(given, dict) else {}
     unknown = next((name for name in names if name not in schema.model_fields), None)
     if unknown is None:
@@ -96,7 +97,7 @@ def _too_wrong(given: Any, schema: type[BaseModel], *path: str) -> ServiceError:
 
 
 def _decoded(raw: bytes) -> Any:
-    """The body in which an error has its place; None for what is no JSON."""
+    """The JSON document of a body; None if it is not JSON."""
     try:
         return from_json(raw)
     except ValueError:

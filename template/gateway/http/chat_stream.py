@@ -25,7 +25,7 @@ class ChatStream(EventStream):
 
     def event(self, document: Body) -> bytes:
         document["model"] = self._model
-        # The providers are always asked for the usage, which then has a chunk of its own.
+        # The service always requests the usage from providers. It may come in its own chunk.
         is_asked_for = (
             self._with_usage or not document.pop("usage", None) or bool(document.get("choices"))
         )

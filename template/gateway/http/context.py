@@ -1,4 +1,4 @@
-"""The context of a generation: the request that asks for it, its user and the engine."""
+"""The context of a generation in a route: the HTTP request, its user and the engine."""
 
 import hashlib
 import re
@@ -32,7 +32,7 @@ Given = TypeVar("Given")
 
 
 class GenerationContext:
-    """What the routes of generations share: a body becomes a call, a generation an answer."""
+    """Shared by the routes of generations: turns a body into a `GenerationRequest`."""
 
     def __init__(self, request: Request, user: Principal, engine: Engine) -> None:
         self.request = request
@@ -41,7 +41,7 @@ class GenerationContext:
         self._is_large = False
 
     async def read(self, schema: type[Body]) -> Body:
-        """The request's body. Raises what `parse` raises, and `RateLimited` for a large one."""
+        """The request's body. Raises as `parse`, and `RateLimited` early for a large body."""
         if not JSON_TYPE.match(self.request.headers.get("content-type", "")):
             raise RequestValidationError([NO_JSON])
         raw = await self.engine.large_bodies.read(self.request, self.user.user_id)
@@ -53,17 +53,19 @@ class GenerationContext:
     def call(
         self, kind: Kind, model: str, body: dict[str, Any], seconds: float | None = None
     ) -> GenerationRequest:
-        """A call within `seconds`. Raises `InvalidRequest` for what cannot be sent or kept."""
+        """The request for a generation within `seconds`.
+
+        Raises `InvalidRequest` for a body that cannot be sent or stored.
+        """
         require_sendable(body)
         seconds = seconds or self.engine.config.request_deadline_seconds
         request_id = self.request.state.request_id
         return GenerationRequest(self.user, kind, model, body, request_id, seconds, self._key())
 
     async def idempotent(self, body: BaseModel, work: Work, *, later: bool = False) -> Response:
-        """What `work` answers to `body`, or answered before to the same `Idempotency-Key`.
+        """The answer of `work`, or the stored one for the same `Idempotency-Key` and `body`.
 
-        `later` says that the client does not wait for the generation. Raises what
-        `Idempotency.answer` raises.
+        With `later`, the client does not wait for the generation. Raises as `Idempotency.answer`.
         """
         name = self._key()
         if name is None:
@@ -78,10 +80,10 @@ class GenerationContext:
         return await self.engine.idempotency.answer(key, [body, later], limited)
 
     async def gateway(self) -> Gateway:
-        """The engine for an owner's route, which answers once for each `Idempotency-Key`.
+        """The gateway for an owner's route, which runs once for each `Idempotency-Key`.
 
-        The record bears the route's path without `/v1/` as its feature. Raises `Replay` for a
-        request that was answered before, and what `Idempotency.claim` raises.
+        The feature of its records is the route's path without `/v1/`. Raises `Replay` for a request
+        with a stored answer, and as `Idempotency.claim`.
         """
         answer = FeatureAnswer(self.engine.idempotency)
         self.request.state.answer = answer
@@ -110,18 +112,18 @@ class GenerationContext:
         return await unless_left(self.request.receive, work)
 
     async def _digest(self) -> str:
-        """What stands for the body. Raises `InvalidRequest` for a form, which is read in parts."""
+        """A digest of the body. Raises `InvalidRequest` for a form, which FastAPI has consumed."""
         try:
             return hashlib.sha256(await self.request.body()).hexdigest()
         except RuntimeError as error:
             raise InvalidRequest(
-                "Idempotency-Key: not for forms; send JSON.", param="idempotency-key"
+                "Idempotency-Key: not supported for forms; send JSON.", param="idempotency-key"
             ) from error
 
     async def _check_limits(self) -> None:
-        """Raise `RateLimited` for a large body that would be refused, before it costs more.
+        """Raise `RateLimited` for a large body before it is parsed.
 
-        With an `Idempotency-Key`, a replay comes before the limits.
+        With an `Idempotency-Key`, only after the look-up of a stored answer.
         """
         if self._is_large:
             await self.engine.limits.peek(self.user)
@@ -137,6 +139,6 @@ class GenerationContext:
 
 
 def json_answer(generation: Generation, content: Any) -> Response:
-    """An answer in one piece, under the public name of the model that served."""
+    """The answer of a generation without streaming, with the public name of its model."""
     body = encode({**content, "model": generation.model.id})
     return Response(body, media_type="application/json", headers=generation.headers)

@@ -1,4 +1,4 @@
-"""Where in a request an error is, by a path that the request has."""
+"""The path of an error in a request."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -9,7 +9,7 @@ from gateway.telemetry.context import bind
 
 MAX_PATH = 100
 MADE_UP = "…"
-# Of messages, items and tools, of the query, of headers and of limits.
+# Names in messages, items and tools, in the query, in headers and in limits.
 OTHER_NAMES = frozenset(
     {
         *("arguments", "call_id", "content", "detail", "file_id", "image_url", "name", "output"),
@@ -22,10 +22,10 @@ Error = TypeVar("Error", bound=Mapping[str, Any])
 
 
 def place_of(errors: Sequence[Error], body: Any) -> tuple[str, Error]:
-    """The path of the error that is deepest in `body`, and that error.
+    """The path of the deepest error in `body`, and that error.
 
-    Where a value has none of several forms, each form has its error; the client meant the one that
-    fits furthest.
+    A value that matches none of several forms has an error for each; the client most likely meant
+    the form that matches furthest.
     """
     paths = [_path(error, body) for error in errors]
     deepest = max(range(len(errors)), key=lambda index: len(paths[index]))
@@ -33,19 +33,19 @@ def place_of(errors: Sequence[Error], body: Any) -> tuple[str, Error]:
 
 
 def note_error(code: str | None, param: str | None) -> None:
-    """Let the log line of the request say which error it got."""
+    """Bind the error to the log line of the request."""
     bind(code=code, **({"param": known_path(param)} if param else {}))
 
 
 def known_path(path: str) -> str:
-    """`path` without the names that a client made up, which may be content."""
+    """`path` without unknown names, which may be content."""
     steps = path.split(".")
     return ".".join(step if step.isdecimal() or step in _names() else MADE_UP for step in steps)
 
 
 @cache
 def _names() -> frozenset[str]:
-    """The names of all fields that a request can have."""
+    """The names of all fields in requests."""
     schemas = [RequestBody]
     for schema in schemas:
         schemas += schema.__subclasses__()
@@ -53,7 +53,7 @@ def _names() -> frozenset[str]:
 
 
 def _path(error: Mapping[str, Any], body: Any) -> list[int | str]:
-    """The steps of an error's location that `body` has: pydantic adds the names of forms."""
+    """The steps of an error's location that exist in `body`: pydantic adds names of forms."""
     steps: list[int | str] = list(error["loc"][1:])
     if error["loc"][0] != "body":
         return steps

@@ -1,4 +1,4 @@
-"""Server-sent events: the response that streams an answer, in whichever format."""
+"""Server-sent events: the base of the responses that stream an answer."""
 
 import asyncio
 from abc import abstractmethod
@@ -18,17 +18,17 @@ from gateway.providers.base import Body, Chunks
 from gateway.telemetry.context import bind
 from gateway.telemetry.scheduler import timed_task
 
-# More than the last word may wait until the answer is stored.
-LAST_WORD_SECONDS = STORE_SECONDS + 1
+# The time-out of a stream's end, which may wait until the answer is stored.
+END_SECONDS = STORE_SECONDS + 1
 
 Given = TypeVar("Given")
 
 
 class EventStream(Response):
-    """Sends events as they come, until they end, the client leaves or time is up.
+    """Sends events until they end, the client disconnects or the deadline passes.
 
-    What arrived together is sent together. `failed` turns true before the last event of a stream
-    that ends with an error.
+    Events that arrived together are sent together. `failed` is set before the last event of a
+    stream that ends with an error.
     """
 
     media_type = "text/event-stream"
@@ -47,11 +47,11 @@ class EventStream(Response):
 
     @abstractmethod
     def event(self, document: Body) -> bytes:
-        """An event as it is sent, empty when the client is not told of it."""
+        """The bytes of an event; empty if it is not sent."""
 
     @abstractmethod
     def failure(self, error: ServiceError) -> bytes:
-        """The last event of a stream that fails."""
+        """The bytes of the last event of a stream that fails."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -84,9 +84,9 @@ class EventStream(Response):
         await self._end(send, last)
 
     async def _end(self, send: Send, last: bytes) -> None:
-        """Send the last event. A client that reads no more must not hold the request for good."""
+        """Send the last event, with a time-out for a client that does not read."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORD_SECONDS):
+            async with asyncio.timeout(END_SECONDS):
                 await send({"type": "http.response.body", "body": last})
 
     def _fail(self, error: ServiceError) -> bytes:
@@ -101,7 +101,7 @@ class EventStream(Response):
 
 
 async def unless_left(receive: Receive, work: Coroutine[Any, Any, Given]) -> Given:
-    """What `work` gives; it ends when the client leaves. Raises `ClientDisconnect`."""
+    """The result of `work`, cancelled when the client disconnects. Raises `ClientDisconnect`."""
     working, leaving = asyncio.create_task(timed_task(work)), asyncio.create_task(_left(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)

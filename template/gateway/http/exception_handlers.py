@@ -1,4 +1,4 @@
-"""Sends every error in one shape: the service's own, and what Starlette and FastAPI raise."""
+"""Sends all errors in one format: the service's own, and those of Starlette and FastAPI."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,20 +14,20 @@ from gateway.errors import ErrorBody, IdempotencyMismatch, ServiceError, error_b
 from gateway.http.error_places import note_error, place_of
 from gateway.http.replay import Replay, send_replay
 
-# What Starlette and FastAPI raise themselves, in the service's words.
+# The status, code and message for errors that Starlette and FastAPI raise.
 FRAMEWORK_ERRORS = {
     400: (422, "invalid_request", "The body could not be read; send valid JSON in UTF-8."),
     404: (404, "not_found", "There is nothing at this address; see /docs."),
-    405: (405, "method_not_allowed", "This address does not take this method; see /docs."),
+    405: (405, "method_not_allowed", "This address does not support this method; see /docs."),
     408: (408, "invalid_request", "The body took too long to arrive; send it again."),
-    413: (413, "body_too_large", "The body is larger than this address takes; send less."),
+    413: (413, "body_too_large", "The body is too large for this address; send less."),
 }
-# OpenAI's clients expect 400 where its API finds a request wrong.
+# OpenAI's clients expect 400 for an invalid request.
 OPENAI_ROUTES = re.compile(r"/v1/(?:chat/completions|responses|embeddings|models)(?:/|$)")
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` answer every error in one shape."""
+    """Make `app` send all errors in one format."""
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _framework_error)
@@ -41,7 +41,7 @@ async def _service_error(request: Request, error: Any) -> JSONResponse:
 
 
 async def _validation_error(request: Request, error: Any) -> JSONResponse:
-    """Names the first wrong field and what is wrong with it, never the input itself."""
+    """Name the first wrong field and its error, never the input."""
     path, first = place_of(error.errors(), error.body)
     code, message = "invalid_request", f"{path}: {first['msg']}."
     if first["type"] == "extra_forbidden":
@@ -60,19 +60,19 @@ async def _framework_error(request: Request, error: Any) -> JSONResponse:
 
 
 def _answer(body: ErrorBody, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The answer, whose code and parameter the log line of the request has, too."""
+    """The answer. Its code and parameter also go into the log line of the request."""
     note_error(body["error"]["code"], body["error"]["param"])
     return JSONResponse(body, status, headers)
 
 
 def _status(request: Request, status: int, code: str = "") -> int:
-    """400 in place of 422 on OpenAI's routes; the code of a mismatch is not OpenAI's."""
+    """400 instead of 422 on OpenAI's routes, except for a mismatch, which OpenAI does not have."""
     is_wrong = status == 422 and code != IdempotencyMismatch.code
     return 400 if is_wrong and OPENAI_ROUTES.match(request.scope["path"]) else status
 
 
 def _methods(request: Request) -> str:
-    """What the address takes, by all of its routes: each has a method of its own."""
+    """The methods of all routes at the address: each method has its own route."""
     routes = _routes(request.app.routes)
     here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return ", ".join(sorted({method for route in here for method in route.methods or ()}))

@@ -1,4 +1,4 @@
-"""The answer of an owner's route: with its generation's headers, and kept for replays."""
+"""The answer of an owner's route: adds its generation's headers, and stores it for replays."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from gateway.pipeline.generation import Generation
 
 
 class FeatureAnswer:
-    """What the middleware shows of each message of an answer before it is sent."""
+    """Processes each message of an answer before the middleware sends it."""
 
     def __init__(self, idempotency: Idempotency) -> None:
         self._idempotency = idempotency
@@ -21,15 +21,15 @@ class FeatureAnswer:
         self._body = bytearray()
 
     def on_begin(self, generation: Generation) -> None:
-        """The newest generation, whose headers the answer bears."""
+        """Set the newest generation, whose headers the answer gets."""
         self._generation = generation
 
     def keep_for(self, claim: Claim) -> None:
-        """Keep the answer for requests with the same `Idempotency-Key`."""
+        """Store the answer for requests with the same `Idempotency-Key`."""
         self._claim = claim
 
-    async def note(self, message: Message) -> Message:
-        """The message as it is sent. The whole answer is stored before its end leaves."""
+    async def process(self, message: Message) -> Message:
+        """The message to send. The answer is stored before its last message is sent."""
         if message["type"] == "http.response.start":
             return self._start(message)
         if self._claim is not None and message["type"] == "http.response.body":
@@ -40,7 +40,7 @@ class FeatureAnswer:
         return message
 
     async def end(self) -> None:
-        """Of an answer that broke off, nothing is known any more."""
+        """Mark the outcome as unknown if the answer broke off."""
         if self._claim is not None:
             await self._idempotency.mark_unknown(self._claim)
 
@@ -60,7 +60,7 @@ class FeatureAnswer:
 
     async def _store(self, claim: Claim) -> None:
         self._claim = None
-        if self._status == 500:  # a crash: what it had begun is not known
+        if self._status == 500:  # A crash: the outcome is unknown.
             await self._idempotency.mark_unknown(claim)
         elif self._status >= 400 or self._generation is None:
             await self._idempotency.release(claim)

@@ -1,6 +1,4 @@
-"""How long the head of a request may take, how much may come of it, and what is refused before
-there is a request.
-"""
+"""Limits on the head of a request: time, size, and HTTP that is refused by the parser."""
 
 import asyncio
 import logging
@@ -20,15 +18,15 @@ from gateway.telemetry.logging import log
 HEAD_SECONDS = 30.0
 HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
-# Requests that came before the answer to an earlier one: each costs a hundred times its bytes.
+# Pipelined requests: each takes a hundred times its bytes in memory.
 MAX_QUEUED = 32
-# What a client may send beside each byte of a body: a chunk of one byte has five bytes around it.
-BESIDE_A_BYTE = 8
+# The overhead that a client may send per byte of a body: a chunk of one byte has five more.
+OVERHEAD_PER_BYTE = 8
 CODE = "invalid_request"
 REFUSALS = {
     400: (
-        "The request is not valid HTTP/1.1, or has a body and asks for another protocol; send it "
-        "again as RFC 9112 says, without Upgrade."
+        "The request is not valid HTTP/1.1, or has a body and asks for another protocol; send "
+        "valid HTTP/1.1 (RFC 9112), without Upgrade."
     ),
     431: (
         f"The request's address and headers are over {HEAD_BYTES} bytes or {MAX_HEADERS} headers; "
@@ -38,16 +36,16 @@ REFUSALS = {
 
 
 class HeadTooLarge(Exception):
-    """Ends the parser in the middle of a segment."""
+    """Stops the parser: the head is too large."""
 
 
 class TooManyQueued(Exception):
-    """Ends the parser: what follows is not read."""
+    """Stops the parser: too many pipelined requests."""
 
 
 class QueueingFlow(FlowControl):
-    """uvicorn's, which would read on with each answer, and while a body is waited for, however
-    many requests are queued.
+    """Pauses reading while requests are queued. uvicorn's class resumes with each answer, and
+    while a body is awaited.
     """
 
     def __init__(self, transport: asyncio.Transport, queue: Sized) -> None:
@@ -55,18 +53,19 @@ class QueueingFlow(FlowControl):
         self._queue = queue
 
     def resume_reading(self) -> None:
-        if not self._queue:  # Of a request that others follow, all has come.
+        if not self._queue:  # A request before queued ones has arrived completely.
             super().resume_reading()
 
 
 class UpgradeWithBody(Exception):
-    """Ends the parser, which would take the body for a request of its own."""
+    """Stops the parser, which would read the body as another request."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's, which would wait for a request's head for good, keep all that comes of it, all
-    requests that are not answered yet and all that a client does not read, and answer what is no
-    request in a form of its own.
+    """uvicorn's protocol with limits, and with the service's format for refusals.
+
+    uvicorn has no time-out for a request's head, and no limit on the size of a head, on queued
+    requests and on the time for which a client does not read.
     """
 
     _unread: UnreadTimer
@@ -74,16 +73,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
         self._hang_up: asyncio.TimerHandle | None = None
-        # Of the request at hand: its number, whether its end is still to come, and whether its head
-        # was read.
+        # The current request: its number, whether it is incomplete, and whether its head was read.
         self._number = 0
         self._has_begun = False
         self._has_head = False
-        # The bytes and the number of its headers and trailers, and all bytes beside its body: the
-        # parser keeps a header that is not complete.
+        # The bytes and the number of its headers and trailers, and all bytes outside of its body:
+        # the parser buffers an incomplete header.
         self._header_bytes = 0
         self._headers = 0
-        self._beside_body = 0
+        self._overhead = 0
 
     def connection_made(  # type: ignore[override] # as uvicorn's is
         self, transport: asyncio.Transport
@@ -96,19 +94,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if getattr(self.cycle, "response_complete", True):
             self._expect_head()
-        # In a segment that begins in one request and ends in another, what is of which is unknown.
+        # The bytes of a segment across two requests cannot be assigned to one of them.
         first = self._number + (not self._has_begun)
         super().data_received(data)
         if self._has_begun and self._number == first:
-            self._beside_body += len(data)
-            if self._beside_body > HEAD_BYTES:
+            self._overhead += len(data)
+            if self._overhead > HEAD_BYTES:
                 self.send_400_response(REFUSALS[431])
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._number += 1
         self._has_begun, self._has_head = True, False
-        self._header_bytes = self._headers = self._beside_body = 0
+        self._header_bytes = self._headers = self._overhead = 0
         if len(self.pipeline) >= MAX_QUEUED:
             raise TooManyQueued
 
@@ -119,19 +117,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers += 1
         self._count(len(name) + len(value))
-        if not self._has_head:  # Trailers say nothing that is read here.
+        if not self._has_head:  # Trailers are ignored.
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._expect_no_head()
-        if self.parser.should_upgrade() and any(map(_tells_of_a_body, self.headers)):
+        if self.parser.should_upgrade() and any(map(_announces_body, self.headers)):
             raise UpgradeWithBody
         super().on_headers_complete()
         self._has_head = True
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
-        self._beside_body -= BESIDE_A_BYTE * len(body)
+        self._overhead -= OVERHEAD_PER_BYTE * len(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -152,12 +150,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self.flow.resume_reading()  # once more, as the last request has left the queue only now
-        # The connection waits, or closes, once all is read.
+        self.flow.resume_reading()  # Again: the last request has left the queue only now.
+        # The connection waits, or closes, once the client has read everything.
         self._unread.start()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what comes, unless an answer to what came before is under way."""
+        """Refuse the invalid input, unless an earlier request is still being answered."""
         if self.transport.is_closing():
             return
         if self._has_head and self.cycle.response_started:
@@ -168,7 +166,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(431 if self._is_too_large else 400)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """There is one protocol here. What followed the request was not read, so no more is."""
+        """Close the connection after the answer: the bytes after the request were not read."""
         self.cycle.keep_alive = False
 
     def _refuse(self, status: int) -> None:
@@ -185,11 +183,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _is_too_large(self) -> bool:
-        is_long = max(self._header_bytes, self._beside_body) > HEAD_BYTES
+        is_long = max(self._header_bytes, self._overhead) > HEAD_BYTES
         return is_long or self._headers > MAX_HEADERS
 
     def _count(self, size: int) -> None:
-        """Count a part of a head. Ends the parser when it is too large."""
+        """Count a part of a head. Raises `HeadTooLarge` above the limit."""
         self._header_bytes += size
         if self._is_too_large:
             raise HeadTooLarge
@@ -204,6 +202,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._hang_up = None
 
 
-def _tells_of_a_body(header: tuple[bytes, bytes]) -> bool:
+def _announces_body(header: tuple[bytes, bytes]) -> bool:
     name, value = header
     return name == b"transfer-encoding" or (name == b"content-length" and value != b"0")

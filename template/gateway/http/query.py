@@ -1,4 +1,4 @@
-"""Query parameters: unknown ones are refused, so that a misspelt filter is an error."""
+"""Refuses unknown query parameters, so that a misspelt filter is an error."""
 
 from collections.abc import Collection
 
@@ -13,8 +13,8 @@ def require_known(request: Request, known: Collection[str] = ()) -> None:
         return
     for name in request.query_params:
         if name not in known:
-            there_is = f"there is {', '.join(sorted(known))}" if known else "there is none"
+            offered = f"there is {', '.join(sorted(known))}" if known else "there is none"
             raise UnsupportedParameter(
-                f"The parameter {shortened(name)!r} is not supported in the query; {there_is}.",
+                f"The parameter {shortened(name)!r} is not supported in the query; {offered}.",
                 param=name or None,
             )

@@ -1,10 +1,10 @@
-"""Ends a request with the answer that its first one got."""
+"""Answers a request with the stored answer of an earlier one."""
 
 from fastapi import Request, Response
 
 
 class Replay(Exception):
-    """Not an error: the answer to a request that was answered before is `response`."""
+    """Not an error: ends a route with the stored `response`."""
 
     def __init__(self, response: Response) -> None:
         super().__init__()
@@ -12,6 +12,6 @@ class Replay(Exception):
 
 
 async def send_replay(_: Request, replay: Exception) -> Response:
-    """The handler that sends it."""
+    """The exception handler of `Replay`."""
     assert isinstance(replay, Replay)
     return replay.response

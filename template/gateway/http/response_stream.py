@@ -13,8 +13,8 @@ FAILED = "response.failed"
 class ResponseStream(EventStream):
     """Sends the events of a response.
 
-    `own` is what the service says of a response in place of the provider. A stream that fails ends
-    with the event `error`, unless `response.failed` said it.
+    `own` are the fields of a response that the service sets itself. A stream that fails ends with
+    the event `error`, unless the provider sent `response.failed`.
     """
 
     def __init__(self, generation: Generation, first: list[Body], rest: Chunks, own: Body) -> None:
@@ -33,10 +33,10 @@ class ResponseStream(EventStream):
     def failure(self, error: ServiceError) -> bytes:
         if self._last.get("type") == FAILED:
             return b""
-        told = error.body()["error"]
+        fields = error.body()["error"]
         number = self._last.get("sequence_number", -1) + 1
-        # OpenAI's types have the fields on the outside; its clients raise on those in `error`.
-        return _event({**told, "type": "error", "sequence_number": number, "error": told})
+        # OpenAI's types have the fields at the top level; its clients raise on those in `error`.
+        return _event({**fields, "type": "error", "sequence_number": number, "error": fields})
 
 
 def _event(document: Body) -> bytes:

@@ -1,14 +1,14 @@
-"""How long an answer waits for a client that does not read it."""
+"""Closes the connection of a client that does not read its answer."""
 
 import asyncio
 
 UNREAD_SECONDS = 30.0
-# What a client must take in that time at least: about a kilobyte a second.
+# The least that a client must read in that time: about a kilobyte a second.
 LEAST_BYTES = 32 * 1024
 
 
 class UnreadTimer:
-    """Cuts a connection whose client reads too little of what was written to it."""
+    """Aborts a connection whose client reads too slowly."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self._loop = loop
@@ -17,19 +17,19 @@ class UnreadTimer:
         self._unread = 0
 
     def start(self) -> None:
-        """From now on the client must read, if there is something that it has not read."""
+        """Start the timer if there are unread bytes."""
         self.stop()
         self._unread = self._transport.get_write_buffer_size()
         if self._unread:
-            self._timer = self._loop.call_later(UNREAD_SECONDS, self._look)
+            self._timer = self._loop.call_later(UNREAD_SECONDS, self._check)
 
     def stop(self) -> None:
-        """Do not look any more."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         taken = self._unread - self._transport.get_write_buffer_size()
         if taken < min(LEAST_BYTES, self._unread):
             self._transport.abort()

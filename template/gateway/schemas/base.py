@@ -1,4 +1,4 @@
-"""What bodies of requests and answers share."""
+"""Types that the bodies of requests and answers share."""
 
 import datetime as dt
 import re
@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-# What a request may ask for: choices of a chat, and texts to embed, as many as OpenAI takes.
+# The most choices of a chat, and texts to embed, in a request. OpenAI's limit on texts.
 MAX_CHOICES, MAX_INPUTS = 16, 2048
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 NO_DAY = "must be a day such as 2030-01-31"
@@ -28,22 +28,22 @@ Time = Annotated[
 """ISO 8601 in UTC with `Z`."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=NO_CONTROL)]
 Entry = TypeVar("Entry")
-# Of a list, the first wrong value is told: to tell of each takes long.
+# A list reports only its first wrong value: reporting each takes long.
 Texts = Annotated[list[str], Field(fail_fast=True)]
 Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
 
 
 def _whole(given: Any) -> Any:
-    """A client of a language without integers writes 50 as 50.0."""
+    """Accept 50.0 for 50: some languages have no integers."""
     return int(given) if isinstance(given, float) and given.is_integer() else given
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
-"""A number without a fraction, however it is written."""
+"""An integer, which may be written with a zero fraction."""
 
 
 def _moment(given: Any) -> Any:
-    """A number, also as text, could be seconds or milliseconds."""
+    """Refuse numbers, also as text: they could be seconds or milliseconds."""
     try:
         return dt.datetime.fromisoformat(given) if isinstance(given, str) else given
     except ValueError as error:
@@ -52,11 +52,11 @@ def _moment(given: Any) -> Any:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
-"""A time that a client gives: ISO 8601 with its zone."""
+"""A time from a client: ISO 8601 with a zone."""
 
 
 def _day(given: Any) -> Any:
-    """A number could be seconds, and a time is of some zone."""
+    """Refuse numbers, which could be seconds, and times, whose day depends on the zone."""
     if isinstance(given, dt.datetime) or not isinstance(given, str | dt.date):
         raise PydanticCustomError("no_day", NO_DAY)
     if isinstance(given, str) and not DAY.fullmatch(given):
@@ -69,15 +69,15 @@ Day = Annotated[dt.date, BeforeValidator(_day)]
 
 
 class RequestBody(BaseModel):
-    """A body whose unknown fields are refused, and values of another type than the field's.
+    """A body that refuses unknown fields and does not convert types.
 
-    A route that FastAPI reads gets an enum as text: such a field says `strict=False`.
+    FastAPI's own bodies get an enum as text: such a field needs `strict=False`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     def given(self, without: Collection[str] = ()) -> dict[str, Any]:
-        """The fields that have a value, as they were given; null is as if absent."""
+        """The fields that are not null, as they were given, except for `without`."""
         return {
             name: value
             for name, value in vars(self).items()
@@ -86,7 +86,7 @@ class RequestBody(BaseModel):
 
 
 class Page(BaseModel, Generic[Entry]):
-    """A part of a list; `next_cursor` asks for the next one."""
+    """A page of a list. `next_cursor` requests the next page; null on the last one."""
 
     data: list[Entry]
     next_cursor: str | None

@@ -8,19 +8,21 @@ from gateway.schemas.base import MAX_CHOICES, Objects, RequestBody, Texts, Whole
 from gateway.schemas.messages import Messages
 
 TRANSPORT = frozenset({"model", "stream", "stream_options"})
-# Options of tools, which mean nothing in a request without tools.
+# Options of tools, which have no effect in a request without tools.
 TOOL_OPTIONS = ("tool_choice", "parallel_tool_calls")
 
 
 class StreamOptions(RequestBody):
+    """Options of a streamed chat. Obfuscation is accepted, but has no effect."""
+
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 class ChatInput(RequestBody):
-    """Everything but the model and the transport, by the names of OpenAI's request type.
+    """A chat without the model and the transport, with the names of OpenAI's request type.
 
-    Each provider's table says what becomes of a parameter.
+    Each provider's table of verdicts decides how a parameter is treated.
     """
 
     messages: Messages
@@ -59,7 +61,7 @@ class ChatInput(RequestBody):
     web_search_options: Any = None
 
     def body(self) -> dict[str, Any]:
-        """What was given, for the provider."""
+        """The given parameters, for the provider."""
         given = self.given(TRANSPORT)
         if not given.get("tools", True):
             _forget_tools(given)
@@ -71,7 +73,7 @@ class ChatInput(RequestBody):
 
 
 class ChatRequest(ChatInput):
-    """A chat completion as a client asks for it."""
+    """The request of a chat completion."""
 
     model: str
     stream: bool | None = False
@@ -79,7 +81,7 @@ class ChatRequest(ChatInput):
 
 
 def _forget_tools(given: dict[str, Any]) -> None:
-    """An empty list of tools is none; OpenAI refuses it, and options of tools without tools."""
+    """Drop an empty list of tools and the options of tools: OpenAI refuses both."""
     del given["tools"]
     for name in TOOL_OPTIONS:
         if given.get(name) in ("none", "auto", True, False):

@@ -12,14 +12,14 @@ Inputs = str | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True
 
 
 def _few(given: Any) -> Any:
-    """Refuse more inputs than there may be; token ids alone are one."""
+    """Refuse too many inputs. A list of token ids is one input."""
     if isinstance(given, list) and len(given) > MAX_INPUTS and not isinstance(given[0], int):
         raise PydanticCustomError("too_long", f"must have {MAX_INPUTS} inputs at most")
     return given
 
 
 class EmbeddingInput(RequestBody):
-    """Everything but the model: texts, or token ids."""
+    """An embedding without the model: texts, or token ids."""
 
     input: Annotated[Inputs, Field(min_length=1), AfterValidator(_few)]
     dimensions: Whole | None = Field(None, ge=1, le=4096)
@@ -27,11 +27,11 @@ class EmbeddingInput(RequestBody):
     user: str | None = None
 
     def body(self) -> dict[str, Any]:
-        """What was given, for the provider."""
+        """The given parameters, for the provider."""
         return self.given({"model"})
 
 
 class EmbeddingRequest(EmbeddingInput):
-    """An embedding as a client asks for it."""
+    """The request of an embedding."""
 
     model: str

@@ -1,8 +1,8 @@
-"""The messages of a chat, as clients send them.
+"""The messages of a chat request.
 
-An assistant's message is taken as it comes: it is what some model answered, with the fields that
-its provider puts there. The content of every other role must have a form whose cost can be bounded.
-Fields that OpenAI does not have are taken in every role; the adapters drop what is not sent.
+An assistant's message is accepted unchecked: it is a model's answer, with its provider's fields.
+The content of other roles must have a form whose cost can be bounded. Fields that OpenAI does not
+have are accepted in every role; the adapters drop those that a server does not read.
 """
 
 from typing import Annotated, Any, NoReturn
@@ -14,7 +14,7 @@ from gateway.schemas.base import Objects
 
 MAX_MESSAGES = 2048
 ROLES = ("assistant", "developer", "function", "system", "tool", "user")
-# The fields of a message and of its parts that are texts.
+# The text fields of a message, and those of its parts by type.
 TEXT_FIELDS = ("name", "tool_call_id")
 TEXT_PARTS = {"text": "text", "refusal": "refusal"}
 IMAGE_FIELDS = frozenset({"url", "detail"})
@@ -46,7 +46,7 @@ SCHEMA = {
 
 
 def check(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages without what is null. Raises `ValidationError`."""
+    """The messages without null fields. Raises `ValidationError`."""
     return [_checked(message, place) for place, message in enumerate(messages)]
 
 
@@ -76,7 +76,7 @@ def _check_fields(message: dict[str, Any], place: int) -> None:
 
 
 def _check_part(part: Any, *path: int | str) -> None:
-    """Check a part of the forms that have a bound; others are refused with that."""
+    """Check a text or an image. The computation of the bound refuses other types."""
     if type(part) is not dict:
         _refuse("dict_type", *path)
     kind = part.get("type")
@@ -109,7 +109,7 @@ def _one_of(values: tuple[str, ...]) -> str:
 
 
 def _refuse(kind: str, *path: int | str, **context: str) -> NoReturn:
-    """Raise the error that pydantic raises for a field."""
+    """Raise pydantic's error for a field."""
     error: InitErrorDetails = {"type": kind, "loc": path, "input": None, "ctx": context}
     raise ValidationError.from_exception_data("messages", [error])
 

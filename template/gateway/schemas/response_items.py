@@ -1,7 +1,7 @@
-"""The items that a request holds: whether they have a form whose cost is bounded.
+"""Checks the input items of a response: their form must have a bounded cost.
 
-Whatever an answer can contain is taken back, with all its fields: what an assistant said may have
-any form, and the adapters send what they can read of it.
+Accepts everything that an answer can contain, with all its fields: an assistant's message may have
+any form, and the adapters send the parts that they can read.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ TEXT_PARTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
 def check_input(given: Any) -> None:
-    """Raise `InvalidRequest` or `UnsupportedParameter` for the first thing that is wrong."""
+    """Raise `InvalidRequest` or `UnsupportedParameter` for the first error."""
     if isinstance(given, str):
         return
     if not isinstance(given, list) or not 1 <= len(given) <= MAX_ITEMS:
@@ -31,7 +31,7 @@ def _check_item(item: Any, path: str) -> None:
         _refuse(path, "must be an object")
     kind = item.get("type") or ("message" if "role" in item else "item_reference")
     if kind == "item_reference":
-        message = f"{path}: no item is kept here; send the item itself, not its id."
+        message = f"{path}: no items are stored here; send the item itself, not its id."
         raise UnsupportedParameter(message, param=path)
     check = CHECKS.get(kind) if isinstance(kind, str) else None
     if check is None:
@@ -70,7 +70,7 @@ def _check_part(part: Any, path: str) -> None:
 
 def _check_image(part: Mapping[str, Any], path: str) -> None:
     if part.get("file_id") is not None:
-        message = f"{path}.file_id: no file is kept here; send image_url."
+        message = f"{path}.file_id: no files are stored here; send image_url."
         raise UnsupportedParameter(message, param=f"{path}.file_id")
     _require_text(part, "image_url", path)
     if part.get("detail") is not None:
@@ -114,7 +114,7 @@ def _require_text(owner: Mapping[str, Any], name: str, path: str) -> None:
 
 
 def _refuse_field(owner: Mapping[str, Any], name: str, path: str, reason: str) -> NoReturn:
-    """Refuse a field; one that is missing has no path, so that its owner is named."""
+    """Refuse a field. A missing field has no path, so `param` is that of its owner."""
     place = f"{path}.{name}"
     raise InvalidRequest(f"{place}: {reason}.", param=place if name in owner else path)
 

@@ -1,4 +1,4 @@
-"""The tools and the format that a request may ask for."""
+"""Checks the tools, the format and the `include` of a response's request."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from gateway.errors import InvalidRequest, UnsupportedParameter
 
 MAX_NAME = 100
-# What can be asked for beside an answer. What tools of the provider would add is asked for in vain.
+# OpenAI's values of `include`. Those for tools of the provider are accepted and have no effect.
 INCLUDABLE = frozenset(
     {
         "code_interpreter_call.outputs",
@@ -28,7 +28,7 @@ FUNCTIONS_ALONE = (
 
 
 def check_tools(tools: Sequence[Mapping[str, Any]], choice: Any) -> None:
-    """Raise `UnsupportedParameter` or `InvalidRequest` for the first tool that is no function."""
+    """Raise `UnsupportedParameter` or `InvalidRequest` for the first tool not a function."""
     for place, tool in enumerate(tools):
         _check_function(tool, f"tools.{place}")
     if isinstance(choice, str) and choice not in MODES:
@@ -61,15 +61,15 @@ def _check_function(tool: Any, path: str) -> None:
 
 
 def check_include(include: Sequence[str]) -> None:
-    """Raise `UnsupportedParameter` for what OpenAI does not have."""
+    """Raise `UnsupportedParameter` for the first value that OpenAI does not have."""
     for place, name in enumerate(include):
         if name not in INCLUDABLE:
-            message = f"include.{place}: OpenAI has none of this name."
+            message = f"include.{place}: OpenAI has no such value."
             raise UnsupportedParameter(message, param=f"include.{place}")
 
 
 def check_format(form: Mapping[str, Any]) -> None:
-    """Raise `InvalidRequest` for a format of text that there is not."""
+    """Raise `InvalidRequest` for an invalid format of text."""
     path, kind = "text.format", form.get("type")
     if kind not in FORMATS:
         place = f"{path}.type" if "type" in form else path

@@ -14,6 +14,8 @@ Input = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, ITEMS]})]
 
 
 class ReasoningOptions(RequestBody):
+    """Options of the reasoning."""
+
     context: str | None = None
     effort: str | None = None
     generate_summary: str | None = None
@@ -23,18 +25,22 @@ class ReasoningOptions(RequestBody):
 
 
 class TextOptions(RequestBody):
+    """Options of the text."""
+
     format: dict[str, Any] | None = None
     verbosity: str | None = None
 
 
 class StreamOptions(RequestBody):
+    """Options of a stream. Obfuscation is accepted, but has no effect."""
+
     include_obfuscation: bool | None = None
 
 
 class ResponseRequest(RequestBody):
-    """A response as a client asks for it, by the names of OpenAI's request type.
+    """The request of a response, with the names of OpenAI's request type.
 
-    A table says what becomes of a parameter (`gateway/providers/responses/parameters.py`).
+    `gateway/providers/responses/parameters.py` has the verdicts on the parameters.
     """
 
     model: str
@@ -73,7 +79,7 @@ class ResponseRequest(RequestBody):
     user: str | None = None
 
     def body(self) -> dict[str, Any]:
-        """What was given, for the provider. Raises `InvalidRequest`, `UnsupportedParameter`."""
+        """The given parameters. Raises `InvalidRequest` and `UnsupportedParameter`."""
         check_input(self.input)
         check_include(self.include or [])
         check_tools(self.tools or [], self.tool_choice)

@@ -6,6 +6,8 @@ from gateway.schemas.base import Time
 
 
 class Me(BaseModel):
+    """The current user."""
+
     model_config = ConfigDict(from_attributes=True)
 
     id: str
@@ -16,7 +18,10 @@ class Me(BaseModel):
 
 
 class Period(BaseModel):
-    """What was spent, and what running calls can still cost. No cap is null."""
+    """Spent and reserved amounts of a period. The reserve is the upper bound of running calls.
+
+    Without a cap, `cap_nano_usd` is null.
+    """
 
     spent_nano_usd: int
     reserved_nano_usd: int
@@ -24,9 +29,9 @@ class Period(BaseModel):
 
 
 class UsageLine(BaseModel):
-    """A day's sums by one of user, model and outcome; the outcome of what runs is null.
+    """The sums of a day, grouped by user, model or outcome. Running generations have no outcome.
 
-    Cached and written tokens are parts of `input_tokens`; `outputs` are billed by the piece.
+    `input_tokens` includes cached and written tokens; `outputs` are billed by the piece.
     """
 
     date: str
@@ -43,6 +48,8 @@ class UsageLine(BaseModel):
 
 
 class UsageReport(BaseModel):
+    """The budgets and the usage of a user or the service."""
+
     day: Period
     month: Period
     data: list[UsageLine]

@@ -1,4 +1,4 @@
-"""What is known of the request at hand, for every log line that it causes."""
+"""Fields that are bound to the current request, for all of its log lines."""
 
 from contextvars import ContextVar
 from typing import Any
@@ -7,18 +7,18 @@ _fields: ContextVar[dict[str, Any] | None] = ContextVar("request_fields", defaul
 
 
 def begin(**fields: Any) -> dict[str, Any]:
-    """Start a request. What is noted until its end is in the returned dictionary."""
+    """Begin a request with these fields. The returned dictionary gets all that are bound later."""
     _fields.set(fields)
     return fields
 
 
 def bind(**fields: Any) -> None:
-    """Add to what is known of the request; outside of a request there is nothing to add to."""
+    """Bind fields to the current request. Does nothing outside of a request."""
     known = _fields.get()
     if known is not None:
         known.update(fields)
 
 
 def bound_fields() -> dict[str, Any]:
-    """What has been noted so far."""
+    """The fields that are bound to the current request; empty outside of one."""
     return _fields.get() or {}

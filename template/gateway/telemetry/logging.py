@@ -1,7 +1,7 @@
-"""Logs: one JSON object a line on standard output; in development, a line for a person.
+"""Logs: one JSON object a line on standard output; in development, readable lines.
 
-Everything goes through the standard library's logging, so that uvicorn's and the libraries' logs
-come out in the same form, and through the same redactor, as the service's own.
+All logs go through the standard library's logging, so that those of uvicorn and other libraries
+have the same format, and the same redactor, as the service's own.
 """
 
 import datetime as dt
@@ -16,14 +16,17 @@ from gateway.telemetry.redaction import make_redactor
 
 logger = logging.getLogger("app")
 
-# Libraries that tell of each connection, or of requests that are logged here anyway.
+# Libraries that log each connection, or requests that the service logs itself.
 QUIET = {"uvicorn.access": logging.CRITICAL, "alembic": logging.WARNING}
-# What a record need not find out, as no form of it is printed.
+# Fields of a record that no format prints, so that logging need not collect them.
 UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks")
 
 
 def configure(secrets: Iterable[str], level: str, *, for_people: bool) -> None:
-    """Set up all logging of this process, without `secrets`: JSON, or a line for a person."""
+    """Set up all logging of this process. `secrets` are redacted.
+
+    The format is JSON; with `for_people`, readable lines.
+    """
     redact = make_redactor(secrets)
     formatter = TextFormatter if for_people else JsonFormatter
     handler = logging.StreamHandler(sys.stdout)
@@ -32,7 +35,7 @@ def configure(secrets: Iterable[str], level: str, *, for_people: bool) -> None:
     logging.captureWarnings(capture=True)
     for name in UNUSED:
         setattr(logging, name, False)
-    logging._srcfile = None  # nor the line of code, which takes longest to find
+    logging._srcfile = None  # Likewise the line of code, which is the slowest to find.
     for name, least in QUIET.items():
         logging.getLogger(name).setLevel(least)
 
@@ -43,7 +46,7 @@ def log(level: int, message: str, *, error: BaseException | None = None, **field
 
 
 class JsonFormatter(logging.Formatter):
-    """`time`, `level`, `logger`, `message`, what is known of the request, the event's fields."""
+    """`time`, `level`, `logger`, `message`, the fields of the request, and those of the event."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
         super().__init__()
@@ -63,7 +66,7 @@ class JsonFormatter(logging.Formatter):
         return encode({name: self._clean(value) for name, value in event.items()}).decode()
 
     def _clean(self, value: Any) -> Any:
-        """`value` with its texts redacted, before JSON's escapes would change them."""
+        """`value` with its texts redacted. Done before encoding, as escapes change a text."""
         if isinstance(value, dict):
             return {self._clean(name): self._clean(part) for name, part in value.items()}
         if isinstance(value, list | tuple):
@@ -74,7 +77,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(JsonFormatter):
-    """The same events for a person."""
+    """The same events as readable lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {**bound_fields(), **getattr(record, "fields", {})}

@@ -21,16 +21,16 @@ generations = Counter("generations", "Generations ended", ["model", "outcome"])
 generation_seconds = Histogram(
     "generation_seconds", "Time from admission to the end", ["model"], buckets=SECONDS
 )
-# Its directions cached_input and cache_write are parts of input.
+# The directions cached_input and cache_write are parts of input.
 tokens = Counter("tokens", "Tokens used", ["model", "direction"])
 outputs = Counter("outputs", "Outputs that are billed by the piece", ["model"])
 cost = Counter("cost_nano_usd", "Settled cost in nano-dollars", ["model"])
 refusals = Counter("limit_refusals", "Requests refused by a limit", ["limit"])
-alerts = Counter("alerts", "Alerts that the owner was told of", ["kind"])
+alerts = Counter("alerts", "Alerts to the owner", ["kind"])
 
 
 def expose() -> tuple[bytes, str]:
-    """All metrics, of all worker processes where there are several, and their content type."""
+    """All metrics and their content type. With several worker processes, those of all."""
     registry: CollectorRegistry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()

@@ -22,16 +22,16 @@ from gateway.telemetry.scheduler import timed
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BODY_SECONDS = 30.0
 SMALL_BODY_BYTES = 32 * 1024
-# The rest of a body that is too slow is not waited for.
+# Closes the connection, as the rest of a slow body may still arrive.
 HANG_UP = {"Connection": "close"}
-# In the records alone: the client left before its request was complete.
+# Only in logs and metrics: the client disconnected before its request was complete.
 CLIENT_LEFT = 499
-# A bug: the traceback goes to the log, and a client learns the request's id alone.
+# A bug. The traceback goes to the log; the client gets only the request's id.
 CRASHED = ServiceError("Something went wrong here; tell the operator the X-Request-ID.")
 
 
 class RequestMiddleware:
-    """Plain ASGI, as one layer costs little that way and several cost much."""
+    """The outermost middleware. One plain ASGI layer is faster than several of Starlette's."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self._app = app
@@ -63,13 +63,13 @@ class RequestMiddleware:
             if not answer.status:
                 await _send_error(CRASHED, scope, receive, answer)
         finally:
-            if seen := scope["state"].get("answer"):
-                await seen.end()
+            if feature := scope["state"].get("answer"):
+                await feature.end()
             _record(scope, answer.status, time.perf_counter() - started, fields)
 
 
 class _Body:
-    """`receive` that ends a body that is too large, told or not, or too slow."""
+    """A `receive` that refuses a body that is too slow, or too large with or without a length."""
 
     def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
         announced = dict(scope["headers"]).get(b"content-length", b"")
@@ -99,16 +99,16 @@ class _Body:
 
     @property
     def _most(self) -> int:
-        """A body that FastAPI reads itself is small: it tells of every error that one has."""
+        """The largest body in bytes. FastAPI's own bodies are small, as it reports every error."""
         route = self._scope.get("route")
         is_read_by_fastapi = getattr(route, "body_field", None) and not hasattr(route, "is_direct")
         return min(self._max_bytes, SMALL_BODY_BYTES) if is_read_by_fastapi else self._max_bytes
 
 
 class _Answer:
-    """`send` that remembers the status and adds the request's id.
+    """A `send` that records the status and adds the request's id.
 
-    Where a route has put a `FeatureAnswer` into `state`, that sees each message first.
+    If a route has put a `FeatureAnswer` into `state`, it processes each message first.
     """
 
     def __init__(self, send: Send, request_id: str, state: dict[str, Any]) -> None:
@@ -122,8 +122,8 @@ class _Answer:
             self.status = message["status"]
             own = (b"x-request-id", self._request_id.encode())
             message = {**message, "headers": [*message["headers"], own]}
-        if seen := self._state.get("answer"):
-            message = await seen.note(message)
+        if feature := self._state.get("answer"):
+            message = await feature.process(message)
         await self._send(message)
 
 
@@ -138,7 +138,7 @@ async def _send_error(error: ServiceError, scope: Scope, receive: Receive, send:
 
 
 def _route(scope: Scope) -> str:
-    """The path of the matching route, without what was put into it."""
+    """The path template of the matching route."""
     path: str = getattr(scope.get("route"), "path", "unmatched")
     return path
 
@@ -158,7 +158,7 @@ def _record(scope: Scope, status: int, seconds: float, fields: dict[str, Any]) -
 
 
 def _plain_failures(send: Send) -> Send:
-    """`send` that tells a failed start in a sentence instead of a traceback."""
+    """A `send` that reports a `StartError` as a sentence instead of a traceback."""
 
     async def plain(message: Message) -> None:
         text = message.get("message", "")

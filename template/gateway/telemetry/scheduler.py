@@ -1,4 +1,4 @@
-"""Tells which route held the event loop for long: all others waited meanwhile."""
+"""Logs the routes that block the event loop, during which all other requests wait."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ Given = TypeVar("Given")
 def timed(
     work: Coroutine[Any, Any, Given], route: Callable[[], str | None] | None = None
 ) -> Generator[Any, Any, Given]:
-    """What `work` gives. A run of it between two awaits that takes long is logged."""
+    """The result of `work`. Logs a step between two awaits that takes over `LONG_SECONDS`."""
     step: Callable[[Any], Any] = work.send
     value: Any = None
     while True:
@@ -30,7 +30,7 @@ def timed(
         finally:
             seconds = time.perf_counter() - started
             if seconds > LONG_SECONDS:
-                _tell(seconds, route() if route else None)
+                _log_blocked(seconds, route() if route else None)
         try:
             step, value = work.send, (yield awaited)
         except GeneratorExit:
@@ -41,11 +41,11 @@ def timed(
 
 
 async def timed_task(work: Coroutine[Any, Any, Given]) -> Given:
-    """`timed` work of a task of its own, whose route is known."""
+    """As `timed`, for work in its own task, which has the bound route."""
     return await timed(work)
 
 
-def _tell(seconds: float, route: str | None) -> None:
+def _log_blocked(seconds: float, route: str | None) -> None:
     log(
         logging.WARNING,
         "The event loop was held: others waited",

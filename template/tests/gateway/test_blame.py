@@ -98,7 +98,7 @@ async def test_long_streams_of_one_user_keep_nobody_else_out(
 async def test_clients_that_do_not_read_keep_nobody_else_out(
     scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.http.event_stream.LAST_WORD_SECONDS", 0.1)
+    monkeypatch.setattr("gateway.http.event_stream.END_SECONDS", 0.1)
 
     async def flood(request: ProviderRequest) -> Chunks:
         request.sent = True

@@ -143,11 +143,11 @@ async def test_the_projects_own_files_are_right() -> None:
         ({"tiers": f"[{{above_input_tokens = 1, {LINE}, second = 1}}]"}, "second: no such name"),
         (
             {"tiers": "[{above_input_tokens = 1, output_usd_per_million_tokens = 1}]"},
-            "what a tier costs is unknown; add input_usd_per_million_tokens",
+            "the cost of a tier is unknown; add input_usd_per_million_tokens",
         ),
         (
             {"tiers": "[{above_input_tokens = 1, input_usd_per_million_tokens = 1}]"},
-            "what a tier costs is unknown; add output_usd_per_million_tokens",
+            "the cost of a tier is unknown; add output_usd_per_million_tokens",
         ),
         (
             {"tiers": f"[{{above_input_tokens = 2, {LINE}}}, {{above_input_tokens = 1, {LINE}}}]"},
@@ -257,7 +257,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named_with_its_place(tmp_path: Path) -> None:
     problems = _problems(tmp_path, plans=None)
-    assert problems == f"plans.toml cannot be read; it belongs into {tmp_path}"
+    assert problems == f"plans.toml cannot be read; it must be in {tmp_path}"
 
 
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:

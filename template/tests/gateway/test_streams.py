@@ -369,7 +369,7 @@ async def test_a_stream_without_a_chunk_is_an_empty_answer(
 async def test_a_client_that_does_not_read_holds_up_the_provider_until_time_is_up(
     scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.http.event_stream.LAST_WORD_SECONDS", 0.2)
+    monkeypatch.setattr("gateway.http.event_stream.END_SECONDS", 0.2)
     sent = 0
 
     async def flood(job: ProviderRequest) -> Chunks:

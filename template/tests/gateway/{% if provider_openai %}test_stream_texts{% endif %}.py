@@ -17,7 +17,7 @@ from openai._streaming import ServerSentEvent, SSEDecoder
 from gateway.circuit_breaker.window import FailureWindow
 from gateway.providers.sse import EventParser
 from tests.fixtures.service import Start
-from tests.replies import STREAMS, TOLD, piece
+from tests.replies import STREAMS, USAGE_CHUNK, piece
 from tests.support import unique
 from tests.upstream import Streaming, streaming
 
@@ -55,7 +55,7 @@ def written(draw: st.DrawFn, document: Any) -> str:
 def streams(draw: st.DrawFn) -> list[bytes]:
     """A chat of a few pieces: comments, all ends of lines, empty and joined data, any cuts."""
     pieces = [piece({"content": text}) for text in draw(st.lists(TEXTS, max_size=6))]
-    parts = [draw(written(each)) for each in (*pieces, piece({}, "stop"), TOLD)]
+    parts = [draw(written(each)) for each in (*pieces, piece({}, "stop"), USAGE_CHUNK)]
     for filler in draw(
         st.lists(st.sampled_from([": on\n\n", "\n", ":\r\r", "id: 1\r\n"]), max_size=4)
     ):

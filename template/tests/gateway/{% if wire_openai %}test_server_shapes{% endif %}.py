@@ -18,8 +18,8 @@ from tests.replies import (
     SPOKEN,
     STOP,
     STREAMS,
-    TOLD,
     USAGE,
+    USAGE_CHUNK,
     call,
     chunk,
     event,
@@ -28,7 +28,7 @@ from tests.replies import (
 )
 from tests.simulator.wiring import FORMATS
 from tests.support import POLICY, Service, chat, error_of, said, sse
-from tests.upstream import Ending, Streaming, streaming
+from tests.upstream import StreamEnd, Streaming, streaming
 
 PATH = "/v1/chat/completions"
 VARIABLES = {each.name: each.variable.lower() for each in FORMATS}
@@ -64,7 +64,7 @@ class Asked:
         """How often the provider was asked."""
         return self._upstream.calls
 
-    async def stream(self, *blocks: bytes, ending: Ending = "close", **rest: Any) -> None:
+    async def stream(self, *blocks: bytes, ending: StreamEnd = "close", **rest: Any) -> None:
         """Ask for a stream, of which the provider sends `blocks`."""
         self._upstream.blocks, self._upstream.ending = blocks, ending
         if self._client is None:
@@ -164,7 +164,7 @@ ODD: list[dict[str, Any]] = [
 async def test_a_chunk_that_the_record_cannot_read_is_the_clients(asked: Asked) -> None:
     """Wherever it comes. A call that is an object becomes a list, as clients read no other."""
     for odd in ODD:
-        parts = [event(each) for each in (odd, HELLO, odd, STOP, odd, TOLD, odd)]
+        parts = [event(each) for each in (odd, HELLO, odd, STOP, odd, USAGE_CHUNK, odd)]
         await asked.stream(b"".join(parts[:2]), b"".join(parts[2:]), DONE, stream=True)
         given = odd | {"model": asked.model}
         given.pop("usage", None)
@@ -187,7 +187,7 @@ async def test_an_odd_index_of_a_choice(asked: Asked) -> None:
 async def test_an_odd_usage_is_paid_at_the_bound(asked: Asked) -> None:
     usages: list[Any] = [1, "many", [1], {"prompt_tokens": {}}]
     for usage in usages:
-        parts = map(event, (HELLO, STOP, {**TOLD, "usage": usage}))
+        parts = map(event, (HELLO, STOP, {**USAGE_CHUNK, "usage": usage}))
         await asked.stream(*parts, DONE, stream=True)
         assert said(asked.chunks) == "Hello"
         assert await asked.books() == ("uncertain", "ok")
@@ -200,7 +200,7 @@ async def test_an_event_that_is_no_object_is_left_out(asked: Asked) -> None:
         assert await asked.books() == ("settled", "ok")
 
 
-ENDINGS: list[Ending] = ["close", "cut", "hang"]
+ENDINGS: list[StreamEnd] = ["close", "cut", "hang"]
 JUNK = [
     b"",
     event({"error": {"message": "no", "code": 500}}),
@@ -215,13 +215,13 @@ JUNK = [
 
 @pytest.mark.parametrize("ending", ENDINGS)
 async def test_a_stream_whose_choices_have_ended_has_ended_well(
-    asked: Asked, ending: Ending, monkeypatch: pytest.MonkeyPatch
+    asked: Asked, ending: StreamEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever follows; the usage is heard where it comes."""
     monkeypatch.setattr(openai_wire, "LAST_SECONDS", 0.1)
     monkeypatch.setattr(parser, "EVENT_BYTES", 1000)
     for junk in JUNK:
-        for parts in ((junk, event(TOLD)), (event(TOLD), junk)):
+        for parts in ((junk, event(USAGE_CHUNK)), (event(USAGE_CHUNK), junk)):
             await asked.stream(event(HELLO), event(STOP), *parts, ending=ending, stream=True)
             assert said(asked.chunks) == "Hello", parts
             told = junk != JUNK[-2] or parts[1] == junk
@@ -253,7 +253,9 @@ async def test_the_end_of_a_stream_is_not_waited_for_beyond_the_deadline(
     ],
     ids=ascii,
 )
-async def test_a_stream_that_is_cut_has_failed(asked: Asked, before: bytes, ending: Ending) -> None:
+async def test_a_stream_that_is_cut_has_failed(
+    asked: Asked, before: bytes, ending: StreamEnd
+) -> None:
     await asked.stream(before, ending=ending, stream=True)
     assert '"code":"provider_error"' in asked.response.text
     assert b"[DONE]" not in asked.response.content
@@ -289,7 +291,7 @@ def with_numbers(document: dict[str, Any]) -> bytes:
 async def test_numbers_that_are_not_finite_are_null(asked: Asked) -> None:
     """For the client and in the record, where they come as words or as too large a number."""
     finite = [None] * 5 + [1.5]
-    parts = map(event, (with_numbers(HELLO), STOP, TOLD))
+    parts = map(event, (with_numbers(HELLO), STOP, USAGE_CHUNK))
     await asked.stream(*parts, DONE, stream=True)
     assert asked.chunks[0]["choices"][0]["logprobs"] == finite
     await asked.ask(with_numbers(ANSWER))

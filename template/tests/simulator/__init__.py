@@ -1,5 +1,5 @@
 """A stand-in for the providers: it speaks their wire formats, fails on request and keeps a journal.
 
-Inside a test it is `async with Simulator() as simulator`; beside other processes it is
+Inside a test, use `async with Simulator() as simulator`; as a process of its own,
 `python -m tests.simulator`, steered over its `/_control` routes.
 """

@@ -85,9 +85,9 @@ async def _end(
 
 
 async def _hang() -> NoReturn:
-    """Wait for the client to leave: the server cancels its handler then."""
+    """Wait until the client disconnects: the server then cancels the handler."""
     await asyncio.Event().wait()
-    raise AssertionError("nobody sets this event")
+    raise AssertionError("this event is never set")
 
 
 def _hang_up(request: web.Request, call: Call) -> None:

@@ -1,4 +1,4 @@
-"""The way of each request: journal, credentials, fault, answer, bill, delivery."""
+"""Handles each request: journal, credentials, fault, answer, bill, delivery."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ class Dispatcher:
         return handle
 
     async def record_leak(self, request: web.Request) -> web.StreamResponse:
-        """Answer whoever followed a foreign URL, and note what was sent along."""
+        """Answer a client that followed a foreign URL, and record its request."""
         call = self._record("elsewhere", request, request.match_info["path"])
         call.outcome = "answered"
         return web.json_response({})
@@ -102,6 +102,6 @@ def _parse(content: bytes, content_type: str) -> dict[str, Any] | None:
 
 
 def _check_credentials(call: Call) -> None:
-    """Any bearer token will do; none will not."""
+    """Accept any bearer token, and refuse a request without one."""
     if not call.headers.get("authorization", "").startswith("Bearer "):
         raise RefusedError(Refusal(401, "You didn't provide an API key."))

@@ -23,7 +23,7 @@ Kind = Literal[
     "too_long",  # 400, as the conversation does not fit the model's context
     "unauthorized",  # 401
     "error",  # `status`
-    "redirect",  # 302 to another host, which records whoever follows
+    "redirect",  # 302 to another host, which records the clients that follow it
     # Delivery: the work is done and billed, but its answer arrives late, broken or not at all.
     "slow",  # after `seconds`
     "timeout",  # never: the connection stays open until the client leaves
@@ -33,12 +33,12 @@ Kind = Literal[
     # Streams only; both after `after` chunks.
     "stall",  # nothing more comes until the client leaves
     "stream_error",  # an error event ends the stream
-    # Content: a complete answer that is not what one hopes for.
+    # Content: a complete answer with an unwanted content.
     "empty",  # no text at all
     "refusal",  # the model declines
     "truncated",  # finish_reason "length"
     "filtered",  # finish_reason "content_filter"
-    "no_usage",  # nothing says what it cost
+    "no_usage",  # the answer has no usage
     "full_usage",  # it cost all it could: a token for each byte, the longest output; or `seconds`
     "excess_usage",  # it cost `excess` more than the request allowed
     "prose",  # text where JSON was asked for

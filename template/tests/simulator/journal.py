@@ -8,13 +8,13 @@ from tests.simulator.exchange import Billed
 
 Outcome = Literal["open", "answered", "dropped", "abandoned"]
 
-# A benchmark sends far more requests than anybody reads; the last ones are enough.
+# Keeps only the last requests: a benchmark sends many.
 _KEPT = 10_000
 
 
 @dataclass(slots=True)
 class Call:
-    """One request. `abandoned` means that the client left before it had the whole answer."""
+    """One request. `abandoned` means that the client left before the end of the answer."""
 
     number: int
     provider: str

@@ -66,7 +66,7 @@ def _chat(exchange: Exchange) -> Reply:
 
 
 def _features(exchange: Exchange) -> Reply:
-    """Embed one text as a vector, a list as a list of vectors. Nothing tells the usage."""
+    """Embed one text as a vector, a list as a list of vectors, without usage."""
     exchange.require("inputs")
     inputs = exchange.body["inputs"]
     vectors = embed(inputs) if isinstance(inputs, str) else [embed(text) for text in inputs]

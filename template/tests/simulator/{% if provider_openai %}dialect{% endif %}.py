@@ -87,7 +87,7 @@ class Speaking(OpenAI):
             elif chunk["choices"]:
                 yield _event(self._chunk(chunk))
             elif asked and dialect.usage_place != "last":
-                yield _event(self._told_apart(chunk, usage))
+                yield _event(self._separate(chunk, usage))
         if events[-1] == _DONE:
             yield _DONE
 
@@ -102,19 +102,19 @@ class Speaking(OpenAI):
     def _last(self, chunk: Object, usage: Object | None) -> Object:
         if usage is None:
             return chunk
-        told = {"usage": self._usage(usage)} if self._dialect.usage_place == "last" else {}
-        return {**chunk, **told, **self._dialect.closing(self._usage(usage))}
+        counts = {"usage": self._usage(usage)} if self._dialect.usage_place == "last" else {}
+        return {**chunk, **counts, **self._dialect.closing(self._usage(usage))}
 
-    def _told_apart(self, chunk: Object, usage: Object | None) -> Object:
-        told = {**chunk, "usage": self._usage(usage or {})}
+    def _separate(self, chunk: Object, usage: Object | None) -> Object:
+        last = {**chunk, "usage": self._usage(usage or {})}
         if self._dialect.usage_place == "apart with a choice":
             delta = {"role": "assistant", "content": ""}
-            told["choices"] = [{"index": 0, "delta": delta, "finish_reason": None}]
-        return told
+            last["choices"] = [{"index": 0, "delta": delta, "finish_reason": None}]
+        return last
 
     def _usage(self, usage: Object) -> Object:
-        told = {**usage, **self._dialect.usage(usage)}
-        return {name: value for name, value in told.items() if value is not None}
+        counts = {**usage, **self._dialect.usage(usage)}
+        return {name: value for name, value in counts.items() if value is not None}
 
     def _worded(self, message: Object) -> Object:
         if self._dialect.content_parts and isinstance(message.get("content"), str):

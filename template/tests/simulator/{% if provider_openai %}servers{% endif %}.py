@@ -41,15 +41,15 @@ class Dialect:
     """A first chunk without choices."""
     delta: Object = field(default_factory=dict)
     choice: Object = field(default_factory=dict)
-    """What each delta, and each choice, holds beside OpenAI's fields."""
+    """The fields of each delta, and of each choice, that OpenAI does not have."""
     usage_place: Literal["apart", "apart with a choice", "last"] = "apart"
     """Whether the usage has a chunk of its own, if it was asked for, or is always in the last one
     that has a choice.
     """
     usage: Callable[[Object], Object] = _nothing
-    """Fields beside the counts of OpenAI; None in place of a field leaves it out."""
+    """Additional fields of the usage. None removes a field of OpenAI."""
     closing: Callable[[Object], Object] = _nothing
-    """What the last chunk holds beside, made of the usage."""
+    """Additional fields of the last chunk, made of the usage."""
     content_parts: bool = False
     """Whether content is a list of parts."""
 

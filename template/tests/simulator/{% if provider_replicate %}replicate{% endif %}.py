@@ -156,11 +156,11 @@ class Replicate:
         )
 
     def headers(self, _: int) -> dict[str, str]:
-        """Replicate tells nothing in headers that a client needs."""
+        """Empty: clients need no header of Replicate."""
         return {}
 
     def refuse(self, refusal: Refusal) -> Reply:
-        """Answer a problem document; one that throttles has its detail alone.
+        """Answer a problem document; a throttled answer has only a detail.
 
         A field that is missing or unknown is a 422.
         """
@@ -189,7 +189,7 @@ class Replicate:
         return self._create(exchange, model, "hidden")
 
     def _create(self, exchange: Exchange, model: str, version: str) -> Reply:
-        """Answer 201, or 202 if the client waited in vain."""
+        """Answer 201, or 202 if the prediction has not ended within the wait."""
         exchange.allow(PARAMETERS)
         exchange.require("input")
         prediction = _Prediction(exchange, model, version)

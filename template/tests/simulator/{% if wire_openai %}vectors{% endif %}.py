@@ -1,4 +1,4 @@
-"""Embeddings that depend on the text alone and survive any encoding unchanged."""
+"""Embeddings that depend only on the text and survive any encoding unchanged."""
 
 import base64
 import struct
