@@ -1,6 +1,6 @@
 # Every verb first installs its tools into .venv, unless that was done since pyproject.toml changed.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick check preview bench clean
+.PHONY: help setup demo test test-all test-quick check preview bench clean
 
 PYTHON ?= python3
 # The certificates of this machine, as pip and git take them: a company's proxy has its own.
@@ -16,8 +16,13 @@ setup: $(TOOLS) ## Install the tools into .venv
 demo: $(TOOLS) ## Render, install and start a service, ask it a question, serve until Ctrl-C
 	@$(BIN)/python scripts/demo.py
 
-test: $(TOOLS) ## Prove everything, every combination of answers included
-	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+# Last, it says how much processor time it took.
+TIMED := $(BIN)/python scripts/processor_time.py
+test: $(TOOLS) ## Prove everything: each choice with its own tests, any two choices in a service that runs
+	@$(TIMED) $(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+test-all: $(TOOLS) ## Prove everything for the full product of the choices (hours)
+	@$(TIMED) $(BIN)/pytest -n auto --dist worksteal -m "" $(ARGS)
 
 test-quick: $(TOOLS) ## Prove what can be proven in two minutes: all but running services
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow"

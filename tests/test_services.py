@@ -1,6 +1,6 @@
 """Every database with every limiter and authentication: its own tests pass, it starts, it answers.
 
-Which of them run all of their tests here, docs/decisions/0009-whole-suites.md says.
+tests/proofs.py says which of them run here, and with which of their tests.
 
 Each service has an environment with its own dependencies and nothing else, and runs with the
 servers that it brings.
@@ -13,21 +13,33 @@ import subprocess
 import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from fnmatch import filter as filter_names
 from itertools import combinations
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import openai
 import pytest
-from combinations import DATABASES, LIMITERS, PROVIDERS, SERVICES, Combination
+from combinations import SERVICES, Combination
 from conftest import BASE_ANSWERS
 from environments import environment_with
+from locking import alone
 from openai.types.chat import ChatCompletionMessageParam
 from processes import clean_environment
 from projects import Project, installed, requirements_of, serving
+from proofs import (
+    CHOSEN,
+    DEFAULT,
+    OTHERS,
+    RICHEST,
+    TESTS,
+    Parts,
+    parts_of,
+    service_of,
+    touching_files,
+    with_all_providers,
+)
 from servers import add_plan, burst, descendants, processes
 from working_tree import ROOT, render
 
@@ -37,58 +49,27 @@ MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello
 CHAT = {"model": "offline/echo", "messages": MESSAGES}
 SUITE_SECONDS = 2400
 DRILL_SECONDS = 1200
-# Of the default answers, the first run of ci.yml: see test_newcomer.py.
-DEFAULT = ("sqlite", "memory", "api_key")
-# With the default answers, they hold every part that can be chosen; the second has all providers.
-WHOLE = {("postgres", "redis", "basic"), ("postgres", "database", "api_key")}
-# The other databases with the other limiters, once: all but what is between us and a provider.
-BACKENDS = {
-    ("sqlite", "redis", "api_key"),
-    ("sqlite", "database", "basic"),
-    ("postgres", "memory", "basic"),
-}
-OF_PROVIDERS = (
-    *("chat_faults", "completion", "http", "huggingface*", "json_text", "messages"),
-    *("models_check*", "openai*", "output_limit", "parameters", "policy", "prices", "pricing"),
-    *(
-        "redaction",
-        "replicate*",
-        "responses*",
-        "returned_messages",
-        "server_entries",
-        "server_shapes",
-    ),
-    *("servers", "simulator*", "sse", "stream_texts"),
-)
-# Elsewhere, what a log-in does with the database and the limiter.
-OF_LOGIN = (
-    *("account", "admin_people", "auth", "basic", "cli", "doctor", "health", "key_form", "keys"),
-    *("limits", "login_flood", "migrations", "serve"),
-)
-# With the default answers, whose tests are traced too, they hold every part that can be chosen.
-TRACED = {("postgres", "redis", "basic")}
 SHARED_BY_MANY = {("postgres", "redis"), ("postgres", "database")}
 
 
-def answers_of(combination: Combination) -> tuple[str, str, str]:
-    """What a service is made of."""
-    return combination.database, combination.limiter, combination.auth
+def _services(services: Iterable[Combination], chosen: set[Parts]) -> pytest.MarkDecorator:
+    """Run a test for these services; for those that are not chosen, in `make test-all` only."""
+    given = [
+        pytest.param(
+            service,
+            id=str(service),
+            marks=[] if parts_of(service) in chosen else [pytest.mark.product],
+        )
+        for service in services
+    ]
+    return pytest.mark.parametrize("combination", given)
 
 
-def _slow(service: Combination) -> pytest.MarkDecorator:
-    """Of how many minutes its own tests are."""
-    minutes = 8 if answers_of(service) in WHOLE else 4 if answers_of(service) in BACKENDS else 0.5
-    return pytest.mark.slow(minutes=minutes)
-
-
-every_service = pytest.mark.parametrize("combination", SERVICES, ids=str)
-every_suite = pytest.mark.parametrize(
-    "combination",
-    [pytest.param(service, id=str(service), marks=_slow(service)) for service in SERVICES],
-)
-every_pair = pytest.mark.parametrize(
-    "combination", [service for service in SERVICES if service.auth == "api_key"], ids=str
-)
+every_service = _services(SERVICES, CHOSEN)
+# A log-in has no part in what a drill shows.
+PAIRS = [service for service in SERVICES if service.auth == "api_key"]
+SHARED_PAIRS = [pair for pair in PAIRS if (pair.database, pair.limiter) in SHARED_BY_MANY]
+RICHEST_PAIR = {("postgres", "redis", "api_key")}
 
 
 @pytest.fixture
@@ -130,45 +111,58 @@ def authorization(combination: Combination, email: str, credential: str) -> dict
     return {"Authorization": f"Bearer {credential}"}
 
 
-@every_suite
-def test_its_own_tests_pass_with_the_coverage_that_it_asks_for(
+@pytest.mark.slow(minutes=10)
+@pytest.mark.parametrize("combination", [with_all_providers(service_of(RICHEST))], ids=str)
+def test_all_tests_of_the_richest_project_pass(
     directory: Path, python: Path, combination: Combination
 ) -> None:
-    """As its `make test` runs them; coverage is traced, at twice the time, where all differs."""
-    coverage = ["--cov"] if answers_of(combination) in TRACED else []
+    """As its `make test`, with the coverage that it asks for, and its `make test-gateway`."""
     project = Project(directory, python, clean_environment())
-    chosen = _chosen(directory / "tests", combination)
-    project.run("pytest", "-v", *coverage, *chosen, seconds=SUITE_SECONDS)
+    project.run("pytest", "-q", "--ignore", "tests/gateway", "--cov", seconds=SUITE_SECONDS)
+    project.run("pytest", "-q", "tests/gateway", seconds=SUITE_SECONDS)
 
 
-def _chosen(tests: Path, combination: Combination) -> list[str]:
-    """Arguments for the part of a service's own tests that runs here; none for all of them."""
-    answers = answers_of(combination)
-    if answers in WHOLE:
-        return []
-    if answers in BACKENDS:
-        return [f"--ignore-glob={tests}/test_{name}.py" for name in OF_PROVIDERS]
-    paths = [tests / f"test_{name}.py" for name in OF_LOGIN]
-    return [str(path) for path in paths if path.exists()]
+@pytest.mark.slow(minutes=2)
+@_services([service_of(parts) for parts in sorted(OTHERS)], CHOSEN)
+def test_what_touches_its_choices_passes(
+    directory: Path, python: Path, combination: Combination
+) -> None:
+    """tests/proofs.py names it; everything else is proven by the default and the richest."""
+    touching = touching_files(combination)
+    paths = [path for path in (directory / "tests").rglob("test_*.py") if path.name in touching]
+    project = Project(directory, python, clean_environment())
+    project.run("pytest", "-q", *map(str, sorted(paths)), seconds=SUITE_SECONDS)
 
 
-@pytest.mark.slow(minutes=6)
-@pytest.mark.parametrize("limiter", LIMITERS)
-def test_every_promise_holds_in_its_drill(template: Path, limiter: str) -> None:
-    """Every database with every limiter; log-in plays no part in it.
+@pytest.mark.product
+@pytest.mark.slow(minutes=10)
+@pytest.mark.parametrize(
+    "combination",
+    [service for service in SERVICES if parts_of(service) not in (DEFAULT, RICHEST)],
+    ids=str,
+)
+def test_all_of_its_tests_pass(directory: Path, python: Path, combination: Combination) -> None:
+    """The full product."""
+    project = Project(directory, python, clean_environment())
+    project.run("pytest", "-q", "--ignore", "tests/gateway", "--cov", seconds=SUITE_SECONDS)
+    project.run("pytest", "-q", "tests/gateway", seconds=SUITE_SECONDS)
 
-    One after the other: of two at once, each would be the other's hostile caller.
-    """
-    of_limiter = [s for s in SERVICES if s.auth == "api_key" and s.limiter == limiter]
-    for pair in of_limiter:
-        with _drilling(template, pair) as drill:
-            output, errors = drill.communicate(timeout=DRILL_SECONDS)
-        assert output, f"{pair}: {errors}"
-        findings = json.loads(output)
-        broken = [str(finding) for finding in findings if finding["verdict"] != "holds"]
-        assert not broken, "\n".join([str(pair), *broken])
-        assert drill.returncode == 0
-    assert len(of_limiter) == len(DATABASES)
+
+@pytest.mark.slow(minutes=2)
+@_services(
+    [pair for pair in PAIRS if parts_of(pair) != DEFAULT],  # whose ci.yml runs its drill
+    RICHEST_PAIR,
+)
+def test_every_guarantee_holds_in_its_drill(template: Path, combination: Combination) -> None:
+    with (
+        alone(Path(gettempdir()) / "drill.lock"),  # of two, each is the other's hostile caller
+        _drilling(template, combination) as drill,
+    ):
+        output, errors = drill.communicate(timeout=DRILL_SECONDS)
+    assert output, errors
+    broken = [str(finding) for finding in json.loads(output) if finding["verdict"] != "holds"]
+    assert not broken, "\n".join(broken)
+    assert drill.returncode == 0
 
 
 @contextmanager
@@ -190,15 +184,7 @@ def _drilling(template: Path, combination: Combination) -> Iterator[subprocess.P
                 drill.terminate()
 
 
-@pytest.mark.parametrize(
-    "combination",
-    [
-        service
-        for service in SERVICES
-        if service.auth == "api_key" and (service.database, service.limiter) in SHARED_BY_MANY
-    ],
-    ids=str,
-)
+@_services(SHARED_PAIRS, RICHEST_PAIR)
 def test_a_cap_is_exact_over_twenty_processes(directory: Path, python: Path) -> None:
     """Of 500 calls at once that cost their bound, exactly those that the cap pays for."""
     project = Project(directory, python, clean_environment() | {"JSON": "1"})
@@ -207,7 +193,7 @@ def test_a_cap_is_exact_over_twenty_processes(directory: Path, python: Path) -> 
     assert finding["seen"].startswith("37 times ok, 463 times 402 budget_exceeded")
 
 
-@every_pair
+@_services(PAIRS, {DEFAULT, *RICHEST_PAIR})
 def test_a_drill_that_is_stopped_leaves_no_process_behind(
     directory: Path, python: Path, combination: Combination
 ) -> None:
@@ -304,10 +290,9 @@ def test_the_request_after_the_last_is_refused(project: Project, combination: Co
     assert "\r\nretry-after: " in refused.head.lower()
 
 
-@pytest.mark.parametrize(
-    "combination",
+@_services(
     [service for service in SERVICES if (service.database, service.limiter) in SHARED_BY_MANY],
-    ids=str,
+    CHOSEN,
 )
 def test_two_processes_admit_what_one_limit_allows(
     project: Project, combination: Combination
@@ -328,17 +313,15 @@ def test_two_processes_admit_what_one_limit_allows(
     assert 60 <= statuses[200] <= 60 + seconds
 
 
-def test_all_of_the_tests_run_with_every_database_limiter_and_log_in() -> None:
-    """No choice was added, renamed or taken away unnoticed."""
-    services = {answers_of(service) for service in SERVICES}
-    whole = {DEFAULT, *WHOLE}
-    chosen = whole | BACKENDS
-    assert services > chosen > whole > TRACED
-    names = {re.sub(r"{%.*?%}", "", path.name) for path in (ROOT / "template/tests").iterdir()}
-    assert {f"test_{name}.py" for name in OF_LOGIN} < names
-    assert all(filter_names(names, f"test_{name}.py") for name in OF_PROVIDERS)
-    of_whole = [service.providers for service in SERVICES if answers_of(service) in whole]
-    assert {name for providers in of_whole for name in providers} == set(PROVIDERS)
+def test_any_two_choices_meet_in_a_service_that_runs() -> None:
+    services = {parts_of(service) for service in SERVICES}
+    assert services > CHOSEN
     for first, second in combinations(range(3), 2):
-        pairs = {(answers[first], answers[second]) for answers in services}
-        assert pairs == {(answers[first], answers[second]) for answers in chosen}
+        pairs = {(parts[first], parts[second]) for parts in services}
+        assert pairs == {(parts[first], parts[second]) for parts in CHOSEN}
+
+
+def test_every_choice_names_its_tests() -> None:
+    assert TESTS.keys() == {choice for service in SERVICES for choice in parts_of(service)}
+    names = {re.sub(r"{%.*?%}", "", path.name) for path in (ROOT / "template/tests").rglob("*.py")}
+    assert {f"test_{name}.py" for tests in TESTS.values() for name in tests} <= names
