@@ -188,7 +188,7 @@ def test_order_means_nothing(project: Path, github: Repository, tmp_path: Path) 
 def test_check_takes_no_rights(project: Path, protected: Repository, token: str) -> None:
     equal = protect(project, protected, "check", token=token)
     assert equal.returncode == 0, equal.stderr
-    assert "administrators only who may bypass" in equal.stderr
+    assert "Only administrators see on GitHub" in equal.stderr
     assert f"GET /repos/{REPOSITORY}/rules/branches/main?per_page=100" in protected.requests
 
     without("update")(protected.named("tags"))

@@ -48,7 +48,7 @@ class Readiness:
 
     async def _reason(self) -> str | None:
         if any(loop.done() for loop in self._engine.loops):
-            return "a background task crashed: nothing is swept, watched or told without it"
+            return "a background task crashed: sweeper, stop watcher or alerts do not run"
         self._waiting = {}
         try:
             return await within(self._found(), CHECK_SECONDS)
@@ -81,7 +81,7 @@ class Readiness:
 
 
 def _models(engine: Engine) -> list[Model]:
-    """Those that somebody waits for: in production, the offline provider's are none."""
+    """The models that clients use: in production, without those of the offline provider."""
     return [
         model
         for model in engine.policy.models.values()

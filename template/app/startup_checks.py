@@ -71,15 +71,15 @@ def _wrong_prices(rules: Policy, providers: Mapping[str, Provider]) -> Iterator[
         provider = providers[model.provider]
         if model.usd_per_output is not None:
             if model.kind not in provider.counted:
-                told = f"no number of outputs, of a model of kind {model.kind}"
-                yield f"models.toml, {model.id}: {model.provider} tells {told}"
+                unit = f"no number of outputs, of a model of kind {model.kind}"
+                yield f"models.toml, {model.id}: {model.provider} counts {unit}"
             continue
         is_timed = model.kind in provider.billed_by_time
         if is_timed != (model.usd_per_second is not None):
-            told = "seconds, not tokens" if is_timed else "tokens, not seconds"
+            unit = "seconds, not tokens" if is_timed else "tokens, not seconds"
             price = "usd_per_second" if is_timed else "prices per million tokens"
             of = f"of a model of kind {model.kind}"
-            yield f"models.toml, {model.id}: {model.provider} tells {told}, {of}; give {price}"
+            yield f"models.toml, {model.id}: {model.provider} counts {unit}, {of}; give {price}"
 
 
 def _too_short(rules: Policy, providers: Mapping[str, Provider]) -> Iterator[str]:

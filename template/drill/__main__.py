@@ -1,6 +1,6 @@
 """Run the drill: `python -m drill`, or `make drill`; `JSON=1` prints a list of findings.
 
-Exit code 0: every promise holds; 1: one is broken; 130: it was told to stop.
+Exit code 0: every promise holds; 1: one is broken; 130: a signal stopped it.
 """
 
 import argparse
@@ -16,33 +16,33 @@ from tempfile import mkdtemp
 from typing import NamedTuple
 
 from app import wiring
-from drill.environment import scene
-from drill.guarantees import Finding, Promise
-from drill.order import PROMISES
+from drill.environment import open_environment
+from drill.guarantees import Finding, Guarantee
+from drill.order import GUARANTEES
 from drill.report import heading, line
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MAX_PROCESSES = 20
 
 
-class Wish(NamedTuple):
-    """What is looked at, at how many processes, and how it is told."""
+class Options(NamedTuple):
+    """Which guarantees are checked, with how many processes, and in which format they are shown."""
 
-    promises: Sequence[Promise]
+    guarantees: Sequence[Guarantee]
     processes: int
     as_json: bool
 
 
 def main() -> int:
     """Look at promises, in a folder that is kept when one is broken."""
-    wish = _wish()
+    options = _options()
     directory = Path(mkdtemp(prefix="drill-"))
     try:
-        findings = asyncio.run(_until_stopped(directory, wish))
+        findings = asyncio.run(_until_stopped(directory, options))
     except asyncio.CancelledError:
         shutil.rmtree(directory)
         return 130
-    if wish.as_json:
+    if options.as_json:
         print(json.dumps([finding._asdict() for finding in findings], indent=2))
     if any(finding.verdict != "holds" for finding in findings):
         print(f"The logs of the processes are in {directory}.", file=sys.stderr)
@@ -51,21 +51,21 @@ def main() -> int:
     return 0
 
 
-def _wish() -> Wish:
+def _options() -> Options:
     parser = argparse.ArgumentParser(prog="python -m drill", description=__doc__)
     many = range(1, MAX_PROCESSES + 1) if wiring.MANY_PROCESSES else (1,)
     parser.add_argument("--only", default="", metavar="TEXT", help="promises with these words")
     parser.add_argument("--processes", type=int, choices=many, default=many[:3][-1], metavar="N")
     asked = parser.parse_args()
-    promises = [promise for promise in PROMISES if asked.only in promise.text]
-    if not promises:
+    guarantees = [guarantee for guarantee in GUARANTEES if asked.only in guarantee.text]
+    if not guarantees:
         parser.error(f"no promise has the words {asked.only!r}")
-    return Wish(promises, asked.processes, bool(os.environ.get("JSON")))
+    return Options(guarantees, asked.processes, bool(os.environ.get("JSON")))
 
 
-async def _until_stopped(directory: Path, wish: Wish) -> Sequence[Finding]:
-    """End everything in order when a signal asks to stop, and be told so once."""
-    drill = asyncio.create_task(_drill(directory, wish))
+async def _until_stopped(directory: Path, options: Options) -> Sequence[Finding]:
+    """End everything in order at a signal, and say so once."""
+    drill = asyncio.create_task(_drill(directory, options))
 
     def stop() -> None:
         if not drill.cancelling():
@@ -76,15 +76,15 @@ async def _until_stopped(directory: Path, wish: Wish) -> Sequence[Finding]:
     return await drill
 
 
-async def _drill(directory: Path, wish: Wish) -> Sequence[Finding]:
+async def _drill(directory: Path, options: Options) -> Sequence[Finding]:
     findings = []
-    async with scene(directory, wish.processes) as where:
-        if not wish.as_json:
+    async with open_environment(directory, options.processes) as environment:
+        if not options.as_json:
             print(heading(), flush=True)
-        for promise in wish.promises:
-            finding = await promise.find(where)
+        for guarantee in options.guarantees:
+            finding = await guarantee.find(environment)
             findings.append(finding)
-            if not wish.as_json:
+            if not options.as_json:
                 print(line(finding), flush=True)
     return findings
 

@@ -1,4 +1,4 @@
-"""The scene of the drill: the running service, the simulator behind it, users who ask."""
+"""The environment of the drill: the running service, the simulator behind it, users who ask."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ Kind = TypeVar("Kind")
 
 
 class User(NamedTuple):
-    """Somebody who may ask."""
+    """A user of the service, with a credential."""
 
     id: str
     headers: Mapping[str, str]
@@ -74,7 +74,7 @@ def tally(answers: Sequence[Answer]) -> str:
     )
 
 
-class Scene:
+class Environment:
     """What a look at a promise works with."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Scene:
         self.owner = owner
         self._backends = backends
         self.services: list[Service] = []
-        # Somebody whose plan allows all that this machine can do.
+        # Of a plan that allows all that this machine can do.
         self.user = User("", {})
         self.environment = _environment(directory, simulator, owner, backends)
         self._started: list[Service] = []
@@ -209,7 +209,7 @@ async def eventually(happens: Callable[[], Awaitable[bool]], seconds: float) -> 
 
 
 @asynccontextmanager
-async def scene(directory: Path, processes: int) -> AsyncIterator[Scene]:
+async def open_environment(directory: Path, processes: int) -> AsyncIterator[Environment]:
     """Everything that the drill needs, up and ready; all of it ends with the block."""
     async with AsyncExitStack() as stack:
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -220,7 +220,7 @@ async def scene(directory: Path, processes: int) -> AsyncIterator[Scene]:
             stack.callback(backends[-1].close)
         url = await stack.enter_async_context(simulator(directory))
         owner = await stack.enter_async_context(listening())
-        made = Scene(directory, http, Simulator(url, http), owner, backends, processes)
+        made = Environment(directory, http, Simulator(url, http), owner, backends, processes)
         stack.push_async_callback(made.close)
         await made.command("migrate")
         await made.replace()

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from drill.environment import Scene
+from drill.environment import Environment
 
 PATIENCE_SECONDS = 120
 
-Look = Callable[[Scene], Awaitable[str]]
+Look = Callable[[Environment], Awaitable[str]]
 
 
 class Finding(NamedTuple):
@@ -20,25 +20,25 @@ class Finding(NamedTuple):
     verdict: str
 
 
-class Promise(NamedTuple):
+class Guarantee(NamedTuple):
     """It holds when `look` sees what is expected, word for word."""
 
     text: str
     expected: str
     look: Look
 
-    async def find(self, scene: Scene) -> Finding:
+    async def find(self, environment: Environment) -> Finding:
         """Look, with nothing left over from the look before."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                await scene.simulator.reset()
-                seen = await self.look(scene)
+                await environment.simulator.reset()
+                seen = await self.look(environment)
         except Exception as error:
             seen = f"{type(error).__name__}: {error}"
         verdict = "holds" if seen == self.expected else "broken"
         return Finding(self.text, self.expected, seen, verdict)
 
 
-def promise(text: str, expected: str) -> Callable[[Look], Promise]:
+def guarantee(text: str, expected: str) -> Callable[[Look], Guarantee]:
     """Make a promise of the function that looks whether it holds."""
-    return lambda look: Promise(text, expected, look)
+    return lambda look: Guarantee(text, expected, look)

@@ -7,15 +7,15 @@ from aiohttp import web
 
 
 class Owner:
-    """`told` are the ids of the alerts that arrived, in order."""
+    """`received` are the ids of the alerts that arrived, in order."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.received: list[str] = []
         self.url = ""
 
     async def take(self, request: web.Request) -> web.Response:
         """Note an alert."""
-        self.told.append((await request.json())["id"])
+        self.received.append((await request.json())["id"])
         return web.Response(status=204)
 
 

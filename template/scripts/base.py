@@ -2,7 +2,7 @@
 
 A host is a module of its own, named in `scripts/host.py`, with
 
-- `SETTINGS`, the variables that it cannot do without, beside `DEPLOY_CREDENTIAL`;
+- `SETTINGS`, the variables that it needs, in addition to `DEPLOY_CREDENTIAL`;
 - `find(version)`, the release with this version, in the form that this host takes;
 - `current()`, the release that runs now, or None where no released version does;
 - `deploy(release)`, which puts it in the place of what runs, and returns once it runs.
@@ -25,7 +25,7 @@ CREDENTIALS = ("DEPLOY_CREDENTIAL", "SMOKE_CREDENTIAL", "GH_TOKEN")
 
 
 class HostError(Exception):
-    """Why the host does not run what it was told to."""
+    """Why the host does not run the version that it was given."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ BY_GIT = re.compile(r"Merge |Revert \"|(fixup|squash|amend)! ")
 
 ADVICE = f"""
 A first line is 'type: what changed' or 'type(part): what changed', with ! before the colon if
-somebody has to act on it. Types: {TYPES.replace("|", ", ")}.
+its users have to act. Types: {TYPES.replace("|", ", ")}.
 For example: feat(chat): answer in the language of the question"""
 
 

@@ -6,7 +6,7 @@ The environment's settings are explained in docs/release.md. Where none is set, 
 and the run says so.
 
 Exit codes: 0, it runs, or nothing is set up; 1, it does not, and the version before it does, or
-nothing was changed; 2, it does not, and neither does the version before it: somebody has to look.
+nothing was changed; 2, it does not, and neither does the version before it: a person has to look.
 """
 
 import os

@@ -31,7 +31,7 @@ GitHub does not let this token do that ({status}: {detail}). Changing rules take
 of {repository}, and of a fine-grained token "Administration: write"; reading them takes access.""",
     404: """\
 There is no {repository}, or this token does not see it (404). Check the name, and that GH_TOKEN \
-holds the token of somebody with access.""",
+holds a token with access.""",
     422: "GitHub refuses {what} (422): {detail}",
     429: "GitHub takes no more requests for {pause} s. Try again then, or with --wait {pause}",
     500: "GitHub is out of order ({status}). Try again later: https://www.githubstatus.com",
@@ -79,13 +79,14 @@ class Answer:
         if not isinstance(content, dict):
             return " ".join(self.body[:200].decode(errors="replace").split())
         errors = content.get("errors")
-        told = [content.get("message", ""), *(errors if isinstance(errors, list) else [])]
-        return "; ".join(part if isinstance(part, str) else json.dumps(part) for part in told)
+        texts = [content.get("message", ""), *(errors if isinstance(errors, list) else [])]
+        return "; ".join(part if isinstance(part, str) else json.dumps(part) for part in texts)
 
     @property
     def is_limit(self) -> bool:
-        told = "Retry-After" in self.headers or self.headers.get("X-RateLimit-Remaining") == "0"
-        return self.status == 429 or (self.status == 403 and told)
+        is_used_up = self.headers.get("X-RateLimit-Remaining") == "0"
+        is_limited = "Retry-After" in self.headers or is_used_up
+        return self.status == 429 or (self.status == 403 and is_limited)
 
     @property
     def pause(self) -> int:
@@ -138,7 +139,7 @@ class GitHub:
         } | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def branch(self) -> str:
-        """Name the default branch: whoever may not see the repository learns it here."""
+        """Name the default branch: without access to the repository, this fails first."""
         name = self.object("GET", "").get("default_branch")
         if not isinstance(name, str):
             raise self.no_github()
@@ -207,8 +208,8 @@ class GitHub:
             return Answer(0, Message(), reason.encode())
 
     def _problem(self, answer: Answer, what: str, file: Mapping[str, Any] | None) -> GitHubError:
-        """Word what an answer means for whoever runs this."""
-        told = {
+        """Say what an answer means for the user of this script."""
+        values = {
             "detail": answer.detail,
             "host": urlsplit(self._api).netloc,
             "pause": answer.pause,
@@ -217,12 +218,12 @@ class GitHub:
             "what": f"{file['name']}.json" if file else what,
         }
         if answer.status == 403 and answer.detail.startswith("Upgrade to "):
-            return UnavailableError(NEEDS_A_PLAN.format(**told))
+            return UnavailableError(NEEDS_A_PLAN.format(**values))
         status = 429 if answer.is_limit else min(answer.status, 500)
-        # Those who may read and not write are told that nothing is there.
+        # GitHub answers 404 to a token that may read and not write.
         status = 403 if status == 404 and file else status
         kind = HiddenError if status in (403, 404) else GitHubError
-        return kind(PROBLEMS.get(status, UNEXPECTED).format(**told))
+        return kind(PROBLEMS.get(status, UNEXPECTED).format(**values))
 
     def _url(self, path: str) -> str:
         return f"{self._api}/repos/{self.repository}{path}"

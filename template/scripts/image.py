@@ -1,4 +1,4 @@
-"""Build the image and start it as production does: it must get ready, and stop when it is told to.
+"""Build the image and start it as production does: it must get ready, and stop at a signal.
 
     python scripts/image.py VARIABLE=value VARIABLE …
 

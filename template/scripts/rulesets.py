@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BYPASS_HIDDEN = "GitHub tells administrators only who may bypass a ruleset: not compared."
+BYPASS_HIDDEN = "Only administrators see on GitHub who may bypass a ruleset: not compared."
 
 STATES = {
     "equal": "as its file says",
@@ -43,7 +43,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A ruleset's file beside GitHub's ruleset of that name, which has an `id`."""
+    """A ruleset's file, and GitHub's ruleset of that name, which has an `id`."""
 
     file: Ruleset
     state: str

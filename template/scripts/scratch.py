@@ -48,8 +48,8 @@ def run(
     if done.returncode not in allowed:
         complaint = re.sub(TRACEBACK, "", os.fsdecode(done.stderr or done.stdout)).strip()
         advice = [advice for words, advice in ADVICE.items() if words in complaint]
-        told = f"Nothing was changed, as this failed: {complaint}"
-        raise UpdateError("\n".join([told, *advice]))
+        title = f"Nothing was changed, as this failed: {complaint}"
+        raise UpdateError("\n".join([title, *advice]))
     return done.stdout
 
 
@@ -122,8 +122,8 @@ class Scratch:
         """Merge three trees into the work tree and the index, conflicts included.
 
         Renames are not followed: git would take one option's file for the other's, and move an
-        edit along. Its `ort` strategy followed them, told not to, up to git 2.49; later ones take
-        `recursive` for another name of `ort`. Other ends of the same lines are no edit.
+        edit along. Up to git 2.49 the strategy `ort` follows them in spite of the option; later
+        versions take `recursive` for another name of `ort`. Other ends of lines are no edit.
         """
         base = self.commit(old)
         self.git("branch", "template", self.commit(new, base))  # the name in conflict markers

@@ -36,7 +36,7 @@ Sums = dict[AccountPeriod, tuple[int, int]]
 
 
 def add_plans(policy_dir: Path, plans: str = "", service: str = "") -> None:
-    """Plans beside the tests' own, and what the whole service may use."""
+    """Plans in addition to the tests' own, and what the whole service may use."""
     with (policy_dir / "plans.toml").open("a", encoding="utf-8") as file:
         file.write(f"{plans}\n[service]\n{service}\n")
 
@@ -111,7 +111,7 @@ async def begin(ledger: Ledger, generation: Generation) -> Generation:
 
 
 async def end(ledger: Ledger, generation: Generation, units: int | None = None) -> None:
-    """Settle it at `units`, or at its bound as nobody knows what it cost."""
+    """Settle it at `units`, or at its bound, as its cost is not known."""
     usage = None if units is None else Usage(output_tokens=units)
     ending = AttemptResult("succeeded", Outcome.OK, usage, {"choices": []})
     generation.count(ending)
@@ -150,7 +150,7 @@ async def check_books(service: Service) -> Sums:
     return sums
 
 
-async def told(service: Service, account: str) -> list[tuple[str, int]]:
+async def budget_alerts(service: Service, account: str) -> list[tuple[str, int]]:
     """Period and percentage of every alert about `account`."""
     rows = (row.details for row in await service.rows(alerts) if row.kind == "budget")
     return [(row["period"], row["percent"]) for row in rows if row["account"] == account]

@@ -86,7 +86,7 @@ async def test_a_credential_elsewhere_is_none(service: Service) -> None:
     client = service.client()
     for headers in ({"X-API-Key": value}, {"Cookie": f"session={user.credential}"}):
         assert error_of(await client.get("/v1/me", headers=headers)) == INVALID
-    # The routes take no such parameter, whoever asks.
+    # The routes take no such parameter, for any caller.
     response = await client.get("/v1/me", params={"api_key": user.credential, "token": value})
     assert response.status_code in {401, 422}
 

@@ -122,8 +122,8 @@ async def test_role_and_plan_change_at_once(run: Run, service: Service) -> None:
 async def test_a_disabled_user_may_nothing_from_then_on(run: Run, service: Service) -> None:
     user = await _created(run, "--plan", "few")
     assert (await _ask(service, user)).status_code == 200
-    told = await run("users", "disable", "--email", user["email"])
-    assert (told.exit_code, told.stdout) == (0, f"{user['email']}: disabled, was enabled.\n")
+    shown = await run("users", "disable", "--email", user["email"])
+    assert (shown.exit_code, shown.stdout) == (0, f"{user['email']}: disabled, was enabled.\n")
     assert error_of(await _ask(service, user)) == (401, "invalid_credentials", None)
     assert await service.rows_count() == 2
     enabled = await run("users", "enable", "--email", user["email"], "--json")
@@ -187,8 +187,8 @@ async def test_help_shows_the_names_of_all_options(run: Run) -> None:
     shown = dict(walk(typer.main.get_command(app)))
     assert ("users", "create") in shown
     for words, names in shown.items():
-        told = (await run(*words, "--help")).stdout
-        assert [name for name in names if name not in told] == []
+        text = (await run(*words, "--help")).stdout
+        assert [name for name in names if name not in text] == []
 
 
 def test_without_its_dependencies_it_says_which_python_has_them() -> None:
@@ -205,9 +205,9 @@ async def test_migrate_makes_the_tables(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", empty_database_url)
     assert (await run("users", "list")).exit_code == 1
-    told = [(await run("migrate")).stdout for _ in range(2)]
-    assert told[0].startswith("Applied 0001, ")
-    assert told[1] == "The tables are up to date already.\n"
+    shown = [(await run("migrate")).stdout for _ in range(2)]
+    assert shown[0].startswith("Applied 0001, ")
+    assert shown[1] == "The tables are up to date already.\n"
     database = wiring.database.open_database(Settings(_env_file=None).gateway)
     assert not await pending(database)
     assert await Users(database).list() == []

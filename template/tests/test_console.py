@@ -94,7 +94,7 @@ async def test_a_browser_keeps_the_documentation_to_this_service(service: Servic
     assert policy["default-src"] == "'none'"
     assert allowed == {"'none'", "'self'", "'unsafe-inline'", "data:"}
     assert "'unsafe-inline'" not in policy["default-src"] + policy["connect-src"]
-    # An online checker of Swagger UI would be told the description's address.
+    # An online checker of Swagger UI would receive the description's address.
     assert "validatorUrl: null" in response.text
 
 

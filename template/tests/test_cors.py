@@ -63,9 +63,9 @@ async def test_an_answer_is_readable(service: Service) -> None:
     answer = await client.post(CHAT, json=chat())
     assert (answer.status_code, _is_readable(answer)) == (200, True)
     exposed = {name.lower() for name in EXPOSED.decode().split(", ")}
-    told = {name for name in answer.headers if name.startswith("x-")}
-    assert told <= exposed
-    assert {"x-request-id", "x-prediction-id", "x-served-model"} <= told
+    present = {name for name in answer.headers if name.startswith("x-")}
+    assert present <= exposed
+    assert {"x-request-id", "x-prediction-id", "x-served-model"} <= present
 
 
 async def test_a_stream_is_readable(service: Service) -> None:

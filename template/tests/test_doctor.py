@@ -1,4 +1,4 @@
-"""`python -m app doctor`: each fault is found, named, and told what to do about."""
+"""`python -m app doctor`: each fault is found and named, with what to do."""
 
 import asyncio
 import json
@@ -211,7 +211,7 @@ async def test_a_code_owner_that_nobody_entered_is_a_warning(checkout: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("author", "line", "told"),
+    ("author", "line", "is_named"),
     [
         ({"name": 'Acme "\'s"', "email": "maintainers@example.com"}, '2026 Acme "\'s"', True),
         ({"name": 'Acme "\'s"', "email": "maintainers@example.com"}, "2026 Jane Doe", False),
@@ -220,12 +220,12 @@ async def test_a_code_owner_that_nobody_entered_is_a_warning(checkout: Path) -> 
     ],
 )
 async def test_a_licence_of_the_project_itself_is_a_warning(
-    checkout: Path, author: dict[str, str], line: str, told: bool
+    checkout: Path, author: dict[str, str], line: str, is_named: bool
 ) -> None:
     """Not where a company has the service's name: it has an e-mail address, too."""
     (checkout / "LICENSE").write_text(f"   Copyright {line}\n", encoding="utf-8")
     project = {"title": 'Acme "\'s"', "authors": [author]}
-    assert [file for file, _ in placeholders(checkout, project)] == ["LICENSE"] * told
+    assert [file for file, _ in placeholders(checkout, project)] == ["LICENSE"] * is_named
 
 
 async def test_an_image_has_no_placeholders(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from typing import Any, cast
 
 import pytest
 
-from drill.environment import Answer, Scene, tally
-from drill.guarantees import Look, promise
+from drill.environment import Answer, Environment, tally
+from drill.guarantees import Look, guarantee
 
 
-class Nobody:
-    """A scene that only counts how often it is cleaned up."""
+class EmptyEnvironment:
+    """An environment that only counts how often it is cleaned up."""
 
     def __init__(self) -> None:
         self.simulator = self
@@ -19,15 +19,15 @@ class Nobody:
         self.resets += 1
 
 
-async def _sees_it(_: Scene) -> str:
+async def _sees_it(_: Environment) -> str:
     return "12 times ok"
 
 
-async def _sees_less(_: Scene) -> str:
+async def _sees_less(_: Environment) -> str:
     return "11 times ok"
 
 
-async def _fails(_: Scene) -> str:
+async def _fails(_: Environment) -> str:
     raise ValueError("there is nothing to be seen")
 
 
@@ -42,10 +42,10 @@ async def _fails(_: Scene) -> str:
 async def test_a_promise_holds_when_what_is_expected_is_seen(
     look: Look, seen: str, verdict: str
 ) -> None:
-    scene = Nobody()
-    finding = await promise("It is kept", "12 times ok")(look).find(cast(Any, scene))
+    environment = EmptyEnvironment()
+    finding = await guarantee("It is kept", "12 times ok")(look).find(cast(Any, environment))
     assert finding == ("It is kept", "12 times ok", seen, verdict)
-    assert scene.resets == 1
+    assert environment.resets == 1
 
 
 def test_answers_are_counted_by_status_code_and_parameter() -> None:

@@ -3,7 +3,7 @@
 import re
 
 from drill.guarantees import Finding
-from drill.order import PROMISES
+from drill.order import GUARANTEES
 from drill.report import line
 from tests.support import ROOT
 
@@ -12,7 +12,7 @@ SHOWN = re.compile(r"Shown by: \*(.+?)\*")
 
 def test_every_sentence_names_a_promise_that_the_drill_looks_at_and_none_is_left_out() -> None:
     page = (ROOT / "docs/billing.md").read_text(encoding="utf-8")
-    assert sorted(SHOWN.findall(page)) == sorted(promise.text for promise in PROMISES)
+    assert sorted(SHOWN.findall(page)) == sorted(promise.text for promise in GUARANTEES)
 
 
 def test_a_row_of_the_table_holds_every_word_in_its_column() -> None:

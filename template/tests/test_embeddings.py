@@ -163,8 +163,8 @@ async def test_what_is_no_input(client: httpx2.AsyncClient, given: Any) -> None:
 async def test_a_batch_has_room_for_a_long_text_in_each_place(client: httpx2.AsyncClient) -> None:
     """The limit of a text is none of all texts together: the model of the tests takes 2000."""
     assert (await embed(client, ["x" * 1000] * 20)).status_code == 200
-    told = error_of(await embed(client, ["x" * 1000, "x" * 2001]))
-    assert told == (400, "request_too_large", "input")
+    error = error_of(await embed(client, ["x" * 1000, "x" * 2001]))
+    assert error == (400, "request_too_large", "input")
 
 
 @pytest.mark.parametrize(("given", "tokens"), [("one", 2), (["one", "two"], 2)], ids=str)

@@ -114,10 +114,10 @@ async def test_not_ready_once_a_loop_in_the_background_crashed(
     monkeypatch.setattr(Sweeper, "run", crash)
     service = await start()
 
-    async def told() -> bool:
+    async def is_logged() -> bool:
         return "A background task crashed" in service.log
 
-    await eventually(told)
+    await eventually(is_logged)
     assert await _ask(service, "/readyz") == NOT_READY
     assert await _ask(service, "/livez") == (200, "ok")
 
@@ -163,8 +163,8 @@ async def test_turning_unready_and_back_is_logged_once_with_the_reason(service: 
     service.engine.limiter = working
     for _ in range(2):
         assert await _ask(service, "/readyz") == READY
-    told = [event for event in service.events if "eady" in event["message"][:9]]
-    assert [(event["level"], event["message"]) for event in told] == [
+    changes = [event for event in service.events if "eady" in event["message"][:9]]
+    assert [(event["level"], event["message"]) for event in changes] == [
         ("warning", "Not ready: limiter_unavailable: -"),
         ("info", "Ready again"),
     ]

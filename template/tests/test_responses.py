@@ -65,10 +65,10 @@ async def test_stream(client: httpx2.AsyncClient) -> None:
     ]
     assert "".join(deltas) == SAID
     whole = (await client.post(PATH, json=ask())).json()
-    assert told(events[-1]["response"]) == told(whole)
+    assert fields_of(events[-1]["response"]) == fields_of(whole)
 
 
-def told(response: dict[str, Any]) -> dict[str, Any]:
+def fields_of(response: dict[str, Any]) -> dict[str, Any]:
     """A response without what differs from one to the next."""
     items = [{**item, "id": None} for item in response["output"]]
     times = dict.fromkeys(("id", "created_at", "completed_at"))

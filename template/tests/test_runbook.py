@@ -31,8 +31,8 @@ def test_every_error_is_explained_and_no_other() -> None:
     raised |= {(status, CODE) for status in REFUSALS}
     # OpenAI's routes answer these with its own status.
     raised |= {(400, code) for status, code in raised if status == 422 and code != MISMATCH}
-    told = [(status, code) for status, codes in ROW.findall(PAGE) for code in codes.split(", ")]
-    assert sorted(told) == sorted((str(status), f"`{code}`") for status, code in raised)
+    listed = [(status, code) for status, codes in ROW.findall(PAGE) for code in codes.split(", ")]
+    assert sorted(listed) == sorted((str(status), f"`{code}`") for status, code in raised)
 
 
 def test_every_metric_is_explained_and_no_other() -> None:

@@ -26,7 +26,7 @@ from tests.ports import has_ipv6, kept_port
 from tests.support import PATIENCE_SECONDS, ROOT, SECRET_KEY, environment, eventually
 
 Environment = dict[str, str]
-# This machine, in each family that it has; the service is told of both.
+# This machine, in each family that it has; the service listens on both.
 LOOPBACKS = ["127.0.0.1", *(["[::1]"] if has_ipv6() else [])]
 PROCESSES = ["1", *(["2"] if wiring.MANY_PROCESSES else [])]
 
@@ -105,8 +105,8 @@ async def test_it_migrates_serves_logs_and_stops(
     events = [json.loads(line) for line in output.splitlines()]
     assert all({"time", "level", "logger", "message"} <= set(event) for event in events)
     # Outside of production, this machine alone is served.
-    told = [event["message"] for event in events if event["message"].startswith("Listening on")]
-    assert told == [f"Listening on {host}:{chosen['PORT']}" for host in LOOPBACKS]
+    messages = [event["message"] for event in events if event["message"].startswith("Listening on")]
+    assert messages == [f"Listening on {host}:{chosen['PORT']}" for host in LOOPBACKS]
     assert events[-1]["logger"].startswith("uvicorn")
     (answered,) = [event for event in events if event.get("status") == 200]
     assert answered["route"] == "/readyz"

@@ -141,10 +141,10 @@ def write_secrets(mode: int) -> None:
 async def test_secrets_that_others_can_read_are_told(start: Start, run: Run, mode: int) -> None:
     write_secrets(mode)
     service = await start()
-    told = f".env has the mode {mode:04o}: other users of this machine read it."
-    (event,) = [each for each in service.events if each["message"].startswith(told)]
+    warning = f".env has the mode {mode:04o}: other users of this machine read it."
+    (event,) = [each for each in service.events if each["message"].startswith(warning)]
     assert event["level"] == "warning"
-    assert told in (await run("doctor")).output
+    assert warning in (await run("doctor")).output
 
 
 async def test_secrets_that_the_owner_alone_can_read_are_not_told(start: Start) -> None:

@@ -277,7 +277,7 @@ async def test_a_scope_that_is_named_twice_is_one(client: httpx2.AsyncClient) ->
 async def test_an_outage_is_waited_for_once(
     service: Service, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who comes while it is found out is told with the others, within a second."""
+    """Requests that arrive during the look-up share its answer, within a second."""
     _, _, text = str(client.headers["Authorization"]).partition(" ")
     headers = {"authorization": f"Bearer {text}"}
     asked, over, lookups = asyncio.Event(), asyncio.Event(), []

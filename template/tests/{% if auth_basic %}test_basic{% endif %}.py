@@ -127,7 +127,7 @@ async def test_guesses_are_slowed_down(service: Service, user: User, hashed: lis
     assert len(refused) == guesses - len(hashed)
     assert {error_of(answer) for answer in refused} == {(429, "too_many_attempts", None)}
     assert all(1 <= int(answer.headers["Retry-After"]) <= 60 for answer in refused)
-    # The right password waits as well: otherwise a guess would be told.
+    # The right password waits as well: otherwise the time would reveal a right guess.
     assert (await service.client(user).get("/v1/me")).status_code == 429
 
 

@@ -1,4 +1,4 @@
-"""Log-ins under a flood: it is refused before it costs, and keeps nobody else out."""
+"""Log-ins under a flood: it is refused before it costs, and other users log in."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ async def guess(service: Service, user: User, address: str, times: int) -> list[
 
 
 async def flood(service: Service, times: int) -> list[Any]:
-    """Log-ins at the same time with names that nobody has."""
+    """Log-ins at the same time with unknown names."""
     clients = [logged_in(service, f"{n}@example.com", f"{n}", FLOODING) for n in range(times)]
     return await asyncio.gather(*(client.get("/v1/me") for client in clients))
 
@@ -48,7 +48,7 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Held:
-    """Hashes that do not end before they are told to."""
+    """Hashes that end when the test lets them."""
 
     hash = CHEAP.hash
 

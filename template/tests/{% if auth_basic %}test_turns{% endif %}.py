@@ -12,7 +12,7 @@ Work = Callable[[str], Awaitable[None]]
 
 
 class Workers:
-    """Work in turns, each piece of which ends when it is told to."""
+    """Work in turns, each piece of which ends when the test lets it."""
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns

@@ -1,1 +1,1 @@
-"""Who asks: principals, users and the chosen way to prove who one is."""
+"""The chosen log-in: it finds the user of a request."""

@@ -143,7 +143,7 @@ async def _policy(settings: Settings) -> list[Finding]:
 
 
 async def _attention(settings: Settings, database: Database) -> list[Finding]:
-    """What the tables say that somebody should look at, where there are tables."""
+    """Warnings from the tables; none where there are no tables."""
     try:
         stopped = await KillSwitch(database, None).all()
         used = await database.fetch(
@@ -151,7 +151,7 @@ async def _attention(settings: Settings, database: Database) -> list[Finding]:
         )
         known = load_policy(settings.policy_dir).plans
     except (ServiceError, StartError):
-        return []  # Told already.
+        return []  # Another finding says so.
     findings = [
         Finding(
             f"{row.target} is {row.kind}",
@@ -173,12 +173,12 @@ async def _undeclared(settings: Settings, database: Database) -> list[Finding]:
     try:
         found = await undeclared(database, load_policy(settings.policy_dir).models)
     except (ServiceError, StartError):
-        return []  # Told already.
+        return []  # Another finding says so.
     return [
         Finding(
             f"{each.part} of {each.model}",
             "warning",
-            f"its provider told {each.tokens} in the last {LAST_DAYS} days, and it has no "
+            f"its provider counted {each.tokens} in the last {LAST_DAYS} days, and it has no "
             f"{each.line}: they are billed {each.billed}; add the provider's price",
         )
         for each in found

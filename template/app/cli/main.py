@@ -60,7 +60,7 @@ def serve(
         bool, typer.Option("--migrate", help="Bring the tables up to date first.")
     ] = False,
 ) -> None:
-    """Serve on PORT until told to stop."""
+    """Serve on PORT until a signal stops it."""
     # A host's request to stop is no failure, also before it serves.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if migrate_first:
@@ -77,8 +77,8 @@ def doctor(
 ) -> None:
     """Check environment, policy files, provider keys, database, migrations and limiter.
 
-    Warns of what is stopped, and of users whose plan is gone. In production also: separate keys,
-    replicas, budget, and whether a commit outlives a power loss.
+    Warns of what is stopped, and of users with a plan that plans.toml lacks. In production also:
+    separate keys, replicas, budget, and whether a commit outlives a power loss.
     """
     findings = examine(production=production)
     lines = [f"{f.mark} {f.check}{': ' * bool(f.advice)}{f.advice}" for f in findings]
@@ -137,7 +137,7 @@ async def disable(session: Session, email: Email, as_json: Json = False) -> None
 
 @command(users)
 async def enable(session: Session, email: Email, as_json: Json = False) -> None:
-    """Let a user in again who was disabled."""
+    """Give a disabled user access again."""
     await _change(session, email, as_json, disabled=False)
 
 

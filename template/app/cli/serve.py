@@ -25,8 +25,8 @@ GRACE_SECONDS = 20
 # Longer than the 60 or 75 seconds for which proxies keep idle connections: the side that sends must
 # be the first to close one, or the request that it sends at that moment is lost.
 KEEP_ALIVE_SECONDS = 90
-# One for each family: where one takes both, an IPv4 caller is told as ::ffff:192.0.2.1, which is no
-# address that FORWARDED_ALLOW_IPS or a count of attempts knows.
+# One for each family: a socket for both shows an IPv4 caller as ::ffff:192.0.2.1, an address that
+# FORWARDED_ALLOW_IPS and counts of attempts do not have.
 EVERYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 # This machine alone: outside of production the service may have no credentials worth the name.
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -37,7 +37,7 @@ logger = logging.getLogger("app")
 
 
 def main() -> None:
-    """Serve on PORT until told to stop; end with 1 and a sentence if that is not possible."""
+    """Serve on PORT until a signal stops it; exit with 1 and a sentence if that is not possible."""
     # A host's request to stop is no failure, also before the server listens to it. Nothing is open
     # yet, and an exception in the middle of an import could become another one there.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -83,7 +83,7 @@ def _serve(settings: Settings) -> None:
 
 
 def server_config(settings: Settings) -> uvicorn.Config:
-    """What uvicorn is told."""
+    """The arguments of uvicorn."""
     return uvicorn.Config(
         "app.main:create_app",
         factory=True,

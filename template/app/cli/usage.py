@@ -62,8 +62,8 @@ def _text(report: UsageReport, emails: Mapping[str, str]) -> str:
 def _used(line: UsageLine) -> str:
     """What it used; of the parts of the input and of outputs only what there is."""
     parts = {"cached": line.cached_input_tokens, "written": line.cache_write_tokens}
-    told = ", ".join(f"{count} {name}" for name, count in parts.items() if count)
-    tokens = f"{line.input_tokens}{f' ({told})' if told else ''} + "
+    shown = ", ".join(f"{count} {name}" for name, count in parts.items() if count)
+    tokens = f"{line.input_tokens}{f' ({shown})' if shown else ''} + "
     tokens += counted(line.output_tokens, "token")
     return f"{tokens}  {counted(line.outputs, 'output')}" if line.outputs else tokens
 

@@ -62,7 +62,7 @@ async def change_user(
         known = ", ".join(engine.policy.plans)
         raise InvalidRequest(f"plan: plans.toml has {known}.", param="plan")
     if user_id == actor.id and (body.disabled or body.role not in {None, Role.ADMIN}):
-        raise Conflict("Another administrator must do this: nobody shuts themselves out.")
+        raise Conflict("Another administrator must do this: you would shut yourself out.")
     return User.model_validate(await engine.users.change(user_id, actor, **body.model_dump()))
 
 
@@ -95,7 +95,7 @@ async def list_providers(engine: EngineDep) -> list[ProviderState]:
 async def list_audit(
     engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
 ) -> Page[AuditEntry]:
-    """Who changed what, newest first."""
+    """The audit: each change with its actor, newest first."""
     rows, next_cursor = await engine.pages.read(select(audit), audit, limit, cursor)
     return Page(data=[AuditEntry.of(row) for row in rows], next_cursor=next_cursor)
 
@@ -126,7 +126,7 @@ async def _stopped(stops: KillSwitch) -> StopList:
 
 
 def _state(circuit: CircuitStatus, stopped: set[tuple[str, str]]) -> ProviderState:
-    """A circuit as it is unless somebody, or the gateway, has stopped its model."""
+    """A circuit's state, or that its model was stopped or quarantined."""
     shown = ProviderState.model_validate(circuit)
     model = f"model:{circuit.model}"
     if (model, "quarantined") in stopped:

@@ -139,5 +139,5 @@ async def _begun(records: Records, generation: Generation) -> Prediction:
 
 
 def _seconds(model: Model, config: GatewayConfig) -> float:
-    """Nobody waits for it, so a model billed by time may take all the time that it may bill."""
+    """No client waits, so a model that is billed by time may take all the time that it may bill."""
     return max(config.request_deadline_seconds, model.max_seconds or 0)

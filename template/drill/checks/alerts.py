@@ -1,9 +1,9 @@
-"""The owner is told once."""
+"""Alerts are posted once."""
 
 import asyncio
 
-from drill.environment import Scene, eventually
-from drill.guarantees import promise
+from drill.environment import Environment, eventually
+from drill.guarantees import guarantee
 from drill.wiring import work
 
 PERCENTS = ("50", "80", "100")
@@ -11,17 +11,17 @@ PERCENTS = ("50", "80", "100")
 QUIET_SECONDS = 2
 
 
-@promise(
-    "At 50, 80 and 100 % of a cap the owner is told, once, whichever process sees it",
+@guarantee(
+    "At 50, 80 and 100 % of a cap an alert is posted once, whichever process sees it",
     "posted once each: 50, 80, 100",
 )
-async def once(scene: Scene) -> str:
-    user = await scene.create_user("tight")
-    await scene.simulator.queue(**work.FULL)
-    await scene.burst(user, 20)
+async def once(environment: Environment) -> str:
+    user = await environment.create_user("tight")
+    await environment.simulator.queue(**work.FULL)
+    await environment.burst(user, 20)
 
     def posted() -> list[str]:
-        mine = (alert for alert in scene.owner.told if f":{user.id}:" in alert)
+        mine = (alert for alert in environment.owner.received if f":{user.id}:" in alert)
         return [alert.rpartition(":")[2] for alert in mine]
 
     async def are_all_posted() -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from contextlib import AbstractContextManager
 
-from drill.environment import INTERVAL_SECONDS, Answer, Scene, eventually
+from drill.environment import INTERVAL_SECONDS, Answer, Environment, eventually
 from drill.processes import Service
 from gateway.counts import counted
 
@@ -15,23 +15,23 @@ ABSENT = (
 )
 
 
-async def without(scene: Scene, absence: AbstractContextManager[None]) -> str:
+async def without(environment: Environment, absence: AbstractContextManager[None]) -> str:
     """What every process says during the absence, and whether it generates after it."""
     with absence:
-        during = await asyncio.gather(*(_look(scene, each) for each in scene.services))
-        calls = len(await scene.simulator.calls())
-    back = await asyncio.gather(*(_generates(scene, each) for each in scene.services))
-    told = "; ".join(sorted(set(during)))
+        during = await asyncio.gather(*(_look(environment, each) for each in environment.services))
+        calls = len(await environment.simulator.calls())
+    back = await asyncio.gather(*(_generates(environment, each) for each in environment.services))
+    seen = "; ".join(sorted(set(during)))
     return (
-        f"{told}; {counted(calls, 'call')} at the provider; then {'ok' if all(back) else 'nothing'}"
+        f"{seen}; {counted(calls, 'call')} at the provider; then {'ok' if all(back) else 'nothing'}"
     )
 
 
-async def _look(scene: Scene, service: Service) -> str:
+async def _look(environment: Environment, service: Service) -> str:
     requests = {
-        "generation": scene.ask(scene.user, service),
-        "/readyz": _readiness(scene, service),
-        "/livez": scene.get(service, "/livez"),
+        "generation": environment.ask(environment.user, service),
+        "/readyz": _readiness(environment, service),
+        "/livez": environment.get(service, "/livez"),
     }
     answers = zip(requests, await asyncio.gather(*requests.values()), strict=True)
     # Rounded: the machine has other things to do as well.
@@ -40,19 +40,19 @@ async def _look(scene: Scene, service: Service) -> str:
     )
 
 
-async def _readiness(scene: Scene, service: Service) -> Answer:
+async def _readiness(environment: Environment, service: Service) -> Answer:
     """What /readyz says, which may know it from a moment before: it is asked for a second."""
     started = time.monotonic()
     while True:
-        answer = await scene.get(service, "/readyz")
+        answer = await environment.get(service, "/readyz")
         seconds = time.monotonic() - started
         if answer.status == 503 or seconds > 1:
             return answer._replace(seconds=seconds)
         await asyncio.sleep(INTERVAL_SECONDS)
 
 
-async def _generates(scene: Scene, service: Service) -> bool:
+async def _generates(environment: Environment, service: Service) -> bool:
     async def is_back() -> bool:
-        return (await scene.ask(scene.user, service)).status < 400
+        return (await environment.ask(environment.user, service)).status < 400
 
     return await eventually(is_back, BACK_SECONDS)

@@ -8,60 +8,60 @@ from typing import Any
 import aiohttp
 from sqlalchemy import Row, select
 
-from drill.environment import Scene, eventually
-from drill.guarantees import promise
+from drill.environment import Environment, eventually
+from drill.guarantees import guarantee
 from drill.wiring import work
 from gateway.db.tables import accounts, attempts, users
 
 KILLED = "killed"
 OPEN = ("reserved", "sent")
-# The deadline of the call, the margin of its lease, and whoever sweeps.
+# The deadline of the call, the margin of its lease, and a sweep.
 LEASE_SECONDS = 30
 
 
-@promise(
+@guarantee(
     "A process that is killed in the middle of a call leaves the call's bound reserved",
     "its bound is reserved; the next process serves",
 )
-async def killed(scene: Scene) -> str:
-    user = await scene.create_user("roomy", KILLED)
-    await scene.simulator.queue("timeout", times=1)
-    victim = scene.services.pop()
-    call = asyncio.create_task(scene.ask(user, victim))
+async def killed(environment: Environment) -> str:
+    user = await environment.create_user("roomy", KILLED)
+    await environment.simulator.queue("timeout", times=1)
+    victim = environment.services.pop()
+    call = asyncio.create_task(environment.ask(user, victim))
 
     async def is_at_the_provider() -> bool:
-        return bool(await scene.simulator.calls())
+        return bool(await environment.simulator.calls())
 
     await eventually(is_at_the_provider, seconds=5)
     await victim.kill()
     with contextlib.suppress(aiohttp.ClientError):
         await call
-    scene.services.append(await scene.start_like_a_host())
-    (attempt,) = await scene.attempts(user)
+    environment.services.append(await environment.start_like_a_host())
+    (attempt,) = await environment.attempts(user)
     kept = attempt.state in OPEN and attempt.bound_nano_usd == work.BOUND
-    served = await scene.ask(scene.user, scene.services[-1])
+    served = await environment.ask(environment.user, environment.services[-1])
     state = "its bound is reserved" if kept else f"it is {attempt.state}"
     return f"{state}; the next process {'serves' if served.status < 400 else served.code}"
 
 
-@promise(
+@guarantee(
     "No reservation outlives its lease: in the end all are settled, and every account adds up",
     "the killed call is uncertain at its bound; 0 reservations; all accounts add up",
 )
-async def nothing_is_left_open(scene: Scene) -> str:
+async def nothing_is_left_open(environment: Environment) -> str:
     async def is_over() -> bool:
-        return not await scene.fetch(select(attempts.c.id).where(attempts.c.state.in_(OPEN)))
+        return not await environment.fetch(select(attempts.c.id).where(attempts.c.state.in_(OPEN)))
 
     await eventually(is_over, LEASE_SECONDS)
-    rows = await scene.fetch(select(attempts))
+    rows = await environment.fetch(select(attempts))
     ids = select(users.c.id).where(users.c.email == f"{KILLED}@example.com")
-    (owner,) = await scene.fetch(ids)
+    (owner,) = await environment.fetch(ids)
     (lost,) = (row for row in rows if row.user_id == owner.id)
     cost = "its bound" if lost.cost_nano_usd == lost.bound_nano_usd else str(lost.cost_nano_usd)
     left = sum(row.state in OPEN for row in rows)
     wrong = [
         row.name
-        for row in await scene.fetch(select(accounts))
+        for row in await environment.fetch(select(accounts))
         if (row.spent_nano_usd, row.reserved_nano_usd) != _of(row, rows)
     ]
     books = f"{wrong} do not add up" if wrong else "all accounts add up"

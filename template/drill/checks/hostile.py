@@ -1,4 +1,4 @@
-"""What one caller does, the others do not notice."""
+"""Callers that attack the service do not harm others."""
 
 import asyncio
 import time
@@ -8,8 +8,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
 from urllib.request import urlopen
 
-from drill.environment import Scene
-from drill.guarantees import promise
+from drill.environment import Environment
+from drill.guarantees import guarantee
 from drill.hostile import TURNS, attack
 from drill.wiring import work
 
@@ -19,21 +19,21 @@ INTERVAL_SECONDS = 0.1
 MAX_SECONDS = 0.25
 
 
-@promise(
-    "Eight hostile callers at once for a minute hurt nobody else",
-    "a caller beside them: ok; /livez at the 99th percentile within 250 ms of without them",
+@guarantee(
+    "Eight hostile callers at once for a minute harm no other caller",
+    "another caller meanwhile: ok; /livez at the 99th percentile within 250 ms of without them",
 )
-async def hostile(scene: Scene) -> str:
+async def hostile(environment: Environment) -> str:
     if work.STREAMS:
-        await scene.simulator.queue("stall")  # on streams alone
-    users = [await scene.create_user("roomy") for _ in TURNS]
+        await environment.simulator.queue("stall")  # on streams alone
+    users = [await environment.create_user("roomy") for _ in TURNS]
     # This process is busy with the attacks: another one takes the time of /livez.
     with ProcessPoolExecutor(1, get_context("spawn")) as watcher:
-        _, quiet = await _beside(scene, watcher, QUIET_SECONDS)
+        _, quiet = await _during(environment, watcher, QUIET_SECONDS)
         turns = zip(users, TURNS, strict=True)
-        attacks = [asyncio.create_task(attack(scene, user, turn)) for user, turn in turns]
+        attacks = [asyncio.create_task(attack(environment, user, turn)) for user, turn in turns]
         try:
-            codes, loud = await _beside(scene, watcher, SECONDS)
+            codes, loud = await _during(environment, watcher, SECONDS)
         finally:
             for each in attacks:
                 each.cancel()
@@ -42,19 +42,23 @@ async def hostile(scene: Scene) -> str:
     seen = " and ".join([*sorted(codes), *failures])
     late = loud - quiet
     within = "within 250 ms" if late <= MAX_SECONDS else f"{late * 1000:.0f} ms"
-    return f"a caller beside them: {seen}; /livez at the 99th percentile {within} of without them"
+    return (
+        f"another caller meanwhile: {seen}; /livez at the 99th percentile {within} of without them"
+    )
 
 
-async def _beside(scene: Scene, watcher: Executor, seconds: float) -> tuple[Counter[str], float]:
-    """What a well-behaved caller is told, by code, and how many seconds /livez takes at the 99th
+async def _during(
+    environment: Environment, watcher: Executor, seconds: float
+) -> tuple[Counter[str], float]:
+    """The answers to a well-behaved caller, by code, and how many seconds /livez takes at the 99th
     percentile.
     """
-    urls = [service.url for service in scene.services]
+    urls = [service.url for service in environment.services]
     looking = asyncio.get_running_loop().run_in_executor(watcher, look, urls, seconds)
     codes: Counter[str] = Counter()
     while not looking.done():
-        service = scene.services[codes.total() % len(scene.services)]
-        codes[(await scene.ask(scene.user, service)).code] += 1
+        service = environment.services[codes.total() % len(environment.services)]
+        codes[(await environment.ask(environment.user, service)).code] += 1
         await asyncio.sleep(INTERVAL_SECONDS)
     looks = sorted(await looking)
     return codes, looks[len(looks) * 99 // 100]

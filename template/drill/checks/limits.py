@@ -2,15 +2,15 @@
 
 import asyncio
 
-from drill.environment import Answer, Scene, User, tally
-from drill.guarantees import promise
+from drill.environment import Answer, Environment, User, tally
+from drill.guarantees import guarantee
 
 
-async def _burst_then_wait(scene: Scene, user: User, count: int) -> str:
-    """Ask at once, then once more after the wait that the refused are told."""
-    answers = await scene.burst(user, count)
+async def _burst_then_wait(environment: Environment, user: User, count: int) -> str:
+    """Ask at once, then once more after the longest Retry-After."""
+    answers = await environment.burst(user, count)
     await asyncio.sleep(max(map(_wait, answers)))
-    late = await scene.ask(user)
+    late = await environment.ask(user)
     return f"{tally(answers)}; then {late.code}"
 
 
@@ -18,21 +18,21 @@ def _wait(answer: Answer) -> int:
     return answer.retry_after if answer.status == 429 else 0
 
 
-@promise(
+@guarantee(
     "A limit of requests is exact over all processes, and its Retry-After is true",
     "12 times ok, 188 times 429 rate_limit_exceeded requests; then ok",
 )
-async def requests(scene: Scene) -> str:
-    return await _burst_then_wait(scene, await scene.create_user("requests"), 200)
+async def requests(environment: Environment) -> str:
+    return await _burst_then_wait(environment, await environment.create_user("requests"), 200)
 
 
-@promise(
+@guarantee(
     "A limit of concurrent generations is exact over all processes",
     "3 times ok, 47 times 429 rate_limit_exceeded concurrency; then ok",
 )
-async def slots(scene: Scene) -> str:
-    user = await scene.create_user("slots")
-    await scene.simulator.queue("slow", seconds=2)
-    answers = await scene.burst(user, 50)
-    late = await scene.ask(user)
+async def slots(environment: Environment) -> str:
+    user = await environment.create_user("slots")
+    await environment.simulator.queue("slow", seconds=2)
+    answers = await environment.burst(user, 50)
+    late = await environment.ask(user)
     return f"{tally(answers)}; then {late.code}"

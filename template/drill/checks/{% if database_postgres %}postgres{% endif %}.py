@@ -1,26 +1,26 @@
 """PostgreSQL killed, frozen, and without room to write."""
 
 from drill.checks.backends import ABSENT, without
-from drill.environment import Scene
-from drill.guarantees import promise
+from drill.environment import Environment
+from drill.guarantees import guarantee
 from drill.postgres import PostgresServer
 
 
-@promise("Without PostgreSQL nothing is generated, and the service comes back with it", ABSENT)
-async def postgres_killed(scene: Scene) -> str:
-    return await without(scene, scene.backend(PostgresServer).killed())
+@guarantee("Without PostgreSQL nothing is generated, and the service comes back with it", ABSENT)
+async def postgres_killed(environment: Environment) -> str:
+    return await without(environment, environment.backend(PostgresServer).killed())
 
 
-@promise(
+@guarantee(
     "With a PostgreSQL that hangs nothing is generated, and the service comes back with it", ABSENT
 )
-async def postgres_frozen(scene: Scene) -> str:
-    return await without(scene, scene.backend(PostgresServer).frozen())
+async def postgres_frozen(environment: Environment) -> str:
+    return await without(environment, environment.backend(PostgresServer).frozen())
 
 
-@promise(
+@guarantee(
     "While PostgreSQL takes no writes nothing is generated, and the service comes back after",
     ABSENT,
 )
-async def postgres_read_only(scene: Scene) -> str:
-    return await without(scene, scene.backend(PostgresServer).read_only())
+async def postgres_read_only(environment: Environment) -> str:
+    return await without(environment, environment.backend(PostgresServer).read_only())

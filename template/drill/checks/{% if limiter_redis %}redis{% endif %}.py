@@ -1,16 +1,18 @@
 """Redis killed, and frozen."""
 
 from drill.checks.backends import ABSENT, without
-from drill.environment import Scene
-from drill.guarantees import promise
+from drill.environment import Environment
+from drill.guarantees import guarantee
 from drill.redis import RedisServer
 
 
-@promise("Without Redis nothing is generated, and the service comes back with it", ABSENT)
-async def redis_killed(scene: Scene) -> str:
-    return await without(scene, scene.backend(RedisServer).killed())
+@guarantee("Without Redis nothing is generated, and the service comes back with it", ABSENT)
+async def redis_killed(environment: Environment) -> str:
+    return await without(environment, environment.backend(RedisServer).killed())
 
 
-@promise("With a Redis that hangs nothing is generated, and the service comes back with it", ABSENT)
-async def redis_frozen(scene: Scene) -> str:
-    return await without(scene, scene.backend(RedisServer).frozen())
+@guarantee(
+    "With a Redis that hangs nothing is generated, and the service comes back with it", ABSENT
+)
+async def redis_frozen(environment: Environment) -> str:
+    return await without(environment, environment.backend(RedisServer).frozen())

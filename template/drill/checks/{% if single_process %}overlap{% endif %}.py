@@ -2,23 +2,23 @@
 
 import asyncio
 
-from drill.environment import Scene
-from drill.guarantees import promise
+from drill.environment import Environment
+from drill.guarantees import guarantee
 
 WAIT_SECONDS = 3
 
 
-@promise(
+@guarantee(
     "A second process waits until the first has stopped: limits are never doubled",
     "the second waited, and served when the first had stopped",
 )
-async def overlap(scene: Scene) -> str:
-    (first,) = scene.services
-    second = await scene.start()
+async def overlap(environment: Environment) -> str:
+    (first,) = environment.services
+    second = await environment.start()
     await asyncio.sleep(WAIT_SECONDS)
-    both = await second.is_ready(scene.http)
+    both = await second.is_ready(environment.http)
     await first.stop()
-    await second.wait_until_ready(scene.http)
-    scene.services = [second]
-    waited = "served beside the first" if both else "waited"
+    await second.wait_until_ready(environment.http)
+    environment.services = [second]
+    waited = "served with the first" if both else "waited"
     return f"the second {waited}, and served when the first had stopped"

@@ -28,6 +28,7 @@ from tests.ledger_helpers import (
     UNIT,
     add_plans,
     begin,
+    budget_alerts,
     call_of,
     capped,
     check_books,
@@ -35,7 +36,6 @@ from tests.ledger_helpers import (
     generation_of,
     ledger_of,
     principal_of,
-    told,
     usd,
 )
 from tests.support import Service, User, chat, error_of, eventually, unique
@@ -197,7 +197,7 @@ async def test_the_owner_is_told_once(service: Service, user: User) -> None:
         return opened
 
     async def percents() -> list[int]:
-        seen = await told(service, f"user:{user.id}")
+        seen = await budget_alerts(service, f"user:{user.id}")
         assert {period for period, _ in seen} <= {TODAY}
         return sorted(percent for _, percent in seen)
 

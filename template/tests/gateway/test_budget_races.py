@@ -25,12 +25,12 @@ from tests.fake_provider import MAX_COST, FakeProvider, chunk, completion, usage
 from tests.fixtures.service import Start
 from tests.ledger_helpers import (
     add_plans,
+    budget_alerts,
     call_of,
     check_books,
     expire,
     ledger_of,
     principal_of,
-    told,
     usd,
     watching,
 )
@@ -112,9 +112,9 @@ async def test_a_cap_that_pays_for_37_calls_lets_37_of_500_through(
     settled = [row.cost_nano_usd for row in await services[0].rows(attempts)]
     assert sum(settled) == billing.billed == 37 * MAX_COST
     await check_books(services[0])
-    assert sorted(percent for _, percent in await told(services[0], f"user:{user.id}")) == [
-        *(50, 80, 100)
-    ]
+    assert sorted(
+        percent for _, percent in await budget_alerts(services[0], f"user:{user.id}")
+    ) == [*(50, 80, 100)]
 
 
 async def test_cheap_calls_are_refused_only_within_one_bound_of_the_cap(

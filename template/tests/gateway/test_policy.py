@@ -351,13 +351,15 @@ def test_a_price_of_what_the_provider_does_not_tell_is_named(
     tmp_path: Path, provider: type[OfflineProvider], kind: Kind, price: dict[str, str], told: str
 ) -> None:
     rules = _load(tmp_path, _model(kind=f'"{kind}"', **price))
-    with pytest.raises(StartError, match=f"mine: offline tells {told}, of a model of kind {kind};"):
+    with pytest.raises(
+        StartError, match=f"mine: offline counts {told}, of a model of kind {kind};"
+    ):
         check(rules, {"offline": provider()}, production=False)
 
 
 def test_a_price_per_output_needs_a_provider_that_counts_them(tmp_path: Path) -> None:
     rules, scripted = _load(tmp_path, _model(**PER_OUTPUT)), FakeProvider()
-    with pytest.raises(StartError, match="mine: offline tells no number of outputs, of a model"):
+    with pytest.raises(StartError, match="mine: offline counts no number of outputs, of a model"):
         check(rules, {"offline": scripted}, production=False)
     scripted.counted = frozenset({"task"})
     check(rules, {"offline": scripted}, production=False)

@@ -31,6 +31,7 @@ from tests.ledger_helpers import (
     add_plans,
     attempt_of,
     begin,
+    budget_alerts,
     capped,
     check_books,
     end,
@@ -38,7 +39,6 @@ from tests.ledger_helpers import (
     generation_of,
     ledger_of,
     principal_of,
-    told,
     usd,
 )
 from tests.support import Service, User, chat, error_of, eventually
@@ -110,7 +110,7 @@ async def test_what_nobody_ends_is_paid_at_its_bound(
     assert prediction.cost_nano_usd == MAX_COST * UNIT
     today = utc_now().date().isoformat()
     assert (await check_books(service))[f"user:{user.id}", today] == (MAX_COST * UNIT, 0)
-    assert await told(service, f"user:{user.id}") == [(today, 50)]
+    assert await budget_alerts(service, f"user:{user.id}") == [(today, 50)]
 
 
 async def test_what_ended_between_two_attempts_has_failed(

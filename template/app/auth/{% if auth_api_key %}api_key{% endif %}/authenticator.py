@@ -1,4 +1,4 @@
-"""Tells whose API key a request bears."""
+"""Finds the user by the API key of a request."""
 
 import datetime as dt
 import hmac

@@ -1,4 +1,4 @@
-"""Tells whose e-mail address and password a request bears."""
+"""Finds the user by the e-mail address and password of a request."""
 
 import asyncio
 import base64
