@@ -1,4 +1,4 @@
-"""Rows that tests put into the tables, as if there had been a past."""
+"""Rows that tests insert as history."""
 
 import datetime as dt
 from typing import Any
@@ -17,7 +17,7 @@ def account(name: str, period: str, spent: int, reserved: int = 0) -> Insert:
 
 
 def prediction(user: User, at: dt.datetime, **values: Any) -> Insert:
-    """A generation of that moment."""
+    """A prediction that was created `at` this time."""
     made = {
         # What `new_id` would have made on that day.
         "id": earliest_id("pred", at.date()) + new_id("")[-20:],

@@ -1,4 +1,4 @@
-"""The ledger as tests use it: generations of any bound, and a look at whether the books add up."""
+"""The ledger in tests: generations of any maximum cost, and a check that the accounts add up."""
 
 import datetime as dt
 from collections import Counter
@@ -81,26 +81,26 @@ def ledger_of(service: Service) -> Ledger:
 def generation_of(
     service: Service,
     principal: Principal,
-    bound: int = 1,
+    max_units: int = 1,
     caps: tuple[Cap, ...] = (),
     seconds: float = 60,
 ) -> Generation:
-    """A generation that was admitted and can cost `max_usage` units."""
+    """An admitted generation with a maximum cost of `max_units` units."""
     policy: Policy = service.engine.policy
     model, call = policy.model(ECHO), call_of(principal, seconds=seconds)
     caps = caps or policy.caps(principal.user_id, principal.plan)
     grant = Lease(AcquireRequest(()), Admission(True, ()), tokens=0)
     generation = Generation(call, caps, grant, Deadline(seconds), new_id("pred"))
-    generation.attempt = attempt_of(generation, model, bound)
+    generation.attempt = attempt_of(generation, model, max_units)
     return generation
 
 
-def attempt_of(generation: Generation, model: Model, bound: int) -> Attempt:
+def attempt_of(generation: Generation, model: Model, max_units: int) -> Attempt:
     """An attempt that was sent."""
     body = generation.call.body
     job = ProviderRequest(model, body, generation.deadline)
     job.sent = True
-    candidate = Candidate(model, FakeProvider(), Usage(output_tokens=bound), body)
+    candidate = Candidate(model, FakeProvider(), Usage(output_tokens=max_units), body)
     return Attempt(candidate, job, Permit(model, 0.0))
 
 
@@ -111,7 +111,7 @@ async def begin(ledger: Ledger, generation: Generation) -> Generation:
 
 
 async def end(ledger: Ledger, generation: Generation, units: int | None = None) -> None:
-    """Settle it at `units`, or at its bound, as its cost is not known."""
+    """Settle it at `units`; at its maximum if None."""
     usage = None if units is None else Usage(output_tokens=units)
     ending = AttemptResult("succeeded", Outcome.OK, usage, {"choices": []})
     generation.count(ending)
@@ -131,7 +131,7 @@ async def held(service: Service) -> Sums:
 
 
 async def sums_of_attempts(service: Service) -> Sums:
-    """What every account should hold, by the rows of the ledger."""
+    """What every account should hold, by the attempts."""
     spent: Counter[AccountPeriod] = Counter()
     reserved: Counter[AccountPeriod] = Counter()
     for row in await service.rows(attempts):
@@ -143,8 +143,8 @@ async def sums_of_attempts(service: Service) -> Sums:
     return {key: pair for key, pair in sums.items() if pair != (0, 0)}
 
 
-async def check_books(service: Service) -> Sums:
-    """What every account holds, after a look at whether it is what its attempts add up to."""
+async def check_accounts(service: Service) -> Sums:
+    """What every account holds; checks that it is the sum of its attempts."""
     sums = await held(service)
     assert sums == await sums_of_attempts(service)
     return sums

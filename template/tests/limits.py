@@ -1,4 +1,4 @@
-"""A limiter for tests of what is built on one: by a clock of theirs, and in any order of steps."""
+"""A limiter for tests of its users: with a clock of the test, and any order of steps."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from gateway.rate_limits.base import AcquireRequest, Admission, SlotStatus, Stor
 
 
 class Shared:
-    """Limits without buckets, by a clock that the test moves. Each step lets others go before."""
+    """Limits without buckets, by a clock that the test moves. Each step yields to other tasks."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -73,7 +73,7 @@ class Shared:
 
 
 class Slow(Shared):
-    """The same limits as `shared`, as a process sees them whose demands arrive late."""
+    """The limits of `shared`, for a process whose requests arrive late."""
 
     def __init__(self, shared: Shared) -> None:
         super().__init__()

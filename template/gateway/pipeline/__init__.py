@@ -1,1 +1,1 @@
-"""The path of a generation."""
+"""The steps of a generation."""

@@ -1,4 +1,4 @@
-"""Attempts: at which models they may be made, in which order, and what follows from their ends."""
+"""The attempts of a generation: the candidate models, their order, retries and fallbacks."""
 
 import asyncio
 import logging
@@ -41,20 +41,20 @@ from gateway.providers.base import (
 from gateway.rate_limits.limits import Limits
 from gateway.telemetry.logging import log
 
-# Of its time, an attempt must have had so much for its silence to be the provider's fault: it may
-# have waited for its budget, or come after others.
+# A time-out counts against the provider only if the attempt had this share of the deadline: it may
+# have waited for its budget, or followed other attempts.
 FAIR_SHARE = 0.5
 
 
-class Plan(NamedTuple):
-    """What is tried next, in this order, and after how many seconds."""
+class NextAttempt(NamedTuple):
+    """The candidates for another attempt, in order, and the pause before it, in seconds."""
 
     pause: float
     candidates: Sequence[Candidate]
 
 
 class Attempts:
-    """Opens attempts, and learns from how they end."""
+    """Starts attempts, and reports their results to the circuit breaker."""
 
     def __init__(
         self,
@@ -77,23 +77,24 @@ class Attempts:
         self._retries = Retries()
 
     def candidates(self, model: Model, call: GenerationRequest) -> list[Candidate]:
-        """`model`, and those of its fallbacks that can serve `call` and cost no more.
+        """`model`, then its fallbacks that can serve `call` at the same maximum cost or less.
 
-        Raises `ProviderError`, `InvalidRequest` or `RequestTooLarge` for what `model` cannot do.
+        Raises `ProviderError`, `InvalidRequest` or `RequestTooLarge` if `model` cannot serve it.
         """
         first = self._candidate(model, call)
         return [first, *self._fallbacks(first, call)]
 
     async def begin(self, generation: Generation, candidates: Sequence[Candidate]) -> None:
-        """Open the first attempt."""
+        """Start the first attempt. Raises what `open` raises."""
         self._retries.first()
         await self.open(generation, candidates)
 
     async def open(self, generation: Generation, candidates: Sequence[Candidate]) -> None:
-        """Open an attempt at the first of `candidates` that may be called.
+        """Start an attempt with the first of `candidates` that may be called.
 
-        Raises what kept the first one out when there is none, `BudgetExceeded`,
-        `LimiterUnavailable`, `TimeoutError`.
+        If there is none, raises the error of the first: `ProviderCoolingDown`,
+        `GenerationStopped` or `RateLimited`. Raises `BudgetExceeded`, `DatabaseUnavailable`,
+        `LimiterUnavailable`, and `TimeoutError` at the deadline.
         """
         refused: ServiceError | None = None
         for place, candidate in enumerate(candidates):
@@ -104,13 +105,16 @@ class Attempts:
             else:
                 generation.rest = candidates[place + 1 :]
                 return
-        assert refused is not None, "something to choose from"
+        assert refused is not None, "there is a candidate"
         raise refused
 
-    async def leave(
+    async def finish(
         self, attempt: Attempt, result: AttemptResult, error: BaseException | None
     ) -> Usage | None:
-        """Learn from an end, and end what may run on: what that used, where it is known now."""
+        """Cancel work that may still run, and report the result to the circuit breaker.
+
+        Returns the usage of cancelled work if the provider reports it, else None.
+        """
         begun = error is not None and result.usage is None and attempt.request.remote_id is not None
         if begun or result.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
             used = await self._cancel(attempt)
@@ -120,23 +124,23 @@ class Attempts:
         await self._breaker.record_quota(
             attempt.model, request.quota, time.monotonic() - request.quota_at
         )
-        await self._notify(attempt, result, error)
+        await self._report(attempt, result, error)
         return used
 
-    def again(self, generation: Generation, error: BaseException) -> Plan | None:
-        """What to try after `error`, where that can help: the same, or the next choice."""
+    def next_attempt(self, generation: Generation, error: BaseException) -> NextAttempt | None:
+        """The next attempt after `error`: a retry or a fallback; None if neither can help."""
         attempt = generation.current
         remote_id, deadline = attempt.request.remote_id, generation.deadline
         if not isinstance(error, ProviderFailure) or deadline.cancelled_by:
             return None
         pause = self._retries.pause(attempt.model, attempt.tries, error, deadline, remote_id)
         if pause is not None:
-            return Plan(pause, [attempt.candidate, *generation.rest])
+            return NextAttempt(pause, [attempt.candidate, *generation.rest])
         helps = remote_id is None and error.blame is not Blame.CALLER
-        return Plan(0.0, generation.rest) if helps and generation.rest else None
+        return NextAttempt(0.0, generation.rest) if helps and generation.rest else None
 
     async def _cancel(self, attempt: Attempt) -> Usage | None:
-        """The bound is paid already if this fails too; a crash in an adapter changes no end."""
+        """Cancel work at the provider. If that fails, the attempt stays at its maximum."""
         try:
             with suppress(ProviderFailure, TimeoutError):
                 return await attempt.provider.cancel(attempt.request)
@@ -144,28 +148,29 @@ class Attempts:
             log(logging.ERROR, "Work could not be cancelled", attempt=attempt.id, error=error)
         return None
 
-    async def _notify(
+    async def _report(
         self, attempt: Attempt, result: AttemptResult, error: BaseException | None
     ) -> None:
-        """Tell the circuit what the provider did. It is not to blame for what this process missed
-        while it stood still.
+        """Report a result to the circuit breaker.
+
+        Failures while this process stood still do not count against the provider.
         """
         permit = replace(attempt.permit, exchange=attempt.request.exchange)
         if error is None:
             if not attempt.permit.exchange.answered:
                 await self._breaker.record_success(permit)
-        elif isinstance(error, ProviderFailure) and not self._was_missed(attempt, error):
+        elif isinstance(error, ProviderFailure) and not self._was_stalled(attempt, error):
             await self._breaker.record_failure(permit, error)
         elif result.outcome is Outcome.TIMEOUT and self._is_silence(attempt):
             await self._breaker.record_timeout(permit)
         else:
             await self._breaker.release(permit)
 
-    def _was_missed(self, attempt: Attempt, failure: ProviderFailure) -> bool:
+    def _was_stalled(self, attempt: Attempt, failure: ProviderFailure) -> bool:
         return failure.status is None and self._stalls.since(attempt.began)
 
     def _is_silence(self, attempt: Attempt) -> bool:
-        """Whether the provider had its time, and sent nothing in it."""
+        """Whether the provider had its share of the deadline, and sent nothing."""
         request, took = attempt.request, time.monotonic() - attempt.began
         had_time = request.sent and took >= FAIR_SHARE * request.deadline.seconds
         return had_time and not (request.exchange.answered or self._stalls.since(attempt.began))
@@ -183,7 +188,7 @@ class Attempts:
             attempt.tries = before.tries + 1 if before.model is model else 1
         try:
             await self._limits.extend(generation.lease, candidate.tokens)
-            # A probe that waited for its caller's budget would keep everybody out.
+            # A probe must not wait for budget: it would keep the circuit from closing.
             await self._ledger.reserve(generation, attempt, waits=permit.probe is None)
             attempt.began = time.monotonic()
         except (Exception, asyncio.CancelledError):

@@ -1,8 +1,8 @@
-"""Joins a user's embedding requests that arrive together into one call to the provider.
+"""Joins embedding requests of a user that arrive together into one call to the provider.
 
-A request that is alone goes at once. Those that come while a call of the same user, model and
-parameters is under way wait a few milliseconds for company, or until that call is over. Each gets
-its own vectors and pays its share: shares add up to what the call used and cost, exactly.
+A request without others in flight is sent at once. While a call of the same user, model and
+parameters runs, requests wait a few milliseconds, or until it ends, and are joined. Each gets its
+own vectors and pays its share; the shares add up exactly to the usage and cost of the call.
 """
 
 import asyncio
@@ -32,20 +32,20 @@ from gateway.providers.completion import FORM_ERRORS
 GATHER_SECONDS = 0.005
 MAX_INPUTS = 64
 
-Answer = tuple[Reply, int | None]
+JoinedReply = tuple[Reply, int | None]
 
 
 class PendingRequest(NamedTuple):
-    """A request: its inputs, the most that it can use, and where its answer is awaited."""
+    """A request that waits: its inputs, its maximum usage, and the future of its answer."""
 
     request: ProviderRequest
     inputs: list[Any]
     max_usage: Usage
-    answer: asyncio.Future[Answer]
+    answer: asyncio.Future[JoinedReply]
 
 
 class BatchKey(NamedTuple):
-    """What requests must have in common: the user, the model and all parameters but the input."""
+    """What joined requests share: the user, the model and all parameters but the input."""
 
     user_id: str
     model: str
@@ -55,7 +55,7 @@ class BatchKey(NamedTuple):
 
 @dataclass(slots=True)
 class _Queue:
-    """The requests of a lane that wait, and how many of its calls are under way."""
+    """The requests of a lane that wait, and how many of its calls are in flight."""
 
     waiting: list[PendingRequest] = field(default_factory=list)
     in_flight: int = 0
@@ -63,7 +63,7 @@ class _Queue:
 
 
 class Coalescer:
-    """Asks providers for embeddings, for several requests at once where they arrive together."""
+    """Sends embedding requests to providers, joined where they arrive together."""
 
     def __init__(self) -> None:
         self._queues: dict[BatchKey, _Queue] = {}
@@ -71,7 +71,7 @@ class Coalescer:
 
     async def answer(
         self, user_id: str, provider: Provider, request: ProviderRequest, max_usage: Usage
-    ) -> Answer:
+    ) -> JoinedReply:
         """The answer to `request`, and its share of the cost in nano-dollars if it was joined.
 
         Raises what the provider raises. A joined call runs until no request waits for it.
@@ -86,7 +86,7 @@ class Coalescer:
         queue.waiting.append(pending)
         if queue.timer is None:
             loop, flush = asyncio.get_running_loop(), partial(self._flush, key, provider)
-            # Requests that are handled in the same turn of the event loop go together.
+            # Requests of one iteration of the event loop are joined.
             later = (
                 loop.call_later(GATHER_SECONDS, flush) if queue.in_flight else loop.call_soon(flush)
             )
@@ -94,7 +94,7 @@ class Coalescer:
         return await pending.answer
 
     def _flush(self, key: BatchKey, provider: Provider) -> None:
-        """Send what waits."""
+        """Send the waiting requests."""
         queue = self._queues[key]
         if queue.timer is not None:
             queue.timer.cancel()
@@ -106,7 +106,7 @@ class Coalescer:
             del self._queues[key]
 
     def _begin(self, key: BatchKey, provider: Provider, batch: list[PendingRequest]) -> None:
-        """Make a call for `batch`, which ends when nobody waits for it any more."""
+        """Start a call for `batch`; it is cancelled when all its requests are."""
         self._queues[key].in_flight += 1
         call = asyncio.create_task(self._call(key, provider, batch))
         self._calls.add(call)
@@ -115,15 +115,15 @@ class Coalescer:
             pending.answer.add_done_callback(partial(_leave, call, batch))
 
     async def _call(self, key: BatchKey, provider: Provider, batch: list[PendingRequest]) -> None:
-        """Answer each of `batch`, by one call."""
+        """Answer each request of `batch` by one call."""
         request = batch[0].request if len(batch) == 1 else _joined(batch)
-        answers: Sequence[Answer | Exception]
+        answers: Sequence[JoinedReply | Exception]
         try:
             reply = await provider.answer(request)
             answers = _answers(request, reply, batch)
         except Exception as error:
             if len(batch) > 1 and _is_refusal(error):
-                # One is at fault, and nothing was billed: the others must not suffer for it.
+                # One request is at fault and nothing was billed: send each alone.
                 for pending in batch:
                     if not pending.answer.done():
                         pending.request.exchange = Exchange()
@@ -143,14 +143,14 @@ class Coalescer:
 
 
 def _leave(
-    call: asyncio.Task[None], batch: list[PendingRequest], _: asyncio.Future[Answer]
+    call: asyncio.Task[None], batch: list[PendingRequest], _: asyncio.Future[JoinedReply]
 ) -> None:
-    """End a call for which nobody waits any more."""
+    """Cancel a call once all its requests are cancelled."""
     if all(pending.answer.cancelled() for pending in batch):
         call.cancel()
 
 
-def _give(future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
+def _give(future: asyncio.Future[JoinedReply], answer: JoinedReply | Exception) -> None:
     if future.cancelled():
         return
     if isinstance(answer, Exception):
@@ -176,7 +176,7 @@ def _parameters(body: Body) -> bytes:
 
 
 def _batches(waiting: Sequence[PendingRequest]) -> Iterator[list[PendingRequest]]:
-    """Groups that a provider takes in one call, by the number and the bounds of their inputs."""
+    """Batches that fit into one call, by the number and the maximum tokens of their inputs."""
     batch: list[PendingRequest] = []
     for pending in waiting:
         if batch and not _fits([*batch, pending]):
@@ -188,7 +188,7 @@ def _batches(waiting: Sequence[PendingRequest]) -> Iterator[list[PendingRequest]
 
 
 def _fits(batch: Sequence[PendingRequest]) -> bool:
-    """Whether a provider takes these at once, and at no higher tier of prices than alone."""
+    """Whether a call takes these requests, and no price tier makes them dearer than alone."""
     model = batch[0].request.model
     most = model.max_request_tokens or model.max_input_tokens
     tokens = sum(pending.max_usage.input_tokens for pending in batch)
@@ -200,7 +200,7 @@ def _fits(batch: Sequence[PendingRequest]) -> bool:
 
 
 def _joined(batch: Sequence[PendingRequest]) -> ProviderRequest:
-    """One job for all of `batch`, which may take as long as the most patient of them."""
+    """One request for all of `batch`, with their latest deadline."""
     inputs = [each for pending in batch for each in pending.inputs]
     first = batch[0].request
     deadline = max((pending.request.deadline for pending in batch), key=lambda each: each.remaining)
@@ -212,8 +212,8 @@ def _joined(batch: Sequence[PendingRequest]) -> ProviderRequest:
 
 def _answers(
     request: ProviderRequest, reply: Reply, batch: Sequence[PendingRequest]
-) -> list[Answer | Exception]:
-    """Each request's part of a reply; if vectors are missing, the error with what each used."""
+) -> list[JoinedReply | Exception]:
+    """The part of each request in a reply; if vectors are missing, an error with its usage."""
     alone = len(batch) == 1
     max_usages = [pending.max_usage for pending in batch]
     whole: Divided = [reply.usage], [None]
@@ -233,7 +233,7 @@ def _answers(
 def _failures(
     request: ProviderRequest, error: Exception, batch: Sequence[PendingRequest]
 ) -> Sequence[Exception]:
-    """The error of each request. Each pays its part of what the provider counted all the same."""
+    """The error of each request, with its share of the usage that the provider reported."""
     if not isinstance(error, ProviderFailure) or error.usage is None or len(batch) == 1:
         return [error] * len(batch)
     parts, _ = divide(request.model.price, error.usage, [pending.max_usage for pending in batch])

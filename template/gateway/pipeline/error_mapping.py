@@ -1,4 +1,4 @@
-"""What a failure means: for the record, for the bill, and for the client."""
+"""Maps failures to the result of the attempt and to the error of the client."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 def result_of(generation: Generation, error: BaseException) -> AttemptResult:
-    """How the attempt at hand ended, by what it raised."""
+    """The result of the current attempt, from what it raised."""
     failed = AttemptResult("failed", Outcome.PROVIDER_ERROR)
     whole, own = generation.deadline, generation.current.request.deadline
     deadline = whole if whole.passed else own
@@ -46,8 +46,8 @@ def result_of(generation: Generation, error: BaseException) -> AttemptResult:
 def explain(
     failure: ProviderFailure, model: Model, body: Mapping[str, Any] | None = None
 ) -> ServiceError:
-    """The error for a client that sent `body`. The provider's own words may hold content: they go
-    to the operator alone.
+    """The client's error for `failure`. The provider's text may hold content, so it is not part
+    of it: only the operator sees it.
     """
     provider = model.provider
     if failure.blame is Blame.CALLER:
@@ -69,7 +69,7 @@ def explain(
 
 
 def _misconfigured(status: int | None, model: Model) -> str:
-    """What the operator has to mend."""
+    """The message for a failure that the operator must fix."""
     if status is not None and 300 <= status < 400:
         return f"{model.provider} moved to another address; tell the operator."
     return (
@@ -80,24 +80,24 @@ def _misconfigured(status: int | None, model: Model) -> str:
 def _refused(failure: ProviderFailure, provider: str, body: Mapping[str, Any]) -> ServiceError:
     param = parameter_of(failure.param, body)
     if failure.code == CONTEXT_LENGTH:
-        # Clients recognise it by these words, as they show the message alone: LangChain by the
-        # code, LiteLLM and others by the beginning.
+        # Clients recognise the error by this text: LangChain by the code in parentheses, LiteLLM
+        # and others by the beginning.
         message = "This model's maximum context length is exceeded (context_length_exceeded)"
         return ContextLengthExceeded(f"{message}; send less.", param=param)
     at = f" at {param!r}" if param else ""
     return InvalidRequest(f"{provider} refused the request{at}; check its parameters.", param=param)
 
 
-def parameter_of(told: str | None, body: Mapping[str, Any]) -> str | None:
-    """The parameter that a provider named, as the client's body calls it; None if it has none."""
-    name = re.split(r"[.\[]", told, maxsplit=1)[0] if told else ""
+def parameter_of(param: str | None, body: Mapping[str, Any]) -> str | None:
+    """The provider's `param` by its name in the client's body; None if it is not there."""
+    name = re.split(r"[.\[]", param, maxsplit=1)[0] if param else ""
     if name in OUTPUT_LIMITS:
         return next((limit for limit in OUTPUT_LIMITS if limit in body), None)
-    return told if name in body else None
+    return param if name in body else None
 
 
 def too_late(deadline: Deadline) -> ServiceError:
-    """Why there is no more time."""
+    """The error of a deadline: why it was cancelled, or that it has passed."""
     return deadline.cancelled_by or DeadlineExceeded(
         f"No complete answer within {deadline.seconds:g} s; ask for less, or try again."
     )

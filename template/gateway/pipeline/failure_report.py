@@ -1,7 +1,7 @@
-"""What the operator learns of an attempt that failed: a log line, a count, the reason on record.
+"""Reports failed attempts to the operator: a log line, a metric, and the reason on the record.
 
-The client gets a sentence. The provider's own words are the operator's, without what the caller
-wrote: providers repeat parts of a request, and no content reaches logs.
+The provider's text goes to the operator alone, without words of the request: providers repeat parts
+of it, and content must not reach the logs.
 """
 
 import logging
@@ -17,13 +17,13 @@ from gateway.telemetry import metrics
 from gateway.telemetry.logging import log
 
 MASK = "…"
-# Shorter words say nothing of a request.
+# Shorter words reveal nothing of a request.
 WORD = re.compile(r"\w{4,}")
 MAX_REASON_CHARS = 500
 
 
 class FailureReport:
-    """Tells of failed attempts. `redact` takes credentials out of a text."""
+    """Reports attempts. `redact` removes credentials from a text."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
         self._redact = redact
@@ -31,9 +31,9 @@ class FailureReport:
     def add(
         self, generation: Generation, result: AttemptResult, error: BaseException | None
     ) -> None:
-        """Count the attempt at hand; one that failed is a warning, and has a reason on record."""
+        """Count the current attempt; log one that failed, and set its reason in `result`."""
         attempt = generation.current
-        metrics.attempts.labels(attempt.model.id, result_of(result, error)).inc()
+        metrics.attempts.labels(attempt.model.id, metric_label(result, error)).inc()
         if error is None or result.outcome is Outcome.CANCELLED:
             return
         if isinstance(error, ProviderFailure):
@@ -56,28 +56,28 @@ class FailureReport:
         )
 
     def _reason(self, failure: ProviderFailure, body: Mapping[str, Any]) -> str:
-        """The provider's words without the caller's; those of the adapter where it gave none."""
-        told = f"{failure}: {failure.reason}" if failure.reason else str(failure)
-        return self._redact(without_words_of(body, told))[:MAX_REASON_CHARS]
+        """The provider's text without the caller's words, or the adapter's text if it sent none."""
+        text = f"{failure}: {failure.reason}" if failure.reason else str(failure)
+        return self._redact(without_words_of(body, text))[:MAX_REASON_CHARS]
 
 
-def result_of(result: AttemptResult, error: BaseException | None) -> str:
-    """How an attempt ended, for a metric: `ok`, who can mend a failure, or the outcome."""
+def metric_label(result: AttemptResult, error: BaseException | None) -> str:
+    """The metric's label of a result: `ok`, the blame for a failure, or the outcome."""
     if error is None:
         return "ok"
     return error.blame.value if isinstance(error, ProviderFailure) else result.outcome.value
 
 
 def account_alert(provider: str, result: AttemptResult) -> Alert:
-    """The account at `provider` does not pay or is not let in: told once a day."""
+    """The alert that the account at `provider` is out of credit or refused; once a day."""
     details = {"provider": provider, "status": result.provider_status, "reason": result.reason}
     return Alert(f"account:{provider}:{utc_now().date()}", "account", details)
 
 
-def without_words_of(body: Any, told: str) -> str:
-    """`told`, with each word that a text of `body` holds replaced by a mark."""
+def without_words_of(body: Any, text: str) -> str:
+    """`text`, with each word that occurs in `body` replaced by a mark."""
     words = {word for text in _texts(body) for word in WORD.findall(text)}
-    return WORD.sub(lambda found: MASK if found[0] in words else found[0], told)
+    return WORD.sub(lambda found: MASK if found[0] in words else found[0], text)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The formats of a chat that clients ask in, and how the gateway handles each."""
+"""The formats of chat requests, and how the gateway handles each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +16,7 @@ from gateway.response_pricing import response_max_usage
 
 
 class Written(Protocol):
-    """What was written of a stream so far."""
+    """Collects the chunks of a stream."""
 
     usage: Usage | None
 
@@ -33,9 +33,9 @@ class Written(Protocol):
 
 
 class Format(NamedTuple):
-    """How a request is fitted to a provider, bounded, and how its answer is read.
+    """How to adapt a request to a provider, compute its maximum usage and read its answer.
 
-    `fit` gives who is asked, and with which body. `max_usage` is of the client's body.
+    `fit` returns the provider to call and the body to send. `max_usage` takes the client's body.
     """
 
     fit: Callable[[Provider, Body], tuple[Provider, Body]]
@@ -49,7 +49,7 @@ def _as_it_is(provider: Provider, body: Body) -> tuple[Provider, Body]:
 
 
 def _as_responses(provider: Provider, body: Body) -> tuple[Provider, Body]:
-    """The server's own `/v1/responses`, or its chats."""
+    """The provider's own `/v1/responses` if it has one, else its chat completions."""
     if provider.responses is not None:
         return provider.responses, body
     taken = provider.parameters.get("chat")
@@ -58,5 +58,5 @@ def _as_responses(provider: Provider, body: Body) -> tuple[Provider, Body]:
 
 
 COMPLETIONS = Format(_as_it_is, pricing.max_usage, outcome_of, Transcript)
-"""OpenAI's chat completions; embeddings and tasks are in no other format."""
+"""OpenAI's chat completions. Embeddings and tasks use it, too."""
 RESPONSES = Format(_as_responses, response_max_usage, response_outcome, ResponseTranscript)

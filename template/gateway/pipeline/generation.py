@@ -1,4 +1,4 @@
-"""What the gateway carries along its path: a call, the generation it becomes, its attempts."""
+"""The data of the pipeline: a request, its generation, and the generation's attempts."""
 
 import time
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ from gateway.rate_limits.limits import Lease, headers
 class GenerationRequest:
     """A generation that a client asks for.
 
-    `body` is the request without `model` and what concerns transport, `given` what is recorded of
-    it where that differs; `seconds` bounds all the work for it. `format` is that of `body` and of
-    the answer, and `feature` what of the application asks for it: None for the built-in routes.
+    `body` is the request without `model` and transport options; `given` is recorded instead of it
+    if it differs. `seconds` is the deadline. `format` is the format of `body` and of the answer.
+    `feature` is the application's feature that asks, None for the built-in routes.
     """
 
     principal: Principal
@@ -44,7 +44,7 @@ class GenerationRequest:
 
 
 def require_sendable(body: Body) -> None:
-    """Raise `InvalidRequest` for a body that can be neither sent nor kept."""
+    """Raise `InvalidRequest` for a body that is not valid JSON: nesting, Unicode, numbers."""
     try:
         is_finite = to_json(body) == encode(body)
     except ValueError as error:
@@ -57,10 +57,10 @@ def require_sendable(body: Body) -> None:
 
 @dataclass(slots=True)
 class AttemptResult:
-    """How an attempt ended. `usage` is None when unknown; `billed` false when it cost nothing.
+    """How an attempt ended. `usage` is None if unknown; `billed` is false if it cost nothing.
 
-    `cost` is its share of a call that it was part of. `provider_status`, `reason` and
-    `alert` are what the operator learns of a failure.
+    `cost` is its share of a joined call, in nano-dollars. `provider_status`, `reason` and `alert`
+    tell the operator about a failure.
     """
 
     status: str
@@ -77,9 +77,9 @@ class AttemptResult:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that may be asked, its provider, and the most that the call can use there.
+    """A model that can serve the request, its provider, and the maximum usage there.
 
-    `body` is what the provider is sent, as far as it is not the adapter's.
+    `body` is sent to the provider; the adapter may add fields.
     """
 
     model: Model
@@ -89,21 +89,21 @@ class Candidate:
 
     @cached_property
     def max_cost(self) -> int:
-        """The most that it can cost, in nano-dollars."""
+        """The maximum cost, in nano-dollars."""
         return pricing.max_cost(self.model.price, self.max_usage)
 
     @property
     def tokens(self) -> int:
-        """The most that it can use, which counts against the limits."""
+        """The maximum tokens, which count against the limits."""
         return self.max_usage.input_tokens + self.max_usage.output_tokens
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One call of a provider, with a reservation of its own.
+    """One call of a provider, with its own reservation.
 
-    `number` counts the attempts of a generation from 1, and `tries` those with the same model. It
-    `began` when its reservation was written, in seconds of the monotonic clock.
+    `number` counts the attempts of a generation from 1, `tries` those with the same model. `began`
+    is when the reservation was written, in seconds of the monotonic clock.
     """
 
     candidate: Candidate
@@ -116,40 +116,42 @@ class Attempt:
 
     @property
     def model(self) -> Model:
+        """The model of the attempt."""
         return self.candidate.model
 
     @property
     def provider(self) -> Provider:
+        """The provider of the attempt."""
         return self.candidate.provider
 
     @property
     def max_cost(self) -> int:
-        """What it reserves."""
+        """The cost to reserve, in nano-dollars."""
         return self.candidate.max_cost
 
     def settlement(self, result: AttemptResult) -> tuple[str, int]:
-        """Its last state, and its cost in nano-dollars.
+        """The attempt's last state, and its cost in nano-dollars.
 
-        What cannot be known is paid at the bound; cost is never guessed.
+        An unknown cost is the maximum: it is not guessed.
         """
         if result.cost is not None:
             return "settled", result.cost
         if result.usage is not None:
             return "settled", pricing.cost(self.model.price, result.usage)
-        # Work that was begun there may go on, whatever became of later requests.
+        # Work that runs at the provider may continue after a failed request for its state.
         if self.request.remote_id is None and not (self.request.sent and result.billed):
             return "released", 0
         return "uncertain", self.max_cost
 
     def exceeded_maximum(self, result: AttemptResult) -> str | None:
-        """How its usage broke the bound of its output, which money alone does not always show."""
+        """How the output exceeded its maximum, which the cost does not always show."""
         used, most = result.usage, self.candidate.max_usage.output_tokens
         if used is None or used.output_tokens <= most:
             return None
         return f"A call wrote {used.output_tokens} output tokens, and its maximum was {most}."
 
     def used_tokens(self, result: AttemptResult) -> int:
-        """What counts against the limits: the bound when it is not known."""
+        """The tokens that count against the limits: the maximum if they are unknown."""
         if self.settlement(result)[0] == "released":
             return 0
         if result.usage is None:
@@ -159,10 +161,10 @@ class Attempt:
 
 @dataclass(slots=True)
 class Generation:
-    """A call that was admitted, and its attempts so far.
+    """An admitted request, and its attempts so far.
 
-    `rest` is what may be asked if the attempt at hand fails. `cost_nano_usd` and `used_tokens` are
-    those of all attempts that have ended.
+    `rest` are the candidates if the current attempt fails. `cost_nano_usd` and `used_tokens` are
+    sums over all attempts that ended.
     """
 
     call: GenerationRequest
@@ -178,26 +180,27 @@ class Generation:
 
     @property
     def current(self) -> Attempt:
-        """The attempt at hand, which there is once the generation was begun."""
-        assert self.attempt is not None, "a generation that was begun"
+        """The current attempt; there is one once the generation has begun."""
+        assert self.attempt is not None, "the generation has begun"
         return self.attempt
 
     @property
     def model(self) -> Model:
-        """The model that serves."""
+        """The model that serves the generation."""
         return self.current.model
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every answer to a generation bears."""
+        """The headers of every answer to the generation."""
         names = {"X-Prediction-ID": self.id, "x-served-model": self.model.id}
         return {**names, **headers(self.lease.admission)}
 
     @property
     def latency_ms(self) -> int:
+        """Milliseconds since the generation started."""
         return round((time.monotonic() - self.started) * 1000)
 
     def count(self, result: AttemptResult) -> None:
-        """Add what the attempt at hand cost."""
+        """Add the cost and tokens of the current attempt."""
         self.cost_nano_usd += self.current.settlement(result)[1]
         self.used_tokens += self.current.used_tokens(result)

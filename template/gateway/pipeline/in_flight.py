@@ -1,4 +1,4 @@
-"""The generations that run in this process, and how they end."""
+"""The generations that run in this process, and their ends."""
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
@@ -18,9 +18,9 @@ from gateway.telemetry.context import bind
 
 
 class InFlight:
-    """Ends attempts and generations: on record, learnt from, and with what was not used given back.
+    """Settles the ledger, updates the circuit breaker, refunds unused tokens.
 
-    Nothing of that depends on who waits for it: a client may leave at any moment.
+    All of it continues if the caller is cancelled: a client may leave at any moment.
     """
 
     def __init__(
@@ -41,27 +41,27 @@ class InFlight:
         self._endings: set[asyncio.Task[None]] = set()
 
     def add(self, generation: Generation) -> None:
-        """It has begun."""
+        """Add a generation that has begun."""
         self._generations[generation.id] = generation
 
     @property
     def ids(self) -> list[str]:
-        """The generations that run here."""
+        """The ids of the generations that run in this process."""
         return list(self._generations)
 
     def erase(self, generation_id: str) -> None:
-        """End a generation whose record is erased, if it runs here."""
+        """Cancel a generation whose record was erased, if it runs in this process."""
         if generation := self._generations.get(generation_id):
             generation.deadline.cancel(erased())
 
-    def cut(self, target: str, kind: str) -> None:
-        """End the generations that run at a stopped service, provider or model."""
+    def cancel(self, target: str, kind: str) -> None:
+        """Cancel the generations of a stopped service, provider or model."""
         for generation in list(self._generations.values()):
             model = generation.model
             if target in {"service", f"provider:{model.provider}", f"model:{model.id}"}:
                 generation.deadline.cancel(stopped(target, kind))
 
-    async def close(
+    async def settle(
         self,
         generation: Generation,
         result: AttemptResult,
@@ -69,28 +69,28 @@ class InFlight:
         *,
         last: bool = True,
     ) -> None:
-        """Make an attempt's ending durable, and the generation's with the `last` one."""
+        """Settle the current attempt, and with the `last` one the generation. Durable on return."""
         attempt = generation.current
         generation.count(result)
         self._report.add(generation, result, error)
         closed = self._ledger.settle(generation, attempt, result, last=last)
         if last:
             self._end(generation, result)
-        await self._beside(self._leave(generation, result, error, closed, last=last))
+        await self._shielded(self._finish_attempt(generation, result, error, closed, last=last))
 
     async def give_up(self, generation: Generation, result: AttemptResult) -> None:
-        """End a generation between two attempts."""
+        """End a generation between two attempts. Durable on return."""
         closed = self._ledger.settle(generation, None, result)
         self._end(generation, result)
-        await self._beside(self._release(generation, closed))
+        await self._shielded(self._release(generation, closed))
 
     async def drain(self) -> None:
-        """Wait for everything that is being ended."""
+        """Wait until all ends are written."""
         if self._endings:
             await asyncio.wait(self._endings)
         await self._ledger.drain()
 
-    async def _leave(
+    async def _finish_attempt(
         self,
         generation: Generation,
         result: AttemptResult,
@@ -99,24 +99,24 @@ class InFlight:
         *,
         last: bool,
     ) -> None:
-        """Learn from an attempt's end beside the ledger's write, so that it takes no time."""
+        """Update the circuit breaker while the ledger writes, so that the answer does not wait."""
         attempt = generation.current
         try:
-            used = await self._attempts.leave(attempt, result, error)
+            used = await self._attempts.finish(attempt, result, error)
             if used is not None and attempt.settlement(result)[0] == "uncertain":
                 closed = self._ledger.submit(correction_entry(generation, attempt, result, used))
         finally:
             await (self._release(generation, closed) if last else closed)
 
     async def _release(self, generation: Generation, closed: Awaitable[None]) -> None:
-        """Give back what was not used."""
+        """Give back the slot and the unused tokens."""
         try:
             await self._limits.release(generation.lease, generation.used_tokens)
         finally:
             await closed
 
-    def _beside(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
-        """`work`, which goes on when its caller is gone."""
+    def _shielded(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
+        """Do `work` in a task that continues if the caller is cancelled."""
         task = asyncio.create_task(work)
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)

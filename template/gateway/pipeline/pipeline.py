@@ -1,10 +1,10 @@
-"""The path that every generation passes, to be read from top to bottom.
+"""The steps of every generation. Read it from top to bottom.
 
-authenticate (`auth`) → model, parameters and bound → limits → circuit → reserve the bound in the
-ledger, durably → call the provider under one deadline → settle and record, durably → answer.
-What fails is settled as well, and tried again, or with a fallback, where that can help.
+authenticate (`auth`) → model, parameters, maximum usage → limits → circuit breaker → reserve the
+maximum cost in the ledger, durably → call the provider under one deadline → settle and record,
+durably → answer. A failed attempt is settled, too, then retried or replaced by a fallback.
 
-Each step either passes or raises an error of `gateway.errors`; a refusal leaves nothing behind.
+Each step passes or raises an error of `gateway.errors`; a refused request uses no limit or budget.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from gateway.rate_limits.limits import Limits
 from gateway.telemetry import metrics
 from gateway.telemetry.context import bind
 
-# A slot's lease outlives the deadline by this: closing takes a moment.
+# The lease of a slot ends this long after the deadline: settling takes a moment.
 SLOT_MARGIN_SECONDS = 10
 
 Given = TypeVar("Given")
 
 
-class Answer(NamedTuple):
-    """A reply, what came of it, and its share of the cost if it was part of a larger call."""
+class AttemptReply(NamedTuple):
+    """A reply, its outcome, and its share of a joined call's cost, in nano-dollars."""
 
     reply: Reply
     outcome: Outcome
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
 
 
 class Pipeline:
-    """Takes a call to a provider and back, so that nothing is unlimited, unpaid or unrecorded."""
+    """Runs generations: limited, paid and recorded. Raises the errors of `gateway.errors`."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class Pipeline:
         self._coalescer = Coalescer()
 
     async def generate(self, call: GenerationRequest) -> tuple[Generation, Reply]:
-        """The whole answer to `call`."""
+        """The complete answer to `call`."""
         generation = await self.begin(call)
         return generation, await self.finish(generation)
 
     async def begin(self, call: GenerationRequest) -> Generation:
-        """Everything before the provider: the call is checked, admitted and in the ledger."""
+        """Check and admit `call`, and reserve its cost: everything before the provider."""
         call.principal.require(Scope.GENERATE)
         deadline, generation_id = Deadline(call.seconds), new_id("pred")
         model = self._policy.model(call.model, call.kind)
@@ -88,22 +88,22 @@ class Pipeline:
         return generation
 
     async def finish(self, generation: Generation) -> Reply:
-        """The provider's whole answer, settled and recorded."""
+        """The provider's complete answer, settled and recorded."""
         answer = await self._first(generation, self._answer)
         await self._succeeded(generation, answer)
         return answer.reply
 
     async def stream(self, call: GenerationRequest) -> tuple[Generation, list[Body], Chunks]:
-        """A chat as it is written: the first chunks, and the rest, which the caller must close.
+        """A streamed chat: the first chunks, and the rest, which the caller must close.
 
-        What fails before the first chunk is a plain error.
+        Failures before the first chunk are raised here, others by the rest.
         """
         generation = await self.begin(call)
         chunks = self._chunks(generation)
         first: list[Body] = await anext(chunks, [])
         return generation, first, chunks
 
-    async def _answer(self, generation: Generation) -> Answer:
+    async def _answer(self, generation: Generation) -> AttemptReply:
         attempt, share = generation.current, None
         if attempt.model.kind == "embedding":
             user_id, max_usage = generation.call.principal.user_id, attempt.candidate.max_usage
@@ -112,10 +112,10 @@ class Pipeline:
             )
         else:
             reply = await attempt.provider.answer(attempt.request)
-        return Answer(reply, _outcome(generation, reply), share)
+        return AttemptReply(reply, _outcome(generation, reply), share)
 
     async def _chunks(self, generation: Generation) -> Chunks:
-        """The provider's chunks; settles when they end, fail, or nobody takes them any more."""
+        """The provider's chunks. Settles when they end or fail, or the caller closes them."""
         source, chunks = await self._first(generation, _start)
         transcript = generation.call.format.transcript()
         try:
@@ -128,21 +128,21 @@ class Pipeline:
                     yield chunks
                     chunks = await anext(source, [])
             reply = Reply(transcript.output, transcript.usage)
-            answer = Answer(reply, _outcome(generation, reply))
+            answer = AttemptReply(reply, _outcome(generation, reply))
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
             result = result_of(generation, error)
             result.usage = transcript.last_usage or result.usage
-            result.billed = True  # It had begun to answer.
+            result.billed = True  # The provider has begun to answer.
             if transcript.begun:
                 result.output = transcript.output
-            await self._in_flight.close(generation, result, error)
+            await self._in_flight.settle(generation, result, error)
             _raise_to_client(generation, error, result)
         await self._succeeded(generation, answer)
 
     async def _first(
         self, generation: Generation, work: Callable[[Generation], Awaitable[Given]]
     ) -> Given:
-        """What `work` gives, by the first attempt that succeeds."""
+        """The result of `work` for the first attempt that succeeds."""
         while True:
             try:
                 async with generation.current.request.deadline.scope():
@@ -151,34 +151,34 @@ class Pipeline:
                 await self._failed(generation, error)
 
     async def _failed(self, generation: Generation, error: BaseException) -> None:
-        """Settle an attempt; then there is another one, or what a client is told is raised."""
+        """Settle an attempt, then start the next one, or raise the client's error."""
         result = result_of(generation, error)
-        plan = self._attempts.again(generation, error)
-        if plan is None:
-            await self._in_flight.close(generation, result, error)
+        retry = self._attempts.next_attempt(generation, error)
+        if retry is None:
+            await self._in_flight.settle(generation, result, error)
             _raise_to_client(generation, error, result)
         try:
-            await self._in_flight.close(generation, result, error, last=False)
+            await self._in_flight.settle(generation, result, error, last=False)
             async with generation.deadline.scope():
-                await asyncio.sleep(plan.pause)
-                await self._attempts.open(generation, plan.candidates)
+                await asyncio.sleep(retry.pause)
+                await self._attempts.open(generation, retry.candidates)
         except (Exception, asyncio.CancelledError) as later:
-            # A fallback that the limits do not allow is as none.
-            told = error if isinstance(later, RateLimited) else later
-            result = result_of(generation, told)
+            # If the fallback is rate-limited, the original error is reported.
+            reported = error if isinstance(later, RateLimited) else later
+            result = result_of(generation, reported)
             await self._in_flight.give_up(generation, result)
-            _raise_to_client(generation, told, result)
+            _raise_to_client(generation, reported, result)
 
-    async def _succeeded(self, generation: Generation, answer: Answer) -> None:
+    async def _succeeded(self, generation: Generation, answer: AttemptReply) -> None:
         reply = answer.reply
         result = AttemptResult(
             "succeeded", answer.outcome, reply.usage, reply.output, cost=answer.cost
         )
-        await self._in_flight.close(generation, result, None)
+        await self._in_flight.settle(generation, result, None)
 
 
 async def _start(generation: Generation) -> tuple[Chunks, list[Body]]:
-    """A stream whose first chunks are there."""
+    """Start a stream, and wait for its first chunks."""
     attempt = generation.current
     source = attempt.provider.stream(attempt.request)
     try:
@@ -198,10 +198,10 @@ def _outcome(generation: Generation, reply: Reply) -> Outcome:
 def _raise_to_client(
     generation: Generation, error: BaseException, result: AttemptResult
 ) -> NoReturn:
-    """Raise what the client is told, if anyone still listens, or what happened itself."""
+    """Raise the client's error; or `error` itself if the client has left."""
     if not isinstance(error, Exception) or result.error is None:
         raise error
-    # There is a record, and perhaps a cost.
+    # The error names the record, which may have a cost.
     result.error.headers = {**generation.headers, **result.error.headers}
     if result.error is error:
         raise error

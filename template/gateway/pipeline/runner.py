@@ -1,4 +1,4 @@
-"""Generations while they run: those that nobody waits for, and those whose records are erased."""
+"""Predictions in the background, and the cancellation of erased generations."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ ROUTE = "/v1/predictions"
 
 
 class Runner:
-    """Finishes predictions in the background, and cancels whatever was erased."""
+    """Finishes predictions in the background, and cancels erased generations."""
 
     def __init__(self, pipeline: Pipeline, in_flight: InFlight, database: Database) -> None:
         self._pipeline = pipeline
@@ -39,8 +39,9 @@ class Runner:
         task.add_done_callback(lambda _: self._tasks.pop(generation.id, None))
 
     async def cancel(self, prediction_id: str) -> None:
-        """End a generation, settled and recorded as cancelled, if it runs here. A client that waits
-        for it is told `Conflict`.
+        """Cancel a generation that runs in this process: settled, and recorded as cancelled.
+
+        A client that waits for it gets the error `Conflict`.
         """
         self._in_flight.erase(prediction_id)
         task = self._tasks.get(prediction_id)
@@ -49,16 +50,16 @@ class Runner:
             await asyncio.wait([task])
 
     async def run(self) -> None:
-        """Look, until the service ends."""
+        """Cancel erased generations every POLL_SECONDS, until the service ends."""
         await repeat(self.cancel_erased, POLL_SECONDS)
 
     async def cancel_erased(self) -> None:
-        """Cancel what was erased through another process."""
+        """Cancel generations that were erased by another process. Raises `DatabaseUnavailable`."""
         for row in await self._erased():
             await self.cancel(row.id)
 
     async def close(self) -> None:
-        """End those that nobody waits for."""
+        """Cancel the predictions in the background."""
         await asyncio.gather(*map(self.cancel, list(self._tasks)))
 
     async def _erased(self) -> Sequence[Row[Any]]:

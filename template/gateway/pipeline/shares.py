@@ -1,4 +1,4 @@
-"""Divides what a joined call used and cost among its requests; the shares add up exactly."""
+"""Divides the usage and cost of a joined call among its requests; the shares add up exactly."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from gateway.prices import Price
 from gateway.providers.base import Usage
 
 Divided = tuple[Sequence[Usage | None], Sequence[int | None]]
-"""What each request used, and what it pays in nano-dollars."""
+"""The usage of each request, and its cost in nano-dollars."""
 
 
 def divide(price: Price, usage: Usage | None, max_usages: Sequence[Usage]) -> Divided:
-    """What each used and pays, by its bound; each pays its own bound where nothing was told."""
+    """Divide by maximum usage and cost. Without `usage`, all shares are None."""
     if usage is None:
         nothing = [None] * len(max_usages)
         return nothing, nothing
@@ -20,7 +20,7 @@ def divide(price: Price, usage: Usage | None, max_usages: Sequence[Usage]) -> Di
 
 
 def usages(usage: Usage, max_usages: Sequence[Usage]) -> list[Usage]:
-    """What each used of `usage`. The parts of each one's input fit into it, as in the whole."""
+    """Shares of `usage`. The cached and written tokens of each fit into its input."""
     columns = zip(
         usage[:3], zip(*(max_usage[:3] for max_usage in max_usages), strict=True), strict=True
     )

@@ -1,4 +1,4 @@
-"""What one process must learn from the database while it runs: stops and starts."""
+"""Watches the database for stops and starts of the operator, in each process."""
 
 import datetime as dt
 
@@ -14,14 +14,14 @@ from gateway.ids import id_at
 from gateway.pipeline.in_flight import InFlight
 from gateway.policy import Policy
 
-# Within a second everything that runs at a stopped model has ended.
+# All calls of a stopped model end within a second.
 POLL_SECONDS = 0.25
-# Starts are looked for so far back: machines' clocks differ, and a process may stand still.
+# Starts are read from so far back: machines' clocks differ, and a process may stand still.
 STARTS_FROM = dt.timedelta(minutes=5)
 
 
 class StopWatcher:
-    """Ends what runs and was stopped; closes the circuits of what was started."""
+    """Cancels generations that were stopped; closes the circuits of what was started."""
 
     def __init__(
         self,
@@ -34,32 +34,32 @@ class StopWatcher:
         self._in_flight = in_flight
         self._breaker = circuit_breaker
         self._policy = policy
-        # The starts of the last minutes that were obeyed; None before the first look.
-        self._obeyed: set[str] | None = None
+        # The ids of recent starts that were applied; None before the first poll.
+        self._applied: set[str] | None = None
         self._starts = select(audit.c.id, audit.c.target).where(
             audit.c.id > bindparam("earliest"), audit.c.action == STARTED
         )
         self._ending = select(stops.c.target, stops.c.kind).where(stops.c.running)
 
     async def run(self) -> None:
-        """Look, until the service ends."""
+        """Poll until the service ends."""
         await repeat(self.poll, POLL_SECONDS)
 
     async def poll(self) -> None:
-        """Look once. Raises `DatabaseUnavailable`."""
+        """Poll once. Raises `DatabaseUnavailable`."""
         for row in await self._database.fetch(self._ending):
-            self._in_flight.cut(row.target, row.kind)
-        await self._obey_starts()
+            self._in_flight.cancel(row.target, row.kind)
+        await self._apply_starts()
 
-    async def _obey_starts(self) -> None:
-        """Lift the cooldowns of what was started. A new process has none to lift."""
+    async def _apply_starts(self) -> None:
+        """Close the circuits of what was started. A new process has none that are open."""
         earliest = id_at("aud", utc_now() - STARTS_FROM)
         rows = await self._database.fetch(self._starts, {"earliest": earliest})
         starts = {row.id: row.target for row in rows}
-        if self._obeyed is not None:
-            for start in starts.keys() - self._obeyed:
+        if self._applied is not None:
+            for start in starts.keys() - self._applied:
                 try:
                     await self._breaker.reset(self._policy.models_of(starts[start]))
                 except LimiterUnavailable:
-                    del starts[start]  # It is tried again.
-        self._obeyed = set(starts)
+                    del starts[start]  # The next poll tries again.
+        self._applied = set(starts)

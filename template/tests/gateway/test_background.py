@@ -1,4 +1,4 @@
-"""Looks in the background: one that crashes is told, and is not the last one."""
+"""Background work: a crash is logged, and the work continues."""
 
 import pytest
 
@@ -19,7 +19,7 @@ LOOKS = [
 
 
 @pytest.mark.parametrize(("owner", "name"), LOOKS)
-async def test_a_look_that_crashes_is_not_the_last_one(
+async def test_background_work_continues_after_a_crash(
     start: Start, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
     poll, looks = getattr(owner, name), 0

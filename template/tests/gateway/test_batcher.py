@@ -1,4 +1,4 @@
-"""The batcher: company is shared, nobody waits for it, and nobody pays for another's failure."""
+"""The batcher: waiting items share a call, single items do not wait, failures stay apart."""
 
 import asyncio
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ async def test_a_call_takes_a_bounded_number_of_items() -> None:
     assert [len(call) for call in handler.calls] == [MAX_AT_ONCE, 1]
 
 
-async def test_one_that_fails_does_not_hurt_the_others() -> None:
+async def test_a_failed_item_does_not_affect_the_others() -> None:
     batcher = Batcher(Handler())
     work = map(batcher.submit, (1, -1, 2))
     first, failed, last = await asyncio.gather(*work, return_exceptions=True)
@@ -72,7 +72,7 @@ async def test_one_that_fails_does_not_hurt_the_others() -> None:
     assert isinstance(failed, ValueError)
 
 
-async def test_what_the_handler_raises_reaches_every_caller_of_that_batch_alone() -> None:
+async def test_an_error_of_the_handler_reaches_the_callers_of_its_batch_only() -> None:
     calls = 0
 
     async def handle(items: list[int]) -> list[int]:
@@ -99,7 +99,7 @@ async def test_a_handler_that_loses_a_result_is_an_error_for_its_callers() -> No
             await batcher.submit(1)
 
 
-async def test_an_outage_is_told_to_all_who_wait() -> None:
+async def test_an_outage_is_raised_to_all_waiting_callers() -> None:
     handler = Handler()
     handler.gate.clear()
 
@@ -143,7 +143,7 @@ async def test_a_caller_that_leaves_during_the_call_does_not_stop_it() -> None:
     assert handler.calls == [[1], [2]]
 
 
-async def test_a_result_that_nobody_waits_for_is_told() -> None:
+async def test_an_abandoned_result_is_reported() -> None:
     handler = Handler()
     handler.gate.clear()
     told: list[tuple[int, int]] = []

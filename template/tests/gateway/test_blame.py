@@ -84,7 +84,7 @@ async def a_chat(service: Service) -> int:
     return (await client.post(CHAT, json=chat())).status_code
 
 
-async def test_long_streams_of_one_user_keep_nobody_else_out(
+async def test_long_streams_of_a_user_do_not_open_the_circuit(
     scripted: FakeProvider, start: Start
 ) -> None:
     scripted.on_stream = hang_after_two
@@ -95,7 +95,7 @@ async def test_long_streams_of_one_user_keep_nobody_else_out(
     assert (await state(service), await a_chat(service)) == ("closed", 200)
 
 
-async def test_clients_that_do_not_read_keep_nobody_else_out(
+async def test_clients_that_do_not_read_do_not_open_the_circuit(
     scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.http.event_stream.END_SECONDS", 0.1)
@@ -125,7 +125,7 @@ async def test_clients_that_do_not_read_keep_nobody_else_out(
 async def test_connections_that_break_after_the_first_chunk_count_for_nothing(
     scripted: FakeProvider, start: Start, calls: int
 ) -> None:
-    """A provider may hang up on who reads slowly."""
+    """A provider may hang up on a client that reads slowly."""
     scripted.on_stream = fail_after_one(LOST)
     service = await start()
     client = service.client(await service.create_user())
@@ -147,7 +147,7 @@ async def test_what_a_provider_says_itself_in_a_stream_counts(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_provider_that_answers_nobody_is_left_alone(
+async def test_a_provider_that_answers_no_call_opens_the_circuit(
     scripted: FakeProvider, start: Start, stream: bool
 ) -> None:
     async def hang_before(request: ProviderRequest) -> Chunks:
@@ -225,7 +225,7 @@ async def test_a_process_that_stood_still_blames_nobody(
     assert await state(service) == "closed"
 
 
-def test_a_tick_that_comes_late_tells_of_a_stall() -> None:
+def test_a_late_tick_is_a_stall() -> None:
     now = 0.0
     stalls = Stalls(lambda: now)
     for pause in (TICK_SECONDS, TICK_SECONDS + LATE_SECONDS):
@@ -323,7 +323,7 @@ async def test_an_operator_lifts_a_cooldown(
     assert await state(service) == "closed"
 
 
-async def test_a_client_is_told_no_longer_pause_than_the_model_allows(
+async def test_retry_after_is_at_most_the_cooldown_of_the_model(
     scripted: FakeProvider, start: Start
 ) -> None:
     scripted.on_answer = fail_with(sent=True, status=429, retry_after=9e9)
@@ -334,7 +334,9 @@ async def test_a_client_is_told_no_longer_pause_than_the_model_allows(
     assert {3599, 3600} >= {int(answer.headers["Retry-After"]) for answer in answers}
 
 
-async def test_a_start_of_before_lifts_no_later_cooldown(service: Service, run: Run) -> None:
+async def test_an_earlier_start_closes_no_circuit_that_opened_later(
+    service: Service, run: Run
+) -> None:
     await run("start", f"model:{ECHO}")
     await service.engine.stop_watcher.poll()
     await open_circuit(service, 3000)

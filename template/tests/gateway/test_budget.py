@@ -1,4 +1,4 @@
-"""Budgets: what is spent and reserved never passes a cap, and the owner hears of it once."""
+"""Budgets: spent plus reserved never exceeds a cap, and the owner gets each alert once."""
 
 import asyncio
 import datetime as dt
@@ -31,7 +31,7 @@ from tests.ledger_helpers import (
     budget_alerts,
     call_of,
     capped,
-    check_books,
+    check_accounts,
     end,
     generation_of,
     ledger_of,
@@ -59,11 +59,11 @@ def amounts(balances: Balances) -> dict[tuple[str, str], tuple[int, int]]:
     return {key: (account.spent, account.reserved) for key, account in balances.changes()}
 
 
-# The sheet: what a transaction decides.
+# The balances of a transaction.
 
 
 @given(st.lists(st.tuples(limits, limits, sums, sums, sums, sums), min_size=1, max_size=4), sums)
-def test_a_call_gets_its_bound_from_every_account_or_from_none(
+def test_a_reservation_takes_from_every_account_or_from_none(
     places: list[tuple[int | None, int | None, int, int, int, int]], bound: int
 ) -> None:
     caps = caps_with(*((day, month) for day, month, *_ in places))
@@ -91,7 +91,7 @@ def test_a_call_gets_its_bound_from_every_account_or_from_none(
 
 
 @given(st.lists(st.integers(-1, 4)), st.integers(1, 20), st.integers(1, 20))
-def test_the_owner_hears_of_every_part_of_a_cap_that_is_spent_and_of_no_other(
+def test_an_alert_is_raised_for_each_percentage_of_a_cap_that_is_spent(
     costs: list[int], day_cap: int, month_cap: int
 ) -> None:
     """Also when a settlement is corrected downwards and the same part is spent again."""
@@ -114,7 +114,7 @@ def test_the_owner_hears_of_every_part_of_a_cap_that_is_spent_and_of_no_other(
     }
 
 
-def test_a_cap_of_nothing_is_no_reason_for_an_alert() -> None:
+def test_a_cap_of_zero_raises_no_alert() -> None:
     balances = Balances({}, PERCENTS)
     balances.change(["service"], DAY, reserved=0, spent=0)
     balances.collect_alerts([Cap("service", 0, None)], DAY)
@@ -143,7 +143,7 @@ def test_a_refusal_says_whose_budget_it_is_and_for_how_long(
 
 
 @given(limits, limits, sums)
-def test_a_bound_above_a_cap_can_never_be_paid(
+def test_a_maximum_cost_above_a_cap_is_refused(
     day: int | None, month: int | None, bound: int
 ) -> None:
     caps = caps_with((None, None), (day, month))
@@ -181,12 +181,12 @@ async def test_every_cap_is_kept(
     with pytest.raises(BudgetExceeded):
         await begin(ledger, generation_of(service, principal, 5, caps))
     await begin(ledger, generation_of(service, principal, 4, caps))
-    assert await check_books(service) == {
+    assert await check_accounts(service) == {
         (cap.account, period): (6 * UNIT, 4 * UNIT) for cap in caps for period in periods(TODAY)
     }
 
 
-async def test_the_owner_is_told_once(service: Service, user: User) -> None:
+async def test_the_owner_gets_an_alert_once(service: Service, user: User) -> None:
     """Of each part of a cap; of all of it by a refusal at the latest; never again."""
     ledger, principal = ledger_of(service), principal_of(user)
 
@@ -227,7 +227,7 @@ async def test_what_ends_twice_in_one_transaction_ends_as_in_two(
     attempt, prediction = await service.attempt(), await service.prediction()
     assert (attempt.state, attempt.cost_nano_usd) == ("settled", 2 * UNIT)
     assert prediction.cost_nano_usd == 2 * UNIT
-    await check_books(service)
+    await check_accounts(service)
 
 
 async def test_a_change_of_plan_keeps_what_was_spent(service: Service, user: User) -> None:
@@ -240,13 +240,15 @@ async def test_a_change_of_plan_keeps_what_was_spent(service: Service, user: Use
         await begin(ledger, generation_of(service, after, 5, capped(after, 9)))
     await begin(ledger, generation_of(service, after, 2, capped(after, 9)))
     await end(ledger, runs_on, 2)
-    sums = await check_books(service)
+    sums = await check_accounts(service)
     assert sums["plan:one", TODAY] == (7 * UNIT, 0)
     assert sums["plan:few", TODAY] == (0, 2 * UNIT)
     assert sums[f"user:{user.id}", TODAY] == (7 * UNIT, 2 * UNIT)
 
 
-async def test_a_lower_cap_leaves_nothing_and_what_runs_ends(service: Service, user: User) -> None:
+async def test_a_lowered_cap_leaves_nothing_and_running_calls_finish(
+    service: Service, user: User
+) -> None:
     ledger, principal = ledger_of(service), principal_of(user)
     wide, narrow = capped(principal, 9), capped(principal, 2)
     opened = await begin(ledger, generation_of(service, principal, 3, wide))
@@ -255,7 +257,7 @@ async def test_a_lower_cap_leaves_nothing_and_what_runs_ends(service: Service, u
     with pytest.raises(BudgetExceeded, match=r"has 0\.000000000 USD left"):
         await begin(ledger, generation_of(service, principal, 1, narrow))
     await end(ledger, runs_on, 4)
-    assert (await check_books(service))[f"user:{user.id}", TODAY] == (7 * UNIT, 0)
+    assert (await check_accounts(service))[f"user:{user.id}", TODAY] == (7 * UNIT, 0)
 
 
 async def test_the_period_is_fixed_at_the_reservation(
@@ -277,7 +279,7 @@ async def test_the_period_is_fixed_at_the_reservation(
     opened = await begin_at(midnight - dt.timedelta(microseconds=1), 5)
     await begin_at(midnight, 4)
     await end(ledger_of(service), opened, 3)
-    sums = await check_books(service)
+    sums = await check_accounts(service)
     assert {period: pair for (account, period), pair in sums.items() if account == name} == {
         "2026-11-30": (3 * UNIT, 0),
         "2026-11": (3 * UNIT, 0),
@@ -287,7 +289,7 @@ async def test_the_period_is_fixed_at_the_reservation(
 
 
 async def _waits(ledger: Ledger) -> None:
-    """Until somebody waits for what others have reserved."""
+    """Wait until a call waits for reserved budget."""
 
     async def waits() -> bool:
         return ledger._waiting > 0
@@ -295,7 +297,7 @@ async def _waits(ledger: Ledger) -> None:
     await eventually(waits)
 
 
-async def test_another_process_may_make_room(service: Service, user: User) -> None:
+async def test_a_settlement_in_another_process_frees_budget(service: Service, user: User) -> None:
     here, there, principal = ledger_of(service), ledger_of(service), principal_of(user)
     first = await begin(there, generation_of(service, principal, 9, capped(principal, 10)))
     waiting = generation_of(service, principal, 9, capped(principal, 10))
@@ -305,7 +307,7 @@ async def test_another_process_may_make_room(service: Service, user: User) -> No
     assert await opening is waiting
 
 
-async def test_a_waiter_that_leaves_holds_nothing(service: Service, user: User) -> None:
+async def test_a_cancelled_waiter_reserves_nothing(service: Service, user: User) -> None:
     ledger, principal = ledger_of(service), principal_of(user)
     first = await begin(ledger, generation_of(service, principal, 9, capped(principal, 10)))
     leaving = asyncio.create_task(
@@ -315,7 +317,7 @@ async def test_a_waiter_that_leaves_holds_nothing(service: Service, user: User) 
     leaving.cancel()
     await asyncio.wait([leaving])
     await end(ledger, first, 1)
-    assert (await check_books(service))[f"user:{user.id}", TODAY] == (UNIT, 0)
+    assert (await check_accounts(service))[f"user:{user.id}", TODAY] == (UNIT, 0)
 
 
 async def test_no_more_wait_than_can(
@@ -346,7 +348,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
 
 
 async def use_all(job: ProviderRequest) -> Reply:
-    """An answer that costs its bound."""
+    """An answer that costs the maximum."""
     job.sent = True
     return Reply(completion("fine"), pricing.max_usage(job.model, job.body))
 
@@ -354,7 +356,7 @@ async def use_all(job: ProviderRequest) -> Reply:
 async def client_with(
     start: Start, policy_dir: Path, budget: int, **settings: Any
 ) -> tuple[Service, User, httpx2.AsyncClient]:
-    """Somebody who may spend `budget` nano-dollars a day."""
+    """A user with a budget of `budget` nano-dollars a day."""
     budget_usd = f"daily_budget_usd = {usd(budget)}"
     add_plans(policy_dir, f"capped = {{requests_per_minute = 6000, {budget_usd}}}")
     service = await start(**settings)
@@ -398,7 +400,7 @@ async def test_what_a_budget_does_not_pay_for_is_402_and_not_to_be_tried_again(
     }
 
 
-async def test_a_bound_above_a_cap_is_a_request_that_is_too_large(
+async def test_a_maximum_cost_above_a_cap_is_request_too_large(
     scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
     service, _, client = await client_with(start, policy_dir, MAX_COST - 1)
@@ -417,7 +419,7 @@ async def test_a_call_waits_for_what_others_have_reserved(
     cost: int,
     status: int,
 ) -> None:
-    """And gets in when they cost less, or hears that they did not."""
+    """It passes if they cost less, and is refused if not."""
     _, _, client = await client_with(start, policy_dir, MAX_COST + COST)
 
     async def wait(job: ProviderRequest) -> Reply:

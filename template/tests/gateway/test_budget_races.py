@@ -27,7 +27,7 @@ from tests.ledger_helpers import (
     add_plans,
     budget_alerts,
     call_of,
-    check_books,
+    check_accounts,
     expire,
     ledger_of,
     principal_of,
@@ -39,7 +39,7 @@ from tests.support import PATIENCE_SECONDS, Service, User, chat, error_of, write
 CHAT = "/v1/chat/completions"
 # One more where several may serve.
 PROCESSES = 1 + wiring.MANY_PROCESSES
-# A chat model that may be asked again, and whose fallback is as dear.
+# A chat model with retries, and a fallback at the same price.
 MODELS = """
 [models."offline/again"]
 provider = "offline"
@@ -63,7 +63,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
 
 
 class Billing:
-    """Answers at a part of the bound, and keeps what it billed."""
+    """Answers at a part of the maximum cost, and counts what it billed."""
 
     def __init__(self, parts: int) -> None:
         self.parts = parts
@@ -81,7 +81,7 @@ class Billing:
 async def serve(
     start: Start, policy_dir: Path, budget: int, more: str = ""
 ) -> tuple[list[Service], User]:
-    """As many processes as may be, and somebody who may spend `budget` nano-dollars a day."""
+    """As many processes as allowed, and a user with `budget` nano-dollars a day."""
     write_policy(policy_dir, MODELS)
     limits = f"requests_per_minute = 60000, daily_budget_usd = {usd(budget)}"
     add_plans(policy_dir, f"capped = {{{', '.join(filter(None, (limits, more)))}}}")
@@ -111,13 +111,13 @@ async def test_a_cap_that_pays_for_37_calls_lets_37_of_500_through(
     assert len(scripted.asked) == 37
     settled = [row.cost_nano_usd for row in await services[0].rows(attempts)]
     assert sum(settled) == billing.billed == 37 * MAX_COST
-    await check_books(services[0])
+    await check_accounts(services[0])
     assert sorted(
         percent for _, percent in await budget_alerts(services[0], f"user:{user.id}")
     ) == [*(50, 80, 100)]
 
 
-async def test_cheap_calls_are_refused_only_within_one_bound_of_the_cap(
+async def test_cheap_calls_are_refused_only_within_one_maximum_cost_of_the_cap(
     scripted: FakeProvider, start: Start, policy_dir: Path
 ) -> None:
     services, user = await serve(start, policy_dir, 3 * MAX_COST)
@@ -127,7 +127,7 @@ async def test_cheap_calls_are_refused_only_within_one_bound_of_the_cap(
     assert above == []
     assert set(answers) == {(200, ""), (402, "budget_exceeded")}
     assert 2 * MAX_COST < billing.billed <= 3 * MAX_COST
-    sums = await check_books(services[0])
+    sums = await check_accounts(services[0])
     assert {pair for (name, _), pair in sums.items() if name == f"user:{user.id}"} == {
         (billing.billed, 0)
     }
@@ -221,7 +221,7 @@ async def take(pipeline: Pipeline, user: User, step: Step, number: int) -> None:
 async def play(
     services: Sequence[Service], users: Sequence[User], schedule: Sequence[Step]
 ) -> None:
-    """All steps, beside each other."""
+    """All steps, in parallel."""
     tasks = []
     for number, step in enumerate(schedule):
         for _ in range(step.pause):
@@ -279,7 +279,7 @@ async def test_spent_and_reserved_never_pass_a_cap(
     assert above == []
     rows = await services[0].rows(attempts)
     assert {row.state for row in rows} <= {"settled", "released", "uncertain"}
-    sums = await check_books(services[0])
+    sums = await check_accounts(services[0])
     assert all(reserved == 0 for _, reserved in sums.values())
     costs: Counter[str] = Counter()
     for row in rows:

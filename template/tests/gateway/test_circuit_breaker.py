@@ -44,7 +44,7 @@ async def state(circuit_breaker: CircuitBreaker, asked: Model) -> CircuitStatus:
 
 
 async def left(shared: Shared, circuit_breaker: CircuitBreaker, asked: Model) -> float:
-    """Seconds that nobody passes for; time moves on by so much."""
+    """Seconds for which calls are refused; the clock moves on by so much."""
     began = shared.now
     while (await state(circuit_breaker, asked)).state == "open":
         with pytest.raises(ProviderCoolingDown):
@@ -138,7 +138,7 @@ async def test_a_call_that_says_nothing_gives_the_probe_back(
         await circuit_breakers[0].release(permit)
 
 
-async def test_what_is_left_of_the_limits_is_told_to_all(
+async def test_the_remaining_quota_is_shared_with_all_processes(
     circuit_breakers: list[CircuitBreaker],
 ) -> None:
     asked = model()
@@ -161,7 +161,7 @@ async def test_a_closed_circuit_costs_a_round_trip_only_now_and_then(
     assert shared.steps <= 3
 
 
-async def test_others_learn_of_an_open_circuit_within_a_moment(shared: Shared) -> None:
+async def test_other_processes_see_an_open_circuit_within_a_moment(shared: Shared) -> None:
     here, there = CircuitBreaker(shared, shared.clock), CircuitBreaker(shared, shared.clock)
     asked = model()
     await there.acquire(asked)
@@ -171,7 +171,7 @@ async def test_others_learn_of_an_open_circuit_within_a_moment(shared: Shared) -
         await there.acquire(asked)
 
 
-async def test_pauses_grow_to_a_bound_and_start_again_after_a_success(
+async def test_pauses_grow_to_a_maximum_and_start_again_after_a_success(
     shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
@@ -214,7 +214,9 @@ async def test_pauses_grow_to_the_models_maximum(
     assert pauses == [1, 2, 3, 3]
 
 
-async def test_a_lift_closes_it_for_all(circuit_breakers: list[CircuitBreaker]) -> None:
+async def test_a_reset_closes_the_circuit_for_all_processes(
+    circuit_breakers: list[CircuitBreaker],
+) -> None:
     """Each process does it, as each reads of the start."""
     asked, other = model(), model()
     for each in (asked, other):
@@ -243,7 +245,7 @@ async def test_failures_of_before_a_lift_open_nothing(
 async def test_a_probe_that_takes_too_long_is_followed_by_another(
     shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
-    """What becomes of the first one then is no word of the probe."""
+    """The end of the first call says nothing about the probe."""
     asked = model()
     await fail(circuit_breaker, asked, busy(2))
     shared.now += 2
@@ -257,10 +259,10 @@ async def test_a_probe_that_takes_too_long_is_followed_by_another(
     assert (await state(circuit_breaker, asked)).state == "closed"
 
 
-async def test_a_quota_that_was_told_long_ago_opens_nothing(
+async def test_an_old_quota_opens_no_circuit(
     shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
-    """A long stream tells at its end what its first header said."""
+    """A long stream reports at its end the quota of its first header."""
     asked = model()
     await circuit_breaker.record_quota(asked, Quota(0, 0, 6.0), age=61)
     told = await state(circuit_breaker, asked)
@@ -421,7 +423,7 @@ async def test_a_circuit_opens_before_the_limit_is_hit_and_closes_with_its_reset
     assert [each.probe for each in permit] == [None] * 5
 
 
-async def test_without_the_limiter_nothing_new_passes_and_what_is_learnt_stays(
+async def test_without_the_limiter_new_calls_are_refused_and_results_are_kept(
     shared: Shared, circuit_breaker: CircuitBreaker
 ) -> None:
     asked = model()
@@ -455,7 +457,7 @@ async def test_a_caller_that_leaves_while_it_gets_the_probe_gives_it_back(
         await circuit_breaker.release(probe)
 
 
-async def test_a_probe_that_cannot_look_again_gives_its_slot_back(
+async def test_a_probe_that_cannot_read_the_state_frees_its_slot(
     shared: Shared, circuit_breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = model()
@@ -476,7 +478,7 @@ async def test_a_probe_that_cannot_look_again_gives_its_slot_back(
 
 
 @pytest.mark.parametrize("is_back", [False, True])
-async def test_who_is_late_for_the_probe_sees_what_it_found(
+async def test_a_late_probe_sees_the_result_of_the_previous_probe(
     shared: Shared, circuit_breaker: CircuitBreaker, is_back: bool
 ) -> None:
     asked = model()

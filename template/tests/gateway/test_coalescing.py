@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import pricing
-from gateway.pipeline.coalescing import MAX_INPUTS, Answer, Coalescer
+from gateway.pipeline.coalescing import MAX_INPUTS, Coalescer, JoinedReply
 from gateway.pipeline.shares import shares
 from gateway.policy import Model
 from gateway.providers.base import (
@@ -92,7 +92,7 @@ async def ask(
     provider: FakeProvider | OfflineProvider,
     *requests: Asked,
     user: str = "usr",
-) -> list[Answer]:
+) -> list[JoinedReply]:
     """The answers to requests at once."""
     answers = (coalescer.answer(user, provider, *request) for request in requests)
     return await asyncio.gather(*answers)
@@ -189,7 +189,7 @@ async def test_what_comes_while_a_call_runs_goes_together_when_it_is_over(
     assert sent(provider) == ["one", ["two", "three"]]
 
 
-async def test_a_call_that_hangs_keeps_nobody_waiting(provider: FakeProvider) -> None:
+async def test_a_hanging_call_does_not_delay_other_requests(provider: FakeProvider) -> None:
     slow = Gated()
     provider.on_answer = slow
     coalescer = Coalescer()
@@ -214,7 +214,7 @@ async def test_a_call_takes_a_bounded_number_of_inputs(provider: FakeProvider) -
 
 
 async def test_a_call_takes_no_more_tokens_than_the_model(provider: FakeProvider) -> None:
-    """The bounds of the joined inputs stay within the bound of one."""
+    """The maximum tokens of the joined inputs stay within those of one request."""
     requests = [asked("x" * 900) for _ in range(5)]
     await ask(Coalescer(), provider, *requests)
     assert [len(inputs) for inputs in sent(provider) if isinstance(inputs, list)] == [2, 2]
@@ -321,8 +321,8 @@ async def test_seconds_of_compute_are_shared(provider: FakeProvider) -> None:
     assert sum(cost or 0 for _, cost in answers) == 120_001
 
 
-async def test_without_a_usage_nobody_has_a_share(provider: FakeProvider) -> None:
-    """So that each is settled at its own bound."""
+async def test_without_usage_there_are_no_shares(provider: FakeProvider) -> None:
+    """So each is settled at its own maximum."""
 
     async def answer(job: ProviderRequest) -> Reply:
         return embeddings(job)._replace(usage=None)
@@ -332,7 +332,7 @@ async def test_without_a_usage_nobody_has_a_share(provider: FakeProvider) -> Non
     assert [(reply.usage, cost) for reply, cost in answers] == [(None, None)] * 2
 
 
-async def test_what_is_learnt_is_learnt_for_each(provider: FakeProvider) -> None:
+async def test_the_quota_is_set_on_each_joined_request(provider: FakeProvider) -> None:
     slow = Gated()
     slow.gate.set()
     provider.on_answer = slow
@@ -375,7 +375,7 @@ async def test_what_a_failed_call_used_is_shared(provider: FakeProvider) -> None
     assert sorted(each.input_tokens for each in used if each) == [3, 4]
 
 
-async def test_what_one_did_wrong_does_not_hurt_the_others(provider: FakeProvider) -> None:
+async def test_a_refused_input_does_not_fail_the_other_requests(provider: FakeProvider) -> None:
     """A refused call costs nothing, so each may ask alone."""
     refusal = ProviderFailure("too long", status=400, billed=False)
 
@@ -396,7 +396,9 @@ async def test_what_one_did_wrong_does_not_hurt_the_others(provider: FakeProvide
     assert len({id(job.exchange) for job, _ in requests}) == 3
 
 
-async def test_who_asks_alone_after_a_refusal_may_leave(provider: FakeProvider) -> None:
+async def test_a_request_that_is_sent_alone_after_a_refusal_can_be_cancelled(
+    provider: FakeProvider,
+) -> None:
     """Also when another one has its answer."""
     asking, ended = asyncio.Event(), asyncio.Event()
 
@@ -472,7 +474,7 @@ async def test_vectors_may_come_in_any_order(provider: FakeProvider) -> None:
     assert vectors == [["one", "two"], ["three"]]
 
 
-async def test_a_caller_that_leaves_takes_nobody_along(provider: FakeProvider) -> None:
+async def test_a_cancelled_request_does_not_cancel_the_joined_call(provider: FakeProvider) -> None:
     slow = Gated()
     provider.on_answer = slow
     coalescer = Coalescer()
@@ -486,12 +488,14 @@ async def test_a_caller_that_leaves_takes_nobody_along(provider: FakeProvider) -
     slow.gate.set()
     ((reply, cost),) = await staying
     assert reply.output["data"][0]["embedding"] == "two"
-    # Who left pays its own bound: what it would have paid falls on nobody else.
+    # The cancelled request pays its own maximum; its share does not fall on the others.
     assert cost == pricing.cost(MODEL.price, Usage(6)) // 2
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_when_all_leave_the_call_ends(provider: FakeProvider, count: int) -> None:
+async def test_the_joined_call_is_cancelled_with_its_last_request(
+    provider: FakeProvider, count: int
+) -> None:
     ended = asyncio.Event()
     slow = Gated()
 
@@ -516,7 +520,9 @@ async def test_when_all_leave_the_call_ends(provider: FakeProvider, count: int) 
     await ask(coalescer, provider, asked("two"))
 
 
-async def test_who_leaves_before_the_call_is_not_part_of_it(provider: FakeProvider) -> None:
+async def test_a_request_that_is_cancelled_before_the_call_is_not_sent(
+    provider: FakeProvider,
+) -> None:
     slow = Gated()
     provider.on_answer = slow
     coalescer = Coalescer()
@@ -533,7 +539,7 @@ async def test_who_leaves_before_the_call_is_not_part_of_it(provider: FakeProvid
     assert not gone[0].sent
 
 
-async def test_nothing_is_kept_of_what_is_over(provider: FakeProvider) -> None:
+async def test_finished_queues_are_removed(provider: FakeProvider) -> None:
     coalescer = Coalescer()
     for user in range(20):
         await ask(coalescer, provider, asked("one"), asked("two"), user=f"usr_{user}")
@@ -542,7 +548,7 @@ async def test_nothing_is_kept_of_what_is_over(provider: FakeProvider) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 3)), max_size=25))
-async def test_everybody_gets_its_own_vectors(requests: list[tuple[int, int]]) -> None:
+async def test_each_request_gets_its_own_vectors(requests: list[tuple[int, int]]) -> None:
     coalescer, scripted = Coalescer(), FakeProvider()
 
     async def answer(job: ProviderRequest) -> Reply:

@@ -1,4 +1,4 @@
-"""What the operator learns of a failed attempt, and what nobody learns."""
+"""The report of a failed attempt: what the operator sees, and what is removed."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ async def test_no_word_of_the_caller_is_in_the_reason(
     assert "sk-a" not in service.log + reason
 
 
-async def test_the_metric_says_who_can_mend_it(
+async def test_the_metric_has_the_blame_as_its_label(
     scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client

@@ -63,7 +63,7 @@ IN_FLIGHT = (409, "idempotency_in_flight", None)
 MISMATCH = (422, "idempotency_mismatch", "idempotency-key")
 UNKNOWN = (409, "outcome_unknown", "idempotency-key")
 LONG_AGO = dt.timedelta(days=2)
-# Each way to ask for a generation: address, body, and headers beside the key.
+# Each way to ask for a generation: address, body, and headers besides the key.
 PROMPT = {"model": "offline/echo", "input": {"prompt": "one two"}}
 WAYS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "chat": (CHAT, chat(), {}),
@@ -194,7 +194,7 @@ async def test_a_key_belongs_to_a_user_and_a_route(service: Service) -> None:
     assert (await ask(other)).headers["X-Prediction-ID"] == ids[3]
 
 
-async def test_of_many_at_the_same_time_one_runs(scripted: FakeProvider, start: Start) -> None:
+async def test_one_of_many_simultaneous_requests_runs(scripted: FakeProvider, start: Start) -> None:
     gate = Gate()
     scripted.on_answer = gate.answer
     service = await start()
@@ -289,7 +289,7 @@ async def test_after_a_provider_failed_the_next_request_runs(
 
 
 @pytest.mark.parametrize("model", CHATS)
-async def test_a_stream_that_the_provider_cuts_tells_an_error_and_may_be_asked_again(
+async def test_a_stream_that_the_provider_cuts_ends_with_an_error_and_frees_the_key(
     service: Service, client: httpx2.AsyncClient, model: str
 ) -> None:
     service.simulator.inject(Fault(kind="cut", after=2))
@@ -301,7 +301,7 @@ async def test_a_stream_that_the_provider_cuts_tells_an_error_and_may_be_asked_a
     assert len(service.simulator.calls) == 2
 
 
-async def test_time_that_was_up_leaves_the_key_free(scripted: FakeProvider, start: Start) -> None:
+async def test_a_passed_deadline_frees_the_key(scripted: FakeProvider, start: Start) -> None:
     gate = Gate()
     scripted.on_answer, scripted.on_stream = gate.answer, gate.stream
     service = await start(request_deadline_seconds=0.5)
@@ -385,7 +385,7 @@ async def test_the_keys_of_requests_that_began_nothing_are_free_after_a_stop(
     await eventually(all_ended)
     first, *others = await _statuses(client, way)
     assert others == [(200, "")] * 9
-    # The stream told its client; who waited for an answer may have left.
+    # The stream has sent an error; another client may have left.
     assert first == ((200, "") if way == "stream" else (409, "outcome_unknown"))
 
 
@@ -419,7 +419,9 @@ async def test_a_client_that_left_while_it_waited_for_budget_may_ask_again(
     assert await eventually(is_free)
 
 
-async def test_a_client_that_left_finds_its_answer(scripted: FakeProvider, start: Start) -> None:
+async def test_a_client_that_left_gets_the_stored_answer(
+    scripted: FakeProvider, start: Start
+) -> None:
     gate = Gate()
     scripted.on_answer = gate.answer
     service = await start()
@@ -468,7 +470,7 @@ async def test_a_prediction_whose_record_cannot_be_read_is_not_made_again(
     way: str,
     error: type[ServiceError],
 ) -> None:
-    """As the database is gone for a moment, or somebody erased it."""
+    """The database is gone for a moment, or the record was erased."""
 
     async def fail(*_: object) -> NoReturn:
         raise error("It cannot be read.")
@@ -521,7 +523,7 @@ async def test_answers_outlive_a_restart_and_a_new_secret_key(start: Start, way:
     assert len(await after.rows(attempts)) == 1
 
 
-async def test_without_the_key_that_sealed_it_an_answer_is_lost(start: Start) -> None:
+async def test_without_its_secret_key_a_stored_answer_is_lost(start: Start) -> None:
     before = await start()
     user = await before.create_user()
     await ask(before.client(user))
@@ -534,7 +536,7 @@ async def test_without_the_key_that_sealed_it_an_answer_is_lost(start: Start) ->
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_what_is_stored_is_encrypted(start: Start, way: str) -> None:
+async def test_stored_answers_are_encrypted(start: Start, way: str) -> None:
     service = await start(store_content=False)
     client = service.client(await service.create_user())
     canary = unique("canary")
@@ -653,7 +655,7 @@ async def test_a_database_that_is_slow_holds_no_answer_up(
     assert any(event["level"] == "warning" for event in service.events)
 
 
-async def test_a_key_that_could_not_be_taken_in_time_is_free(
+async def test_a_key_that_could_not_be_acquired_in_time_is_free(
     service: Service, client: httpx2.AsyncClient
 ) -> None:
     with stalling(IdempotencyStore, "_acquire"):
@@ -661,14 +663,14 @@ async def test_a_key_that_could_not_be_taken_in_time_is_free(
     assert (await ask(client)).status_code == 200
 
 
-async def test_a_key_whose_caller_leaves_as_it_is_taken_is_free(service: Service) -> None:
+async def test_a_key_whose_caller_leaves_while_it_is_acquired_is_free(service: Service) -> None:
     key = IdempotencyKey((await service.create_user()).id, CHAT, "once")
     store = IdempotencyStore(service.database, 30)
     await leave_with_the_answer(store.acquire(key, b"request"))
     assert isinstance(await store.acquire(key, b"request"), Claim)
 
 
-async def test_who_may_not_generate_any_more_gets_no_replay(service: Service) -> None:
+async def test_a_user_without_the_scope_gets_no_replay(service: Service) -> None:
     user = await service.create_user()
     client = service.client(user)
     await ask(client)
@@ -696,7 +698,7 @@ async def test_work_that_runs_on_is_begun_once(
 
 
 @pytest.mark.parametrize("about", [("usr_1", "b"), ("usr_1", "a", ""), ()])
-def test_what_is_sealed_opens_as_what_it_is_alone(about: tuple[str, ...]) -> None:
+def test_a_sealed_message_opens_with_the_same_texts_only(about: tuple[str, ...]) -> None:
     sealer = Sealer("test", SECRET_KEY)
     sealed = sealer.seal(b"text", "usr_1", "a")
     assert sealer.open(sealed, "usr_1", "a") == b"text"

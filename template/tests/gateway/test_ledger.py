@@ -102,7 +102,7 @@ async def test_what_opens_and_what_closes_share_a_transaction(
     assert states == {first.current.id: "settled", second.current.id: "reserved"}
 
 
-async def test_what_breaks_its_bound_stops_what_opens_in_the_same_transaction(
+async def test_an_exceeded_maximum_stops_reservations_in_the_same_transaction(
     service: Service, user: User, ledger: Ledger
 ) -> None:
     first, second = generation_of(service, user.id), generation_of(service, user.id)
@@ -138,7 +138,7 @@ async def test_one_that_cannot_be_written_does_not_hurt_the_others(
     assert len(await service.rows(predictions)) == 2
 
 
-async def test_closing_twice_changes_nothing(service: Service, user: User, ledger: Ledger) -> None:
+async def test_settling_is_idempotent(service: Service, user: User, ledger: Ledger) -> None:
     generation = generation_of(service, user.id)
     await begin(ledger, generation)
     await end(ledger, FINE, generation)
@@ -180,7 +180,7 @@ async def test_one_attempt_keeps_its_remote_id_and_its_lease(
     assert (attempt.lease_until - attempt.opened_at).total_seconds() > 60
 
 
-async def test_what_nobody_waits_for_any_more_is_taken_back(
+async def test_a_reservation_whose_caller_left_is_released(
     service: Service, user: User, ledger: Ledger
 ) -> None:
     opening = asyncio.create_task(begin(ledger, generation_of(service, user.id)))

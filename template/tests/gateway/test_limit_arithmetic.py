@@ -20,7 +20,7 @@ def levels(draw: st.DrawFn) -> BucketStatus:
 
 
 @given(levels())
-def test_what_remains_can_be_taken_and_no_more(state: BucketStatus) -> None:
+def test_the_remaining_units_can_be_taken_and_no_more(state: BucketStatus) -> None:
     assert 0 <= state.remaining <= state.bucket.capacity
     assert fits(state.bucket, state.level) == (state.bucket.take <= state.remaining)
     assert (state.wait_seconds == 0) == fits(state.bucket, state.level)

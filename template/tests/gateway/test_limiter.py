@@ -62,7 +62,7 @@ async def test_more_than_a_full_bucket_never_passes(limiters: list[Limiter]) -> 
     assert await admitted(limiters, AcquireRequest((bucket(5, take=6),)), 1) == 0
 
 
-async def test_what_is_left_is_told(limiters: list[Limiter]) -> None:
+async def test_the_admission_reports_the_remaining_units(limiters: list[Limiter]) -> None:
     request = AcquireRequest((bucket(2),))
     told = [await limiters[-1].acquire(request) for _ in range(3)]
     assert [admission.admitted for admission in told] == [True, True, False]
@@ -75,7 +75,7 @@ async def test_what_is_left_is_told(limiters: list[Limiter]) -> None:
     )
 
 
-async def test_after_the_wait_it_passes(limiters: list[Limiter]) -> None:
+async def test_a_request_passes_after_the_wait(limiters: list[Limiter]) -> None:
     request = AcquireRequest((bucket(600),))
     while (admission := await limiters[0].acquire(request)).admitted:
         pass
@@ -91,7 +91,7 @@ async def test_the_longest_wait_is_found(limiters: list[Limiter]) -> None:
     assert second.longest_wait.bucket is narrow
 
 
-async def test_what_is_given_back_can_be_taken_again(limiters: list[Limiter]) -> None:
+async def test_units_that_are_given_back_can_be_taken_again(limiters: list[Limiter]) -> None:
     key = unique("key")
     all_of_it = AcquireRequest((bucket(50, key, take=50),))
     assert await admitted(limiters, all_of_it, 2) == 1
@@ -99,7 +99,7 @@ async def test_what_is_given_back_can_be_taken_again(limiters: list[Limiter]) ->
     assert await admitted(limiters, AcquireRequest((bucket(50, key),)), 60) == 30
 
 
-async def test_more_than_was_taken_is_no_credit(limiters: list[Limiter]) -> None:
+async def test_giving_back_more_than_was_taken_is_no_credit(limiters: list[Limiter]) -> None:
     key = unique("key")
     assert await admitted(limiters, AcquireRequest((bucket(5, key),)), 1) == 1
     await limiters[-1].release(AcquireRequest((bucket(5, key, take=100),)))
@@ -145,7 +145,7 @@ async def test_freeing_a_slot_twice_frees_one(limiters: list[Limiter]) -> None:
     assert not (await limiters[-1].acquire(first)).admitted
 
 
-async def test_who_has_a_slot_keeps_it(limiters: list[Limiter]) -> None:
+async def test_a_holder_keeps_its_slot(limiters: list[Limiter]) -> None:
     mine = AcquireRequest((), (slot(1),))
     for limiter in (limiters[0], limiters[-1]):
         admission = await limiter.acquire(mine)
@@ -179,7 +179,7 @@ async def test_fewer_slots_than_are_held_wait_for_enough_to_end(limiters: list[L
 
 
 async def test_a_refused_request_holds_no_slot_and_no_units(limiters: list[Limiter]) -> None:
-    """Requests, tokens and a slot are one step: who lacks one of them takes none."""
+    """Requests, tokens and a slot are one step: a refused request takes none of them."""
     per_minute, tokens, key = bucket(60), Bucket("tokens", unique("key"), 100, 30), unique("key")
     requests = [AcquireRequest((per_minute, tokens), (slot(5, key),)) for _ in range(40)]
     turns = cycle(limiters)
@@ -201,6 +201,6 @@ async def test_a_request_without_a_slot_takes_no_units(limiters: list[Limiter]) 
     assert await admitted(limiters, AcquireRequest((per_minute,)), 20) == 8
 
 
-async def test_it_answers(limiters: list[Limiter]) -> None:
+async def test_the_check_passes(limiters: list[Limiter]) -> None:
     for limiter in limiters:
         await limiter.check()

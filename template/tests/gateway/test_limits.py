@@ -17,7 +17,7 @@ from tests.support import MODELS_TOML, Service, chat, error_of
 CHAT = "/v1/chat/completions"
 
 
-async def test_of_one_more_than_the_limit_at_once_one_is_refused(service: Service) -> None:
+async def test_one_request_above_the_limit_is_refused(service: Service) -> None:
     client = service.client(await service.create_user("few"))
     requests = [client.post(CHAT, json=chat()) for _ in range(6)]
     answers = await asyncio.gather(*requests)
@@ -26,7 +26,7 @@ async def test_of_one_more_than_the_limit_at_once_one_is_refused(service: Servic
 
 
 @pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "one"}], ids=["alone", "with a key"])
-async def test_limits_come_before_the_bound_of_a_large_body(
+async def test_limits_are_checked_before_the_maximum_usage_of_a_large_body(
     service: Service, monkeypatch: pytest.MonkeyPatch, key: dict[str, str]
 ) -> None:
     client = service.client(await service.create_user("one"))
@@ -41,7 +41,7 @@ async def test_limits_come_before_the_bound_of_a_large_body(
 
 
 @pytest.mark.parametrize("plan", ["one", "thrifty"])
-async def test_a_look_at_the_limits_takes_nothing(service: Service, plan: str) -> None:
+async def test_peeking_at_the_limits_takes_nothing(service: Service, plan: str) -> None:
     client = service.client(await service.create_user(plan))
     for _ in range(3):
         response = await client.post(CHAT, json=chat("x" * SMALL_BYTES))
@@ -122,7 +122,7 @@ async def test_remaining_counts_down(service: Service) -> None:
     assert left == ["4", "3", "2"]
 
 
-async def test_after_retry_after_it_passes(service: Service) -> None:
+async def test_a_request_passes_after_retry_after(service: Service) -> None:
     """The wait is real, as the clock of the limits is their own: a second is the shortest."""
     client = service.client(await service.create_user("brisk"))
     refused = await _until_refused(client)
@@ -131,7 +131,7 @@ async def test_after_retry_after_it_passes(service: Service) -> None:
     assert (await client.post(CHAT, json=chat())).status_code == 200
 
 
-async def test_a_plan_that_is_not_known_generates_nothing(service: Service) -> None:
+async def test_a_user_with_an_unknown_plan_is_refused(service: Service) -> None:
     user = await service.create_user("gold")
     response = await service.client(user).post(CHAT, json=chat())
     assert error_of(response) == (403, "forbidden", None)

@@ -39,7 +39,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
 async def scripted_client(
     scripted: FakeProvider, start: Start
 ) -> tuple[Service, httpx2.AsyncClient]:
-    """The service with a scripted provider, and somebody who asks it."""
+    """The service with a fake provider, and a client."""
     service = await start(request_deadline_seconds=30)
     return service, service.client(await service.create_user())
 
@@ -152,7 +152,7 @@ async def test_a_busy_provider_says_when_to_come_back(
     assert response.headers["Retry-After"] == pause
 
 
-async def test_a_crash_in_an_adapter_is_paid_at_the_bound_and_told_to_nobody(
+async def test_a_crash_in_an_adapter_is_paid_at_the_maximum_and_shown_to_no_client(
     scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
@@ -187,7 +187,7 @@ async def test_an_answer_without_usage_is_paid_at_the_bound(
     assert prediction.cost_nano_usd == MAX_COST
 
 
-async def test_more_usage_than_the_bound_is_paid_in_full(
+async def test_more_usage_than_the_maximum_is_paid_in_full(
     scripted: FakeProvider, scripted_client: tuple[Service, httpx2.AsyncClient]
 ) -> None:
     service, client = scripted_client
@@ -229,7 +229,7 @@ async def test_the_deadline_before_a_byte_left_costs_nothing(
 
     async def wait(_: ProviderRequest) -> Reply:
         await asyncio.Event().wait()
-        raise AssertionError("nobody sets this event")
+        raise AssertionError("this event is never set")
 
     scripted.on_answer = wait
     assert (await client.post(PATH, json=chat())).status_code == 504

@@ -63,7 +63,9 @@ async def _erase_elsewhere(service: Service, prediction_id: str) -> None:
     await service.write(update(predictions).where(own).values(input=None, erased_at=utc_now()))
 
 
-async def test_later_answers_at_once_and_is_polled_to_its_end(client: httpx2.AsyncClient) -> None:
+async def test_a_background_prediction_answers_at_once_and_is_polled(
+    client: httpx2.AsyncClient,
+) -> None:
     body = {"model": "offline/echo", "input": {"prompt": "one two"}}
     response = await client.post("/v1/predictions", json=body, headers=LATER)
     path = response.headers["Location"]
@@ -95,7 +97,7 @@ async def test_one_that_runs_can_be_read_and_is_cancelled_when_it_is_erased(
     row, attempt = await service.prediction(), await service.attempt()
     assert (row.status, row.outcome) == ("cancelled", "cancelled")
     assert canary not in repr(row)
-    # The bound is paid, unless the provider said with the cancel what was used: nothing, if the
+    # The maximum is paid, unless the provider said with the cancel what was used: nothing, if the
     # work had not started.
     assert attempt.cost_nano_usd == row.cost_nano_usd
     is_known = attempt.cost_nano_usd < attempt.bound_nano_usd
@@ -106,7 +108,7 @@ async def test_one_that_runs_can_be_read_and_is_cancelled_when_it_is_erased(
 
 
 @pytest.mark.parametrize(("provider", "kind"), HANGS)
-async def test_the_provider_is_told_that_nobody_waits(
+async def test_a_cancelled_prediction_is_cancelled_at_the_provider(
     service: Service, client: httpx2.AsyncClient, provider: str, kind: Kind
 ) -> None:
     service.simulator.inject(Fault(kind=kind, provider=provider))
@@ -188,7 +190,7 @@ async def test_no_content_is_kept_unless_wanted(
     canary = unique("canary")
     body = _asked(PROVIDER, canary)
     answer = await client.post("/v1/predictions", json=body, headers=headers)
-    # Who waits has the answer all the same.
+    # The waiting client gets the answer all the same.
     assert (canary in answer.text) is not bool(headers or fault)
 
     async def ended() -> bool:

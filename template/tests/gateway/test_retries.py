@@ -1,4 +1,4 @@
-"""Retries and fallbacks: each attempt is paid for, all are one answer, and none is too late."""
+"""Retries and fallbacks: each attempt is settled, the client gets one answer in time."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ from tests.fake_provider import (
     stream_fine,
 )
 from tests.fixtures.service import Start
-from tests.ledger_helpers import add_plans, call_of, check_books, ledger_of, principal_of, usd
+from tests.ledger_helpers import add_plans, call_of, check_accounts, ledger_of, principal_of, usd
 from tests.limits import Shared
 from tests.support import Service, User, chat, error_of, eventually, said, sse, write_policy
 
@@ -117,12 +117,12 @@ def plays(scripted: FakeProvider, *turns: Exception | Reply) -> Turns:
 
 
 async def ledger(service: Service) -> list[tuple[int, str, str, int]]:
-    """Number, model, state and cost of every attempt, after a look at what they add up to."""
+    """Number, model, state and cost of every attempt; checks their sum."""
     rows = await service.rows(attempts)
     prediction = await service.prediction()
     assert prediction.cost_nano_usd == sum(row.cost_nano_usd for row in rows)
     assert prediction.finished_at is not None
-    await check_books(service)
+    await check_accounts(service)
     return [(row.number, row.model, row.state, row.cost_nano_usd) for row in rows]
 
 
@@ -434,7 +434,7 @@ async def test_fallbacks_are_asked_in_order_and_none_that_can_cost_more(
 async def test_a_fallback_takes_from_the_limits_what_it_can_use(
     scripted: FakeProvider, start: Start, policy_dir: Path, limit: int, status: int, paid: int
 ) -> None:
-    """It is none where they do not allow it, and nothing is taken then."""
+    """It is skipped where they do not allow it, and nothing is taken then."""
     long = model(SECOND, 1, "0.20").replace("max_output_tokens = 64", "max_output_tokens = 600")
     write_policy(policy_dir, model(FIRST, 1, "2.00", SECOND) + long + model(THIRD))
     limits = f"{{requests_per_minute = 6000, tokens_per_minute = {limit}}}"
@@ -576,19 +576,19 @@ async def choices(service: Service) -> Choices:
     return Choices(service)
 
 
-async def test_in_production_the_offline_provider_stands_in_for_none(choices: Choices) -> None:
+async def test_in_production_the_offline_provider_is_no_fallback(choices: Choices) -> None:
     assert choices.names() == [FIRST, SECOND, THIRD]
     assert choices.names(production=True) == [FIRST, SECOND]
 
 
-async def test_a_fallback_that_does_not_know_a_parameter_is_none(choices: Choices) -> None:
+async def test_a_fallback_that_lacks_a_parameter_is_skipped(choices: Choices) -> None:
     choices.offline.parameters = {"chat": {"messages": BOUNDED, "user": DROPPED}}
     assert choices.names() == [FIRST, SECOND, THIRD]
     assert choices.names(seed=1) == [FIRST, SECOND]
     assert choices.names(user="zoë") == [FIRST, SECOND, THIRD]
 
 
-async def test_a_fallback_without_its_key_is_none(choices: Choices) -> None:
+async def test_a_fallback_without_its_credential_is_skipped(choices: Choices) -> None:
     choices.offline.lacks = "SOME_KEY"
     assert choices.names() == [FIRST, SECOND]
     choices.other.lacks = "OTHER_KEY"
@@ -596,7 +596,7 @@ async def test_a_fallback_without_its_key_is_none(choices: Choices) -> None:
         choices.names()
 
 
-async def test_a_fallback_for_which_the_request_is_too_large_is_none(choices: Choices) -> None:
+async def test_a_fallback_for_which_the_request_is_too_large_is_skipped(choices: Choices) -> None:
     short = choices.policy.models[SECOND].model_copy(update={"max_input_tokens": 10})
     choices.policy.models[SECOND] = short
     assert choices.names() == [FIRST, THIRD]

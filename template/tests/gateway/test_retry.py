@@ -31,27 +31,27 @@ def model(attempts: int = 10, base: float = 0.5) -> Model:
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529, None])
-def test_what_may_pass_is_tried_again(status: int | None) -> None:
+def test_transient_failures_are_retried(status: int | None) -> None:
     failure = ProviderFailure("it failed", status=status)
     assert Retries().pause(model(), 1, failure, HOUR) is not None
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 402, 403, 404, 413, 422])
-def test_what_fails_again_is_not(status: int) -> None:
+def test_permanent_failures_are_not_retried(status: int) -> None:
     failure = ProviderFailure("refused", status=status, retry_after=1)
     assert Retries().pause(model(), 1, failure, HOUR) is None
 
 
-def test_a_useless_answer_was_an_answer() -> None:
+def test_an_invalid_answer_is_not_retried() -> None:
     assert Retries().pause(model(), 1, BadAnswer("not JSON"), HOUR) is None
 
 
-def test_work_that_may_go_on_is_not_begun_again() -> None:
+def test_remote_work_that_may_run_is_not_started_again() -> None:
     assert Retries().pause(model(), 1, BUSY, HOUR, remote_id="p1") is None
 
 
 @given(st.integers(1, 10))
-def test_a_model_has_so_many_attempts(attempts: int) -> None:
+def test_a_model_has_its_number_of_attempts(attempts: int) -> None:
     allowed = [Retries().pause(model(attempts), n, BUSY, HOUR) for n in range(1, attempts + 1)]
     assert [pause is not None for pause in allowed] == [True] * (attempts - 1) + [False]
 
@@ -107,7 +107,7 @@ def test_a_spent_budget_comes_back_with_first_attempts() -> None:
     assert retries.pause(model(), 1, BUSY, HOUR) is None
 
 
-def test_a_calm_time_saves_no_more_than_ten() -> None:
+def test_the_retry_budget_saves_at_most_ten_retries() -> None:
     retries = Retries()
     for _ in range(1000):
         retries.first()
@@ -116,7 +116,7 @@ def test_a_calm_time_saves_no_more_than_ten() -> None:
     ]
 
 
-def test_what_is_not_tried_again_costs_nothing() -> None:
+def test_a_refused_retry_costs_no_budget() -> None:
     retries = Retries()
     for _ in range(50):
         assert retries.pause(model(), 1, BUSY, Deadline(0)) is None

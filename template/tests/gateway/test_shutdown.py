@@ -51,7 +51,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 async def user(start: Start) -> User:
-    """Somebody in the database of the process; the service that made them has stopped."""
+    """A user in the database of the process; the service that created the user has stopped."""
     service = await start()
     user = await service.create_user()
     await service.stop()
@@ -154,7 +154,7 @@ async def test_a_stream_that_runs_is_finished_first(
     assert (attempt.state, prediction.outcome) == ("settled", "ok")
 
 
-async def test_who_waits_longer_than_the_process_may_live_is_told(
+async def test_a_call_that_outlives_the_shutdown_gets_an_error(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted = FakeProvider.install(monkeypatch)

@@ -1,4 +1,4 @@
-"""Stops end what runs, and a bound that was broken ends its model."""
+"""Stops cancel running calls, and an exceeded maximum quarantines its model."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from gateway.pipeline.stop_watcher import StopWatcher
 from gateway.providers.base import Chunks, ProviderRequest, Reply, Usage
 from tests.fake_provider import MAX_COST, USAGE, FakeProvider, chunk, completion, hang, usage_chunk
 from tests.fixtures.service import Start
-from tests.ledger_helpers import check_books
+from tests.ledger_helpers import check_accounts
 from tests.support import Service, chat, error_of, eventually, said, sse, write_policy
 
 CHAT = "/v1/chat/completions"
@@ -103,12 +103,12 @@ async def test_what_runs_is_ended_if_asked_for(
     assert error_of(ended) == STOPPED
     assert "operator" in ended.json()["error"]["message"]
     assert scripted.cancelled == scripted.asked
-    # Nobody knows what it cost.
+    # Its cost is unknown.
     assert await service.books() == ("uncertain", "cancelled")
     assert (await service.attempt()).cost_nano_usd == MAX_COST
     assert (await service.prediction()).status == "cancelled"
     assert error_of(await client.post(CHAT, json=chat())) == STOPPED
-    await check_books(service)
+    await check_accounts(service)
     await admin.post("/v1/admin/start", json={"target": target})
     scripted.on_answer = say_fine
     assert (await client.post(CHAT, json=chat())).status_code == 200
@@ -197,7 +197,7 @@ async def test_what_runs_goes_on_unless_asked_for(
     assert (await call).status_code == 200
 
 
-async def test_a_broken_bound_is_paid_in_full_told_and_ends_the_model(
+async def test_an_exceeded_maximum_is_paid_in_full_and_quarantines_the_model(
     service: Service, scripted: FakeProvider, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
     async def overshoot(job: ProviderRequest) -> Reply:
@@ -222,14 +222,14 @@ async def test_a_broken_bound_is_paid_in_full_told_and_ends_the_model(
     assert (await client.post(CHAT, json=chat(model="offline/other"))).status_code == 200
     await admin.post("/v1/admin/start", json={"target": ECHO})
     assert (await client.post(CHAT, json=chat())).status_code == 200
-    await check_books(service)
+    await check_accounts(service)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_more_output_than_was_asked_for_breaks_a_bound_that_the_money_fits(
+async def test_more_output_than_requested_quarantines_the_model_at_any_cost(
     service: Service, scripted: FakeProvider, client: httpx2.AsyncClient, stream: bool
 ) -> None:
-    """The bound of the input is far above what most requests use."""
+    """The maximum of the input is far above the usage of most requests."""
     used = Usage(1, 9)
 
     async def overshoot(job: ProviderRequest) -> Reply:
@@ -253,10 +253,10 @@ async def test_more_output_than_was_asked_for_breaks_a_bound_that_the_money_fits
     assert stop.reason == "A call wrote 9 output tokens, and its maximum was 8."
     assert [row.kind for row in await service.rows(alerts)] == ["bound"]
     assert error_of(await client.post(CHAT, json=chat())) == STOPPED
-    await check_books(service)
+    await check_accounts(service)
 
 
-async def test_calls_that_break_a_bound_together_are_one_quarantine_and_one_alert(
+async def test_calls_that_exceed_the_maximum_together_are_one_quarantine_and_one_alert(
     service: Service, scripted: FakeProvider, client: httpx2.AsyncClient
 ) -> None:
     going = asyncio.Event()
@@ -279,7 +279,7 @@ async def test_calls_that_break_a_bound_together_are_one_quarantine_and_one_aler
     assert {row.state for row in await service.rows(attempts)} == {"settled"}
 
 
-async def test_what_still_runs_may_break_the_bound_again(
+async def test_a_running_call_can_exceed_the_maximum_again(
     service: Service, scripted: FakeProvider, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
     """Of a model that is quarantined already, and of one that a person has stopped."""
@@ -305,4 +305,4 @@ async def test_what_still_runs_may_break_the_bound_again(
         }
         states = [row.state for row in await service.rows(attempts)]
         assert states.count("settled") == ended
-    await check_books(service)
+    await check_accounts(service)

@@ -66,7 +66,7 @@ async def passes(service: Service, user: User) -> bool:
 
 
 async def open_stream(service: Service, user: User) -> asyncio.StreamWriter:
-    """Ask for a stream over a connection of one's own, which nobody reads."""
+    """Ask for a stream over an own connection, which is not read."""
     address = urlsplit(service.url)
     _, writer = await asyncio.open_connection(address.hostname, address.port)
     body = json.dumps(chat(stream=True)).encode()
@@ -78,7 +78,7 @@ async def open_stream(service: Service, user: User) -> asyncio.StreamWriter:
     return writer
 
 
-async def test_a_client_that_leaves_ends_the_work_and_its_bound_is_paid(
+async def test_a_client_that_leaves_cancels_the_work_and_the_maximum_is_paid(
     scripted: FakeProvider, start: Start
 ) -> None:
     scripted.on_stream = hang_after_two
@@ -189,7 +189,7 @@ async def test_a_stream_that_the_end_of_the_process_cuts_ends_with_an_error(
     assert "Traceback" not in service.log
 
 
-async def test_a_client_that_leaves_while_the_end_is_learnt_changes_nothing(
+async def test_a_client_that_leaves_while_the_result_is_reported_changes_nothing(
     start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its cost is known, and its slot comes back."""
@@ -260,7 +260,9 @@ async def test_nothing_is_asked_for_a_client_that_left_while_it_waited_for_budge
     assert (scripted.asked, await service.rows_count()) == ([], 0)
 
 
-async def test_time_is_up_in_the_middle(scripted: FakeProvider, start: Start) -> None:
+async def test_the_deadline_passes_in_the_middle_of_a_stream(
+    scripted: FakeProvider, start: Start
+) -> None:
     scripted.on_stream = hang_after_two
     service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
@@ -276,7 +278,9 @@ async def test_time_is_up_in_the_middle(scripted: FakeProvider, start: Start) ->
     assert scripted.cancelled == scripted.asked
 
 
-async def test_time_is_up_before_the_first_chunk(scripted: FakeProvider, start: Start) -> None:
+async def test_the_deadline_passes_before_the_first_chunk(
+    scripted: FakeProvider, start: Start
+) -> None:
     async def hang(job: ProviderRequest) -> Chunks:
         job.sent = True
         await asyncio.Event().wait()

@@ -33,7 +33,7 @@ from tests.ledger_helpers import (
     begin,
     budget_alerts,
     capped,
-    check_books,
+    check_accounts,
     end,
     expire,
     generation_of,
@@ -56,7 +56,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
 async def service(
     scripted: FakeProvider, start: Start, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Service:
-    """A service whose own sweeper does not look again, and whose users may spend ten units."""
+    """A service whose own sweeper does not run, and whose users may spend ten units."""
     monkeypatch.setattr("gateway.ledger.sweeper.POLL_SECONDS", 3600)
     budget = f"requests_per_minute = 60, daily_budget_usd = {usd(10 * UNIT)}"
     add_plans(policy_dir, f"capped = {{{budget}}}")
@@ -87,7 +87,7 @@ def principal(user: User) -> Principal:
 
 @pytest.fixture
 async def left(service: Service, ledger: Ledger, principal: Principal) -> Generation:
-    """A generation that nobody ends."""
+    """A generation whose process died."""
     return await begin(ledger, generation_of(service, principal, MAX_COST))
 
 
@@ -99,7 +99,7 @@ async def remote(ledger: Ledger, left: Generation) -> Generation:
     return left
 
 
-async def test_what_nobody_ends_is_paid_at_its_bound(
+async def test_an_abandoned_attempt_is_settled_at_its_maximum(
     service: Service, sweeper: Sweeper, left: Generation, user: User
 ) -> None:
     await expire(service)
@@ -109,7 +109,7 @@ async def test_what_nobody_ends_is_paid_at_its_bound(
     assert (prediction.status, prediction.error["code"]) == ("failed", "outcome_unknown")
     assert prediction.cost_nano_usd == MAX_COST * UNIT
     today = utc_now().date().isoformat()
-    assert (await check_books(service))[f"user:{user.id}", today] == (MAX_COST * UNIT, 0)
+    assert (await check_accounts(service))[f"user:{user.id}", today] == (MAX_COST * UNIT, 0)
     assert await budget_alerts(service, f"user:{user.id}") == [(today, 50)]
 
 
@@ -128,7 +128,7 @@ async def test_what_ended_between_two_attempts_has_failed(
     assert (prediction.status, prediction.error["code"]) == ("failed", "outcome_unknown")
     assert attempt.state == "settled"
     assert prediction.cost_nano_usd == attempt.cost_nano_usd > 0
-    await check_books(service)
+    await check_accounts(service)
 
 
 async def test_the_clock_of_the_database_decides_what_is_over(
@@ -211,13 +211,13 @@ async def test_several_replicas_may_sweep_at_once(
     await expire(service)
     await asyncio.gather(*(sweeper_of(service, scripted).sweep() for _ in range(5)))
     assert (await service.books())[0] == "settled"
-    await check_books(service)
+    await check_accounts(service)
 
 
 async def test_what_is_settled_is_counted_once(
     service: Service, scripted: FakeProvider, ledger: Ledger, remote: Generation
 ) -> None:
-    """Whoever settles it, and although its own process ends it as well."""
+    """Any replica settles it, and its own process settles it as well."""
     before = await service.settled()
     await expire(service)
     await asyncio.gather(*(sweeper_of(service, scripted).sweep() for _ in range(5)))
@@ -249,7 +249,7 @@ async def test_a_late_settlement_corrects_an_uncertain_one_once(
         await sweeper.sweep()
         assert await service.books() == ("settled", "cancelled")
         assert (await service.prediction()).cost_nano_usd == 2 * UNIT
-        sums = await check_books(service)
+        sums = await check_accounts(service)
         assert set(sums.values()) == {(2 * UNIT, 0)}
 
 
@@ -261,18 +261,18 @@ async def test_an_uncertain_one_that_turns_out_not_to_be_billed_is_given_back(
     left.current.request.sent = False
     await end(ledger, left)
     assert await service.books() == ("released", "cancelled")
-    assert await check_books(service) == {}
+    assert await check_accounts(service) == {}
 
 
 async def test_what_was_given_back_stays_so(
     service: Service, ledger: Ledger, left: Generation
 ) -> None:
-    """A settlement that is later than that is somebody's mistake, and nobody's money."""
+    """A later settlement is an error, and changes no account."""
     left.current.request.sent = False
     await end(ledger, left)
     await end(ledger, left, 2)
     assert (await service.attempt()).state == "released"
-    assert await check_books(service) == {}
+    assert await check_accounts(service) == {}
 
 
 async def test_the_attempts_before_it_are_paid_as_well(
@@ -292,7 +292,7 @@ async def test_the_attempts_before_it_are_paid_as_well(
     await end(ledger, left, 1)
     assert [row.state for row in await service.rows(attempts)] == ["settled", "settled"]
     assert (await service.prediction()).cost_nano_usd == 4 * UNIT
-    await check_books(service)
+    await check_accounts(service)
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["stored", "not stored"])
@@ -315,7 +315,7 @@ async def test_work_that_outlived_its_process_is_adopted(
     assert (prediction.cost_nano_usd, prediction.served_model) == (COST, "offline/echo")
     assert (prediction.input_tokens, prediction.output_tokens) == tuple(USAGE[:2])
     assert prediction.output == (completion("late") if keeps else None)
-    await check_books(service)
+    await check_accounts(service)
 
 
 async def test_an_empty_answer_is_adopted_as_one(
@@ -410,7 +410,7 @@ async def test_what_failed_there_is_settled(
     attempt, prediction = await service.attempt(), await service.prediction()
     assert (attempt.state, attempt.cost_nano_usd) == (state, cost)
     assert (prediction.status, prediction.cost_nano_usd) == ("failed", cost)
-    await check_books(service)
+    await check_accounts(service)
 
 
 async def test_what_is_not_found_for_an_hour_is_given_up(
@@ -471,7 +471,7 @@ async def test_a_plan_may_be_gone(
     await expire(service)
     await sweeper.sweep()
     assert (await service.books())[0] == "uncertain"
-    await check_books(service)
+    await check_accounts(service)
 
 
 class Gone:
@@ -510,10 +510,10 @@ async def test_what_could_not_be_written_is_written_when_the_database_is_back(
     assert (await service.attempt()).state == ("settled" if after else "reserved")
     await ledger.flush()
     assert await service.books() == ("settled", "ok")
-    assert set((await check_books(service)).values()) == {(2 * UNIT, 0)}
+    assert set((await check_accounts(service)).values()) == {(2 * UNIT, 0)}
 
 
-async def test_what_nobody_waits_for_any_more_is_written_as_well(
+async def test_a_settlement_whose_caller_left_is_written(
     service: Service, ledger: Ledger, left: Generation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Gone(monkeypatch, service.database, after=False):
@@ -541,7 +541,7 @@ async def test_a_reservation_whose_answer_was_lost_is_taken_back(
     await ledger.flush()
     states = [row.state for row in await service.rows(attempts)]
     assert states == (["released"] if after else [])
-    assert await check_books(service) == {}
+    assert await check_accounts(service) == {}
 
 
 async def test_the_service_settles_by_itself_what_it_could_not_write(
@@ -594,13 +594,13 @@ async def test_a_database_that_goes_between_two_attempts_leaves_nothing_open(
     assert await service.books() == ("uncertain", "provider_error")
     assert (await service.prediction()).error["code"] == "database_unavailable"
     assert len(scripted.asked) == 1
-    await check_books(service)
+    await check_accounts(service)
 
 
 async def test_the_service_sweeps_by_itself(
     scripted: FakeProvider, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after a look that crashed."""
+    """Also after a crash."""
     looks: list[Ledger] = []
 
     async def crash_once(ledger: Ledger) -> None:

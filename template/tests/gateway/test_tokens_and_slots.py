@@ -63,7 +63,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
     return FakeProvider.install(monkeypatch)
 
 
-async def test_tokens_are_admitted_by_their_bound_and_what_was_not_used_comes_back(
+async def test_the_maximum_tokens_are_taken_and_unused_ones_given_back(
     scripted: FakeProvider, service: Service
 ) -> None:
     """A chat can use 99 tokens and uses 7: of 550, five fit at first, and five afterwards."""
@@ -85,7 +85,7 @@ async def test_tokens_that_may_have_been_used_do_not_come_back(
     assert (await client.post(CHAT, json=chat())).status_code == 429
 
 
-async def test_tokens_beyond_the_bound_count(scripted: FakeProvider, service: Service) -> None:
+async def test_tokens_beyond_the_maximum_count(scripted: FakeProvider, service: Service) -> None:
     client = service.client(await service.create_user("thrifty"))
     Gate(scripted, usage=Usage(2, 1000)).open()
     assert (await client.post(CHAT, json=chat())).status_code == 200
@@ -97,7 +97,7 @@ async def test_tokens_beyond_the_bound_count(scripted: FakeProvider, service: Se
     )
 
 
-async def test_a_wrong_number_of_tokens_keeps_nobody_out_for_days(
+async def test_a_wrong_number_of_tokens_blocks_callers_for_an_hour_at_most(
     scripted: FakeProvider, service: Service
 ) -> None:
     client = service.client(await service.create_user("thrifty"))
@@ -107,11 +107,11 @@ async def test_a_wrong_number_of_tokens_keeps_nobody_out_for_days(
     assert 0 < wait <= (MAX_OVERDRAWN_MINUTES + 1) * 60
 
 
-async def test_what_was_not_sent_used_no_tokens(scripted: FakeProvider, service: Service) -> None:
+async def test_an_unsent_request_uses_no_tokens(scripted: FakeProvider, service: Service) -> None:
     client = service.client(await service.create_user("thrifty"))
 
     async def fail(_: ProviderRequest) -> Reply:
-        raise BadAnswer("nobody is there")
+        raise BadAnswer("no answer")
 
     scripted.on_answer = fail
     for _ in range(10):
@@ -144,12 +144,12 @@ async def test_what_fails_frees_its_slot(
         assert (await client.post(CHAT, json=chat())).status_code in {500, 502, 504}
 
 
-async def test_a_crash_while_it_is_learnt_from_frees_its_slot(
+async def test_a_crash_while_the_result_is_reported_frees_the_slot(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = service.client(await service.create_user("narrow"))
     with monkeypatch.context() as context:
-        context.setattr(Attempts, "leave", _crash)
+        context.setattr(Attempts, "finish", _crash)
         for _ in range(5):
             assert (await client.post(CHAT, json=chat())).status_code == 500
     assert (await client.post(CHAT, json=chat())).status_code == 200
@@ -196,7 +196,7 @@ async def test_what_the_ledger_refuses_was_never_taken(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_can_never_pass_is_told_at_once(service: Service, stream: bool) -> None:
+async def test_a_request_above_a_limit_is_refused_at_once(service: Service, stream: bool) -> None:
     client = service.client(await service.create_user("thrifty"))
     response = await client.post(CHAT, json=chat("x" * 500, stream=stream))
     assert error_of(response)[:2] == (400, "request_too_large")
@@ -229,7 +229,7 @@ async def test_the_headers_of_the_tightest_limit(start: Start, policy_dir: Path)
     )
 
 
-async def test_without_a_limit_of_tokens_none_is_told(client: httpx2.AsyncClient) -> None:
+async def test_without_a_token_limit_there_is_no_token_header(client: httpx2.AsyncClient) -> None:
     response = await client.post(CHAT, json=chat())
     names = {name for name in response.headers if name.startswith("x-ratelimit")}
     assert names == {f"x-ratelimit-{word}-requests" for word in ("limit", "remaining", "reset")}

@@ -67,7 +67,7 @@ attempts = 1
 {CHECKED}
 """
 CHAT, OVERHEAD = "/v1/chat/completions", 16 + 8 + len("user")
-# What OpenAI tells: 40 tokens read from the cache, 50 written into it, 10 neither.
+# The usage that OpenAI reports: 40 tokens read from the cache, 50 written into it, 10 neither.
 TOLD = {
     "prompt_tokens": 100,
     "completion_tokens": 5,
@@ -79,7 +79,7 @@ LISTED_COST = 10 * 2000 + 40 * 100 + 50 * 2500 + 5 * 10_000
 
 
 class Caching(FakeProvider):
-    """Tells of a cache, in chats, streams and embeddings; makes as many images as are asked for."""
+    """Reports cached tokens in chats, streams and embeddings; makes the requested images."""
 
     counted = frozenset({"task"})
 

@@ -1,4 +1,4 @@
-"""Limits in the database: shared transactions, nobody waits in a circle, and refusal in doubt."""
+"""Limits in the database: shared transactions, no deadlocks, and refusal in doubt."""
 
 import asyncio
 import threading
@@ -78,7 +78,7 @@ async def test_what_waits_at_the_same_time_shares_a_transaction(
     assert len(commits) == 1
 
 
-async def test_nobody_waits_in_a_circle(limiters: list[Limiter]) -> None:
+async def test_transactions_do_not_deadlock(limiters: list[Limiter]) -> None:
     """Both want the same rows, named in all orders, some of them new."""
     passed = 0
     for _ in range(10):
@@ -104,8 +104,8 @@ async def test_a_database_that_is_not_there(dead_database_url: str, impatient: N
         assert {type(answer) for answer in answers} == {LimiterUnavailable}
 
 
-async def test_rows_that_somebody_keeps_locked(database_url: str, impatient: None) -> None:
-    """Nobody waits for long, and what was asked meanwhile is not taken later."""
+async def test_locked_rows_refuse_requests_in_time(database_url: str, impatient: None) -> None:
+    """Requests are refused in time, and take nothing later."""
     key = unique("key")
     async with opened(database_url) as database, opened(database_url) as other:
         limiter = DatabaseLimiter(database)
@@ -150,7 +150,7 @@ async def test_a_service_without_the_rows_refuses(start: Start, impatient: None)
     assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
 
 
-async def test_what_is_taken_for_somebody_who_left_is_given_back(limiters: list[Limiter]) -> None:
+async def test_units_of_a_cancelled_caller_are_given_back(limiters: list[Limiter]) -> None:
     slot = Slot(unique("key"), 1, "leaving", 30)
     leaving = asyncio.create_task(limiters[0].acquire(AcquireRequest(a_request().buckets, (slot,))))
     await asyncio.sleep(0)
@@ -161,7 +161,9 @@ async def test_what_is_taken_for_somebody_who_left_is_given_back(limiters: list[
     assert (await limiters[-1].acquire(following)).admitted
 
 
-async def test_what_is_taken_as_somebody_leaves_is_given_back(limiters: list[Limiter]) -> None:
+async def test_units_of_a_caller_that_leaves_with_the_answer_are_given_back(
+    limiters: list[Limiter],
+) -> None:
     key = unique("key")
     wanted = AcquireRequest((Bucket("tokens", key, 5, 5),), (Slot(key, 1, "leaving", 30),))
     await leave_with_the_answer(limiters[0].acquire(wanted))
@@ -184,7 +186,7 @@ async def test_what_says_nothing_any_more_is_removed(
     assert {row.name for row in rows} == {"memory:young", "bucket:bucket", "slot:slot"}
 
 
-async def test_what_is_in_use_is_kept_between_sweeps(limiters: list[Limiter]) -> None:
+async def test_used_rows_survive_sweeps(limiters: list[Limiter]) -> None:
     await limiters[0].set("old", "value", 0)
     await limiters[0].set("young", "value", 60)
     old, young, unknown = await limiters[-1].get(["old", "young", "unknown"])

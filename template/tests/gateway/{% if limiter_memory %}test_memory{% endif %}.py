@@ -37,7 +37,7 @@ class Clock:
 
 
 def _now(coroutine: Coroutine[None, None, Value]) -> Value:
-    """The result without an event loop: there is nothing to wait for, so nobody comes between."""
+    """The result without an event loop: it awaits nothing, so nothing runs in between."""
     with pytest.raises(StopIteration) as stopped:
         coroutine.send(None)
     answer: Value = stopped.value.value
@@ -81,7 +81,7 @@ def test_a_full_bucket_lets_its_capacity_pass_and_no_more(capacity: int, idle: i
 
 
 @given(capacity=st.integers(1, 10_000))
-def test_the_wait_that_is_told_is_the_shortest(capacity: int) -> None:
+def test_the_reported_wait_is_the_shortest(capacity: int) -> None:
     clock = Clock()
     limiter = MemoryLimiter(clock)
     assert admission(limiter, Bucket("requests", "key", capacity, take=capacity)).admitted
@@ -178,7 +178,7 @@ async def test_it_decides_as_if_it_forgot_nothing(
         assert (answer.admitted, levels, waits) == model.acquire(taken)
 
 
-def test_what_is_not_used_any_more_is_forgotten() -> None:
+def test_unused_entries_are_dropped() -> None:
     clock = Clock()
     limiter = MemoryLimiter(clock)
     for user in range(100):

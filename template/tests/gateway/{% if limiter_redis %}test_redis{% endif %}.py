@@ -55,7 +55,7 @@ def frozen(process_id: int) -> Iterator[None]:
         os.kill(process_id, signal.SIGCONT)
 
 
-async def test_what_is_kept_expires(redis_url: str) -> None:
+async def test_keys_expire(redis_url: str) -> None:
     key = unique("key")
     limiter = RedisLimiter(redis_url)
     for _ in range(3):
@@ -115,7 +115,7 @@ async def test_the_keys_of_a_request_stay_together_in_a_cluster(redis_url: str) 
     assert len({key_slot(name) for name in kept}) == 1
 
 
-async def test_what_is_taken_for_somebody_who_left_is_given_back(redis_url: str) -> None:
+async def test_units_of_a_cancelled_caller_are_given_back(redis_url: str) -> None:
     slot = Slot(unique("key"), 1, "leaving", 30)
     limiter = RedisLimiter(redis_url)
     await limiter.acquire(a_request())
@@ -129,7 +129,7 @@ async def test_what_is_taken_for_somebody_who_left_is_given_back(redis_url: str)
     await limiter.close()
 
 
-async def test_what_is_taken_as_somebody_leaves_is_given_back(redis_url: str) -> None:
+async def test_units_of_a_caller_that_leaves_with_the_answer_are_given_back(redis_url: str) -> None:
     key = unique("key")
     wanted = AcquireRequest((Bucket("tokens", key, 5, 5),), (Slot(key, 1, "leaving", 30),))
     limiter = RedisLimiter(redis_url)
@@ -250,7 +250,7 @@ async def test_a_redis_that_evicts_stops_the_start_in_production(
 
 
 @pytest.mark.usefixtures("evicting")
-async def test_doctor_tells_of_a_redis_that_evicts(run: Run) -> None:
+async def test_doctor_reports_a_redis_that_evicts(run: Run) -> None:
     result = await run("doctor")
     assert result.exit_code == 0
     assert "! limits are kept: Redis has the maxmemory-policy volatile-lru" in result.stdout
@@ -275,7 +275,7 @@ async def test_a_redis_that_does_not_answer_is_no_reason_not_to_start(start: Sta
     assert (await service.client().get("/readyz")).status_code == 503
 
 
-async def test_a_policy_that_may_not_be_looked_at_is_unknown(redis_url: str) -> None:
+async def test_a_policy_that_may_not_be_read_is_unknown(redis_url: str) -> None:
     with Redis.from_url(redis_url) as connection:
         connection.acl_setuser("blind", enabled=True, nopass=True, commands=["+ping"], keys=["*"])
         limiter = RedisLimiter(f"{redis_url}?username=blind&password=any")
@@ -349,7 +349,7 @@ async def _service_on(start: Start, url: str) -> tuple[Service, httpx2.AsyncClie
 
 
 async def _assert_unavailable(service: Service, client: httpx2.AsyncClient) -> None:
-    """Everything is told within a second, many at once included, and nothing is recorded."""
+    """All requests fail within a second, and nothing is recorded."""
     before = await service.rows_count()
     requests: list[Any] = [client.post(CHAT, json=chat()) for _ in range(40)]
     async with free_time() as passed:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.db.tables import predictions
 from tests.fixtures.service import Start
-from tests.ledger_helpers import add_plans, check_books, usd
+from tests.ledger_helpers import add_plans, check_accounts, usd
 from tests.support import chat, error_of
 
 CHAT = "/v1/chat/completions"
@@ -61,4 +61,4 @@ async def test_in_a_rollout_each_call_is_held_to_the_caps_of_the_replica_that_ta
     ready = [await each.client().get("/readyz") for each in (before, after)]
     assert [answer.status_code for answer in ready] == [200, 200]
     assert len({answer.json()["policy_version"] for answer in ready}) == 2
-    await check_books(before)
+    await check_accounts(before)
