@@ -41,6 +41,7 @@ BLOCK_SECONDS = 600
 PROVEN_BY = {
     "make demo": "tests/test_repository.py: demo",
     "make test": ".ci/run: make test",
+    "make test-all": "Makefile: test-all:",  # hours, once a week
     "make test-quick": "Makefile: test-quick:",  # a part of what `make test` runs
     "make check": ".github/workflows/ci.yml: make check",
     "make preview ANSWERS=tests/answers.yml": "tests/test_repository.py: preview",
@@ -69,6 +70,12 @@ PROVEN_BY = {
     ),
     "make doctor": "template/README.md.jinja: make doctor",
     "make update": "tests/test_update.py: make_update(project)",
+    "cp TEMPLATE/template/scripts/{update,merge,scratch}.py scripts/": (
+        'tests/test_update.py: UPDATER = ("update.py", "merge.py", "scratch.py")'
+    ),
+    'git add scripts && git commit --message "chore: the new updater"': (
+        "tests/test_update.py: for name in UPDATER"
+    ),
     "make update ARGS=--check": "tests/test_update.py: --check",
     'make update ARGS="--to v0.3.0"': "tests/test_update.py: --to=",
     'make update ARGS="--data host=compose"': "tests/test_update.py: --data=host=compose",
