@@ -24,7 +24,11 @@ COPIER = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 VERBS = re.findall(r"^\.PHONY: (.*)", MAKEFILE, flags=re.MULTILINE)[0].split()
 # Verbs of a generated project that the pages speak of.
-OF_PROJECTS = {"doctor", "drill", "run", "update"}
+OF_PROJECTS = {
+    *re.findall(
+        "^([a-z-]+):.*## ", (ROOT / "template/Makefile.jinja").read_text("utf-8"), re.MULTILINE
+    )
+}
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # A verb run by a test uses the tools that run the test, and installs nothing over them.
 BIN = Path(sys.executable).parent
