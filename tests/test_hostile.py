@@ -39,7 +39,7 @@ def test_no_code_depends_on_a_free_answer(
 def test_the_tests_that_see_a_free_answer_pass(render: Render, answers: dict[str, Any]) -> None:
     directory = render(**answers)
     python = environment_with(requirements_of(directory)) / "bin/python"
-    tests = sorted((directory / "tests").glob("test_*.py"))
+    tests = sorted((directory / "tests").rglob("test_*.py"))
     seeing = [path for path in tests if READS.search(path.read_text(encoding="utf-8"))]
     assert directory / "tests/test_console.py" in seeing
     project = Project(directory, python, clean_environment())
