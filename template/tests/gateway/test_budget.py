@@ -366,7 +366,7 @@ async def client_with(
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Set when a call waits for what others have reserved."""
+    """Set when a call waits for reserved budget."""
     waiting, wait = asyncio.Event(), Ledger._wait
 
     async def tell(ledger: Ledger, deadline: Deadline, most: int) -> None:
