@@ -1,4 +1,4 @@
-"""`python -m app models check NAME`: what a call shows of an entry, and what to change."""
+"""`python -m app models check NAME`: the findings about an entry, and the advice."""
 
 import json
 from collections.abc import Callable
@@ -27,12 +27,12 @@ EVERY = ["credential", "name", "output limit", "streaming", "usage"]
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
-    """A provider that does what the test says."""
+    """A provider whose behaviour the test sets."""
     return FakeProvider.install(monkeypatch)
 
 
 async def checked(run: Run, model: str = MODEL) -> tuple[int, dict[str, Any]]:
-    """The exit code, and what was found."""
+    """The exit code, and the findings."""
     result = await run("models", "check", model, "--json")
     return result.exit_code, json.loads(result.stdout)
 
@@ -79,7 +79,7 @@ async def test_an_embedding(run: Run) -> None:
 
 @pytest.mark.parametrize("model", [name for name in POLICY if not name.startswith("offline")])
 async def test_every_model_is_checked_but_tasks(run: Run, model: str) -> None:
-    """Nothing keeps the price of a task small."""
+    """A task has no small request: its price may be high."""
     code, found = await checked(run, model)
     is_task = POLICY[model]["kind"] == "task"
     problems = [f["check"] for f in found["findings"] if f["verdict"] == "problem"]
@@ -121,7 +121,7 @@ async def test_a_credential_that_is_not_set(run: Run, scripted: FakeProvider) ->
         ([chunk("x", "stop"), usage_chunk(Usage(999, 9))], "usage", "overhead_tokens = "),
     ],
 )
-async def test_what_an_answer_shows(
+async def test_findings_of_an_answer(
     run: Run, scripted: FakeProvider, chunks: list[Body], check: str, words: str
 ) -> None:
     scripted.on_stream = streaming(*chunks)
@@ -149,7 +149,7 @@ async def test_a_server_that_writes_without_an_end_is_left(
 
 
 async def test_the_overhead_that_is_needed_is_named(run: Run, scripted: FakeProvider) -> None:
-    """With it, the bound holds."""
+    """The overhead of the advice makes the bound hold."""
     scripted.on_stream = streaming(chunk("x", "stop"), usage_chunk(Usage(999, 9)))
     _, advice = await problem_of(run)
     assert 'in [models."offline/echo"], write overhead_tokens = ' in advice
@@ -168,7 +168,7 @@ async def test_the_overhead_that_is_needed_is_named(run: Run, scripted: FakeProv
 async def test_parts_without_a_line_are_a_warning(
     run: Run, scripted: FakeProvider, part: dict[str, Any]
 ) -> None:
-    """Also as 0: no prompt of this size is kept."""
+    """Also as 0: a prompt of this size is not cached."""
     last = usage_chunk(Usage(9, 9))
     last["usage"] |= part
     scripted.on_stream = streaming(chunk("x", "stop"), last)
@@ -204,7 +204,7 @@ async def test_parts_without_a_line_are_a_warning(
         (ProviderFailure("", status=400, reason="no streams"), "request", "does not take what"),
     ],
 )
-async def test_what_a_failure_shows(
+async def test_findings_of_a_failure(
     run: Run, scripted: FakeProvider, failure: ProviderFailure, check: str, words: str
 ) -> None:
     async def fail(_: ProviderRequest) -> Chunks:

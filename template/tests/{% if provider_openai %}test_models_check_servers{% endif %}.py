@@ -93,7 +93,7 @@ async def test_each_spelling_is_heeded_or_its_line_is_named(
 
 
 async def heeded(policy_dir: Path, dialect: Dialect, upstream: Simulator, **changes: str) -> None:
-    """Declare the server as it is, but for `changes`."""
+    """Declare the server with `changes`."""
     limit = next(name for name, verdict in dialect.limits.items() if verdict == "heeds")
     declare(policy_dir, upstream, limit, **changes)
 

@@ -1,4 +1,4 @@
-"""`python -m app reconcile`: a bill that is not the ledger's is told."""
+"""`python -m app reconcile`: reports where a bill differs from the ledger."""
 
 import datetime as dt
 import json
@@ -46,7 +46,9 @@ async def test_the_ledger_says_what_was_billed(
     service: Service, user: User, run: Run, today: str, admin_key: str
 ) -> None:
     await _spend(service, user)
-    await service.client(user).post("/v1/chat/completions", json=chat())  # Nobody bills this.
+    await service.client(user).post(
+        "/v1/chat/completions", json=chat()
+    )  # The bill does not contain this.
     result = await run("reconcile", "--day", today, "--json")
     assert result.exit_code == 0
     openai = [row for row in await service.rows(attempts) if row.provider == "openai"]
@@ -122,7 +124,7 @@ async def test_it_needs_an_admin_key(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert "OPENAI_ADMIN_KEY is not set" in result.stderr
 
 
-async def test_a_refusal_is_told_without_the_key(
+async def test_a_refusal_is_reported_without_the_key(
     run: Run, simulator: Simulator, admin_key: str
 ) -> None:
     simulator.inject(Fault(kind="error", status=401))
@@ -133,7 +135,9 @@ async def test_a_refusal_is_told_without_the_key(
 
 
 @pytest.mark.parametrize("answer", [b"<html>", {"data": [{"results": [{"amount": 1}]}]}])
-async def test_nonsense_is_told(run: Run, monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+async def test_an_invalid_answer_is_reported(
+    run: Run, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
     async with answering(lambda _: answer) as url:
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         result = await run("reconcile")
@@ -141,7 +145,7 @@ async def test_nonsense_is_told(run: Run, monkeypatch: pytest.MonkeyPatch, answe
     assert "in a form that is not known here" in result.stderr
 
 
-async def test_an_api_that_is_gone_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreachable_api_is_reported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
     result = await run("reconcile")
     assert result.exit_code == 1

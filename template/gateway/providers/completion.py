@@ -106,11 +106,12 @@ def _outcome(choice: Body, asked: Mapping[str, Any]) -> Outcome:
     if not message.get("content"):
         return Outcome.EMPTY
     form = (asked.get("response_format") or {}).get("type", "text")
-    is_as_asked = form == "text" or _is_json(text_of(message["content"]))
+    is_as_asked = form == "text" or is_json(text_of(message["content"]))
     return Outcome.OK if is_as_asked else Outcome.INVALID_SCHEMA
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str) -> bool:
+    """Whether a text is JSON."""
     try:
         from_json(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Addresses as people set them: every wrong form is told, and no part of it is repeated."""
+"""Addresses in settings: every wrong form is an error that repeats no part of it."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_an_address_is_written_with_all_encoded(text: str, again: str) -> None:
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_a_broken_address_is_told(text: str) -> None:
+def test_a_broken_address_is_an_error(text: str) -> None:
     with pytest.raises(AddressError) as error:
         parse(text).require_server()
     assert CANARY not in str(error.value)
@@ -55,7 +55,7 @@ def test_unknown_options_are_named() -> None:
         f"{CANARY * 10}=b",
     ],
 )
-def test_what_may_be_a_part_of_a_password_is_not_named(query: str) -> None:
+def test_a_possible_part_of_a_password_is_not_shown(query: str) -> None:
     with pytest.raises(AddressError) as error:
         parse(f"scheme://host/?{query}").require_options([])
     assert CANARY not in str(error.value)
@@ -98,7 +98,7 @@ def test_addresses_of_the_web(text: str) -> None:
         *("ftp://a", "https://", "https:///v1", "https://a/{path}", "https://a/ b", "https://a\n"),
     ],
 )
-def test_what_is_no_address_of_the_web(text: str) -> None:
+def test_invalid_web_addresses(text: str) -> None:
     assert not is_web_address(text)
 
 
@@ -144,13 +144,13 @@ def test_origins_as_browsers_send_them(text: str, expected: set[str]) -> None:
         *("https://a:", "*,https://a", "https://a;https://b", "https://a https://b", "//a"),
     ],
 )
-def test_what_is_no_origin(text: str) -> None:
+def test_invalid_origins(text: str) -> None:
     with pytest.raises(ValueError, match=r"origins|\*"):
         origins(text)
 
 
 @pytest.mark.parametrize("words", [("doctor",), ("users", "list"), ("migrate",)], ids=" ".join)
-async def test_every_command_tells_a_wrong_database(
+async def test_every_command_reports_a_wrong_database_address(
     run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     right = wiring.database.EXAMPLE

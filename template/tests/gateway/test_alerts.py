@@ -35,7 +35,7 @@ REPLICAS = 4
 
 @dataclass
 class Receiver:
-    """The owner's webhook: answers what is scripted, then 204, and notes what came."""
+    """The owner's webhook: sends scripted answers, then 204, and records requests."""
 
     url: str = ""
     statuses: list[int] = field(default_factory=list)
@@ -126,10 +126,10 @@ async def test_an_alert_is_a_log_line_and_a_count(start: Start) -> None:
     before = await service.metric("alerts_total", kind="budget")
     await service.write(_row())
 
-    async def told() -> list[dict[str, Any]]:
+    async def sent() -> list[dict[str, Any]]:
         return [event for event in service.events if event["message"] == "Alert"]
 
-    (event,) = await eventually(told)
+    (event,) = await eventually(sent)
     assert (event["level"], event["kind"]) == ("warning", "budget")
     assert event["alert"] == "budget:service:2026-11-24:80"
     assert {name: event[name] for name in DETAILS} == DETAILS
@@ -229,14 +229,14 @@ async def test_a_webhook_that_hangs_keeps_nothing_out_of_the_log(
     for number in (1, 2):
         await service.write(_row(f"bound:att_{number}", "bound"))
 
-        async def told(number: int = number) -> bool:
+        async def sent(number: int = number) -> bool:
             return f"bound:att_{number}" in service.log
 
-        assert await eventually(told)
+        assert await eventually(sent)
 
 
 async def test_the_address_of_a_webhook_is_in_no_log(start: Start) -> None:
-    """It may be all that a sender needs to know."""
+    """The URL of a webhook may be the only secret that a sender needs."""
     token = unique("token")
     service = await start(alert_webhook_url=f"http://127.0.0.1:9/{token}")
     await service.write(_row())
@@ -310,10 +310,10 @@ async def test_it_goes_on_when_the_database_is_back(
     await _write(databases[0], _row())
     task = asyncio.create_task(replica.run())
 
-    async def told() -> bool:
+    async def sent() -> bool:
         return bool(_told(caplog))
 
-    assert await eventually(told)
+    assert await eventually(sent)
     assert looks > 1
     task.cancel()
 

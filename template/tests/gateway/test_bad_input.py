@@ -1,4 +1,4 @@
-"""What is wrong beside bodies: ids, headers and senders that are too slow."""
+"""Bad input outside of bodies: ids, headers and slow senders."""
 
 import asyncio
 import json
@@ -70,7 +70,7 @@ async def test_feedback_that_is_none(
 async def test_a_body_that_is_no_request_for_a_generation_is_small(
     client: httpx2.AsyncClient,
 ) -> None:
-    """FastAPI tells of each of its errors, which takes long."""
+    """FastAPI reports each of its errors, which is slow."""
     made = await client.post(CHAT, json=chat())
     path = f"/v1/predictions/{made.headers['X-Prediction-ID']}/feedback"
     content = json.dumps({f"x{n}": n for n in range(5000)}).encode()
@@ -200,7 +200,7 @@ async def test_a_client_that_leaves_before_its_body_came_is_no_crash(service: Se
 async def _begun(
     service: Service, method: str, path: str, *headers: str
 ) -> AsyncIterator[asyncio.StreamReader]:
-    """Send the start of a request and nothing more; yields where the answer would come."""
+    """Send only the start of a request, and yield the reader of the answer."""
     address = urlsplit(service.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     lines = [f"{method} {path} HTTP/1.1", "Host: x", "Content-Type: application/json", *headers]

@@ -13,7 +13,7 @@ from tests.support import leave_with_the_answer
 
 
 class Handler:
-    """Doubles numbers, refuses negative ones; what it was handed stays in `calls`."""
+    """Doubles numbers and refuses negative ones. `calls` holds its batches."""
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
@@ -146,8 +146,8 @@ async def test_a_caller_that_leaves_during_the_call_does_not_stop_it() -> None:
 async def test_an_abandoned_result_is_reported() -> None:
     handler = Handler()
     handler.gate.clear()
-    told: list[tuple[int, int]] = []
-    batcher = Batcher(handler, abandoned=lambda item, result: told.append((item, result)))
+    results: list[tuple[int, int]] = []
+    batcher = Batcher(handler, abandoned=lambda item, result: results.append((item, result)))
     work = [asyncio.create_task(batcher.submit(number)) for number in (1, 2, -3)]
     await handler.entered.wait()
     work[1].cancel()
@@ -155,17 +155,17 @@ async def test_an_abandoned_result_is_reported() -> None:
     handler.gate.set()
     assert await work[0] == 2
     await batcher.drain()
-    assert told == [(2, 4)]
+    assert results == [(2, 4)]
 
 
 @pytest.mark.parametrize(("item", "known"), [(1, [(1, 2)]), (-1, [])])
-async def test_a_result_that_comes_as_its_caller_leaves_is_told(
+async def test_a_result_at_the_moment_of_cancellation_is_reported(
     item: int, known: list[tuple[int, int]]
 ) -> None:
-    told: list[tuple[int, int]] = []
-    batcher = Batcher(Handler(), abandoned=lambda item, result: told.append((item, result)))
+    results: list[tuple[int, int]] = []
+    batcher = Batcher(Handler(), abandoned=lambda item, result: results.append((item, result)))
     await leave_with_the_answer(batcher.submit(item))
-    assert told == known
+    assert results == known
 
 
 async def test_drain_waits_for_what_runs_and_what_waits() -> None:

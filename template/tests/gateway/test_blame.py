@@ -1,4 +1,4 @@
-"""A user's own slowness is never the provider's fault: what opens a circuit, and what does not."""
+"""Circuit breakers: a slow client or a busy process never opens one."""
 
 import asyncio
 import time
@@ -47,10 +47,12 @@ async def state(service: Service) -> str:
 
 
 async def open_circuit(service: Service, seconds: float) -> None:
-    """As for a provider that asks to wait for so long."""
+    """Open the circuit breaker as an answer with `Retry-After` does."""
     circuit_breaker: CircuitBreaker = service.engine.circuit_breaker
-    told = ProviderFailure("busy", status=429, retry_after=seconds)
-    await circuit_breaker.record_failure(await circuit_breaker.acquire(asked_model(service)), told)
+    failure = ProviderFailure("busy", status=429, retry_after=seconds)
+    await circuit_breaker.record_failure(
+        await circuit_breaker.acquire(asked_model(service)), failure
+    )
 
 
 async def half_open(service: Service) -> None:
@@ -135,9 +137,7 @@ async def test_connections_that_break_after_the_first_chunk_count_for_nothing(
     assert (await state(service), await a_chat(service)) == ("closed", 200)
 
 
-async def test_what_a_provider_says_itself_in_a_stream_counts(
-    scripted: FakeProvider, start: Start
-) -> None:
+async def test_an_error_event_in_a_stream_counts(scripted: FakeProvider, start: Start) -> None:
     scripted.on_stream = fail_after_one(BROKEN)
     service = await start()
     client = service.client(await service.create_user())
@@ -200,7 +200,7 @@ async def test_a_call_that_waited_for_its_budget_says_nothing_of_the_provider(
 
 
 @pytest.mark.parametrize("ending", ["time is up", "lost"])
-async def test_a_process_that_stood_still_blames_nobody(
+async def test_a_process_that_hung_blames_no_provider(
     scripted: FakeProvider, start: Start, ending: str
 ) -> None:
     woken = asyncio.Event()

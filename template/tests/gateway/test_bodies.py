@@ -1,4 +1,4 @@
-"""Bodies that are malformed, of the wrong type or too large: an error that helps, and no row."""
+"""Malformed, mistyped and large bodies: a helpful error, and no row in the database."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -45,7 +45,7 @@ def path(request: pytest.FixtureRequest) -> str:
     ],
     ids=lambda content: repr(content[:12]),
 )
-async def test_what_is_no_request(
+async def test_invalid_requests(
     service: Service, client: httpx2.AsyncClient, path: str, content: bytes
 ) -> None:
     status, code, _ = error_of(await client.post(path, content=content, headers=JSON))
@@ -203,21 +203,21 @@ async def test_many_parts_of_a_text_are_one(client: httpx2.AsyncClient) -> None:
     ],
     ids=["unknown names", "values", "stop", "tools", "messages"],
 )
-async def test_of_many_errors_one_is_told(
+async def test_only_one_of_many_errors_is_reported(
     client: httpx2.AsyncClient,
     monkeypatch: pytest.MonkeyPatch,
     change: dict[str, Any],
     expected: tuple[int, str, str | None],
 ) -> None:
-    told = []
+    counts = []
 
     def count(errors: Any, body: Any) -> Any:
-        told.append(len(errors))
+        counts.append(len(errors))
         return place_of(errors, body)
 
     monkeypatch.setattr("gateway.http.exception_handlers.place_of", count)
     assert error_of(await client.post(CHAT, json=chat() | change)) == expected
-    assert sum(told) <= MAX_ERRORS
+    assert sum(counts) <= MAX_ERRORS
 
 
 @pytest.mark.parametrize(
@@ -252,10 +252,10 @@ async def test_no_error_repeats_a_long_input(
     assert "x" * 101 not in service.log
 
 
-async def test_who_sends_far_too_much_still_gets_the_answer(
+async def test_a_client_that_sends_far_too_much_gets_the_answer(
     client: httpx2.AsyncClient,
 ) -> None:
-    """Hanging up at once would look like a fault of the network, which clients try again."""
+    """A connection that closes at once looks like a network fault, which clients retry."""
     response = await client.post(CHAT, json=chat("x" * 8 * 2**20))
     assert error_of(response) == (413, "body_too_large", None)
     assert (await client.post(CHAT, json=chat())).status_code == 200

@@ -1,4 +1,4 @@
-"""What came of a chat, and that a stream is recorded as the answer in one piece would be."""
+"""The outcome of a chat; a stream is recorded like the answer without streaming."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ PATH = "/v1/chat/completions"
 
 
 def chunks_of(answer: Body, cuts: list[int]) -> list[Body]:
-    """A stream of what a choice says in one piece."""
+    """The chunks of a stream with the content of a complete choice."""
     (choice,) = answer["choices"]
     message, pieces = choice["message"], []
     for name in ("content", "refusal"):
@@ -76,7 +76,7 @@ STRANGE = [True, "1_0", "10", 3.9, 10**30, 1e30, -1, float("nan"), float("inf"),
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         None,
         {},
@@ -101,8 +101,8 @@ STRANGE = [True, "1_0", "10", 3.9, 10**30, 1e30, -1, float("nan"), float("inf"),
     ],
     ids=repr,
 )
-def test_what_is_no_usage_is_unknown(told: Any) -> None:
-    assert usage_of(told) is None
+def test_an_invalid_usage_is_unknown(reported: Any) -> None:
+    assert usage_of(reported) is None
 
 
 def test_usage() -> None:
@@ -114,10 +114,10 @@ def test_usage() -> None:
 
 @pytest.mark.parametrize("strange", STRANGE, ids=repr)
 def test_a_stream_whose_last_usage_is_strange_has_none(strange: Any) -> None:
-    """Some servers tell with each chunk what was used so far."""
+    """Some servers send a running count with each chunk."""
     transcript = Transcript()
-    for told in (1, strange):
-        usage = {"prompt_tokens": 2, "completion_tokens": told}
+    for reported in (1, strange):
+        usage = {"prompt_tokens": 2, "completion_tokens": reported}
         transcript.add({"choices": [], "usage": usage})
     assert transcript.usage is None
     transcript.add({"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 5}})
@@ -127,7 +127,7 @@ def test_a_stream_whose_last_usage_is_strange_has_none(strange: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "cached", "written"),
+    ("reported", "cached", "written"),
     [
         ({"prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 50}}, 30, 50),
         ({"prompt_tokens_details": {"cached_tokens": 30, "audio_tokens": 1}}, 30, 0),
@@ -148,11 +148,11 @@ def test_a_stream_whose_last_usage_is_strange_has_none(strange: Any) -> None:
     ],
     ids=repr,
 )
-def test_parts_of_the_input(told: Body, cached: int, written: int) -> None:
+def test_parts_of_the_input(reported: Body, cached: int, written: int) -> None:
     parts = {"cached_input_tokens": cached, "cache_write_tokens": written}
-    chat_usage = {"prompt_tokens": 100, "completion_tokens": 5, **told}
+    chat_usage = {"prompt_tokens": 100, "completion_tokens": 5, **reported}
     assert usage_of(chat_usage) == Usage(100, 5, **parts)
-    assert usage_of({"prompt_tokens": 100, **told}, EMBEDDING_COUNTS) == Usage(100, **parts)
+    assert usage_of({"prompt_tokens": 100, **reported}, EMBEDDING_COUNTS) == Usage(100, **parts)
 
 
 @given(st.text(), st.none() | st.text(), st.sampled_from(["stop", "length"]), st.data())
@@ -256,9 +256,7 @@ async def test_a_stream_is_recorded_like_the_answer_in_one_piece(
     assert records[0]["cost_nano_usd"] == records[1]["cost_nano_usd"] > 0
 
 
-async def test_a_stream_that_tells_its_usage_twice_is_paid_by_the_last(
-    scripted: FakeProvider, start: Start
-) -> None:
+async def test_the_last_usage_of_a_stream_counts(scripted: FakeProvider, start: Start) -> None:
     async def twice(request: ProviderRequest) -> Chunks:
         yield [{**chunk("fi"), **usage_chunk(Usage(2, 1))}]
         async for chunks in stream_fine(request):

@@ -1,4 +1,4 @@
-"""Transactions are bounded by the time that the database takes, not by what this process does."""
+"""Transactions time out by the time of the database, not by that of this process."""
 
 import asyncio
 import threading
@@ -33,7 +33,7 @@ async def test_time_that_others_take_in_this_process_is_not_held_against_it(
     await database.close()
 
 
-async def test_what_takes_longer_is_given_up(database_url: str) -> None:
+async def test_a_slow_transaction_times_out(database_url: str) -> None:
     database = wiring.database.open_database(
         Settings(_env_file=None, database_url=database_url).gateway
     )
@@ -44,7 +44,7 @@ async def test_what_takes_longer_is_given_up(database_url: str) -> None:
     await database.close()
 
 
-async def test_what_may_take_long_keeps_nothing_else_from_being_read(database_url: str) -> None:
+async def test_slow_reads_do_not_block_others(database_url: str) -> None:
     database = wiring.database.open_database(
         Settings(_env_file=None, database_url=database_url).gateway
     )
@@ -84,10 +84,10 @@ def in_one_go(database: Database, connection: Connection, row: dict[str, Any]) -
 
 @pytest.mark.parametrize("write", [plainly, in_one_go])
 @pytest.mark.parametrize("leave", [False, True], ids=["too slow", "cancelled"])
-async def test_what_nobody_waits_for_any_more_writes_nothing(
+async def test_an_abandoned_transaction_is_rolled_back(
     service: Service, write: Callable[..., None], leave: bool
 ) -> None:
-    """It had begun, and comes to its end later."""
+    """The transaction has begun, and ends after its caller has timed out."""
     database = wiring.database.open_database(service.settings.gateway)
     loop, begun, over = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     row = {"target": "service", "kind": "stopped", "reason": "", "running": False, "at": utc_now()}

@@ -1,4 +1,4 @@
-"""Features of one's own: they have all that the generations of the built-in routes have."""
+"""The gateway for an owner's features: the same guarantees as the built-in routes."""
 
 import asyncio
 from typing import Any
@@ -36,7 +36,7 @@ async def summarise(body: Text, gateway: GatewayDep) -> Summary:
 
 @router.post(STREAM)
 async def summarise_slowly(body: Text, gateway: GatewayDep) -> Response:
-    """Summarise a text as it is written."""
+    """Stream the summary of a text."""
     return (await gateway.stream(ECHO, f"Summarise: {body.text}")).response()
 
 
@@ -61,7 +61,7 @@ async def crash(gateway: GatewayDep) -> None:
 
 @pytest.fixture
 async def user(service: Service) -> User:
-    """Of a plan of five requests a minute, with the routes installed."""
+    """A client with a plan of five requests a minute; the routes are installed."""
     service.app.include_router(router)
     return await service.create_user("few")
 
@@ -89,7 +89,7 @@ async def test_the_same_key_gets_the_first_answer(service: Service, user: User, 
     assert error_of(other)[:2] == (422, "idempotency_mismatch")
 
 
-async def test_what_was_refused_is_not_kept(service: Service, user: User) -> None:
+async def test_a_refused_request_is_not_stored(service: Service, user: User) -> None:
     client = service.client(user, **{"Idempotency-Key": "one"})
     for body in ({"text": 1}, {"text": 1}):
         assert (await client.post(PATH, json=body)).status_code == 422
@@ -162,7 +162,7 @@ async def test_a_stream_that_is_left_is_settled(service: Service, user: User) ->
     assert await eventually(service.is_settled)
 
 
-async def test_what_the_model_wrote_is_parsed(service: Service, user: User) -> None:
+async def test_the_answer_is_parsed(service: Service, user: User) -> None:
     gateway = await service.engine.gateway_for(user.id, "job")
     reply = await gateway.chat(ECHO, "hi", schema=Summary)
     sent = (await service.prediction()).input
@@ -185,7 +185,9 @@ async def test_wrong_parameters(service: Service, user: User, wrong: dict[str, A
     assert await service.rows_count() == 0
 
 
-async def test_nobody_works_for_who_is_not_there_or_disabled(service: Service, user: User) -> None:
+async def test_there_is_no_gateway_for_missing_and_disabled_users(
+    service: Service, user: User
+) -> None:
     with pytest.raises(NotFound):
         await service.engine.gateway_for(new_id("usr"), "job")
     await service.engine.users.change(user.id, command_line(), disabled=True)

@@ -1,4 +1,4 @@
-"""Clients that connect and do not ask: nothing is kept for them for good."""
+"""Slow and oversized heads of requests: limits on time and memory."""
 
 import asyncio
 import json
@@ -43,10 +43,10 @@ HALF_ASKED = b"GET /livez HTTP/1.1\r\nHost: s"
 
 @pytest.mark.parametrize(
     ("asked", "begun"),
-    # Who has asked and begins nothing has uvicorn's `timeout_keep_alive`.
+    # After an answer, an idle connection has uvicorn's `timeout_keep_alive`.
     [(0, b""), (0, HALF_ASKED), (0, b"\r\n"), (1, HALF_ASKED), (1, b"\r\n")],
 )
-async def test_who_does_not_ask_is_hung_up_on(
+async def test_a_connection_without_a_request_is_closed(
     service: Service, monkeypatch: pytest.MonkeyPatch, begun: bytes, asked: int
 ) -> None:
     monkeypatch.setattr("gateway.http.header_limits.HEAD_SECONDS", 0.05)
@@ -58,7 +58,7 @@ async def test_who_does_not_ask_is_hung_up_on(
         assert await reader.read() == b""
 
 
-async def test_who_has_asked_has_the_time_that_the_answer_takes(
+async def test_a_slow_answer_does_not_close_the_connection(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.http.header_limits.HEAD_SECONDS", 0.05)
@@ -71,7 +71,7 @@ async def test_who_has_asked_has_the_time_that_the_answer_takes(
 
 
 def connection(service: Service) -> tuple[BoundedProtocol, Mock]:
-    """The protocol of a connection, and what it sends by."""
+    """The protocol of a connection, and its transport."""
     protocol = BoundedProtocol(uvicorn.Config(service.app, log_config=None), ServerState(), {})
     transport = Mock(asyncio.Transport)
     transport.is_closing.return_value = False
@@ -84,7 +84,7 @@ LONG_HEADER = b"X-Long: " + 1000 * b"x" + b"\r\n"
 
 
 async def refusal(reader: asyncio.StreamReader) -> tuple[str, str]:
-    """The status line and the id of an answer to what is no request, after a look at its shape."""
+    """The status line and the id of a refusal. Checks its format."""
     head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     first, *headers = head.decode().splitlines()
     (request_id,) = (line.split()[1] for line in headers if line.startswith("X-Request-ID"))
@@ -165,7 +165,7 @@ async def test_a_body_in_small_chunks_is_read(service: Service) -> None:
     ],
     ids=ascii,
 )
-async def test_what_is_no_request_is_told_so_with_an_id(service: Service, sent: bytes) -> None:
+async def test_invalid_http_gets_an_error_with_an_id(service: Service, sent: bytes) -> None:
     async with connected(service) as (reader, writer):
         writer.write(sent)
         status, request_id = await refusal(reader)
@@ -174,7 +174,7 @@ async def test_what_is_no_request_is_told_so_with_an_id(service: Service, sent: 
     assert (event["status"], event["code"]) == (400, "invalid_request")
 
 
-async def test_what_follows_a_request_does_not_take_its_answer(service: Service) -> None:
+async def test_invalid_input_after_a_request_does_not_end_its_answer(service: Service) -> None:
     async with connected(service) as (reader, writer):
         writer.write(ASKED + b"nonsense\r\n\r\n")
         assert "200" in await answer(reader)
@@ -220,13 +220,13 @@ UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 
 
 @pytest.mark.parametrize(
-    "told",
+    "announced",
     [b"Content-Length: %d\r\n" % len(ASKED), b"Transfer-Encoding: chunked\r\n"],
     ids=["length", "chunks"],
 )
-async def test_a_body_after_an_upgrade_is_no_request(service: Service, told: bytes) -> None:
+async def test_a_body_after_an_upgrade_is_no_request(service: Service, announced: bytes) -> None:
     async with connected(service) as (reader, writer):
-        writer.write(b"POST /livez HTTP/1.1\r\nHost: service\r\n" + told + UPGRADE + b"\r\n")
+        writer.write(b"POST /livez HTTP/1.1\r\nHost: service\r\n" + announced + UPGRADE + b"\r\n")
         await writer.drain()
         writer.write(ASKED)
         assert "400" in (await refusal(reader))[0]

@@ -1,4 +1,4 @@
-"""What a fault of the network means: whether a byte may have left."""
+"""Network faults: whether a byte may have been sent."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.support import POLICY
 
 
 async def fail(port: int) -> tuple[ProviderRequest, ProviderFailure]:
-    """A call that fails, and how."""
+    """A call that fails, and its failure."""
     url = f"http://127.0.0.1:{port}"
     request = ProviderRequest(Model.model_validate(POLICY["offline/echo"]), {}, Deadline(60))
     async with open_session() as session:
@@ -33,7 +33,7 @@ def port() -> Iterator[int]:
 async def test_without_a_connection_nothing_was_sent(
     port: int, silent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody listens, and where nobody says so."""
+    """Addresses without a server: one refuses connections, one does not answer."""
 
     async def wait(*_: object, **__: object) -> None:
         await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""JSON as it is written, and as it is read of others."""
+"""JSON: strict encoding, tolerant decoding."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ values = st.recursive(
 
 
 @given(values)
-def test_what_is_written_is_read(value: Any) -> None:
+def test_encoded_json_is_decoded(value: Any) -> None:
     finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
     assert json.loads(encode(value), parse_constant=pytest.fail) == finite
     assert decode(json.dumps(value).encode()) == value
@@ -39,27 +39,27 @@ def test_what_is_written_is_read(value: Any) -> None:
     ],
     ids=lambda value: ascii(value)[:20],
 )
-def test_what_servers_write_is_read(raw: bytes, value: Any) -> None:
+def test_invalid_json_of_servers_is_decoded(raw: bytes, value: Any) -> None:
     assert decode(raw) == value
     assert json.loads(encode(value)) == value
 
 
 @pytest.mark.parametrize("raw", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999"], ids=ascii)
-def test_what_is_not_finite_is_written_as_null(raw: bytes) -> None:
+def test_numbers_that_are_not_finite_become_null(raw: bytes) -> None:
     assert encode(decode(b'{"a": [%b, "\\ud83d"]}' % raw)) == '{"a":[null,"\ufffd"]}'.encode()
 
 
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"{junk", b"[DONE]", b"\xff", b'"\t"', b"1 2", b"nan", b"'a'"], ids=ascii
 )
-def test_what_is_no_json(raw: bytes) -> None:
+def test_text_that_is_not_json(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode(raw)
 
 
 @pytest.mark.parametrize("text", [b"1", rb'"\ud83d"'], ids=ascii)
-def test_what_is_too_deep_is_refused(text: bytes) -> None:
-    """What is read can be written, and read again."""
+def test_json_that_is_too_deep_is_refused(text: bytes) -> None:
+    """Decoded JSON can be encoded and decoded again."""
     deepest = b"[" * MAX_LEVELS + text + b"]" * MAX_LEVELS
     assert decode(encode(decode(deepest))) == decode(deepest)
     for levels in (MAX_LEVELS + 1, 100_000):

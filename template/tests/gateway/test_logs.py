@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line that says who, what and how long, and nothing of the content."""
+"""Logs: one JSON object a line with user, route and duration, without content."""
 
 import logging
 from typing import Any
@@ -76,7 +76,7 @@ async def test_no_content_and_no_credential_on_errors(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected"),
     [
         (chat(temperature=3), ("invalid_request", "temperature")),
         (chat(messages=[{"role": "user", "content": [{"type": 7}]}]), WRONG_TYPE),
@@ -88,11 +88,11 @@ async def test_no_content_and_no_credential_on_errors(service: Service) -> None:
     ids=str,
 )
 async def test_a_refusal_says_its_code_and_parameter(
-    service: Service, client: httpx2.AsyncClient, body: dict[str, Any], told: tuple[str, str]
+    service: Service, client: httpx2.AsyncClient, body: dict[str, Any], expected: tuple[str, str]
 ) -> None:
     await client.post(CHAT, json=body)
     (event,) = service.access_events()
-    assert (event["code"], event["param"]) == told
+    assert (event["code"], event["param"]) == expected
     assert "made" not in service.log
 
 
@@ -124,7 +124,7 @@ async def test_no_content_when_the_database_fails(
     assert canary not in service.log
 
 
-async def test_a_crash_is_told_to_the_operator_alone(
+async def test_only_the_operator_sees_the_traceback_of_a_crash(
     service: Service, client: httpx2.AsyncClient, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def crash(_: OfflineProvider, request: ProviderRequest) -> Any:
@@ -201,7 +201,7 @@ async def test_the_level_can_be_chosen(start: Start) -> None:
 
 
 def _secrets(service: Service, user: User) -> list[str]:
-    """Every secret that is at work, also as a header bears it."""
+    """All secrets in use, also in the form of a header."""
     encoded = user.headers["Authorization"].partition(" ")[2]
     return [*service.settings.secret_values(), user.credential, encoded]
 

@@ -1,4 +1,4 @@
-"""Messages as clients send them: an answer comes back as it was given, and its bytes count."""
+"""Messages of clients: an answer is accepted back unchanged, and its bytes count."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
 TEXT = {"type": "text", "text": "one"}
 CACHED = {**TEXT, "cache_control": {"type": "ephemeral"}}
 CITATION = {"type": "url_citation", "url_citation": {"url": "https://example.com", "title": "x"}}
-# What providers were seen to answer beside role and content, and what they may come to answer.
+# Fields of providers' answers in addition to role and content: real ones and possible ones.
 ANSWERED: list[dict[str, Any]] = [
     {"annotations": []},
     {"annotations": [CITATION]},

@@ -1,4 +1,4 @@
-"""`/metrics`: what it counts, for whom it is, and whom it never names."""
+"""`/metrics`: its counters, its credential, and labels without users."""
 
 import httpx2
 import pytest
@@ -57,7 +57,7 @@ async def test_generations_are_counted_with_tokens_and_cost(
     assert prediction.cost_nano_usd > 0
 
 
-async def test_labels_name_nobody(service: Service) -> None:
+async def test_labels_contain_no_users(service: Service) -> None:
     canary = unique("canary")
     user = await service.create_user(email=f"{canary}@example.com")
     client = service.client(user, **{"X-Request-ID": canary})

@@ -1,4 +1,4 @@
-"""Expand, then contract: no migration takes away what the version before it may use."""
+"""Expand, then contract: no migration removes what the previous version uses."""
 
 from pathlib import Path
 

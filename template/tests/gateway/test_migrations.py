@@ -1,4 +1,4 @@
-"""Migrations: two lines that make the tables of the code, and can be undone and done again."""
+"""Migrations: two lines that create the tables of the code, and can be undone and repeated."""
 
 import re
 import shutil
@@ -84,7 +84,7 @@ async def test_applying_them_again_changes_nothing(database: Database) -> None:
     assert not await pending(database)
 
 
-async def test_what_is_missing_is_seen(database: Database) -> None:
+async def test_missing_migrations_are_pending(database: Database) -> None:
     with pytest.raises(DatabaseUnavailable):
         await pending(database)
     await upgrade(database)
@@ -110,7 +110,7 @@ async def test_one_that_fails_leaves_nothing_behind(
 async def test_a_newer_versions_migrations_are_no_reason_to_refuse(
     database: Database, tmp_path: Path
 ) -> None:
-    """While a new version rolls out, and after a rollback, the old one serves."""
+    """The old version works during a rollout and after a rollback."""
     await upgrade(database)
     _add(_copy(tmp_path), "unknown", below=_newest_common())
     await database.transact(lambda connection: _upgrade(connection, root=tmp_path))
@@ -140,7 +140,7 @@ async def test_a_database_of_a_version_that_noted_nothing(database: Database) ->
     assert not await pending(database)
 
 
-async def test_what_was_spent_before_there_were_budgets_counts(database: Database) -> None:
+async def test_amounts_from_before_budgets_count(database: Database) -> None:
     await database.transact(lambda connection: _upgrade(connection, "0001"))
     await database.transact(_spend)
     await upgrade(database)
@@ -160,7 +160,7 @@ def test_each_line_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "below", "told"),
+    ("line", "below", "message"),
     [
         (lines.OWN, "0001", "the migration one is not in the line of app/migrations/versions"),
         (lines.OWN, None, "the migration one is not in the line of app/migrations/versions"),
@@ -169,18 +169,18 @@ def test_each_line_is_one() -> None:
         (lines.OWN, lines.BASE, "several newest revisions, one, two; join them"),
     ],
 )
-async def test_lines_that_are_not_two_are_told(
+async def test_faults_in_the_two_lines_are_reported(
     database: Database,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     line: str,
     below: str | None,
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(lines, "PROJECT", _without_yours(tmp_path))
     _add(tmp_path, "two", lines.OWN, lines.BASE)
     _add(tmp_path, "one", line, below)
-    with pytest.raises(StartError, match=told):
+    with pytest.raises(StartError, match=message):
         await upgrade(database)
     assert await database.transact(_tables) == []
 
@@ -188,7 +188,7 @@ async def test_lines_that_are_not_two_are_told(
 async def test_each_line_grows_without_the_other(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Yours needs the template's newest; then the template's next one comes."""
+    """An owner's migration depends on the template's newest; then the template adds one."""
     monkeypatch.setattr(lines, "PROJECT", _without_yours(tmp_path))
     _add(tmp_path, "notes", lines.OWN, lines.BASE, _newest_common())
     await _migrate(database)
@@ -234,7 +234,7 @@ async def test_one_that_was_applied_before_there_were_two_lines_is_not_applied_a
 async def test_a_column_that_both_lines_add(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, applied_before: bool
 ) -> None:
-    """As docs/add-a-table.md says: yours no more, and the template's only where it is missing."""
+    """As in docs/add-a-table.md: drop the owner's, and add the template's where it is missing."""
     monkeypatch.setattr(lines, "PROJECT", _without_yours(tmp_path))
     own = _add(tmp_path, "mine", lines.OWN, lines.BASE, _newest_common())
     if applied_before:
@@ -294,7 +294,7 @@ def _notes(connection: Connection) -> list[str]:
 
 
 def _spend(connection: Connection) -> None:
-    """Write what a version without budgets has left behind."""
+    """Write the rows of a version without budgets."""
     now = utc_now()
     user = {"id": "usr_1", "email": "a@b.c", "role": "user", "plan": "free", "created_at": now}
     connection.execute(insert(users).values(user))

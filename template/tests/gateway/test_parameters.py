@@ -94,7 +94,7 @@ def test_each_refusal_says_its_reason() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True, None])
-async def test_what_has_no_effect_on_the_price_is_accepted(
+async def test_parameters_without_effect_on_the_price_are_accepted(
     client: httpx2.AsyncClient, stream: bool | None
 ) -> None:
     for name, value in ACCEPTED:
@@ -102,7 +102,7 @@ async def test_what_has_no_effect_on_the_price_is_accepted(
         assert (name, value, response.status_code) == (name, value, 200)
 
 
-async def test_what_changes_the_price_or_is_kept_elsewhere_is_refused_with_the_reason(
+async def test_parameters_that_change_the_price_or_store_data_are_refused(
     service: Service, client: httpx2.AsyncClient
 ) -> None:
     for name, value in REFUSED:

@@ -10,8 +10,8 @@ from tests.support import busy
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3, 4])
-async def test_what_has_arrived_and_was_not_read_yet_is_no_time_out(turns: int) -> None:
-    """Other work takes longer than the time-out, before and after the answer comes."""
+async def test_an_answer_that_has_arrived_unread_does_not_time_out(turns: int) -> None:
+    """Other work blocks the loop for longer than the time-out, before and after the answer."""
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -27,7 +27,7 @@ async def test_what_has_arrived_and_was_not_read_yet_is_no_time_out(turns: int) 
                 assert await within(ask(), 0.01) == b"!?"
 
 
-async def test_what_does_not_come_is_left() -> None:
+async def test_a_missing_answer_times_out() -> None:
     left = asyncio.Event()
 
     async def hang() -> None:

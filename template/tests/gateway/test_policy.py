@@ -1,4 +1,4 @@
-"""`models.toml` and `plans.toml`: what is wrong in them is named, all of it, before the start."""
+"""`models.toml` and `plans.toml`: all errors in them are reported before the start."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ PLANS = "[plans.free]\nrequests_per_minute = 20\n"
 
 
 def _model(**changes: str) -> str:
-    """A model in TOML; an empty value leaves a line out."""
+    """A model in TOML. An empty value removes a line."""
     lines = [f"{key} = {value}" for key, value in {**CHAT, **changes}.items() if value]
     return "\n".join(['[models."mine"]', *lines, ""])
 
@@ -334,25 +334,25 @@ def test_an_unknown_provider_is_named(tmp_path: Path) -> None:
 
 
 class TimedProvider(OfflineProvider):
-    """Tells how long it took."""
+    """A provider that reports seconds of compute."""
 
     billed_by_time: frozenset[Kind] = frozenset({"embedding"})
 
 
 @pytest.mark.parametrize(
-    ("provider", "kind", "price", "told"),
+    ("provider", "kind", "price", "unit"),
     [
         (OfflineProvider, "chat", PER_SECOND, "tokens, not seconds"),
         (OfflineProvider, "embedding", PER_SECOND, "tokens, not seconds"),
         (TimedProvider, "embedding", {}, "seconds, not tokens"),
     ],
 )
-def test_a_price_of_what_the_provider_does_not_tell_is_named(
-    tmp_path: Path, provider: type[OfflineProvider], kind: Kind, price: dict[str, str], told: str
+def test_a_price_for_a_unit_that_the_provider_does_not_report_is_an_error(
+    tmp_path: Path, provider: type[OfflineProvider], kind: Kind, price: dict[str, str], unit: str
 ) -> None:
     rules = _load(tmp_path, _model(kind=f'"{kind}"', **price))
     with pytest.raises(
-        StartError, match=f"mine: offline counts {told}, of a model of kind {kind};"
+        StartError, match=f"mine: offline counts {unit}, of a model of kind {kind};"
     ):
         check(rules, {"offline": provider()}, production=False)
 

@@ -1,4 +1,4 @@
-"""Prices as they are billed: exact by the price list, and never above what was reserved."""
+"""Costs: exact by the price list, and never above the reserve."""
 
 from fractions import Fraction
 from math import ceil
@@ -40,7 +40,7 @@ def price_lists(draw: st.DrawFn) -> Price:
 
 @st.composite
 def usages(draw: st.DrawFn, most: Usage | None = None) -> Usage:
-    """What a call used, up to `most`; its parts fit into the input."""
+    """The usage of a call, up to `most`. Its parts fit into the input."""
     if most is None:
         input_tokens, output_tokens = draw(inputs), draw(counts)
         microseconds, outputs = draw(st.integers(0, 10**10)), draw(st.integers(0, 100))
@@ -91,7 +91,7 @@ def test_a_cost_is_the_price_list_rounded_up_once(price: Price, usage: Usage) ->
 @given(price_lists(), bounded())
 @example(Price(10, 10, tiers=(Tier(1, 1, 1),)), (Usage(2, 1), Usage(1, 1)))
 @example(Price(1, tiers=(Tier(1, 2, 0),)), (Usage(2), Usage(2, cache_write_tokens=2)))
-def test_what_is_within_the_bound_costs_no_more_than_was_reserved(
+def test_usage_within_the_bound_costs_no_more_than_its_reserve(
     price: Price, both: tuple[Usage, Usage]
 ) -> None:
     most, usage = both
@@ -100,7 +100,7 @@ def test_what_is_within_the_bound_costs_no_more_than_was_reserved(
 
 @given(price_lists(), usages())
 def test_a_reservation_is_reached_by_some_usage(price: Price, most: Usage) -> None:
-    """It takes no more than the dearest lines that can apply."""
+    """The reserve is no more than the most expensive lines that can apply."""
     bound = most._replace(cached_input_tokens=0, cache_write_tokens=0)
     ends = {tier.above for tier in price.tiers if tier.above < bound.input_tokens}
     candidates = [
@@ -116,9 +116,9 @@ def test_a_reservation_is_reached_by_some_usage(price: Price, most: Usage) -> No
 def test_parts_beyond_the_input_are_cut_at_no_discount(
     price: Price, tokens: int, cached: int, written: int
 ) -> None:
-    """As much as there can be of the dearer part counts first, and no token counts twice."""
-    told = Usage(tokens, cached_input_tokens=cached, cache_write_tokens=written)
-    cost = pricing.cost(price, told)
+    """The more expensive part counts first, and no token counts twice."""
+    usage = Usage(tokens, cached_input_tokens=cached, cache_write_tokens=written)
+    cost = pricing.cost(price, usage)
     assert cost <= pricing.max_cost(price, Usage(tokens))
     if cached + written >= tokens:
         most_cached, most_written = min(cached, tokens), min(written, tokens)

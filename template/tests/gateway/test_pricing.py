@@ -1,4 +1,4 @@
-"""What a call costs, and the most that it can cost: whole nano-dollars, and never too little."""
+"""The cost of a call and its upper bound: whole nano-dollars, never too little."""
 
 import datetime as dt
 import sys
@@ -73,7 +73,7 @@ def test_no_normalised_text_is_longer_than_its_bound(text: str) -> None:
 
 
 def test_every_character_that_can_grow_is_known() -> None:
-    """The tables are of parts of Unicode; a later version may have more."""
+    """The tables cover parts of Unicode. A later version may need more."""
     known = {chr(code) for first, end in RANGES for code in range(first, end)}
     strange = {each for each in map(chr, range(sys.maxunicode)) if unicodedata.decomposition(each)}
     strange |= set(filter(unicodedata.combining, map(chr, range(sys.maxunicode))))
@@ -82,7 +82,7 @@ def test_every_character_that_can_grow_is_known() -> None:
 
 @pytest.mark.parametrize("text", SLOW_TEXTS, ids=ascii)
 def test_no_text_is_normalised(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """That takes quadratic time where marks are out of order, and holds the interpreter."""
+    """Normalisation takes quadratic time on unordered marks, and blocks the interpreter."""
     monkeypatch.delattr("gateway.text_size.unicodedata")
     whole = 1000 * text
     assert text_bytes(whole) <= 11 * len(whole.encode())
@@ -104,7 +104,7 @@ def test_bytes_of_a_text(text: str, size: int) -> None:
     assert bound == OVERHEAD + SEPARATORS + len("user") + size
 
 
-def test_what_is_around_each_message_counts() -> None:
+def test_the_tokens_around_each_message_count() -> None:
     messages = [{"role": role, "content": ""} for role in ("system", "user", "assistant")]
     bound = pricing.max_usage(model(overhead_tokens=7), {"messages": messages})
     assert bound.input_tokens == 7 + 3 * SEPARATORS + len("system" + "user" + "assistant")
@@ -243,7 +243,7 @@ def test_a_number_of_outputs_that_is_none_is_refused(count: Any) -> None:
     ids=["text", "texts", "ids", "lists"],
 )
 def test_each_text_may_be_as_long_as_the_model_takes(given_input: Any, texts: int) -> None:
-    """Without what the provider adds: clients cut token ids at the very limit."""
+    """Without the provider's overhead: clients truncate token ids exactly at the limit."""
     declared = model(kind="embedding", max_input_tokens=100, max_request_tokens=300)
     bound = pricing.max_usage(declared, {"input": given_input})
     assert bound == Usage(texts * (100 + OVERHEAD))

@@ -1,4 +1,4 @@
-"""The redactor: credentials and addresses leave no text, and nothing else does."""
+"""The redactor: removes credentials and addresses, and nothing else."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ CREDENTIALS = [
 
 @pytest.mark.parametrize("credential", CREDENTIALS)
 @pytest.mark.parametrize("text", ["{}", "see {}, please", "'{}'", "a\n{}\tb", "key={}", "({})"])
-def test_what_looks_like_a_credential_is_taken_out(credential: str, text: str) -> None:
+def test_texts_that_look_like_credentials_are_redacted(credential: str, text: str) -> None:
     assert redact(text.format(credential)) == text.format(MARK)
 
 

@@ -1,4 +1,4 @@
-"""Requests of `/v1/responses`: what is refused, by which path, and the chat that says the same."""
+"""Requests of `/v1/responses`: refusals with their paths, and the translation into a chat."""
 
 from typing import Any
 
@@ -311,7 +311,7 @@ async def test_an_error_names_a_path_that_exists(
     ],
     ids=str,
 )
-async def test_what_an_assistant_said_is_taken_in_any_form(
+async def test_an_assistants_message_is_accepted_in_any_form(
     client: httpx2.AsyncClient, content: Any, said: str
 ) -> None:
     item = message("assistant", content, type="message", annotations=[], audio=None)

@@ -1,4 +1,4 @@
-"""Responses that are written as a chat comes in: pieces of every form, and streams that break."""
+"""Responses that are translated from a chat: pieces of all forms, and streams that break."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
 
 
 def written(*deltas: Body, reason: str = "stop", **request: Any) -> Body:
-    """The response that these deltas make, after a look that a chat in one piece makes the same."""
+    """The response of these deltas. Checks that a complete chat gives the same."""
     writer = ResponseWriter({"input": "one", **request})
     events = [event for delta in deltas for event in writer.add(piece(delta))]
     events += writer.add(piece({}, reason)) + writer.end()
@@ -41,7 +41,7 @@ def call(**rest: Any) -> Body:
 
 
 def summary(response: Body) -> list[Any]:
-    """What the items say."""
+    """The texts of the items."""
     return [
         (item["name"], item["arguments"])
         if item["type"] == "function_call"
@@ -104,7 +104,7 @@ def test_calls_have_ids_of_their_own() -> None:
     assert len(set(ids)) == 3
 
 
-def test_what_was_cut_short_is_incomplete() -> None:
+def test_a_truncated_response_is_incomplete() -> None:
     response = written({"reasoning": "a"}, {"content": "one"}, reason="length")
     assert response["incomplete_details"] == {"reason": "max_output_tokens"}
     assert [item["status"] for item in response["output"]] == ["completed", "incomplete"]
@@ -178,12 +178,12 @@ async def test_a_stream_that_breaks_off_ends_with_the_official_error(
 async def test_a_client_that_leaves_after_the_usage_pays_the_usage(
     scripted: FakeProvider, start: Start, chunks: list[Body], paid: tuple[str, int]
 ) -> None:
-    async def told(request: ProviderRequest) -> Chunks:
+    async def answer(request: ProviderRequest) -> Chunks:
         request.sent = True
         yield chunks
         await asyncio.Event().wait()
 
-    scripted.on_stream = told
+    scripted.on_stream = answer
     service = await start()
     client = service.client(await service.create_user())
     async with client.stream("POST", PATH, json=ask(stream=True)) as response:

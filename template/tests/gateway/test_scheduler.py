@@ -1,4 +1,4 @@
-"""What holds the event loop for long is in the log, with its route."""
+"""Routes that block the event loop are in the log."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture
 def _holding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every chat of the offline provider holds the event loop."""
+    """Every chat of the offline provider blocks the event loop."""
     reply = offline._reply
 
     def hold(*given: Any) -> Any:
@@ -32,7 +32,7 @@ def held(service: Service) -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("_holding")
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_holds_the_loop_is_told_with_its_route(
+async def test_a_route_that_blocks_the_loop_is_logged(
     service: Service, client: httpx2.AsyncClient, stream: bool
 ) -> None:
     response = await client.post(CHAT, json=chat(stream=stream))
@@ -44,17 +44,17 @@ async def test_what_holds_the_loop_is_told_with_its_route(
 
 
 @pytest.mark.usefixtures("_holding")
-async def test_a_prediction_that_holds_the_loop_later_is_told(
+async def test_a_prediction_that_blocks_the_loop_is_logged(
     service: Service, client: httpx2.AsyncClient
 ) -> None:
     body = {"model": "offline/echo", "input": {"prompt": "x"}}
     headers = {"Prefer": "respond-async"}
     await client.post("/v1/predictions", json=body, headers=headers)
 
-    async def told() -> list[dict[str, Any]]:
+    async def logged() -> list[dict[str, Any]]:
         return held(service)
 
-    (event,) = await eventually(told)
+    (event,) = await eventually(logged)
     assert event["route"] == "/v1/predictions"
 
 

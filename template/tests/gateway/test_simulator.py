@@ -40,7 +40,7 @@ async def client(simulator: Simulator) -> AsyncIterator[ClientSession]:
 
 @pytest.fixture
 def path(wire_format: WireFormat) -> str:
-    """Give the path of the format's first route; an empty body is refused there, but heard."""
+    """The path of the format's first route. It refuses an empty body, but records the request."""
     return wire_format.base + wire_format.routes()[0].path
 
 
@@ -50,7 +50,7 @@ async def test_environment_names_a_base_url_per_format(
     assert simulator.environment[wire_format.variable] == simulator.url + wire_format.base
 
 
-async def test_journal_tells_what_was_sent(
+async def test_the_journal_records_requests(
     simulator: Simulator, client: ClientSession, wire_format: WireFormat, path: str
 ) -> None:
     await client.post(path, json={"a": 1})
@@ -121,7 +121,7 @@ async def test_retry_after_absent(simulator: Simulator, client: ClientSession, p
         assert "Retry-After" not in response.headers
 
 
-async def test_redirect_leads_to_a_host_that_records_who_follows(
+async def test_a_redirect_leads_to_a_host_that_records_requests(
     simulator: Simulator, client: ClientSession, path: str
 ) -> None:
     simulator.inject(Fault(kind="redirect", times=2))
@@ -251,7 +251,7 @@ async def test_fault_that_nothing_can_play_is_an_error(simulator: Simulator) -> 
         simulator.inject(Fault(kind="error", provider="nobody"))
 
 
-async def test_runs_as_a_process_until_it_is_told_to_stop() -> None:
+async def test_runs_as_a_process_until_a_signal() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.simulator", "--port", "0", cwd=_ROOT, stdout=PIPE
     )

@@ -47,7 +47,7 @@ def cut(raw: bytes, places: Sequence[int]) -> list[bytes]:
 
 
 def model(raw: bytes) -> list[Event]:
-    """The standard's own steps, over the whole stream."""
+    """The steps of the standard, on the complete stream."""
     text = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     name, data, events = b"", b"", []
     for line in text.split(b"\n")[:-1]:
@@ -125,7 +125,7 @@ def test_many_short_events_are_none(size: int, monkeypatch: pytest.MonkeyPatch) 
 
 
 def work(blocks: Sequence[bytes]) -> int:
-    """How many lines of Python, and bytes of theirs that are joined, it takes."""
+    """The executed lines of Python, and the bytes that they join."""
     steps = 0
 
     def count(frame: object, kind: str, _: object) -> object:
@@ -144,14 +144,14 @@ def work(blocks: Sequence[bytes]) -> int:
 
 @pytest.mark.parametrize("form", [b"data: %s\n\n", b"%s", b"data: %s\n"])
 def test_the_work_is_linear(form: bytes) -> None:
-    """In the number of blocks that an event comes in, and in that of its lines."""
+    """The work is linear in the blocks of an event and in its lines."""
     short, long = ([form % b"x" * count] for count in (200, 2000))
     assert work(long) < 11 * work(short)
     short, long = ([form % b"x"] * count for count in (200, 2000))
     assert work(long) < 11 * work(short)
 
 
-def test_what_is_kept_of_an_event_is_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pieces_of_an_event_are_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
     parser, blocks = EventParser(), [b"x" * 1000] * 500
     parser.feed(b"data: ")
     for block in blocks:

@@ -1,4 +1,4 @@
-"""Clients that do not read, or read slowly: what waits for them is bounded, and not for good."""
+"""Clients that do not read, or read slowly: limits on the buffer and on time."""
 
 import asyncio
 import socket
@@ -26,7 +26,7 @@ def answer_at_length(app: FastAPI) -> None:
 
 
 async def is_cut(writer: asyncio.StreamWriter) -> None:
-    """Returns when the other side has cut the connection."""
+    """Return when the other side has closed the connection."""
     with suppress(ConnectionError):
         while True:
             writer.write(b"x")
@@ -62,7 +62,7 @@ async def test_an_answer_that_is_read_slowly_comes_whole(
         assert "200" in await answer(reader)
 
 
-async def test_what_the_system_buffers_for_a_client_is_bounded() -> None:
+async def test_the_buffer_for_a_client_is_bounded() -> None:
     listener, *others = listen(LOOPBACK, 0)
     with listener, socket.socket() as client:
         listener.listen()

@@ -68,7 +68,7 @@ attempts = 1
 """
 CHAT, OVERHEAD = "/v1/chat/completions", 16 + 8 + len("user")
 # The usage that OpenAI reports: 40 tokens read from the cache, 50 written into it, 10 neither.
-TOLD = {
+REPORTED = {
     "prompt_tokens": 100,
     "completion_tokens": 5,
     "total_tokens": 105,
@@ -86,7 +86,7 @@ class Caching(FakeProvider):
     def __init__(self) -> None:
         super().__init__()
         self.parameters = {"chat": None, "embedding": None, "task": None}
-        self.told: Any = TOLD
+        self.reported: Any = REPORTED
         self.on_answer, self.on_stream = self._tell, self._tell_in_chunks
 
     async def _tell(self, job: ProviderRequest) -> Reply:
@@ -96,14 +96,14 @@ class Caching(FakeProvider):
             return Reply(["made"] * count, Usage(outputs=count))
         if job.model.kind == "embedding":
             vector = {"object": "embedding", "index": 0, "embedding": [0.5]}
-            output = {"object": "list", "data": [vector], "usage": self.told}
-            return Reply(output, usage_of(self.told, EMBEDDING_COUNTS))
-        return Reply({**completion("fine"), "usage": self.told}, usage_of(self.told))
+            output = {"object": "list", "data": [vector], "usage": self.reported}
+            return Reply(output, usage_of(self.reported, EMBEDDING_COUNTS))
+        return Reply({**completion("fine"), "usage": self.reported}, usage_of(self.reported))
 
     async def _tell_in_chunks(self, job: ProviderRequest) -> Chunks:
         job.sent = True
         yield [chunk("fine", "stop")]
-        yield [{"choices": [], "usage": self.told}]
+        yield [{"choices": [], "usage": self.reported}]
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ async def test_an_input_above_the_limit_pays_the_tier_for_all_of_it(
     service: Service, client: httpx2.AsyncClient, provider: Caching
 ) -> None:
     parts = {"cached_tokens": 1000, "cache_write_tokens": 1}
-    provider.told = {**TOLD, "prompt_tokens": 1001, "prompt_tokens_details": parts}
+    provider.reported = {**REPORTED, "prompt_tokens": 1001, "prompt_tokens_details": parts}
     await client.post(CHAT, json=chat("x" * 1500, LISTED))
     assert (await service.attempt()).cost_nano_usd == 1000 * 200 + 1 * 5000 + 5 * 15_000
 
@@ -163,7 +163,7 @@ async def test_embeddings_have_parts_as_well(service: Service, client: httpx2.As
 async def test_details_of_no_known_form_are_ignored(
     service: Service, client: httpx2.AsyncClient, provider: Caching, details: Any
 ) -> None:
-    provider.told = {**TOLD, "prompt_tokens_details": details}
+    provider.reported = {**REPORTED, "prompt_tokens_details": details}
     assert (await client.post(CHAT, json=chat("x" * 200, LISTED))).status_code == 200
     assert (await service.attempt()).cost_nano_usd == 100 * 2000 + 5 * 10_000
 
@@ -198,7 +198,7 @@ async def test_the_parts_are_shown(service: Service, client: httpx2.AsyncClient,
     names = ("cached_input", "cache_write", "input")
     before = [await service.metric("tokens_total", direction=each, **labels) for each in names]
     answer = await client.post(CHAT, json=chat("x" * 200, LISTED))
-    assert answer.json()["usage"] == TOLD
+    assert answer.json()["usage"] == REPORTED
     record = (await client.get(f"/v1/predictions/{answer.headers['x-prediction-id']}")).json()
     shown = {"input_tokens": 100, "output_tokens": 5, **PARTS, "outputs": 0}
     assert record["usage"] == {**shown, "seconds": 0}
@@ -219,11 +219,11 @@ async def test_the_parts_are_shown(service: Service, client: httpx2.AsyncClient,
 async def test_the_same_prompt_again_is_read_from_the_cache(
     service: Service, client: httpx2.AsyncClient, provider: Caching
 ) -> None:
-    """What was paid is what the provider bills, over several calls."""
+    """Over several calls, the settled cost is what the provider bills."""
     told = [(100, 0, 100), (100, 100, 0), (100, 60, 40), (1200, 1000, 200)]
     for tokens, cached, written in told:
         parts = {"cached_tokens": cached, "cache_write_tokens": written}
-        provider.told = {**TOLD, "prompt_tokens": tokens, "prompt_tokens_details": parts}
+        provider.reported = {**REPORTED, "prompt_tokens": tokens, "prompt_tokens_details": parts}
         await client.post(CHAT, json=chat("x" * 1500, LISTED))
     billed = 100 * 2.5 + 100 * 0.1 + (60 * 0.1 + 40 * 2.5) + (1000 * 0.2 + 200 * 5)
     billed += 5 * (10 + 10 + 10 + 15)

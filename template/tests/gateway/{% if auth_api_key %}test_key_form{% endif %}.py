@@ -1,4 +1,4 @@
-"""The form of API keys: what was mistyped, cut or made up is told from what was issued."""
+"""The format of API keys: detects keys that are mistyped, truncated or invented."""
 
 import string
 from typing import NoReturn
@@ -26,7 +26,7 @@ CHARACTERS = st.sampled_from(string.ascii_letters + string.digits + "_-äß \0")
 
 
 @given(SLUGS, IDS, SECRETS)
-def test_what_was_composed_is_parsed(slug: str, key_id: str, secret: str) -> None:
+def test_a_composed_key_is_parsed(slug: str, key_id: str, secret: str) -> None:
     key = compose(slug, key_id, secret)
     assert key.startswith(f"{slug}_live_")
     assert len(key) == len(f"{slug}_live__") + len(key_id) - 4 + SECRET_LENGTH + CHECKSUM_LENGTH

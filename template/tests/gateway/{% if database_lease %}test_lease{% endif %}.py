@@ -43,14 +43,14 @@ async def _row(database: Database) -> Row[tuple[object, ...]] | None:
 
 
 async def _lapse(database: Database) -> None:
-    """As if its holder had been killed a while ago."""
+    """The lease of a process that was killed."""
     until = text("now() - interval '1 second'")
     statement = update(leases).values(until=until)
     await database.transact(lambda connection: connection.execute(statement))
 
 
 async def _expect_renewal(database: Database) -> None:
-    """Who holds the lease holds it for longer in a moment."""
+    """The holder renews its lease."""
     first = await _row(database)
     assert first
 
@@ -132,7 +132,7 @@ async def test_a_lease_is_renewed_while_it_is_held(
 async def test_a_renewal_that_failed_is_tried_again_at_once(
     chosen: GatewayConfig, database: Database, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    """A database that was gone for longer than the lease: who serves must not serve without it."""
+    """After an outage longer than the lease, a process must not serve without it."""
     take, failed = lease._take, asyncio.Event()
 
     async def fail_once(database: Database, holder: str) -> bool:
@@ -149,13 +149,13 @@ async def test_a_renewal_that_failed_is_tried_again_at_once(
         await _expect_renewal(database)
 
 
-async def test_who_lost_the_lease_stops(
+async def test_a_process_that_lost_the_lease_stops(
     chosen: GatewayConfig, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that was frozen for longer than its lease must not count beside its successor."""
-    told = asyncio.Event()
+    """A process that hung for longer than its lease must not serve next to its successor."""
+    stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, told.set)
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
     try:
         monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.05)
         async with single_instance_lock(chosen, database):
@@ -164,7 +164,7 @@ async def test_who_lost_the_lease_stops(
                 lambda connection: connection.execute(update(leases).values(taken))
             )
             async with asyncio.timeout(5):
-                await told.wait()
+                await stopped.wait()
         row = await _row(database)
         assert row
         assert row.holder == "another"

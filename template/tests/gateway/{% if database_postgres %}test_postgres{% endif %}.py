@@ -1,4 +1,4 @@
-"""PostgreSQL: its address, its schema, and that it may go away."""
+"""PostgreSQL: its address, its schema and its outages."""
 
 import asyncio
 import resource
@@ -122,7 +122,7 @@ async def test_the_tables_are_away_from_the_schema_that_all_see(opened: Postgres
 
 
 async def test_statements_are_not_prepared(opened: PostgresDatabase) -> None:
-    """A transaction pooler gives the next transaction another connection, without them."""
+    """Behind a transaction pooler, the next connection has no prepared statements."""
     for _ in range(10):
         await opened.check()
     rows = await opened.fetch(text("SELECT * FROM pg_prepared_statements"))
@@ -152,7 +152,7 @@ async def test_a_few_rows_are_found_by_an_index(opened: PostgresDatabase) -> Non
     assert await opened.transact(work) == (names, 0)
 
 
-async def test_a_dead_server_is_told_and_comes_back(start: Start, tmp_path: Path) -> None:
+async def test_recovers_from_an_outage_of_the_server(start: Start, tmp_path: Path) -> None:
     data = tmp_path / "pg"
     with postgres.server(data) as url:
         await asyncio.to_thread(migrate, url)
@@ -177,7 +177,7 @@ async def test_a_dead_server_is_told_and_comes_back(start: Start, tmp_path: Path
 async def test_a_server_that_answers_others_is_waited_for(
     opened: PostgresDatabase, database_url: str
 ) -> None:
-    """Others may keep a lock, or the machine is busy: that is no outage."""
+    """Another session holds a lock, or the machine is busy: not an outage."""
     reading = select(users)
     async with await psycopg.AsyncConnection.connect(database_url) as holder:
         await holder.execute("LOCK TABLE app.users")
@@ -195,7 +195,7 @@ async def test_a_server_that_answers_others_is_waited_for(
 async def test_a_process_that_falls_silent_keeps_no_lock(
     service: Service, opened: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be frozen, or its machine gone without a word; the others go on."""
+    """A process that hangs, or whose machine is gone, does not block the others."""
     loop, locked, thawed = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def freeze(connection: Connection) -> None:
@@ -217,7 +217,7 @@ async def test_a_process_that_falls_silent_keeps_no_lock(
 
 
 async def test_a_server_that_vanished_is_given_up(opened: PostgresDatabase) -> None:
-    """Without these, a question to it is asked again for a quarter of an hour, in vain."""
+    """Without these options, a query is resent for a quarter of an hour."""
 
     def parameters(connection: Connection) -> dict[str, str]:
         driver: Any = connection.connection.driver_connection
@@ -232,7 +232,7 @@ async def test_a_server_that_vanished_is_given_up(opened: PostgresDatabase) -> N
     assert idle + interval * count <= 10
 
 
-async def test_a_commit_that_could_be_lost_is_told(
+async def test_settings_that_could_lose_a_commit_are_reported(
     opened: PostgresDatabase, postgres_server: str, database_url: str
 ) -> None:
     name = sql.Identifier(database_url.rpartition("/")[2].partition("?")[0])
@@ -263,7 +263,7 @@ async def test_a_connection_that_breaks_past_sqlalchemy_is_replaced(
 async def test_broken_connections_are_replaced(
     service: Service, postgres_server: str, database_url: str
 ) -> None:
-    """A failover ends every connection; not every request that follows may fail."""
+    """A failover closes all connections. Only the first requests may fail."""
     client = service.client(await service.create_user())
     await asyncio.gather(*[client.post(CHAT, json=chat()) for _ in range(10)])
     with psycopg.connect(postgres_server, autocommit=True) as connection:
@@ -280,7 +280,7 @@ async def test_broken_connections_are_replaced(
 async def test_a_demoted_server_is_left(
     opened: PostgresDatabase, database_url: str, postgres_server: str, asks: str
 ) -> None:
-    """It answers, and takes no writes: after a failover, the address leads to another one."""
+    """A read-only server: after a failover, the address leads to another server."""
     name = sql.Identifier(database_url.rpartition("/")[2].partition("?")[0])
     write = text("UPDATE app.policies SET version = version")
 
@@ -312,7 +312,7 @@ async def test_a_check_leaves_nothing(opened: PostgresDatabase) -> None:
 
 
 async def test_a_server_that_cannot_grow_is_not_ready(start: Start, tmp_path: Path) -> None:
-    """As with a full disk: it answers, and commits what needs no new page."""
+    """As with a full disk, the server commits only what needs no new page."""
     with _no_larger_files(), postgres.server(tmp_path / "pg") as url:
         await asyncio.to_thread(migrate, url)
         service = await start(database_url=url)
@@ -337,7 +337,7 @@ def _fill(connection: psycopg.Connection) -> None:
 
 @contextmanager
 def _no_larger_files() -> Iterator[None]:
-    """What is started within it can write no file that is larger than one of PostgreSQL's log."""
+    """Programs started in the context cannot write files larger than one of PostgreSQL's log."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024 * 1024, hard))
     try:
@@ -353,7 +353,7 @@ def _no_larger_files() -> Iterator[None]:
         "SELECT * FROM app.policies FOR UPDATE",
     ],
 )
-async def test_what_others_lock_is_not_ready_within_a_second(
+async def test_locked_tables_are_not_ready_within_a_second(
     service: Service, database_url: str, lock: str
 ) -> None:
     client = service.client()
@@ -366,7 +366,7 @@ async def test_what_others_lock_is_not_ready_within_a_second(
     assert await eventually(lambda: _is_ready(client))
 
 
-async def test_doctor_tells_of_a_lock_and_of_a_server_that_takes_no_writes(
+async def test_doctor_reports_a_lock_and_a_read_only_server(
     run: Run, database_url: str, postgres_server: str
 ) -> None:
     async with await psycopg.AsyncConnection.connect(database_url) as holder:

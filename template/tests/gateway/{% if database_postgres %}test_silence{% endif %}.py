@@ -1,4 +1,4 @@
-"""A PostgreSQL that says nothing, as it is gone or waits itself: nothing waits for it for good."""
+"""A PostgreSQL server that does not answer: all waits for it have time-outs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,7 +31,7 @@ WAITING = """
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Set when a lock that others keep was waited for in vain."""
+    """Set when a wait for another session's lock has timed out."""
     event = asyncio.Event()
     is_contended = PostgresDatabase.is_contended
 
@@ -44,7 +44,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
 
 class Proxy:
-    """Stands before a server as a load balancer does."""
+    """A proxy in front of a server, like a load balancer."""
 
     def __init__(self, url: str) -> None:
         server = conninfo_to_dict(url)
@@ -56,11 +56,11 @@ class Proxy:
         self._running: set[asyncio.Future[Any]] = set()
 
     def silence(self) -> None:
-        """Go on to take what is sent on the connections that there are, and pass nothing on."""
+        """Accept data on the existing connections, and forward nothing."""
         self._silent |= self._open
 
     def silence_at(self, words: bytes | None) -> None:
-        """Pass nothing on of whoever says `words`, from then."""
+        """From now on, forward nothing of connections that send `words`."""
         self._last_words = words
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -121,7 +121,7 @@ def read(opened: PostgresDatabase, seconds: float) -> Awaitable[Any]:
 async def test_connections_that_fell_silent_are_replaced(
     ask: Callable[[PostgresDatabase, float], Awaitable[Any]], database_url: str
 ) -> None:
-    """Whoever stands between still takes what is sent, so the kernel sees nothing wrong."""
+    """A proxy still accepts the data, so that the kernel detects no fault."""
     async with proxied(database_url) as (proxy, opened):
 
         async def is_answered() -> bool:
@@ -142,7 +142,7 @@ async def test_connections_that_fell_silent_are_replaced(
 async def test_a_server_that_falls_silent_as_it_is_first_connected_to_is_left(
     ask: Callable[[PostgresDatabase, float], Awaitable[Any]], words: bytes, database_url: str
 ) -> None:
-    """What SQLAlchemy asks it then, all who connect wait for."""
+    """All new connections wait for SQLAlchemy's first queries."""
     async with proxied(database_url) as (proxy, opened):
         proxy.silence_at(words)
         work = [asyncio.ensure_future(ask(opened, PATIENCE_SECONDS)) for _ in range(3)]
@@ -155,10 +155,10 @@ async def test_a_server_that_falls_silent_as_it_is_first_connected_to_is_left(
         await asyncio.wait_for(opened.close(), PATIENCE_SECONDS)
 
 
-async def test_what_nobody_waits_for_leaves_the_servers_queue(
+async def test_an_abandoned_query_leaves_the_servers_queue(
     opened: PostgresDatabase, database_url: str
 ) -> None:
-    """There, each would keep one of the server's connections, until it has none left."""
+    """Abandoned queries would use up the server's connections."""
     async with await psycopg.AsyncConnection.connect(database_url) as holder:
         await holder.execute("LOCK TABLE app.users")
         lock = text("LOCK TABLE app.users")
@@ -177,7 +177,7 @@ async def test_what_nobody_waits_for_leaves_the_servers_queue(
 async def test_a_lock_that_others_keep_is_waited_for(
     service: Service, refused: asyncio.Event, released: bool, status: int
 ) -> None:
-    """For longer than one time-out, as many processes take turns; and not for good."""
+    """For longer than one time-out, as several processes contend, but not forever."""
     client = service.client(await service.create_user())
     url = service.settings.database_url
     async with await psycopg.AsyncConnection.connect(url) as holder:
@@ -197,7 +197,7 @@ async def test_a_migration_waits_for_others_in_short_tries(
     monkeypatch: pytest.MonkeyPatch,
     released: bool,
 ) -> None:
-    """Everybody else would wait behind it, for as long as it does."""
+    """All other transactions would wait behind it."""
     monkeypatch.setattr("gateway.db.migrate.TRIES", 10 if released else 2)
     monkeypatch.setattr("gateway.db.migrate.PAUSE_SECONDS", 0)
     async with await psycopg.AsyncConnection.connect(database_url) as holder:

@@ -1,4 +1,4 @@
-"""SQLite: its address, its settings, and that the file belongs to one process."""
+"""SQLite: its address, its settings, and the lock of the one process that serves."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ tmpfs /data/cache tmpfs rw 0 0
 CHAT = "/v1/chat/completions"
 # Limits that are kept in the file are looked at first.
 NOT_WRITTEN = [(503, "database_unavailable", None), (503, "limiter_unavailable", None)]
-# Where the file belongs to one process, whatever was chosen beside it.
+# The settings with which the file belongs to one process.
 PRODUCTION: dict[str, Any] = {"environment": "production", "accept_ephemeral_database": True}
 
 
@@ -73,8 +73,8 @@ async def test_a_commit_outlives_a_power_loss(
     assert "local disk" in weakness
 
 
-async def test_a_full_disk_is_told(database: Database) -> None:
-    """It takes a transaction that writes nothing."""
+async def test_a_full_disk_is_an_error(database: Database) -> None:
+    """A full disk still accepts a transaction without writes."""
     await database.check()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
@@ -117,7 +117,7 @@ def test_an_address_that_names_no_file(url: str) -> None:
 
 
 def test_options_of_an_address_are_named() -> None:
-    """None is known: what a connection needs is set here."""
+    """The address has no options: the service sets up connections itself."""
     with pytest.raises(StartError, match="unknown option: mode, timeout;"):
         file_of("sqlite:///data/app.db?mode=ro&timeout=30")
 
@@ -130,7 +130,7 @@ async def test_a_missing_folder_is_made_with_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "a/b/app.db").exists()
 
 
-async def test_a_missing_file_is_told_and_not_made(tmp_path: Path) -> None:
+async def test_a_missing_file_is_reported_and_not_created(tmp_path: Path) -> None:
     opened = open_database(_settings(f"sqlite:///{tmp_path}/a/app.db").gateway)
     absence = opened.absence()
     with pytest.raises(DatabaseUnavailable):
@@ -220,7 +220,7 @@ async def test_nothing_is_bought_once_the_file_is_another_one(
     change: Callable[[Path], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is written to the file that the service has open would be lost."""
+    """Writes to the open file would be lost."""
 
     async def answer(*_: object) -> Reply:
         pytest.fail("a provider was asked")
@@ -236,7 +236,7 @@ async def test_nothing_is_bought_once_the_file_is_another_one(
 
 
 async def test_a_connection_to_another_file_is_not_kept(database: Database) -> None:
-    """The file is put back, and what was connected to meanwhile is not used."""
+    """The file is restored, and connections from meanwhile are not used."""
     await database.transact(lambda db: db.execute(text("CREATE TABLE t (x)")))
     (row,) = await database.fetch(text("PRAGMA database_list"))
     path = Path(row.file)
@@ -277,7 +277,7 @@ async def test_a_file_that_is_put_back_is_served_from_again(
 
 
 async def test_checkpoints_are_no_change_of_the_file(database: Database) -> None:
-    """Also those of other programs, as of one that copies the log away."""
+    """Also connections of other programs, such as one that copies the log."""
     (row,) = await database.fetch(text("PRAGMA database_list"))
     await database.transact(lambda db: db.execute(text("CREATE TABLE t (x)")))
     with closing(sqlite3.connect(row.file, isolation_level=None)) as other:
@@ -362,7 +362,7 @@ def _dotted(path: Path) -> Path:
 async def test_a_second_process_is_refused(
     start: Start, monkeypatch: pytest.MonkeyPatch, found: Callable[[Path], Path]
 ) -> None:
-    """Whatever led it to the file."""
+    """By any path or link to the file."""
     service = await start(**PRODUCTION)
     path = found(file_of(service.settings.database_url))
     settings = _settings(f"sqlite:///{path}")
@@ -377,7 +377,7 @@ async def test_a_second_process_is_refused(
 
 
 async def test_a_file_that_was_replaced_while_it_was_waited_for(tmp_path: Path) -> None:
-    """The lock is on the one that the name leads to."""
+    """The lock is on the file to which the name leads."""
     path = tmp_path / "app.db"
     first, second, third = (SqliteFile(path) for _ in range(3))
     first.create()
@@ -404,10 +404,10 @@ async def test_a_successor_waits_for_its_predecessor_to_stop(
     assert (await client.post(CHAT, json=chat())).status_code == 200
 
 
-async def test_a_locked_file_is_told_and_comes_back(
+async def test_recovers_from_a_locked_file(
     service: Service, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody holds the write lock, with the `sqlite3` program say."""
+    """Another program, such as `sqlite3`, holds the write lock."""
     other = sqlite.SqliteDatabase(file_of(service.settings.database_url))
     loop = asyncio.get_running_loop()
     held, over = asyncio.Event(), asyncio.Event()
@@ -429,10 +429,10 @@ async def test_a_locked_file_is_told_and_comes_back(
     await other.close()
 
 
-async def test_what_waits_for_a_locked_file_ends_when_it_is_given_up(
+async def test_a_wait_for_a_locked_file_ends_with_its_time_out(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A command that was refused does not hang on for the lock."""
+    """A command that timed out does not go on to wait for the lock."""
     monkeypatch.setattr(sqlite, "TURNS", 1_000_000)
     monkeypatch.setattr(Database, "patience_seconds", 0.2)
     database = open_database(_settings(empty_database_url).gateway)
@@ -445,7 +445,7 @@ async def test_what_waits_for_a_locked_file_ends_when_it_is_given_up(
 
 
 async def test_a_file_that_others_write_to_is_waited_for(database: Database) -> None:
-    """They leave the lock to each other, and commit: that is no outage."""
+    """The writers take turns and commit: not an outage."""
     (row,) = await database.fetch(text("PRAGMA database_list"))
     begun, over = threading.Event(), threading.Event()
 
@@ -470,7 +470,7 @@ async def test_a_file_that_others_write_to_is_waited_for(database: Database) -> 
         await others
 
 
-async def test_a_file_that_is_no_database_is_told(start: Start, tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_database_is_reported(start: Start, tmp_path: Path) -> None:
     broken = tmp_path / "broken.db"
     broken.write_bytes(b"no database" * 1000)
     service = await start(database_url=f"sqlite:///{broken}")
@@ -478,8 +478,10 @@ async def test_a_file_that_is_no_database_is_told(start: Start, tmp_path: Path) 
     assert (await service.client().get("/livez")).status_code == 200
 
 
-@pytest.mark.parametrize(("name", "said"), [("file/app.db", "made"), ("folder", "opened")])
-async def test_a_file_that_cannot_be_made_is_told(tmp_path: Path, name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "said"), [("file/app.db", "created"), ("folder", "opened")])
+async def test_a_file_that_cannot_be_created_is_reported(
+    tmp_path: Path, name: str, said: str
+) -> None:
     (tmp_path / "file").touch()
     database = sqlite.SqliteDatabase(tmp_path / name)
     (tmp_path / "folder").mkdir()
@@ -496,20 +498,22 @@ async def test_doctor_and_other_commands_make_no_file(
         result = await run(*words)
         assert result.exit_code == 1
         assert not (tmp_path / "other").exists()
-    told = (await run("doctor")).stdout
-    assert f"✗ database: there is no file {tmp_path}/other/app.db" in told
+    output = (await run("doctor")).stdout
+    assert f"✗ database: there is no file {tmp_path}/other/app.db" in output
     assert (await run("migrate")).exit_code == 0
     assert (await run("users", "list")).exit_code == 0
 
 
-async def test_doctor_tells_of_a_file_that_was_moved_while_it_was_open(
+async def test_doctor_reports_a_file_that_was_moved_while_open(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is in its -wal would be lost with a new file."""
+    """A new file would lose the content of its -wal file."""
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/moved.db")
     (tmp_path / "moved.db-wal").touch()
-    told = (await run("doctor")).stdout
-    assert f"✗ database: {tmp_path}/moved.db was deleted, or moved away from its -wal file" in told
+    output = (await run("doctor")).stdout
+    assert (
+        f"✗ database: {tmp_path}/moved.db was deleted, or moved away from its -wal file" in output
+    )
 
 
 async def test_a_file_of_another_kind_is_not_to_be_migrated(
@@ -517,12 +521,12 @@ async def test_a_file_of_another_kind_is_not_to_be_migrated(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/notes.txt")
     (tmp_path / "notes.txt").write_text("Not a database, but long enough to be read as one." * 99)
-    told = (await run("doctor")).stdout
-    assert "✗ migrations: not known without the database" in told
-    assert "app migrate" not in told
+    output = (await run("doctor")).stdout
+    assert "✗ migrations: not known without the database" in output
+    assert "app migrate" not in output
 
 
-async def test_doctor_tells_of_a_file_that_is_locked(run: Run, database_url: str) -> None:
+async def test_doctor_reports_a_locked_file(run: Run, database_url: str) -> None:
     with closing(sqlite3.connect(file_of(database_url), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         result = await run("doctor")

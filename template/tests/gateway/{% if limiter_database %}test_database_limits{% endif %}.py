@@ -42,7 +42,7 @@ async def opened(url: str) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def locked(database: Database) -> AsyncIterator[None]:
-    """As by another process that was frozen in the middle of its work."""
+    """As another process does that hangs in a transaction."""
     loop, begun, over = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def hold(connection: Connection) -> None:
@@ -61,11 +61,11 @@ async def locked(database: Database) -> AsyncIterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As outside of tests, where an answer within a second is promised."""
+    """With the time-outs of production, where requests fail within a second."""
     monkeypatch.setattr(Database, "patience_seconds", 0.9)
 
 
-async def test_what_waits_at_the_same_time_shares_a_transaction(
+async def test_waiting_requests_share_a_transaction(
     limiters: list[Limiter], commits: list[object]
 ) -> None:
     requests = [a_request() for _ in range(20)]
@@ -125,7 +125,7 @@ async def test_locked_rows_refuse_requests_in_time(database_url: str, impatient:
 async def test_rows_that_others_keep_for_a_while_are_waited_for(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For longer than one try takes: a full queue is no outage."""
+    """For longer than one try: a long queue is not an outage."""
     monkeypatch.setattr(module, "LOCK_TRIES", 10)
     key = unique("key")
     async with opened(database_url) as database, opened(database_url) as other:
@@ -171,7 +171,7 @@ async def test_units_of_a_caller_that_leaves_with_the_answer_are_given_back(
     assert (await limiters[0].acquire(following)).admitted
 
 
-async def test_what_says_nothing_any_more_is_removed(
+async def test_rows_without_effect_are_removed(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0)

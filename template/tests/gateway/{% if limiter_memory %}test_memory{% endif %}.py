@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 
 
 class Clock:
-    """Microseconds, which pass when the test says so."""
+    """A clock in microseconds that the test moves."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -94,7 +94,7 @@ def test_the_reported_wait_is_the_shortest(capacity: int) -> None:
 
 
 class Model:
-    """The rules in their simplest form: nothing is ever forgotten, everything is looked through."""
+    """The rules in their simplest form: keeps all entries and scans them all."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -133,7 +133,7 @@ class Model:
 
     def _wait(self, slot: Slot) -> float:
         now = self._clock.now
-        live = [(who, end) for key, who, end in self._leases if key == slot.key and end > now]
+        live = [(holder, end) for key, holder, end in self._leases if key == slot.key and end > now]
         if slot.holder in dict(live):
             return 0
         ends = sorted(end - now for _, end in live)
@@ -142,7 +142,7 @@ class Model:
 
 @st.composite
 def demands(draw: st.DrawFn) -> AcquireRequest:
-    """Something of a few buckets and slots that others want too."""
+    """A request for a few buckets and slots that other requests also use."""
     takes = st.dictionaries(st.sampled_from("abc"), st.integers(-9, 9), max_size=2)
     buckets = [Bucket("tokens", key, 8, take) for key, take in draw(takes).items()]
     holders = st.dictionaries(st.sampled_from("xy"), st.sampled_from("12345"), max_size=2)

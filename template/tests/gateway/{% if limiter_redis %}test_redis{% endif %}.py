@@ -1,4 +1,4 @@
-"""Redis shared, restarted, dead and frozen: access fails closed, soon, and recovers."""
+"""Redis shared, restarted, dead and hanging: access fails closed, quickly, and recovers."""
 
 import asyncio
 import os
@@ -47,7 +47,7 @@ def a_request(capacity: int = 5) -> AcquireRequest:
 
 @contextmanager
 def frozen(process_id: int) -> Iterator[None]:
-    """Stop a process, and let it go on at the end."""
+    """Stop a process with SIGSTOP, and continue it at the end."""
     os.kill(process_id, signal.SIGSTOP)
     try:
         yield
@@ -140,7 +140,7 @@ async def test_units_of_a_caller_that_leaves_with_the_answer_are_given_back(redi
 
 
 async def test_a_restarted_redis_is_used_at_once(redis_url: str) -> None:
-    """Its scripts are gone then, which is no reason to refuse anybody."""
+    """A restart loses its scripts, which must not refuse requests."""
     limiter = RedisLimiter(redis_url)
     await limiter.acquire(a_request())
     with Redis.from_url(redis_url) as client:
@@ -177,7 +177,7 @@ async def test_a_frozen_redis_lets_nothing_pass_and_recovers(start: Start) -> No
 async def test_an_answer_that_a_busy_process_has_not_read_yet_is_no_outage(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, is_connected: bool, turns: int
 ) -> None:
-    """Other work takes longer than the time-out, again and again."""
+    """Other work repeatedly blocks the loop for longer than the time-out."""
     monkeypatch.setattr(limiters, "PATIENCE_SECONDS", 0.03)
     limiter = RedisLimiter(redis_url)
     if is_connected:
@@ -208,7 +208,7 @@ async def test_a_wrong_value_does_not_stop_others(redis_url: str) -> None:
 
 
 async def test_a_demoted_redis_is_left(service: Service, redis_url: str) -> None:
-    """It answers, and takes no writes: after a failover, the address leads to another one."""
+    """A read-only server: after a failover, the address leads to another server."""
     client = service.client(await service.create_user())
     assert (await client.post(CHAT, json=chat())).status_code == 200
     with Redis.from_url(redis_url) as connection:
@@ -363,5 +363,5 @@ async def _assert_unavailable(service: Service, client: httpx2.AsyncClient) -> N
 
 
 def _clients(connection: Redis) -> set[str]:
-    """The connections of others."""
+    """The connections of other clients."""
     return {client["id"] for client in connection.client_list()} - {str(connection.client_id())}

@@ -35,7 +35,7 @@ async def test_of_the_requests_with_one_key_one_runs(start: Start) -> None:
     assert len(served) == len(await one.rows(predictions)) == 1
 
 
-async def test_what_one_recorded_the_other_shows(start: Start) -> None:
+async def test_replicas_share_records(start: Start) -> None:
     one, other = await start(), await start()
     user = await one.create_user()
     answer = await one.client(user).post(CHAT, json=chat())

@@ -1,4 +1,4 @@
-"""Hugging Face's servers as they answer: units of time, shapes of vectors, who is to blame."""
+"""The answers of Hugging Face's servers: units of time, forms of vectors, blame."""
 
 import base64
 import struct
@@ -23,7 +23,7 @@ ACCOUNT = (503, "provider_quota_exceeded")
 async def ask(
     start: Start, path: str, body: dict[str, Any], answer: Any, **reply: Any
 ) -> tuple[Service, httpx2.Response]:
-    """The answer of the service to `body` where its provider answers as told."""
+    """The answer of the service to `body` if its provider sends this answer."""
     async with answering(lambda _: answer, **reply) as url:
         service = await start(hf_base_url=url)
         client = service.client(await service.create_user())
@@ -73,7 +73,7 @@ def test_shapes_of_vectors(answer: Any, count: int, vectors: list[list[float]] |
     assert vectors_of(answer, count) == vectors
 
 
-async def test_vectors_of_no_known_shape_cost_the_time_that_was_told(start: Start) -> None:
+async def test_vectors_of_an_unknown_form_cost_the_reported_time(start: Start) -> None:
     answer, headers = [[[0.1], [0.2], [0.3]]], {"x-compute-time": "0.05"}
     service, response = await ask(start, EMBEDDINGS, TEXTS, answer, headers=headers)
     assert error_of(response)[:2] == (502, "provider_error")
@@ -123,7 +123,7 @@ async def test_base64_is_encoded_here(start: Start) -> None:
     ],
     ids=str,
 )
-async def test_who_can_mend_it_and_what_it_costs(
+async def test_blame_and_cost_of_a_failure(
     start: Start,
     path: str,
     body: dict[str, Any] | None,
@@ -138,14 +138,14 @@ async def test_who_can_mend_it_and_what_it_costs(
     assert (await service.books())[0] == state
 
 
-async def test_a_model_that_is_being_loaded_is_waited_for_and_told_of(start: Start) -> None:
+async def test_a_model_that_is_loading_is_waited_for(start: Start) -> None:
     answer = {"error": "loading", "estimated_time": 300.9}
     _, response = await ask(start, CHAT, chat(model="huggingface/chat"), answer, status=503)
     assert response.headers["Retry-After"] == "301"
 
 
 async def test_a_limit_of_the_hub_names_its_pause(start: Start) -> None:
-    """Hugging Face tells `RateLimit: "api";r=0;t=55`."""
+    """Hugging Face sends `RateLimit: "api";r=0;t=55`."""
     headers = {"RateLimit": '"api";r=0;t=55'}
     asked = chat(model="huggingface/chat")
     _, response = await ask(start, CHAT, asked, {"error": "slow"}, status=429, headers=headers)

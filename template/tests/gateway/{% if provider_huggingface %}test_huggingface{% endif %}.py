@@ -1,4 +1,4 @@
-"""Hugging Face: its router, embeddings and tasks, which are paid by the second."""
+"""Hugging Face: chats by its router; embeddings and tasks, which are billed by the second."""
 
 import base64
 from typing import Any
@@ -171,9 +171,9 @@ async def test_nonsense_instead_of_vectors(start: Start, answer: Any) -> None:
     assert await service.books() == ("uncertain", "provider_error")
 
 
-@pytest.mark.parametrize("told", ["", "soon", "-1", "inf", "nan", "1e300", "1_0", "true"])
-async def test_nonsense_seconds_are_paid_at_the_bound(start: Start, told: str) -> None:
-    async with answering(lambda _: [["fine"]], headers={"x-compute-time": told}) as url:
+@pytest.mark.parametrize("header", ["", "soon", "-1", "inf", "nan", "1e300", "1_0", "true"])
+async def test_nonsense_seconds_are_paid_at_the_bound(start: Start, header: str) -> None:
+    async with answering(lambda _: [["fine"]], headers={"x-compute-time": header}) as url:
         service = await start(hf_base_url=url)
         client = service.client(await service.create_user())
         assert (await client.post("/v1/predictions", json=TASK)).status_code == 201
@@ -205,7 +205,7 @@ async def _assert_paid_by_the_second(service: Service) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 529])
-async def test_what_an_error_of_the_server_costs(
+async def test_the_cost_of_server_errors(
     service: Service, client: httpx2.AsyncClient, status: int
 ) -> None:
     service.simulator.inject(Fault(kind="error", status=status))

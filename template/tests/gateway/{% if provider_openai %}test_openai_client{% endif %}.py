@@ -22,7 +22,7 @@ CHATS = pytest.mark.parametrize("model", ["offline/echo", "openai/chat"])
 
 
 def official(service: Service, user: User) -> AsyncOpenAI:
-    """The client of a user, whatever the way to log in; a retry would hide an error."""
+    """A user's client for any authentication method. Without retries, which would hide an error."""
     client = AsyncOpenAI(
         base_url=f"{service.url}/v1",
         api_key=user.credential,
@@ -89,7 +89,7 @@ async def test_chat_is_streamed_by_the_clients_helper(client: AsyncOpenAI, model
 
 @pytest.mark.parametrize("model", ["offline/embedding", "openai/embedding"])
 async def test_embeddings(client: AsyncOpenAI, model: str) -> None:
-    # The client asks for base64 unless it is told otherwise.
+    # The client requests base64 by default.
     default = await client.embeddings.create(model=model, input=["one", "two"], dimensions=8)
     floats = await client.embeddings.create(
         model=model, input=["one", "two"], dimensions=8, encoding_format="float"

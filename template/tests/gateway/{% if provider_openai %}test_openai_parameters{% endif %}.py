@@ -1,4 +1,4 @@
-"""The table of verdicts has each parameter of the official client's types: a new one shows here."""
+"""The tables of verdicts have all parameters of the official client's types."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""OpenAI: what is sent to it, and what its embeddings cost."""
+"""OpenAI: the requests that are sent, and the cost of embeddings."""
 
 import asyncio
 import base64
@@ -30,7 +30,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 async def sent(service: Service) -> dict[str, Any]:
-    """The only body that OpenAI got."""
+    """The only body that was sent to OpenAI."""
     (call,) = service.simulator.calls
     assert call.body is not None
     return call.body
@@ -245,9 +245,7 @@ async def test_openai_itself_needs_a_key(start: Start) -> None:
         ("http://127.0.0.1:11434/v1", "max_tokens"),
     ],
 )
-async def test_openai_itself_is_told_the_largest_output_by_its_new_name(
-    base_url: str, name: str
-) -> None:
+async def test_openai_itself_gets_max_completion_tokens(base_url: str, name: str) -> None:
     async with open_session() as session:
         settings = Settings(_env_file=None, openai_base_url=base_url, openai_api_key="key")
         provider = open_provider(settings.gateway, session)
@@ -282,7 +280,7 @@ async def test_a_slash_at_the_end_of_its_address_changes_nothing(
     ("kind", "state", "cost"),
     [("no_usage", "uncertain", (len("one") + 16) * 20), ("excess_usage", "settled", 1001 * 20)],
 )
-async def test_what_embeddings_cost_is_what_was_counted_or_the_bound(
+async def test_embeddings_cost_the_reported_usage_or_the_bound(
     service: Service, client: httpx2.AsyncClient, kind: str, state: str, cost: int
 ) -> None:
     service.simulator.inject(Fault.model_validate({"kind": kind}))
@@ -311,7 +309,7 @@ VECTOR = {"object": "embedding", "embedding": [0.1]}
     ],
     ids=repr,
 )
-async def test_an_answer_without_a_vector_for_each_text_pays_what_it_tells(
+async def test_an_answer_with_missing_vectors_pays_the_reported_usage(
     start: Start, data: Any
 ) -> None:
     answer = {"data": data, "usage": {"prompt_tokens": 2, "total_tokens": 2}}
@@ -371,7 +369,7 @@ async def ask(provider: OpenAIProvider, asked: ProviderRequest, how: str) -> Non
 
 
 @pytest.mark.parametrize("how", ["answer", "stream", "embedding"])
-async def test_what_is_left_of_its_limits_is_noted(
+async def test_the_quota_of_the_provider_is_read(
     simulator: Simulator, provider: OpenAIProvider, how: str
 ) -> None:
     model = "openai/embedding" if how == "embedding" else MODEL
@@ -386,16 +384,16 @@ async def test_what_is_left_of_its_limits_is_noted(
 
 
 @pytest.mark.parametrize(
-    ("form", "seconds", "told"), [("absent", 90, 90), ("absent", 0.25, 0.25), ("seconds", 7, 7)]
+    ("form", "seconds", "expected"), [("absent", 90, 90), ("absent", 0.25, 0.25), ("seconds", 7, 7)]
 )
 async def test_a_refusal_says_when_its_limit_is_over(
-    simulator: Simulator, provider: OpenAIProvider, form: str, seconds: float, told: float
+    simulator: Simulator, provider: OpenAIProvider, form: str, seconds: float, expected: float
 ) -> None:
     simulator.inject(Fault(kind="rate_limited", seconds=seconds, retry_after=form))
     refused = request()
     with pytest.raises(ProviderFailure) as caught:
         await provider.answer(refused)
-    assert caught.value.retry_after == told
+    assert caught.value.retry_after == expected
     assert refused.quota == Quota(0, 1_999_000, seconds)
 
 
@@ -459,7 +457,7 @@ async def test_a_quota_that_is_used_up_is_asked_once(start: Start, fields: dict[
 
 
 @pytest.mark.parametrize("status", [500, 529])
-async def test_what_an_error_of_the_server_costs(
+async def test_the_cost_of_server_errors(
     service: Service, client: httpx2.AsyncClient, status: int
 ) -> None:
     service.simulator.inject(Fault(kind="error", status=status))

@@ -1,4 +1,4 @@
-"""The largest output: sent to each server by the name that it heeds, so that the bound holds."""
+"""The largest output: sent to each server under the parameter that it accepts."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -67,7 +67,7 @@ async def started(start: Start, policy_dir: Path, upstream: Simulator, limit: st
 
 
 def limits_of(simulator: Simulator) -> list[dict[str, int]]:
-    """What each request said of its largest output."""
+    """The parameters for the largest output in each request."""
     bodies = [call.body or {} for call in simulator.calls]
     return [{name: body[name] for name in (OLD, NEW) if name in body} for body in bodies]
 
@@ -83,7 +83,7 @@ async def test_every_server_is_bounded_whatever_the_client_says(
     upstream: Simulator,
     limit: str,
 ) -> None:
-    """What it refuses by name is sent again, once for each model, by the other name."""
+    """A refused parameter is replaced by the other one, once for each model."""
     service = await started(start, policy_dir, upstream, limit)
     client = service.client(await service.create_user())
     asked = [{**given, "stream": s} for given in ({}, {OLD: 50}, {NEW: 40}) for s in (True, False)]
@@ -103,7 +103,7 @@ async def test_every_server_is_bounded_whatever_the_client_says(
 async def test_a_server_that_ignores_the_new_name_is_bounded(
     start: Start, policy_dir: Path, upstream: Simulator
 ) -> None:
-    """By the address alone: OPENAI_BASE_URL leads to a server that is not OpenAI's."""
+    """By the address: OPENAI_BASE_URL leads to another server."""
     service = await start(openai_base_url=upstream.environment["OPENAI_BASE_URL"])
     client = service.client(await service.create_user())
     for _ in range(2):
@@ -112,7 +112,7 @@ async def test_a_server_that_ignores_the_new_name_is_bounded(
 
 
 @pytest.mark.parametrize("upstream", ["openai"], indirect=True)
-async def test_what_was_found_out_is_for_the_server_and_the_model_alone(
+async def test_the_accepted_name_is_kept_for_one_server_and_model(
     start: Start, upstream: Simulator
 ) -> None:
     service = await start(openai_base_url=upstream.environment["OPENAI_BASE_URL"])
@@ -152,7 +152,7 @@ REFUSALS: list[tuple[int, Any, bool]] = [
 async def test_only_a_name_that_the_server_does_not_know_is_sent_again(
     status: int, body: Any, again: bool
 ) -> None:
-    """With another value, the other name could lift the bound where the server ignores it."""
+    """The other parameter could lift the limit where the server ignores it."""
     asked = []
 
     def answer(request: Any) -> Any:
@@ -179,7 +179,7 @@ async def test_a_request_without_a_limit_is_not_sent_again() -> None:
 
 
 @pytest.mark.parametrize("upstream", ["mistral"], indirect=True)
-async def test_the_client_is_told_the_first_refusal_if_the_server_knows_neither_name(
+async def test_the_first_refusal_is_reported_if_the_server_knows_neither_name(
     start: Start, policy_dir: Path, upstream: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dialect = BY_NAME["mistral"]

@@ -201,7 +201,7 @@ async def test_a_structured_answer_is_parsed(
         ("empty", "empty", "completed", None),
     ],
 )
-async def test_what_came_of_it_is_recorded(
+async def test_the_outcome_is_recorded(
     service: Service,
     client: AsyncOpenAI,
     model: str,
@@ -380,7 +380,7 @@ def chunks(
 
 
 def joined(events: list[dict[str, Any]]) -> list[str]:
-    """The texts that the deltas make, part by part."""
+    """The texts of the deltas, by part."""
     parts: dict[Any, str] = {}
     for event in events:
         if event["type"].endswith(".delta"):
@@ -390,7 +390,7 @@ def joined(events: list[dict[str, Any]]) -> list[str]:
 
 
 def written(response: dict[str, Any]) -> list[str]:
-    """The texts of a response, part by part."""
+    """The texts of a response, by part."""
     texts = []
     for item in response["output"]:
         texts += [item["arguments"]] if "arguments" in item else []

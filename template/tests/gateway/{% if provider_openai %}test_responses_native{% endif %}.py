@@ -1,4 +1,4 @@
-"""Responses of a server that speaks them itself: what is sent, passed on and settled."""
+"""Responses of a server that speaks `/v1/responses`: requests, events and settlement."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ def native(given: Any = "one two", **rest: Any) -> dict[str, Any]:
     return ask(given, "openai/chat", **rest)
 
 
-async def test_what_is_sent_is_not_kept_and_costs_what_was_declared(
+async def test_requests_are_not_stored_and_have_the_default_tier(
     service: Service, client: httpx2.AsyncClient
 ) -> None:
     asked = native(
@@ -112,7 +112,7 @@ async def test_fields_and_nulls_of_others_are_taken_and_not_sent(
     assert sent[0]["content"] == [{"type": "output_text", "text": "x", "annotations": []}]
 
 
-async def test_what_fails_before_any_output_is_tried_again(start: Start, policy_dir: Path) -> None:
+async def test_a_failure_before_any_output_is_retried(start: Start, policy_dir: Path) -> None:
     models = policy_dir / "models.toml"
     whole = models.read_text("utf-8")
     models.write_text(whole.replace("attempts = 1", "attempts = 2"), "utf-8")
@@ -203,7 +203,7 @@ async def streaming(events: Iterable[Any], end: bytes = b"") -> AsyncIterator[st
 
 
 def numbered(events: Sequence[Any]) -> list[Any]:
-    """These documents with their numbers; bytes are no events."""
+    """These documents with sequence numbers; bytes are not events."""
     numbers = itertools.count()
     return [
         {**event, "sequence_number": next(numbers)} if isinstance(event, dict) else event
@@ -251,11 +251,11 @@ async def test_streams_as_they_come(
     async with streaming(numbered(events)) as url:
         service = await start(openai_base_url=url)
         client = service.client(await service.create_user())
-        told = events_of((await client.post(PATH, json=native(stream=True))).text)
-    seen = [event["type"].removeprefix("response.") for event in told]
+        events = events_of((await client.post(PATH, json=native(stream=True))).text)
+    seen = [event["type"].removeprefix("response.") for event in events]
     assert seen == (kinds or seen)
     assert kinds is not None or len(seen) == len(events)
-    assert "secret" not in json.dumps(told)
+    assert "secret" not in json.dumps(events)
     assert (await service.books())[0] == state
 
 
@@ -292,7 +292,7 @@ async def test_an_error_before_any_output_is_an_answer(
     assert (await service.attempt()).state == state
 
 
-async def test_a_document_in_place_of_a_stream_is_the_error_that_it_tells(start: Start) -> None:
+async def test_a_document_in_place_of_a_stream_is_the_error_in_it(start: Start) -> None:
     async with streaming([b'{"error": {"code": "rate_limit_exceeded", "message": "x"}}']) as url:
         service = await start(openai_base_url=url)
         client = service.client(await service.create_user())

@@ -1,4 +1,4 @@
-"""What a provider answered comes back in the next request, and is sent on in OpenAI's format."""
+"""A provider's answer comes back in the next request, and is sent in OpenAI's format."""
 
 import json
 from collections.abc import AsyncIterator
@@ -62,7 +62,7 @@ answers = st.builds(lambda message, more: {**message, **more, "role": "assistant
 
 
 def check_message(message: dict[str, Any]) -> None:
-    """Fail for what OpenAI's API refuses in an assistant's message."""
+    """Fail if OpenAI's API would refuse an assistant's message."""
     assert message.keys() <= MESSAGE
     content, calls = message.get("content"), message.get("tool_calls")
     assert isinstance(content, str | list) or calls or message.get("function_call")
@@ -79,7 +79,7 @@ def check_message(message: dict[str, Any]) -> None:
 
 
 @given(st.lists(answers, max_size=4), st.sampled_from([OWN, frozenset[str]()]))
-def test_what_is_sent_is_in_openais_format(
+def test_sent_messages_have_openais_format(
     messages: list[dict[str, Any]], more: frozenset[str]
 ) -> None:
     for message in messages_sent(messages, more):
@@ -110,7 +110,9 @@ async def test_any_answer_is_taken_back(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_is_sent_on(service: Service, client: httpx2.AsyncClient, stream: bool) -> None:
+async def test_the_messages_that_are_sent(
+    service: Service, client: httpx2.AsyncClient, stream: bool
+) -> None:
     for fields in ANSWERED:
         message = {"role": "assistant", "content": "one", **fields}
         body = chat(model=MODEL, stream=stream) | {"messages": [USER, message, USER]}
@@ -177,7 +179,9 @@ def test_openai_itself_gets_its_own_fields() -> None:
         ("openai", "http://localhost:8000/v1", "gpt-5-mini", set()),
     ],
 )
-def test_what_a_server_needs_back(server: str, base_url: str, model: str, fields: set[str]) -> None:
+def test_the_fields_that_a_server_needs_back(
+    server: str, base_url: str, model: str, fields: set[str]
+) -> None:
     assert needed_back(server, base_url, model) == fields
 
 
@@ -239,7 +243,9 @@ async def test_openai_itself_is_asked_for_the_default_tier(
     assert [body["service_tier"] for body in bodies] == ["default"] * 3
 
 
-async def test_what_is_dropped_is_not_sent(service: Service, client: httpx2.AsyncClient) -> None:
+async def test_dropped_parameters_are_not_sent(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
     dropped = {
         "metadata": {"a": "b"},
         "modalities": ["text"],

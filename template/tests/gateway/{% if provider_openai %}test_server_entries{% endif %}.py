@@ -1,4 +1,4 @@
-"""The entries that docs/add-a-model.md shows, each checked against a server that answers so."""
+"""The entries of docs/add-a-model.md, each checked against a simulated server."""
 
 import json
 import re
@@ -36,14 +36,14 @@ def test_every_line_of_a_server_is_explained() -> None:
 
 
 def declare(policy_dir: Path, models: str) -> None:
-    """Write the tests' plans, and these models alone."""
+    """Write the tests' plans, and only these models."""
     write_policy(policy_dir)
     (policy_dir / "models.toml").write_text(models, encoding="utf-8")
 
 
 @pytest.mark.usefixtures("clean_environment")
 async def test_all_entries_are_right_together(settings: dict[str, Any], policy_dir: Path) -> None:
-    """Beside what models.toml has."""
+    """In addition to the models of models.toml."""
     own = (ROOT / "models.toml").read_text(encoding="utf-8")
     declare(policy_dir, "\n".join([own, *BLOCKS]))
     async with open_session() as session:

@@ -34,20 +34,20 @@ attempts = 1
 
 
 def server(name: str = "acme", **changes: str) -> str:
-    """A server in TOML; an empty value leaves a line out."""
+    """A server in TOML. An empty value removes a line."""
     lines = [f"{key} = {value}" for key, value in {**SERVER, **changes}.items() if value]
     return "\n".join(["", f"[servers.{name}]", *lines, ""])
 
 
 async def opened(settings: dict[str, Any], models: str) -> tuple[Policy, dict[str, Provider]]:
-    """The parts of a service with these models beside the tests' own."""
+    """The parts of a service with these models and the tests' own."""
     write_policy(settings["policy_dir"], models)
     async with open_session() as session:
         return open_parts(Settings(_env_file=None, **settings), session)
 
 
 def write_env(text: str) -> None:
-    """Write the file that the service reads beside the environment."""
+    """Write the `.env` file of the service."""
     Path(".env").write_text(text, encoding="utf-8")
 
 
@@ -55,7 +55,7 @@ def write_env(text: str) -> None:
 async def acme(
     start: Start, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, policy_dir: Path
 ) -> Service:
-    """A service with a server of its own, which the simulator plays."""
+    """A service with a declared server, which the simulator plays."""
     monkeypatch.setenv(KEY, unique("canary"))
     base_url = f'"{settings["openai_base_url"]}"'
     write_policy(policy_dir, server(base_url=base_url) + MODEL)
@@ -182,7 +182,7 @@ def test_a_key_that_no_header_can_carry_stops_the_start_by_name(
         ("other", {}, "servers.other: no model has it as its provider; remove it"),
     ],
 )
-async def test_what_is_wrong_is_named(
+async def test_errors_in_servers_are_reported(
     settings: dict[str, Any], name: str, changes: dict[str, str], words: str
 ) -> None:
     provider = "openai" if name == "other" else name.strip('"')

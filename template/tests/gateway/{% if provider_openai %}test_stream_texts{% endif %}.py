@@ -1,4 +1,4 @@
-"""Any stream that is legal gives a client of this service the text that it has without it."""
+"""For every valid stream, clients of the service and of the provider read the same text."""
 
 import itertools
 import json
@@ -53,7 +53,7 @@ def written(draw: st.DrawFn, document: Any) -> str:
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[bytes]:
-    """A chat of a few pieces: comments, all ends of lines, empty and joined data, any cuts."""
+    """A chat of a few pieces: comments, all line ends, empty and joined data, any block ends."""
     pieces = [piece({"content": text}) for text in draw(st.lists(TEXTS, max_size=6))]
     parts = [draw(written(each)) for each in (*pieces, piece({}, "stop"), USAGE_CHUNK)]
     for filler in draw(
@@ -73,7 +73,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
 
 
 class Decoder(SSEDecoder):
-    """The official decoder, which also gives events without data, and then cannot read them."""
+    """The official decoder. It also yields events without data, which it cannot parse."""
 
     def decode(self, line: str) -> ServerSentEvent | None:
         event = super().decode(line)
@@ -88,7 +88,7 @@ class Official(AsyncOpenAI):
 
 
 def official_events(blocks: Sequence[bytes]) -> list[tuple[str, str]]:
-    """What the official decoder reads, until the end of a stream is cut within a character."""
+    """The result of the official decoder, unless the stream ends within a character."""
     events = []
     with suppress(UnicodeDecodeError):
         for event in Decoder().iter_bytes(iter(blocks)):

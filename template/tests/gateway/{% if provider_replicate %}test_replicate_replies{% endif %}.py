@@ -1,4 +1,4 @@
-"""Replicate as it answers: what never started, what a cancel tells, pauses, who is to blame."""
+"""Replicate's answers: predictions that never started, usage after a cancel, pauses, blame."""
 
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Replicate:
 async def ask(
     start: Start, answer: Any, status: int = 200, **settings: Any
 ) -> tuple[Service, httpx2.Response]:
-    """The answer of the service where Replicate answers as told."""
+    """The answer of the service if Replicate sends this answer."""
     async with answering(answer if callable(answer) else lambda _: answer, status) as url:
         service = await start(replicate_base_url=url, **settings)
         client = service.client(await service.create_user())
@@ -54,18 +54,18 @@ async def ask(
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Poll without a pause that is worth the name."""
+    """Poll with a very short pause."""
     monkeypatch.setattr("gateway.providers.replicate.FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.mark.parametrize("status", ["aborted", "failed", "canceled"])
-async def test_what_never_started_costs_nothing(start: Start, status: str) -> None:
+async def test_a_prediction_that_never_started_is_free(start: Start, status: str) -> None:
     service, response = await ask(start, prediction(status, error="interrupted (code: PA)"))
     assert error_of(response)[:2] == FAILED
     assert (await service.attempt()).cost_nano_usd == 0
 
 
-async def test_what_started_and_failed_costs_its_time(start: Start) -> None:
+async def test_a_prediction_that_failed_costs_its_time(start: Start) -> None:
     failed = prediction("failed", started_at=STARTED, metrics={"predict_time": 2})
     service, _ = await ask(start, failed)
     assert (await service.attempt()).cost_nano_usd == 2 * 1_500_000
@@ -168,7 +168,7 @@ async def test_polls_go_to_our_own_address(start: Start, host: str) -> None:
     ],
     ids=str,
 )
-async def test_who_can_mend_it(
+async def test_blame_of_a_failure(
     start: Start, status: int, answer: dict[str, str], error: tuple[int, str]
 ) -> None:
     service, response = await ask(start, answer, status)

@@ -1,4 +1,4 @@
-"""Replicate: predictions that are created, waited for, polled and cancelled; paid by the second."""
+"""Replicate: creates, polls and cancels predictions, which are billed by the second."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ WRONG = (422, "invalid_request", None)
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Poll without a pause that is worth the name."""
+    """Poll with a very short pause."""
     monkeypatch.setattr("gateway.providers.replicate.FIRST_PAUSE_SECONDS", 0.001)
 
 
@@ -103,7 +103,7 @@ async def test_a_version_is_named(service: Service, client: httpx2.AsyncClient) 
 
 
 @pytest.mark.parametrize("kind", ["cold", "early"])
-async def test_what_outlasts_the_wait_is_polled(
+async def test_a_prediction_longer_than_the_wait_is_polled(
     service: Service, client: httpx2.AsyncClient, kind: str
 ) -> None:
     service.simulator.inject(Fault.model_validate({"kind": kind}))
@@ -113,18 +113,18 @@ async def test_what_outlasts_the_wait_is_polled(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "headers", "told"),
+    ("seconds", "headers", "expected"),
     [(20, {}, "20s"), (20, LATER, "60s"), (90, {}, "60s"), (90, LATER, "60s")],
 )
 async def test_it_cancels_itself_when_its_time_is_up(
-    start: Start, seconds: int, headers: dict[str, str], told: str
+    start: Start, seconds: int, headers: dict[str, str], expected: str
 ) -> None:
-    """At the deadline; if nobody waits for it, when no more is paid for, as in any case."""
+    """Cancelled at the deadline of the request, or at `max_seconds` if that is earlier."""
     service = await start(request_deadline_seconds=seconds)
     client = service.client(await service.create_user())
     await client.post("/v1/predictions", json=BODY, headers=headers)
     await eventually(service.is_settled)
-    assert service.simulator.calls[0].headers["cancel-after"] == told
+    assert service.simulator.calls[0].headers["cancel-after"] == expected
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ async def test_a_poll_that_fails_is_repeated(
     assert await service.books() == ("settled", "ok")
 
 
-async def test_a_poll_waits_for_as_long_as_it_is_told_to(start: Start) -> None:
+async def test_polls_obey_retry_after(start: Start) -> None:
     service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
     service.simulator.inject(Fault(kind="cold"), Fault(kind="rate_limited", method="GET"))
@@ -208,7 +208,7 @@ async def test_work_that_could_not_be_noted_is_cancelled(
 async def test_a_foreign_address_is_not_followed(
     service: Service, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor is the token shown to it: without a wait, polls go to our own address."""
+    """The token is not sent there either: polls go to the provider's configured address."""
     monkeypatch.setattr("tests.simulator.replicate._waits", lambda _: False)
     service.simulator.inject(Fault(kind="foreign_url"))
     assert (await ask(client)).status_code == 201
@@ -259,7 +259,7 @@ async def test_work_that_cannot_be_cancelled_is_paid_at_its_bound(start: Start) 
 
 
 async def test_a_connection_lost_while_it_runs_does_not_make_it_free(start: Start) -> None:
-    """The work was created, and goes on: that the next poll finds nobody proves nothing."""
+    """The prediction goes on after a poll that cannot connect."""
     service = await start(request_deadline_seconds=2 * SOON_SECONDS)
     client = service.client(await service.create_user())
     service.simulator.inject(Fault(kind="endless"))

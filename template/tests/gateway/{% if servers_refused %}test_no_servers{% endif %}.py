@@ -1,4 +1,4 @@
-"""`[servers.NAME]` in `models.toml`, where no adapter can ask such a server."""
+"""`[servers.NAME]` in `models.toml` of a service without an adapter for such servers."""
 
 from typing import Any
 

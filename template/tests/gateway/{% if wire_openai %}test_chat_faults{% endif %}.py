@@ -94,7 +94,7 @@ async def test_a_busy_server_bills_nothing(
     ],
     ids=describe,
 )
-async def test_who_can_help_is_told(
+async def test_a_failure_names_the_party_that_can_fix_it(
     service: Service, client: httpx2.AsyncClient, model: str, fault: Fault, words: str
 ) -> None:
     service.simulator.inject(fault)

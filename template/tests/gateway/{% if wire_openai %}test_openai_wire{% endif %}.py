@@ -1,4 +1,4 @@
-"""Chats of providers that speak OpenAI's format: what is sent, what is paid, what is nonsense."""
+"""Chats of providers that speak OpenAI's format: requests, costs and invalid answers."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def only_call(service: Service) -> Call:
 
 
 async def settled_cost(service: Service) -> int:
-    """What the simulator billed, at the price of the attempt."""
+    """The simulator's bill at the price of the attempt."""
     price, billed = (await service.attempt()).price, only_call(service).billed
     assert billed is not None
     tokens = billed["input_tokens"] * price["input"] + billed["output_tokens"] * price["output"]
@@ -76,7 +76,7 @@ async def test_an_answer_is_passed_on_and_paid(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_is_sent(
+async def test_the_request_that_is_sent(
     service: Service, client: httpx2.AsyncClient, model: str, stream: bool
 ) -> None:
     rest = {"temperature": 0.5, "stop": ["x"], "seed": 7}
@@ -225,7 +225,7 @@ async def test_many_streams_at_once(
 
 
 async def test_a_stream_is_decoded_in_small_parts(model: str) -> None:
-    """What a client does not read yet waits as bytes; documents take ten times as much."""
+    """Unread output is kept as bytes: documents take ten times the memory."""
     event = b"data: " + json.dumps(chunk("x" * 50)).encode() + b"\n\n"
     ending = b"data: " + json.dumps(chunk("", "stop")).encode() + b"\n\ndata: [DONE]\n\n"
     burst = event * (20 * BLOCK_BYTES // len(event))

@@ -1,4 +1,4 @@
-"""Chats of servers that speak OpenAI's format in their own way: the client gets what they say."""
+"""Chats of servers with their own variants of OpenAI's format."""
 
 import json
 from collections.abc import AsyncIterator
@@ -50,7 +50,7 @@ def model(request: pytest.FixtureRequest) -> str:
 
 
 class Asked:
-    """A service whose provider answers what a test says, and its answer to the latest chat."""
+    """A service with scripted answers of its provider, and its answer to the latest chat."""
 
     def __init__(self, service: Service, model: str, upstream: Streaming) -> None:
         self.model = model
@@ -72,7 +72,7 @@ class Asked:
         self.response = await self._client.post(PATH, json=chat(model=self.model, **rest))
 
     async def ask(self, answer: Any, **rest: Any) -> None:
-        """Ask for an answer in one piece."""
+        """Request an answer without streaming."""
         raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         await self.stream(raw, stream=False, **rest)
 
@@ -88,7 +88,7 @@ class Asked:
         return await self._row(predictions, predictions.c.id)
 
     async def message(self) -> dict[str, Any]:
-        """What the record says."""
+        """The message in the record, without its role."""
         (choice, *_) = (await self.prediction()).output["choices"]
         message: dict[str, Any] = choice["message"]
         return {name: value for name, value in message.items() if name != "role"}
@@ -162,7 +162,7 @@ ODD: list[dict[str, Any]] = [
 
 
 async def test_a_chunk_that_the_record_cannot_read_is_the_clients(asked: Asked) -> None:
-    """Wherever it comes. A call that is an object becomes a list, as clients read no other."""
+    """In any place. A call that is an object becomes a list, which clients require."""
     for odd in ODD:
         parts = [event(each) for each in (odd, HELLO, odd, STOP, odd, USAGE_CHUNK, odd)]
         await asked.stream(b"".join(parts[:2]), b"".join(parts[2:]), DONE, stream=True)
@@ -217,15 +217,15 @@ JUNK = [
 async def test_a_stream_whose_choices_have_ended_has_ended_well(
     asked: Asked, ending: StreamEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever follows; the usage is heard where it comes."""
+    """Whatever follows. The usage counts if it arrives."""
     monkeypatch.setattr(openai_wire, "LAST_SECONDS", 0.1)
     monkeypatch.setattr(parser, "EVENT_BYTES", 1000)
     for junk in JUNK:
         for parts in ((junk, event(USAGE_CHUNK)), (event(USAGE_CHUNK), junk)):
             await asked.stream(event(HELLO), event(STOP), *parts, ending=ending, stream=True)
             assert said(asked.chunks) == "Hello", parts
-            told = junk != JUNK[-2] or parts[1] == junk
-            assert await asked.books() == ("settled" if told else "uncertain", "ok"), parts
+            is_known = junk != JUNK[-2] or parts[1] == junk
+            assert await asked.books() == ("settled" if is_known else "uncertain", "ok"), parts
 
 
 async def test_the_end_of_a_stream_is_not_waited_for_beyond_the_deadline(
@@ -282,14 +282,14 @@ NUMBERS = b"[-Infinity, Infinity, NaN, 1e999, -1e999, 1.5]"
 
 
 def with_numbers(document: dict[str, Any]) -> bytes:
-    """JSON, with numbers in a choice that are none."""
+    """JSON with invalid numbers in a choice."""
     (choice,) = document["choices"]
     odd = {**document, "choices": [{**choice, "logprobs": "here"}]}
     return json.dumps(odd).encode().replace(b'"here"', NUMBERS)
 
 
 async def test_numbers_that_are_not_finite_are_null(asked: Asked) -> None:
-    """For the client and in the record, where they come as words or as too large a number."""
+    """For the client and in the record, from words or from a number that is too large."""
     finite = [None] * 5 + [1.5]
     parts = map(event, (with_numbers(HELLO), STOP, USAGE_CHUNK))
     await asked.stream(*parts, DONE, stream=True)
@@ -324,9 +324,9 @@ async def test_a_call_in_a_whole_answer_is_mended(asked: Asked) -> None:
     }
     await asked.ask({**ANSWER, "choices": [{"message": message, "finish_reason": "stop"}]})
     mended = {"name": "w", "arguments": '{"city":"Rome"}'}
-    told = asked.response.json()["choices"][0]["message"]
-    assert told["tool_calls"] == [{"id": "0", "type": "function", "function": mended}]
-    assert told["function_call"] == mended
+    message = asked.response.json()["choices"][0]["message"]
+    assert message["tool_calls"] == [{"id": "0", "type": "function", "function": mended}]
+    assert message["function_call"] == mended
     assert await asked.books() == ("settled", "ok")
 
 
@@ -355,7 +355,9 @@ async def test_the_texts_of_parts_are_the_answer_that_was_asked_for(asked: Asked
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_an_answer_without_choices_pays_what_it_tells(asked: Asked, streamed: bool) -> None:
+async def test_an_answer_without_choices_pays_the_reported_usage(
+    asked: Asked, streamed: bool
+) -> None:
     await asked.stream(json.dumps({**ANSWER, "choices": None}).encode(), stream=streamed)
     assert error_of(asked.response) == (502, "provider_error", None)
     assert await asked.books() == ("settled", "provider_error")
@@ -367,7 +369,7 @@ TOO_LONG = "Made up: inputs tokens + max_new_tokens must be <= 4096"
 
 @pytest.mark.parametrize("form", ["whole", "document", "event"])
 @pytest.mark.parametrize(
-    ("error", "told", "state"),
+    ("error", "expected", "state"),
     [
         ({"message": "busy", "code": 429}, BUSY, "released"),
         ({"message": "busy", "code": "429"}, BUSY, "released"),
@@ -383,11 +385,11 @@ TOO_LONG = "Made up: inputs tokens + max_new_tokens must be <= 4096"
     ids=repr,
 )
 async def test_an_error_under_status_200_is_the_error_that_it_says(
-    asked: Asked, error: Any, told: tuple[int, str], state: str, form: str
+    asked: Asked, error: Any, expected: tuple[int, str], state: str, form: str
 ) -> None:
     body = {"error": error}
     raw = event(body) if form == "event" else json.dumps(body).encode()
     await asked.stream(raw, stream=form != "whole")
-    assert error_of(asked.response)[:2] == told
+    assert error_of(asked.response)[:2] == expected
     assert await asked.books() == (state, "provider_error")
     assert asked.calls == 1

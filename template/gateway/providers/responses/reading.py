@@ -4,10 +4,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from pydantic_core import from_json
-
 from gateway.providers.base import BadAnswer, Body, Outcome, Usage
-from gateway.providers.completion import FORM_ERRORS, usage_of
+from gateway.providers.completion import FORM_ERRORS, is_json, usage_of
 
 COUNTS = ("input_tokens", "output_tokens")
 # The events that contain the complete response.
@@ -49,21 +47,13 @@ def _outcome(response: Body, asked: Mapping[str, Any]) -> Outcome:
     if not texts:
         return Outcome.EMPTY
     form = ((asked.get("text") or {}).get("format") or {}).get("type")
-    return Outcome.OK if form not in STRUCTURED or _is_json(texts[-1]) else Outcome.INVALID_SCHEMA
+    return Outcome.OK if form not in STRUCTURED or is_json(texts[-1]) else Outcome.INVALID_SCHEMA
 
 
 def _parts(items: list[Body]) -> Iterator[Body]:
     for item in items:
         if item.get("type") == "message":
             yield from (part for part in item.get("content") or () if isinstance(part, dict))
-
-
-def _is_json(text: str) -> bool:
-    try:
-        from_json(text)
-    except ValueError:
-        return False
-    return True
 
 
 class ResponseTranscript:
