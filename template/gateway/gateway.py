@@ -62,7 +62,9 @@ class Result:
         try:
             return schema.model_validate_json(self.text)
         except ValidationError as error:
-            raise ProviderError("The model's answer does not match the schema.") from error
+            place = ".".join(map(str, error.errors(include_input=False)[0]["loc"])) or "the whole"
+        # Without its cause, whose words hold the answer: content does not reach the log.
+        raise ProviderError(f"The model's answer does not match the schema: see {place}.")
 
 
 class TextStream:

@@ -52,6 +52,12 @@ async def ask_twice(gateway: GatewayDep) -> list[str]:
     return [(await gateway.chat(ECHO, text)).text for text in ("one", "two")]
 
 
+@router.post("/v1/parsed")
+async def parse(gateway: GatewayDep) -> Summary:
+    """Generate what does not match the schema."""
+    return (await gateway.chat(ECHO, "c4nary", schema=Summary)).parsed(Summary)
+
+
 @router.post("/v1/crash")
 async def crash(gateway: GatewayDep) -> None:
     """Generate, and crash."""
@@ -110,6 +116,12 @@ async def test_two_generations_are_both_paid_and_replayed(service: Service, user
     assert [answer.json() for answer in answers] == [["You said: one", "You said: two"]] * 2
     assert await service.rows_count() == 4
     assert answers[0].headers["x-ratelimit-remaining-requests"] == "3"
+
+
+async def test_an_answer_in_another_form_is_not_logged(service: Service, user: User) -> None:
+    answer = await service.client(user).post("/v1/parsed")
+    assert error_of(answer)[:2] == (502, "provider_error")
+    assert "c4nary" not in service.log + answer.text
 
 
 async def test_after_a_crash_nothing_is_done_again(service: Service, user: User) -> None:
