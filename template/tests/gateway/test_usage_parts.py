@@ -246,8 +246,8 @@ async def test_doctor_names_the_parts_that_no_line_bills(
         f"cache_write_tokens of {VECTORS}",
     }
     assert {found[name]["verdict"] for name in warned} == {"warning"}
-    assert "told 40 in the last 7 days" in warned[f"cached_input_tokens of {BARE}"]
+    assert "counted 40 in the last 7 days" in warned[f"cached_input_tokens of {BARE}"]
     assert "cached_input_usd_per_million_tokens" in warned[f"cached_input_tokens of {BARE}"]
     assert "billed as input" in warned[f"cached_input_tokens of {BARE}"]
-    assert "told 100 in" in warned[f"cache_write_tokens of {VECTORS}"]
+    assert "counted 100 in" in warned[f"cache_write_tokens of {VECTORS}"]
     assert "billed at 1.25 times the input" in warned[f"cache_write_tokens of {VECTORS}"]
