@@ -1,4 +1,4 @@
-"""Price lists: as `models.toml` declares them, and in exact integers."""
+"""Price lists as `models.toml` declares them, and in the exact integers that `pricing.py` uses."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal

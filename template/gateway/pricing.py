@@ -1,6 +1,7 @@
-"""The cost of a call, and its upper bound before the call.
+"""The cost of a call from its price and usage, and the upper bound of both before the call.
 
-Money is an integer number of nano-dollars, rounded up.
+`prices.py` has the price lists, `response_pricing.py` the bounds for `/v1/responses`. Money is an
+integer number of nano-dollars, rounded up.
 """
 
 import math

@@ -89,8 +89,8 @@ def generation_of(
     policy: Policy = service.engine.policy
     model, call = policy.model(ECHO), call_of(principal, seconds=seconds)
     caps = caps or policy.caps(principal.user_id, principal.plan)
-    grant = Lease(AcquireRequest(()), Admission(True, ()), tokens=0)
-    generation = Generation(call, caps, grant, Deadline(seconds), new_id("pred"))
+    lease = Lease(AcquireRequest(()), Admission(True, ()), tokens=0)
+    generation = Generation(call, caps, lease, Deadline(seconds), new_id("pred"))
     generation.attempt = attempt_of(generation, model, max_units)
     return generation
 
@@ -98,10 +98,10 @@ def generation_of(
 def attempt_of(generation: Generation, model: Model, max_units: int) -> Attempt:
     """An attempt that was sent."""
     body = generation.call.body
-    job = ProviderRequest(model, body, generation.deadline)
-    job.sent = True
+    request = ProviderRequest(model, body, generation.deadline)
+    request.sent = True
     candidate = Candidate(model, FakeProvider(), Usage(output_tokens=max_units), body)
-    return Attempt(candidate, job, Permit(model, 0.0))
+    return Attempt(candidate, request, Permit(model, 0.0))
 
 
 async def begin(ledger: Ledger, generation: Generation) -> Generation:

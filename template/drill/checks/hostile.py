@@ -1,4 +1,4 @@
-"""Callers that attack the service do not harm others."""
+"""The check: callers that attack the service, as in `drill/attacks.py`, do not harm others."""
 
 import asyncio
 import time
@@ -8,9 +8,9 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
 from urllib.request import urlopen
 
+from drill.attacks import TURNS, attack
 from drill.environment import Environment
 from drill.guarantees import guarantee
-from drill.hostile import TURNS, attack
 from drill.wiring import work
 
 QUIET_SECONDS, SECONDS = 5, 60

@@ -1,8 +1,9 @@
 """The steps of every generation. Read it from top to bottom.
 
-authenticate (`auth`) → model, parameters, maximum usage → limits → circuit breaker → reserve the
-maximum cost in the ledger, durably → call the provider under one deadline → settle and record,
-durably → answer. A failed attempt is settled, too, then retried or replaced by a fallback.
+model, parameters, maximum usage → limits → circuit breaker → reserve the maximum cost in the
+ledger, durably → call the provider under one deadline → settle and record, durably → answer. A
+failed attempt is settled, too, then retried or replaced by a fallback. `app` has authenticated the
+caller before.
 
 Each step passes or raises an error of `gateway.errors`; a refused request uses no limit or budget.
 """

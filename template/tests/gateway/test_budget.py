@@ -347,10 +347,10 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
     return FakeProvider.install(monkeypatch)
 
 
-async def use_all(job: ProviderRequest) -> Reply:
+async def use_all(request: ProviderRequest) -> Reply:
     """An answer that costs the maximum."""
-    job.sent = True
-    return Reply(completion("fine"), pricing.max_usage(job.model, job.body))
+    request.sent = True
+    return Reply(completion("fine"), pricing.max_usage(request.model, request.body))
 
 
 async def client_with(
@@ -422,9 +422,9 @@ async def test_a_call_waits_for_what_others_have_reserved(
     """It passes if they cost less, and is refused if not."""
     _, _, client = await client_with(start, policy_dir, MAX_COST + COST)
 
-    async def wait(job: ProviderRequest) -> Reply:
+    async def wait(request: ProviderRequest) -> Reply:
         await waits.wait()
-        return await (say_fine if cost == COST else use_all)(job)
+        return await (say_fine if cost == COST else use_all)(request)
 
     scripted.on_answer = wait
     answers = await asyncio.gather(*(client.post(CHAT, json=chat()) for _ in range(2)))

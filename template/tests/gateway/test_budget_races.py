@@ -69,12 +69,12 @@ class Billing:
         self.parts = parts
         self.billed = 0
 
-    async def __call__(self, job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def __call__(self, request: ProviderRequest) -> Reply:
+        request.sent = True
         await asyncio.sleep(0.001)
-        most = pricing.max_usage(job.model, job.body)
+        most = pricing.max_usage(request.model, request.body)
         usage = Usage(most.input_tokens // self.parts, most.output_tokens // self.parts)
-        self.billed += pricing.cost(job.model.price, usage)
+        self.billed += pricing.cost(request.model.price, usage)
         return Reply(completion("fine"), usage)
 
 
@@ -176,24 +176,24 @@ class Chance:
     def __init__(self, schedule: Sequence[Step]) -> None:
         self.schedule = schedule
 
-    async def answer(self, job: ProviderRequest) -> Reply:
-        step = self.schedule[job.body["seed"]]
-        job.sent = step.does != "is not reached"
+    async def answer(self, request: ProviderRequest) -> Reply:
+        step = self.schedule[request.body["seed"]]
+        request.sent = step.does != "is not reached"
         await asyncio.sleep(0)
         if step.does in FAILURES:
             raise ProviderFailure("it failed", **FAILURES[step.does])
         if step.does == "hangs":
             await asyncio.Event().wait()
-        most = pricing.max_usage(job.model, job.body)
+        most = pricing.max_usage(request.model, request.body)
         usage = Usage(most.input_tokens // step.parts, most.output_tokens // step.parts)
         return Reply(completion("fine"), usage)
 
-    async def stream(self, job: ProviderRequest) -> Chunks:
-        step = self.schedule[job.body["seed"]]
+    async def stream(self, request: ProviderRequest) -> Chunks:
+        step = self.schedule[request.body["seed"]]
         if step.parts % 2:
-            job.sent = True
+            request.sent = True
             yield [chunk("fi")]
-        reply = await self.answer(job)
+        reply = await self.answer(request)
         yield [chunk("ne", "stop")]
         if reply.usage and step.parts != 4:  # Some forget to tell.
             yield [usage_chunk(reply.usage)]

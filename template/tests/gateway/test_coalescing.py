@@ -37,9 +37,9 @@ def asked(given_input: Any, model: Model = MODEL, seconds: float = 60, **rest: A
     return ProviderRequest(model, body, Deadline(seconds)), pricing.max_usage(model, body)
 
 
-def embeddings(job: ProviderRequest, usage: Usage | None = None) -> Reply:
+def embeddings(request: ProviderRequest, usage: Usage | None = None) -> Reply:
     """An answer whose vectors are the inputs themselves."""
-    given_input = job.body["input"]
+    given_input = request.body["input"]
     is_one = isinstance(given_input, str) or isinstance(given_input[0], int)
     inputs = [given_input] if is_one else given_input
     data = [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(inputs)]
@@ -54,17 +54,17 @@ class Gated:
     def __init__(self) -> None:
         self.gate, self.entered = asyncio.Event(), asyncio.Event()
 
-    async def __call__(self, job: ProviderRequest) -> Reply:
-        job.sent = True
-        job.quota = Quota(1, 2, 0.0)
+    async def __call__(self, request: ProviderRequest) -> Reply:
+        request.sent = True
+        request.quota = Quota(1, 2, 0.0)
         self.entered.set()
         await self.gate.wait()
-        return embeddings(job)
+        return embeddings(request)
 
 
 def raising(error: Exception) -> Callable[[ProviderRequest], Awaitable[Reply]]:
-    async def answer(job: ProviderRequest) -> Reply:
-        job.sent = not (isinstance(error, ProviderFailure) and error.status is None)
+    async def answer(request: ProviderRequest) -> Reply:
+        request.sent = not (isinstance(error, ProviderFailure) and error.status is None)
         raise error
 
     return answer
@@ -73,8 +73,8 @@ def raising(error: Exception) -> Callable[[ProviderRequest], Awaitable[Reply]]:
 def replying(change: Callable[[Body], Any], usage: Usage | None = None) -> Any:
     """Answers with what `change` makes of the body."""
 
-    async def answer(job: ProviderRequest) -> Reply:
-        reply = embeddings(job, usage)
+    async def answer(request: ProviderRequest) -> Reply:
+        reply = embeddings(request, usage)
         return Reply(change(reply.output), reply.usage)
 
     return answer
@@ -100,21 +100,21 @@ async def ask(
 
 def sent(provider: FakeProvider) -> list[Any]:
     """The inputs of each call."""
-    return [job.body["input"] for job in provider.asked]
+    return [request.body["input"] for request in provider.asked]
 
 
 async def test_a_single_request_is_passed_on_as_it_is(provider: FakeProvider) -> None:
-    job, bound = asked("one", dimensions=4)
+    request, bound = asked("one", dimensions=4)
     coalescer = Coalescer()
     for _ in range(3):
         turns = 0
-        answering = asyncio.create_task(coalescer.answer("usr", provider, job, bound))
+        answering = asyncio.create_task(coalescer.answer("usr", provider, request, bound))
         while not answering.done():
             await asyncio.sleep(0)
             turns += 1
         assert turns < 10, "it waits for nothing but its turn"
-        assert answering.result() == (embeddings(job), None)
-    assert all(each is job for each in provider.asked)
+        assert answering.result() == (embeddings(request), None)
+    assert all(each is request for each in provider.asked)
 
 
 async def test_requests_at_once_are_one_call(provider: FakeProvider) -> None:
@@ -207,8 +207,8 @@ async def test_a_hanging_call_does_not_delay_other_requests(provider: FakeProvid
 async def test_a_call_takes_a_bounded_number_of_inputs(provider: FakeProvider) -> None:
     requests = [asked(["x"] * 10) for _ in range(10)] + [asked(["y"] * (MAX_INPUTS + 1))]
     roomy = MODEL.model_copy(update={"max_input_tokens": None})
-    for job, _ in requests:
-        job.model = roomy
+    for request, _ in requests:
+        request.model = roomy
     await ask(Coalescer(), provider, *requests)
     assert [len(inputs) for inputs in sent(provider)] == [60, 40, MAX_INPUTS + 1]
 
@@ -324,8 +324,8 @@ async def test_seconds_of_compute_are_shared(provider: FakeProvider) -> None:
 async def test_without_usage_there_are_no_shares(provider: FakeProvider) -> None:
     """So each is settled at its own maximum."""
 
-    async def answer(job: ProviderRequest) -> Reply:
-        return embeddings(job)._replace(usage=None)
+    async def answer(request: ProviderRequest) -> Reply:
+        return embeddings(request)._replace(usage=None)
 
     provider.on_answer = answer
     answers = await ask(Coalescer(), provider, asked("one"), asked("two"))
@@ -338,7 +338,8 @@ async def test_the_quota_is_set_on_each_joined_request(provider: FakeProvider) -
     provider.on_answer = slow
     requests = [asked("one"), asked("two")]
     await ask(Coalescer(), provider, *requests)
-    assert [(job.sent, job.quota) for job, _ in requests] == [(True, Quota(1, 2, 0.0))] * 2
+    seen = [(request.sent, request.quota) for request, _ in requests]
+    assert seen == [(True, Quota(1, 2, 0.0))] * 2
     assert requests[0][0].exchange is requests[1][0].exchange
 
 
@@ -360,7 +361,7 @@ async def test_a_failure_is_everybodys(
     coalescer = Coalescer()
     work = (coalescer.answer("usr", provider, *request) for request in requests)
     assert await asyncio.gather(*work, return_exceptions=True) == [error, error]
-    assert [job.sent for job, _ in requests] == [is_sent, is_sent]
+    assert [request.sent for request, _ in requests] == [is_sent, is_sent]
     assert len(provider.asked) == 1
 
 
@@ -379,11 +380,11 @@ async def test_a_refused_input_does_not_fail_the_other_requests(provider: FakePr
     """A refused call costs nothing, so each may ask alone."""
     refusal = ProviderFailure("too long", status=400, billed=False)
 
-    async def answer(job: ProviderRequest) -> Reply:
-        job.sent = True
-        if "wrong" in job.body["input"]:
+    async def answer(request: ProviderRequest) -> Reply:
+        request.sent = True
+        if "wrong" in request.body["input"]:
             raise refusal
-        return embeddings(job)
+        return embeddings(request)
 
     provider.on_answer = answer
     coalescer = Coalescer()
@@ -393,7 +394,7 @@ async def test_a_refused_input_does_not_fail_the_other_requests(provider: FakePr
     assert failed is refusal
     assert (first, last) == tuple((embeddings(requests[i][0]), None) for i in (0, 2))
     assert sent(provider) == [["one", "wrong", "two"], "one", "wrong", "two"]
-    assert len({id(job.exchange) for job, _ in requests}) == 3
+    assert len({id(request.exchange) for request, _ in requests}) == 3
 
 
 async def test_a_request_that_is_sent_alone_after_a_refusal_can_be_cancelled(
@@ -402,17 +403,17 @@ async def test_a_request_that_is_sent_alone_after_a_refusal_can_be_cancelled(
     """Also when another one has its answer."""
     asking, ended = asyncio.Event(), asyncio.Event()
 
-    async def answer(job: ProviderRequest) -> Reply:
-        job.sent = True
-        if job.body["input"] == "endless":
+    async def answer(request: ProviderRequest) -> Reply:
+        request.sent = True
+        if request.body["input"] == "endless":
             asking.set()
             try:
                 await asyncio.Event().wait()
             finally:
                 ended.set()
-        if "endless" in job.body["input"]:
+        if "endless" in request.body["input"]:
             raise ProviderFailure("too long", status=400, billed=False)
-        return embeddings(job)
+        return embeddings(request)
 
     provider.on_answer = answer
     coalescer = Coalescer()
@@ -499,9 +500,9 @@ async def test_the_joined_call_is_cancelled_with_its_last_request(
     ended = asyncio.Event()
     slow = Gated()
 
-    async def answer(job: ProviderRequest) -> Reply:
+    async def answer(request: ProviderRequest) -> Reply:
         try:
-            return await slow(job)
+            return await slow(request)
         except asyncio.CancelledError:
             ended.set()
             raise
@@ -515,7 +516,7 @@ async def test_the_joined_call_is_cancelled_with_its_last_request(
         each.cancel()
     async with asyncio.timeout(5):
         await ended.wait()
-    assert all(job.sent for job, _ in requests)
+    assert all(request.sent for request, _ in requests)
     provider.on_answer = replying(lambda output: output)
     await ask(coalescer, provider, asked("two"))
 
@@ -551,9 +552,9 @@ async def test_finished_queues_are_removed(provider: FakeProvider) -> None:
 async def test_each_request_gets_its_own_vectors(requests: list[tuple[int, int]]) -> None:
     coalescer, scripted = Coalescer(), FakeProvider()
 
-    async def answer(job: ProviderRequest) -> Reply:
+    async def answer(request: ProviderRequest) -> Reply:
         await asyncio.sleep(0)
-        return embeddings(job)
+        return embeddings(request)
 
     async def embed(number: int, turns: int, size: int) -> None:
         for _ in range(turns):
@@ -564,4 +565,4 @@ async def test_each_request_gets_its_own_vectors(requests: list[tuple[int, int]]
 
     scripted.on_answer = answer
     await asyncio.gather(*(embed(i, *request) for i, request in enumerate(requests)))
-    assert all(len(job.body["input"]) <= MAX_INPUTS for job in scripted.asked)
+    assert all(len(request.body["input"]) <= MAX_INPUTS for request in scripted.asked)

@@ -86,13 +86,13 @@ class Gate:
     def __init__(self) -> None:
         self.opened = asyncio.Event()
 
-    async def answer(self, job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def answer(self, request: ProviderRequest) -> Reply:
+        request.sent = True
         await self.opened.wait()
         return Reply(completion("fine"), USAGE)
 
-    async def stream(self, job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def stream(self, request: ProviderRequest) -> Chunks:
+        request.sent = True
         yield [chunk("one")]
         await self.opened.wait()
         yield [chunk(" two", "stop"), usage_chunk(USAGE)]
@@ -269,12 +269,12 @@ async def test_after_a_provider_failed_the_next_request_runs(
 ) -> None:
     fine = scripted.on_answer, scripted.on_stream
 
-    async def fail(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def fail(request: ProviderRequest) -> Reply:
+        request.sent = True
         raise ProviderFailure("no", status=status)
 
-    async def fail_to_stream(job: ProviderRequest) -> Chunks:
-        await fail(job)
+    async def fail_to_stream(request: ProviderRequest) -> Chunks:
+        await fail(request)
         yield []
 
     scripted.on_answer, scripted.on_stream = fail, fail_to_stream
@@ -441,13 +441,13 @@ async def test_a_client_that_left_gets_the_stored_answer(
 async def test_after_a_crash_nothing_is_asked_again(
     scripted: FakeProvider, start: Start, way: str
 ) -> None:
-    async def crash(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def crash(request: ProviderRequest) -> Reply:
+        request.sent = True
         raise RuntimeError("a bug")
 
-    async def crash_midway(job: ProviderRequest) -> Chunks:
+    async def crash_midway(request: ProviderRequest) -> Chunks:
         yield [chunk("one")]
-        await crash(job)
+        await crash(request)
 
     scripted.on_answer, scripted.on_stream = crash, crash_midway
     service = await start()
@@ -596,8 +596,8 @@ async def test_what_is_erased_while_it_is_written_is_not_stored(
 async def test_an_answer_that_is_too_large_is_not_kept_and_not_made_again(
     scripted: FakeProvider, start: Start
 ) -> None:
-    async def flood(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def flood(request: ProviderRequest) -> Chunks:
+        request.sent = True
         for _ in range(3):
             yield [chunk("x" * (MAX_BYTES // 2))]
         yield [usage_chunk(USAGE)]

@@ -55,13 +55,13 @@ def generation_of(service: Service, user_id: str) -> Generation:
     principal = Principal(user_id, Role.USER, "many", frozenset(Scope))
     body = {"messages": chat()["messages"]}
     call = GenerationRequest(principal, "chat", model.id, body, "req_1", 60)
-    grant = Lease(AcquireRequest(()), Admission(True, ()), tokens=0)
+    lease = Lease(AcquireRequest(()), Admission(True, ()), tokens=0)
     caps = policy.caps(user_id, "many")
-    generation = Generation(call, caps, grant, Deadline(60), new_id("pred"))
+    generation = Generation(call, caps, lease, Deadline(60), new_id("pred"))
     candidate = Candidate(model, FakeProvider(), pricing.max_usage(model, body), body)
-    job = ProviderRequest(model, body, generation.deadline)
-    job.sent = True
-    generation.attempt = Attempt(candidate, job, Permit(model, 0.0))
+    request = ProviderRequest(model, body, generation.deadline)
+    request.sent = True
+    generation.attempt = Attempt(candidate, request, Permit(model, 0.0))
     return generation
 
 

@@ -72,7 +72,7 @@ async def test_the_attempt_is_durable_before_the_provider_is_asked(
     service, client = scripted_client
     seen = []
 
-    async def look(job: ProviderRequest) -> Reply:
+    async def look(request: ProviderRequest) -> Reply:
         seen.append((await service.attempt(), await service.prediction()))
         return Reply(completion("fine"), Usage(2, 5))
 
@@ -157,8 +157,8 @@ async def test_a_crash_in_an_adapter_is_paid_at_the_maximum_and_shown_to_no_clie
 ) -> None:
     service, client = scripted_client
 
-    async def crash(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def crash(request: ProviderRequest) -> Reply:
+        request.sent = True
         raise RuntimeError("canary")
 
     scripted.on_answer = crash
@@ -175,8 +175,8 @@ async def test_an_answer_without_usage_is_paid_at_the_bound(
 ) -> None:
     service, client = scripted_client
 
-    async def answer(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def answer(request: ProviderRequest) -> Reply:
+        request.sent = True
         return Reply(completion("fine"), None)
 
     scripted.on_answer = answer
@@ -326,6 +326,6 @@ async def test_the_provider_is_given_what_was_asked_and_no_more(
 ) -> None:
     _, client = scripted_client
     await client.post(PATH, json=chat(temperature=0.5, stream=False, seed=None))
-    (job,) = scripted.asked
-    assert job.body == {"messages": chat()["messages"], "temperature": 0.5}
-    assert 0 < job.deadline.remaining <= 30
+    (request,) = scripted.asked
+    assert request.body == {"messages": chat()["messages"], "temperature": 0.5}
+    assert 0 < request.deadline.remaining <= 30

@@ -1,4 +1,7 @@
-"""Retries: only where they can help, spread over time, and never more than a share of all calls."""
+"""`gateway/pipeline/retry.py`: which failures are retried, after which pause, how often.
+
+`test_attempts.py` has retries and fallbacks in the running service.
+"""
 
 from collections.abc import Callable
 

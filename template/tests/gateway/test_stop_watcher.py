@@ -59,14 +59,14 @@ async def admin(service: Service) -> httpx2.AsyncClient:
     return service.client(await service.create_user(role=Role.ADMIN))
 
 
-async def hang_after_one(job: ProviderRequest) -> Chunks:
-    job.sent = True
+async def hang_after_one(request: ProviderRequest) -> Chunks:
+    request.sent = True
     yield [chunk("one")]
     await asyncio.Event().wait()
 
 
-async def say_fine(job: ProviderRequest) -> Reply:
-    job.sent = True
+async def say_fine(request: ProviderRequest) -> Reply:
+    request.sent = True
     return Reply(completion("fine"), Usage(2, 5))
 
 
@@ -128,8 +128,8 @@ async def test_a_stream_that_is_stopped_ends_with_an_error(
 async def test_a_stream_that_has_not_begun_is_refused(
     scripted: FakeProvider, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
-    async def never(job: ProviderRequest) -> Chunks:
-        await hang(job)
+    async def never(request: ProviderRequest) -> Chunks:
+        await hang(request)
         yield []
 
     scripted.on_stream = never
@@ -143,9 +143,9 @@ async def test_others_go_on(
 ) -> None:
     going = asyncio.Event()
 
-    async def wait(job: ProviderRequest) -> Reply:
+    async def wait(request: ProviderRequest) -> Reply:
         await going.wait()
-        return await say_fine(job)
+        return await say_fine(request)
 
     scripted.on_answer = wait
     stopped, other = await running(scripted, client, "offline/echo", "offline/other")
@@ -163,8 +163,8 @@ async def test_other_streams_go_on(
 ) -> None:
     going = asyncio.Event()
 
-    async def wait_after_one(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def wait_after_one(request: ProviderRequest) -> Chunks:
+        request.sent = True
         yield [chunk("one")]
         await going.wait()
         yield [chunk(" two", "stop"), usage_chunk(USAGE)]
@@ -183,9 +183,9 @@ async def test_what_runs_goes_on_unless_asked_for(
 ) -> None:
     going = asyncio.Event()
 
-    async def wait(job: ProviderRequest) -> Reply:
+    async def wait(request: ProviderRequest) -> Reply:
         await going.wait()
-        return await say_fine(job)
+        return await say_fine(request)
 
     scripted.on_answer = wait
     (call,) = await running(scripted, client, "offline/echo")
@@ -200,8 +200,8 @@ async def test_what_runs_goes_on_unless_asked_for(
 async def test_an_exceeded_maximum_is_paid_in_full_and_quarantines_the_model(
     service: Service, scripted: FakeProvider, client: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
-    async def overshoot(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def overshoot(request: ProviderRequest) -> Reply:
+        request.sent = True
         return Reply(completion("much"), Usage(2, 1_000_000))
 
     cost = 2 * 250 + 1_000_000 * 2000
@@ -232,12 +232,12 @@ async def test_more_output_than_requested_quarantines_the_model_at_any_cost(
     """The maximum of the input is far above the usage of most requests."""
     used = Usage(1, 9)
 
-    async def overshoot(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def overshoot(request: ProviderRequest) -> Reply:
+        request.sent = True
         return Reply(completion("much"), used)
 
-    async def overshoot_in_chunks(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def overshoot_in_chunks(request: ProviderRequest) -> Chunks:
+        request.sent = True
         yield [chunk("much", "stop"), usage_chunk(used)]
 
     scripted.on_answer, scripted.on_stream = overshoot, overshoot_in_chunks

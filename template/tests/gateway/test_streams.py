@@ -37,9 +37,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
     return FakeProvider.install(monkeypatch)
 
 
-async def hang_after_two(job: ProviderRequest) -> Chunks:
+async def hang_after_two(request: ProviderRequest) -> Chunks:
     """Stream two chunks, and never another."""
-    job.sent = True
+    request.sent = True
     yield [chunk("one")]
     yield [chunk(" two")]
     await asyncio.Event().wait()
@@ -48,8 +48,8 @@ async def hang_after_two(job: ProviderRequest) -> Chunks:
 def fail_after_one(failure: Exception) -> Callable[[ProviderRequest], Chunks]:
     """Stream one chunk, and fail."""
 
-    async def stream(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def stream(request: ProviderRequest) -> Chunks:
+        request.sent = True
         yield [chunk("one")]
         raise failure
 
@@ -108,8 +108,8 @@ async def test_a_client_that_leaves_cancels_the_work_and_the_maximum_is_paid(
 async def test_a_client_that_leaves_after_the_usage_pays_the_usage(
     scripted: FakeProvider, start: Start, chunks: list[Body], paid: tuple[str, int]
 ) -> None:
-    async def told(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def told(request: ProviderRequest) -> Chunks:
+        request.sent = True
         yield chunks
         await asyncio.Event().wait()
 
@@ -217,8 +217,8 @@ async def test_a_client_that_leaves_before_the_first_chunk_ends_the_work(
 ) -> None:
     asked = asyncio.Event()
 
-    async def hang(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def hang(request: ProviderRequest) -> Chunks:
+        request.sent = True
         asked.set()
         await asyncio.Event().wait()
         yield []
@@ -281,8 +281,8 @@ async def test_the_deadline_passes_in_the_middle_of_a_stream(
 async def test_the_deadline_passes_before_the_first_chunk(
     scripted: FakeProvider, start: Start
 ) -> None:
-    async def hang(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def hang(request: ProviderRequest) -> Chunks:
+        request.sent = True
         await asyncio.Event().wait()
         yield []
 
@@ -336,8 +336,8 @@ async def test_chunks_that_arrive_together_are_sent_in_order(
 ) -> None:
     words = [f" {number}" for number in range(500)]
 
-    async def burst(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def burst(request: ProviderRequest) -> Chunks:
+        request.sent = True
         yield [chunk(word) for word in words[:300]]
         yield [chunk(word) for word in words[300:]] + [usage_chunk(USAGE)]
 
@@ -355,8 +355,8 @@ async def test_chunks_that_arrive_together_are_sent_in_order(
 async def test_a_stream_without_a_chunk_is_an_empty_answer(
     scripted: FakeProvider, start: Start
 ) -> None:
-    async def nothing(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def nothing(request: ProviderRequest) -> Chunks:
+        request.sent = True
         none: list[list[Body]] = []
         for chunks in none:
             yield chunks
@@ -376,9 +376,9 @@ async def test_a_client_that_does_not_read_holds_up_the_provider_until_time_is_u
     monkeypatch.setattr("gateway.http.event_stream.END_SECONDS", 0.2)
     sent = 0
 
-    async def flood(job: ProviderRequest) -> Chunks:
+    async def flood(request: ProviderRequest) -> Chunks:
         nonlocal sent
-        job.sent = True
+        request.sent = True
         while True:
             sent += 1
             yield [chunk("x" * 2**20)]

@@ -166,8 +166,8 @@ async def test_what_has_its_lease_is_left_alone(
 ) -> None:
     sought: list[ProviderRequest] = []
 
-    async def find(job: ProviderRequest) -> Reply:
-        sought.append(job)
+    async def find(request: ProviderRequest) -> Reply:
+        sought.append(request)
         return REPLY
 
     scripted.on_fetch_result = find
@@ -301,8 +301,8 @@ async def test_work_that_outlived_its_process_is_adopted(
 ) -> None:
     sought: list[str | None] = []
 
-    async def find(job: ProviderRequest) -> Reply:
-        sought.append(job.remote_id)
+    async def find(request: ProviderRequest) -> Reply:
+        sought.append(request.remote_id)
         return REPLY
 
     scripted.on_fetch_result = find
@@ -552,8 +552,8 @@ async def test_the_service_settles_by_itself_what_it_could_not_write(
     client = service.client(await service.create_user())
     gone = Gone(monkeypatch, service.engine.database, after=False)
 
-    async def answer(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def answer(request: ProviderRequest) -> Reply:
+        request.sent = True
         gone.__enter__()
         return REPLY
 
@@ -577,8 +577,8 @@ async def test_a_database_that_goes_between_two_attempts_leaves_nothing_open(
     client = service.client(await service.create_user())
     gone = Gone(monkeypatch, service.engine.database, after=False)
 
-    async def answer(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def answer(request: ProviderRequest) -> Reply:
+        request.sent = True
         gone.__enter__()
         raise ProviderFailure("broken", status=500)
 

@@ -34,8 +34,8 @@ class Gate:
     def open(self) -> None:
         self._open.set()
 
-    async def _answer(self, job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def _answer(self, request: ProviderRequest) -> Reply:
+        request.sent = True
         await self._open.wait()
         return Reply(completion("fine"), self._usage)
 
@@ -164,8 +164,8 @@ async def test_a_client_that_leaves_frees_its_slot(
 ) -> None:
     client = service.client(await service.create_user("narrow"))
 
-    async def endless(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def endless(request: ProviderRequest) -> Chunks:
+        request.sent = True
         yield [chunk("fi")]
         await asyncio.Event().wait()
 

@@ -89,19 +89,19 @@ class Caching(FakeProvider):
         self.reported: Any = REPORTED
         self.on_answer, self.on_stream = self._tell, self._tell_in_chunks
 
-    async def _tell(self, job: ProviderRequest) -> Reply:
-        job.sent = True
-        if job.model.kind == "task":
-            count = job.body.get("num_outputs", 1)
+    async def _tell(self, request: ProviderRequest) -> Reply:
+        request.sent = True
+        if request.model.kind == "task":
+            count = request.body.get("num_outputs", 1)
             return Reply(["made"] * count, Usage(outputs=count))
-        if job.model.kind == "embedding":
+        if request.model.kind == "embedding":
             vector = {"object": "embedding", "index": 0, "embedding": [0.5]}
             output = {"object": "list", "data": [vector], "usage": self.reported}
             return Reply(output, usage_of(self.reported, EMBEDDING_COUNTS))
         return Reply({**completion("fine"), "usage": self.reported}, usage_of(self.reported))
 
-    async def _tell_in_chunks(self, job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def _tell_in_chunks(self, request: ProviderRequest) -> Chunks:
+        request.sent = True
         yield [chunk("fine", "stop")]
         yield [{"choices": [], "usage": self.reported}]
 

@@ -414,9 +414,12 @@ async def test_joined_embeddings_are_one_call_whose_bill_is_shared(
     texts = ["one", "two three four", "five six"]
     bodies = [{"input": text, "encoding_format": form} for text in texts]
     alone = [await provider.answer(ProviderRequest(model, body, Deadline(60))) for body in bodies]
-    jobs = [ProviderRequest(model, body, Deadline(60)) for body in bodies]
+    requests = [ProviderRequest(model, body, Deadline(60)) for body in bodies]
     simulator.reset()
-    work = (coalescer.answer("usr", provider, job, max_usage(model, job.body)) for job in jobs)
+    work = (
+        coalescer.answer("usr", provider, request, max_usage(model, request.body))
+        for request in requests
+    )
     answers = await asyncio.gather(*work)
     (call,) = simulator.calls
     assert call.body == {"model": model.name, "input": texts, "encoding_format": form}
@@ -428,7 +431,7 @@ async def test_joined_embeddings_are_one_call_whose_bill_is_shared(
         "output_tokens": 0,
     }
     assert sum(share or 0 for _, share in answers) == cost(model.price, Usage(6))
-    assert all(request.sent and request.quota for request in jobs)
+    assert all(request.sent and request.quota for request in requests)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Retries and fallbacks: each attempt is settled, the client gets one answer in time."""
+"""Retries and fallbacks in the service: each attempt is settled, the client gets one answer.
+
+`test_retry.py` has the rules for retries alone.
+"""
 
 import asyncio
 import time
@@ -82,17 +85,17 @@ class Turns:
         self.turns = list(turns)
         self.at: list[float] = []
 
-    async def answer(self, job: ProviderRequest) -> Reply:
+    async def answer(self, request: ProviderRequest) -> Reply:
         self.at.append(time.monotonic())
         turn = self.turns.pop(0)
-        job.sent = turn is not UNREACHED
+        request.sent = turn is not UNREACHED
         if isinstance(turn, Exception):
             raise turn
         return turn
 
-    async def stream(self, job: ProviderRequest) -> Chunks:
-        await self.answer(job)
-        async for chunks in stream_fine(job):
+    async def stream(self, request: ProviderRequest) -> Chunks:
+        await self.answer(request)
+        async for chunks in stream_fine(request):
             yield chunks
 
 
@@ -191,8 +194,8 @@ async def test_what_would_fail_again_is_not_tried_again(
 async def test_work_that_goes_on_there_is_not_begun_a_second_time(
     service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
-    async def lose(job: ProviderRequest) -> Reply:
-        job.sent, job.remote_id = True, "r1"
+    async def lose(request: ProviderRequest) -> Reply:
+        request.sent, request.remote_id = True, "r1"
         raise BROKEN
 
     scripted.on_answer = lose
@@ -228,11 +231,11 @@ async def test_the_deadline_is_that_of_all_attempts(scripted: FakeProvider, star
     played = Turns(BROKEN, FINE)
     left: list[float] = []
 
-    async def answer(job: ProviderRequest) -> Reply:
-        left.append(job.deadline.remaining)
+    async def answer(request: ProviderRequest) -> Reply:
+        left.append(request.deadline.remaining)
         if len(left) == 2:
-            await hang(job)
-        return await played.answer(job)
+            await hang(request)
+        return await played.answer(request)
 
     scripted.on_answer = answer
     late = await client.post(CHAT, json=chat(model=AGAIN))
@@ -245,8 +248,8 @@ async def test_the_deadline_is_that_of_all_attempts(scripted: FakeProvider, star
 async def test_a_stream_is_not_begun_again_after_its_first_byte(
     service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
-    async def cancel_query(job: ProviderRequest) -> Chunks:
-        job.sent = True
+    async def cancel_query(request: ProviderRequest) -> Chunks:
+        request.sent = True
         yield [chunk("one")]
         raise BROKEN
 
@@ -263,10 +266,10 @@ async def test_an_attempt_whose_bill_is_unknown_is_paid_and_the_next_reserves_an
 ) -> None:
     seen: list[set[tuple[int, int]]] = []
 
-    async def look(job: ProviderRequest) -> Reply:
+    async def look(request: ProviderRequest) -> Reply:
         rows = await service.database.fetch(accounts.select())
         seen.append({(row.spent_nano_usd, row.reserved_nano_usd) for row in rows})
-        job.sent = True
+        request.sent = True
         if len(seen) < 3:
             raise BROKEN
         return FINE
@@ -383,10 +386,10 @@ async def test_what_is_erased_in_a_pause_gives_its_slot_back(
     client = service.client(await service.create_user("narrow"))
     both = asyncio.Barrier(2)
 
-    async def answer(job: ProviderRequest) -> Reply:
-        job.sent = True
+    async def answer(request: ProviderRequest) -> Reply:
+        request.sent = True
         await both.wait()
-        if job.model.id == AGAIN:
+        if request.model.id == AGAIN:
             raise WAIT
         return FINE
 
@@ -444,7 +447,8 @@ async def test_a_fallback_takes_from_the_limits_what_it_can_use(
     plays(scripted, BROKEN, FINE, FINE)
     answer = await client.post(CHAT, json=chat(model=FIRST))
     assert answer.status_code == status
-    assert [job.model.id for job in scripted.asked] == [FIRST, SECOND][: 1 + (status == 200)]
+    asked = [request.model.id for request in scripted.asked]
+    assert asked == [FIRST, SECOND][: 1 + (status == 200)]
     answer = await client.post(CHAT, json=chat(model=THIRD))
     most = len("user" + "one two") + 8 + 16 + 64
     left = limit - most - paid - most
@@ -534,8 +538,8 @@ async def test_when_none_may_be_asked_the_first_one_says_why(
 async def test_a_fallback_that_is_shut_between_attempts_is_passed_over(
     service: Service, client: httpx2.AsyncClient, scripted: FakeProvider
 ) -> None:
-    async def fail_and_stop(job: ProviderRequest) -> Reply:
-        if job.model.id != FIRST:
+    async def fail_and_stop(request: ProviderRequest) -> Reply:
+        if request.model.id != FIRST:
             return FINE
         await stop(service, SECOND)
         raise BROKEN

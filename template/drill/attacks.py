@@ -1,7 +1,7 @@
-"""Attacks by callers, one kind of harm each.
+"""The attacks of `checks/hostile.py`: each is a kind of request that could harm other callers.
 
-Each takes turns without end, waits for its answers and pauses in between: what hurts others is
-what a request does, not that a small machine has no processor time left for so many.
+An attacker repeats its request, waits for the answer and pauses. So the check sees the harm of a
+request, and not that a small machine has no processor time left for so many.
 """
 
 import asyncio
