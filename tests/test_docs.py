@@ -292,7 +292,8 @@ def test_the_page_on_features_adds_one(render: Render, answers: dict[str, Any]) 
     def test() -> None:
         run("ruff", "check", "--fix", "--quiet")  # as `make format`
         run("ruff", "format", "--quiet")
-        tests = [str(path) for path in project.glob("tests/test_*summar*.py")]
+        names = ("summar", "jobs")
+        tests = [str(path) for name in names for path in project.glob(f"tests/test_*{name}*.py")]
         run("python", "-m", "pytest", "--quiet", "-p", "no:cacheprovider", *tests)
 
     _follow(routes, project)

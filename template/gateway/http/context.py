@@ -121,9 +121,10 @@ class GenerationContext:
             ) from error
 
     async def _check_limits(self) -> None:
-        """Raise `RateLimited` for a large body before it is parsed.
+        """Raise `RateLimited` for a large body if the user's limits are used up.
 
-        With an `Idempotency-Key`, only after the look-up of a stored answer.
+        `read` calls this before it parses the body. With an `Idempotency-Key`, `idempotent` calls
+        it instead, after the look-up of a stored answer.
         """
         if self._is_large:
             await self.engine.limits.peek(self.user)
