@@ -58,7 +58,7 @@ def test_one_that_is_in_no_line_is_refused(
     stray.write_text('revision = "notes"\ndown_revision = "0001"\n', encoding="utf-8")
     monkeypatch.setattr(lines, "PROJECT", tmp_path)
     assert main() == 1
-    assert "the migration notes is not in the line" in capsys.readouterr().err
+    assert "the migration notes is not in the line" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("step", REFUSED.values(), ids=REFUSED)

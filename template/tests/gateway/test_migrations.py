@@ -268,7 +268,7 @@ def test_an_edited_one_of_the_template_is_left_to_its_owner(
     edited = _add(_without_yours(tmp_path), "0002", lines.BEFORE, "0001")
     assert not move(tmp_path)
     assert edited.exists()
-    assert "take your edit over to gateway/migrations/versions/0002" in capsys.readouterr().err
+    assert "take your edit over to gateway/migrations/versions/0002" in "".join(capsys.readouterr())
 
 
 async def _migrate(database: Database) -> list[str]:

@@ -27,7 +27,7 @@ async def test_several_processes_share_the_file(chosen: dict[str, Any], environm
     database = wiring.database.open_database(settings.gateway)
     async with (
         wiring.single_instance_lock(settings.gateway, database),
-        wiring.single_instance_lock(settings, database),
+        wiring.single_instance_lock(settings.gateway, database),
     ):
         await database.check()
     await database.close()
