@@ -135,7 +135,7 @@ def kept_port() -> Iterator[int]:
     """A port of this machine that the system gives to no other program until the block ends.
 
     It is kept by sockets that are bound and do not listen: a server that asks for this very port,
-    as servers do with SO_REUSEADDR, gets it, and until then nobody answers there.
+    as servers do with SO_REUSEADDR, gets it. Until then a connection is refused.
     """
     with ExitStack() as stack:
         port = _bound(stack, socket.AF_INET, "127.0.0.1", 0)

@@ -274,7 +274,7 @@ def test_the_page_on_features_adds_one(render: Render, answers: dict[str, Any]) 
     """Its routes with their tests first; then all of it, with the variant for larger bodies."""
     project = render(**answers)
     page = (project / "docs/add-a-feature.md").read_text(encoding="utf-8")
-    routes, rest = page.split("## What comes with the gateway")
+    routes, rest = page.split("## Included in every call")
     tools = environment_with(requirements_of(project)) / "bin"
 
     def run(tool: str, *words: str) -> None:

@@ -14,7 +14,7 @@ from gateway.addresses import EVERY
 
 SIMPLE_METHODS = {"GET", "HEAD", "POST"}
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
-# What scripts may read, in addition to what they always may.
+# The answer headers that scripts may read, besides those that browsers always show.
 EXPOSED = b", ".join(
     (
         *(b"X-Request-ID", b"X-Prediction-ID", b"x-served-model"),

@@ -1,4 +1,4 @@
-"""What routes ask for: settings, the engine, the current user, a generation's context."""
+"""The dependencies of routes: settings, engine, current user, context of a generation."""
 
 from typing import Annotated, Any
 
@@ -84,10 +84,9 @@ CurrentUser = Annotated[Principal, Depends(authenticate)]
 
 
 async def get_context(
-    request: Request, _: Credential = None, __: IdempotencyKey = None
+    request: Request, user: CurrentUser, _: IdempotencyKey = None
 ) -> GenerationContext:
-    """The context of a generation. Raises what `authenticate` raises."""
-    user = await authenticate(request)
+    """The context of a generation."""
     bind(route=request.scope["route"].path)
     return GenerationContext(request, user, get_engine(request))
 

@@ -20,20 +20,21 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     Raises `StartError` for wrong policy files, without a database, and where limits are in memory
     and another process serves.
     """
+    config = settings.gateway
     async with AsyncExitStack() as stack:
-        database = wiring.database.open_database(settings.gateway)
+        database = wiring.database.open_database(config)
         stack.push_async_callback(database.close)
         session = await stack.enter_async_context(open_session())
         policy, providers = open_parts(settings, session)
         try:
-            await stack.enter_async_context(wiring.single_instance_lock(settings.gateway, database))
+            await stack.enter_async_context(wiring.single_instance_lock(config, database))
         except DatabaseUnavailable as error:
             raise StartError(NO_DATABASE) from error
-        limiter = wiring.limiter.open_limiter(settings.gateway, database)
+        limiter = wiring.limiter.open_limiter(config, database)
         stack.push_async_callback(limiter.close)
         await _require_durable_limits(settings, limiter)
         yield await stack.enter_async_context(
-            gateway.open_engine(settings.gateway, policy, providers, database, limiter, session)
+            gateway.open_engine(config, policy, providers, database, limiter, session)
         )
 
 

@@ -1,4 +1,4 @@
-"""What every command of `python -m app` shares: settings, the database and errors.
+"""The base of every command of `python -m app`: settings, the database and errors.
 
 Exit code 0: done; 1: refused or a check failed; 2: wrong usage.
 """

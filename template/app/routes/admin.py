@@ -40,7 +40,7 @@ UserId = Annotated[str, Query(pattern=f"^{USER_ID.pattern}$")]
 async def service_usage(
     engine: EngineDep, days: AskedDays, group_by: GroupBy = "model"
 ) -> UsageReport:
-    """What the whole service spent, by day and user, model or outcome; this month by default."""
+    """The spending of the whole service, by day and user, model or outcome. Default: this month."""
     return await engine.report.of_service(days, group_by)
 
 

@@ -1,4 +1,4 @@
-"""What the routes share: route classes, and the parameters of lists."""
+"""The route classes, and the parameters of lists."""
 
 import re
 from collections.abc import Callable, Coroutine, Iterator
@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 from pydantic_core import PydanticKnownError
 
-from app.dependencies import get_context
+from app.dependencies import authenticate, get_context
 from gateway.http.query import require_known
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -53,7 +53,7 @@ class DirectRoute(APIRoute):
         schema = endpoint.__annotations__["body"]
 
         async def handle(request: Request) -> Response:
-            context = await get_context(request)
+            context = await get_context(request, await authenticate(request))
             require_known(request)
             answer: Response = await endpoint(await context.read(schema), context)
             return answer

@@ -19,7 +19,7 @@ from gateway.pipeline.generation import Generation
 from gateway.policy import Model
 from gateway.schemas.base import Page
 
-# What is wrong with the input itself, by its path there.
+# The errors of the input. Their `param` is a path within `input`.
 REFUSALS = (InvalidRequest, RequestTooLarge, UnsupportedParameter)
 
 router = APIRouter(
