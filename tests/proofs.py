@@ -39,7 +39,7 @@ OTHERS = CHOSEN[2:]
 # What an implementation of the limiter has a part in: these run with each database.
 _LIMITER = ("limiter", "limits", "tokens_and_slots")
 # What a log-in has a part in: these run with each database.
-_LOGIN = ("account", "admin_people", "auth", "cli", "serve")
+_LOGIN = ("account", "admin_people", "auth", "cli", "serve", "sessions")
 # For the projects in OTHERS, the tests that touch a choice (`test_….py`): of databases, of limiters
 # and of log-ins. A log-in may have the name of a database.
 TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
@@ -50,7 +50,7 @@ TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
         "database": (*_LIMITER, "database_limits", "replicas", "shared"),
     },
     {
-        "api_key": (*_LOGIN, "key_form", "keys"),
+        "api_key": (*_LOGIN, "key_form", "key_sessions", "keys"),
         "basic": (*_LOGIN, "basic", "login_flood", "turns"),
     },
 )

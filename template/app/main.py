@@ -9,11 +9,23 @@ from importlib import import_module
 from fastapi import FastAPI
 
 from app import settings, wiring
+from app.auth.authenticator import RequestAuthenticator
+from app.auth.own_pages import OwnPages
 from app.console import routes as console
 from app.cors import Preflights, SharedAnswers
 from app.engine import open_engine
 from app.readiness import Readiness
-from app.routes import admin, chat, embeddings, health, models, predictions, responses, usage
+from app.routes import (
+    admin,
+    chat,
+    embeddings,
+    health,
+    models,
+    predictions,
+    responses,
+    sessions,
+    usage,
+)
 from app.settings import Settings
 from gateway.http import exception_handlers as handlers
 from gateway.telemetry.logging import configure, log
@@ -29,6 +41,7 @@ ROUTERS = (
     usage.router,
     admin.router,
     *(import_module(name).router for name in wiring.ROUTES),
+    sessions.router,
     health.router,
     console.router,
 )
@@ -72,9 +85,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(open_engine(chosen))
         app.state.engine = engine
-        app.state.authenticator = wiring.auth.open_authenticator(
-            chosen, engine.database, engine.limiter
-        )
+        method = wiring.auth.open_authenticator(chosen, engine.database, engine.limiter)
+        pages = OwnPages(chosen.public_url, chosen.cors_origins)
+        app.state.authenticator = RequestAuthenticator(method, engine.sessions, pages)
         app.state.readiness = Readiness(engine)
         if chosen.environment != "test":  # Where many services start in one process, none stays.
             _rest_collector()

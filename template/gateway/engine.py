@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from gateway.accounts.sessions import Sessions
 from gateway.accounts.users import Users
 from gateway.alerts.alerts import Alerts
 from gateway.alerts.webhook import Webhook, signing_key
@@ -58,6 +59,7 @@ class Engine:
     records: Records
     report: Report
     users: Users
+    sessions: Sessions
     pages: Pages
     large_bodies: LargeBodies
     # The background tasks. Each runs until the engine is closed, unless it crashes.
@@ -119,6 +121,7 @@ async def open_engine(
             records=Records(database),
             report=Report(database, policy),
             users=Users(database),
+            sessions=Sessions(database),
             pages=Pages(database),
             large_bodies=LargeBodies(),
             loops=tasks,

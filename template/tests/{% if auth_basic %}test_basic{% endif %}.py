@@ -14,9 +14,10 @@ from app.auth.basic.attempts import FROM_ADDRESS_ON_ACCOUNT, network_of
 from gateway.accounts.audit import command_line
 from gateway.accounts.passwords import HASHER, passwords
 from gateway.accounts.users import Users
-from gateway.db.tables import audit
+from gateway.db.tables import audit, sessions
 from tests.fixtures.basic import logged_in
 from tests.fixtures.service import Run, Start
+from tests.sign_in import signed_in
 from tests.support import Service, User, chat, error_of
 
 WRONG = (401, "invalid_credentials", None)
@@ -111,7 +112,7 @@ async def test_checks_that_are_kept_are_bounded(
     clients = [service.client(await service.create_user()) for _ in range(4)]
     for client in clients:
         assert (await client.get("/v1/me")).status_code == 200
-    kept: dict[bytes, float] = service.app.state.authenticator._checked
+    kept: dict[bytes, float] = service.app.state.authenticator.method._checked
     assert len(kept) <= 2
     assert len(hashed) == 4
 
@@ -264,3 +265,32 @@ async def test_a_password_that_is_reset_is_audited(service: Service, user: User,
     assert (entry.action, entry.target) == ("reset", f"password:{user.id}")
     assert (entry.actor_id, entry.operator) == (None, command_line().operator)
     assert json.loads(result.stdout)["credential"] not in str(entry._asdict())
+
+
+async def test_a_new_password_ends_the_sessions_of_the_user(service: Service, user: User) -> None:
+    browser, other = (
+        await signed_in(service, user),
+        await signed_in(service, await service.create_user()),
+    )
+    await wiring.auth.create_credential(service.settings, service.database, user.id, command_line())
+    assert error_of(await browser.get("/v1/me")) == WRONG
+    assert (await other.get("/v1/me")).status_code == 200
+
+
+async def test_guesses_on_the_page_are_slowed_down(service: Service, user: User) -> None:
+    browser = service.client()
+    answers = [
+        await browser.post("/auth/session", data={"email": user.email, "password": f"{n}"})
+        for n in range(FROM_ADDRESS_ON_ACCOUNT + 1)
+    ]
+    assert [each.status_code for each in answers[:-1]] == [401] * FROM_ADDRESS_ON_ACCOUNT
+    assert answers[-1].status_code == 429
+    assert int(answers[-1].headers["Retry-After"]) >= 1
+    assert "Too many log-ins" in answers[-1].text
+
+
+async def test_the_session_of_a_key_is_none_without_keys(service: Service, user: User) -> None:
+    """A database may have sessions of a log-in that the service had before."""
+    browser = await signed_in(service, user)
+    await service.write(update(sessions).values(key_id="key_x"))
+    assert error_of(await browser.get("/v1/me")) == WRONG

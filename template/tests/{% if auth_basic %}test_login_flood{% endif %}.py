@@ -148,10 +148,10 @@ async def test_any_number_of_addresses_locks_nobody_out_of_their_own(
     # Another process, or this one after its start: it knows no password that was right.
     limiter = service.engine.limiter
     fresh = wiring.auth.open_authenticator(service.settings, service.database, limiter)
-    headers = {"authorization": wiring.auth.authorization(user.email, user.credential)}
+    header = wiring.auth.authorization(user.email, user.credential)
     with pytest.raises(attempts.TooManyAttempts):
-        await fresh.authenticate("GET", headers, ANOTHER)
-    assert (await fresh.authenticate("GET", headers, OWN)).user_id == user.id
+        await fresh.authenticate(header, ANOTHER)
+    assert (await fresh.authenticate(header, OWN)).user_id == user.id
 
 
 async def test_who_is_in_goes_on_from_anywhere(

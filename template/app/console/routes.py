@@ -9,6 +9,7 @@ import fastapi_offline
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse
 
+from app.console.answers import html_page
 from app.dependencies import ReadinessDep, SettingsDep
 
 router = APIRouter()
@@ -32,7 +33,7 @@ async def show_page(settings: SettingsDep, readiness: ReadinessDep) -> HTMLRespo
         state_text="ready" if ready else "not ready: see its log, or run: make doctor",
         nonce=nonce,
     )
-    return _page(page, f"style-src 'nonce-{nonce}'")
+    return html_page(page, f"style-src 'nonce-{nonce}'", framed_by=settings.framed_by)
 
 
 @router.get("/docs", include_in_schema=False)
@@ -43,7 +44,8 @@ async def show_docs(settings: SettingsDep) -> HTMLResponse:
     page = DOCS.substitute(title=html.escape(settings.project["title"]), nonce=nonce)
     # Swagger UI styles some elements directly, and has its icons in the style sheet.
     style = "style-src 'self' 'unsafe-inline'; img-src 'self' data:"
-    return _page(page, f"script-src 'nonce-{nonce}'; connect-src 'self'; {style}")
+    policy = f"script-src 'nonce-{nonce}'; connect-src 'self'; {style}"
+    return html_page(page, policy, framed_by=settings.framed_by)
 
 
 @router.get("/docs/swagger-ui.css", include_in_schema=False)
@@ -52,10 +54,3 @@ async def show_asset(request: Request) -> FileResponse:
     """A part of Swagger UI."""
     cache = {"Cache-Control": f"public, max-age={CACHE_SECONDS}"}
     return FileResponse(ASSETS / Path(request.url.path).name, headers=cache)
-
-
-def _page(text: str, policy: str) -> HTMLResponse:
-    """`text` with a Content-Security-Policy: nothing but what `policy` names."""
-    rest = "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-    headers = {"Content-Security-Policy": f"default-src 'none'; {policy}; {rest}"}
-    return HTMLResponse(text, headers=headers)

@@ -43,7 +43,7 @@ class Principal:
     """A user as authenticated for one request.
 
     `key_id` identifies the credential if it has its own `limits`. `expires_at` is the expiry of the
-    credential; None if it has none.
+    credential; None if it has none. `credential_id` is the id of the API key, if there is one.
     """
 
     user_id: str
@@ -53,6 +53,7 @@ class Principal:
     key_id: str | None = None
     limits: KeyLimits = NO_LIMITS
     expires_at: dt.datetime | None = None
+    credential_id: str | None = None
 
     def require(self, scope: Scope) -> None:
         """Raise `Forbidden` unless the credential has `scope` and the role may use it."""

@@ -8,8 +8,9 @@ from sqlalchemy.exc import IntegrityError
 
 from gateway.accounts.audit import Actor, record
 from gateway.accounts.principals import Principal, Role, Scope
+from gateway.accounts.sessions import end
 from gateway.db.engine import Database
-from gateway.db.tables import users, utc_now
+from gateway.db.tables import sessions, users, utc_now
 from gateway.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from gateway.ids import new_id, pattern
 
@@ -76,7 +77,8 @@ class Users:
         plan: str | None = None,
         disabled: bool | None = None,
     ) -> Row[Any]:
-        """Change the given fields, and return the user. A disabled user's records stay.
+        """Change the given fields, and return the user. A disabled user's records stay, and their
+        sessions end.
 
         Raises `NotFound`.
         """
@@ -93,6 +95,8 @@ class Users:
                 before = {name: now[name] for name in after}
                 connection.execute(update(users).where(own).values(**_columns(after)))
                 record(connection, actor, "change", f"user:{user_id}", before, after)
+            if after.get("disabled"):
+                end(connection, sessions.c.user_id == user_id, actor)
 
         await self._database.transact(write)
         return await self.get(user_id)

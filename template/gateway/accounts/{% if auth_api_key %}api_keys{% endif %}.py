@@ -28,8 +28,9 @@ from sqlalchemy import (
 
 from gateway.accounts.audit import Actor, record
 from gateway.accounts.principals import NO_LIMITS, KeyLimits, Scope
+from gateway.accounts.sessions import end
 from gateway.db.engine import Database, Query
-from gateway.db.tables import Json, UtcDateTime, metadata, users, utc_now
+from gateway.db.tables import Json, UtcDateTime, metadata, sessions, users, utc_now
 from gateway.errors import NotFound
 from gateway.ids import new_id
 
@@ -135,7 +136,7 @@ class Keys:
         return compose(self._slug, key_id, secret), created
 
     async def revoke(self, user_id: str | None, key_id: str, actor: Actor) -> None:
-        """Revoke a key at once. Without `user_id`, for the operator, any user's key.
+        """Revoke a key and its sessions at once. Without `user_id`, for the operator, of any user.
 
         Raises `NotFound`, also for another user's key.
         """
@@ -146,7 +147,9 @@ class Keys:
         def write(connection: Connection) -> bool:
             row = connection.execute(revoked).one_or_none()
             if row:
-                record(connection, actor, "revoke", f"key:{key_id}", {"user_id": row.user_id}, None)
+                before = {"user_id": row.user_id}
+                record(connection, actor, "revoke", f"key:{key_id}", before, None)
+                end(connection, sessions.c.key_id == key_id, actor)
             return row is not None
 
         if not KEY_ID.fullmatch(key_id) or not await self._database.transact(write):

@@ -10,8 +10,9 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import Column, Connection, ForeignKey, Select, String, Table, delete, insert, select
 
 from gateway.accounts.audit import Actor, record
+from gateway.accounts.sessions import end
 from gateway.db.engine import Database, Query
-from gateway.db.tables import UtcDateTime, metadata, users, utc_now
+from gateway.db.tables import UtcDateTime, metadata, sessions, users, utc_now
 
 # OWASP's minimum for Argon2id: 19 MiB, two passes.
 HASHER = PasswordHash((Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1),))
@@ -32,7 +33,7 @@ class Passwords:
         self._database = database
 
     async def reset(self, user_id: str, actor: Actor) -> str:
-        """Set a new random password of 144 bits for a user, and return it."""
+        """Set a new random password of 144 bits for a user, end their sessions, and return it."""
         password = secrets.token_urlsafe(18)
         row = {"user_id": user_id, "hash": HASHER.hash(password), "changed_at": utc_now()}
 
@@ -40,6 +41,7 @@ class Passwords:
             connection.execute(delete(passwords).where(passwords.c.user_id == user_id))
             connection.execute(insert(passwords), row)
             record(connection, actor, "reset", f"password:{user_id}", None, None)
+            end(connection, sessions.c.user_id == user_id, actor)
 
         await self._database.transact(replace)
         return password

@@ -76,6 +76,24 @@ users = Table(
     info={"prefix": "usr"},
 )
 
+# Browser sessions: `key_id` is the API key that one was made with, if any.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    # Only the hash of the token, which is in the browser's cookie.
+    Column("token_hash", String(64), nullable=False, unique=True),
+    owner(),
+    Column("key_id", String(40)),
+    Column("scopes", Json, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Index(None, "user_id", "id"),
+    Index(None, "key_id"),
+    Index(None, "expires_at"),
+    info={"prefix": "ses"},
+)
+
 # One row for each generation: its request, its result and its cost.
 predictions = Table(
     "predictions",

@@ -5,6 +5,7 @@ import datetime as dt
 from fastapi.security import HTTPBearer
 
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
+from app.auth.port import Button, Field
 from app.settings import Settings
 from gateway.accounts.api_keys import Keys
 from gateway.accounts.audit import Actor
@@ -15,6 +16,8 @@ from gateway.rate_limits.base import Limiter
 SCHEME = HTTPBearer(
     scheme_name="login", description="An API key of this service.", auto_error=False
 )
+FIELDS = (Field("api_key", "API key", "password", "off"),)
+BUTTONS: tuple[Button, ...] = ()
 NAME = "made on the command line"
 
 

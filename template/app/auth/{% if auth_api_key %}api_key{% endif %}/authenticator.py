@@ -20,15 +20,15 @@ class ApiKeyAuthenticator:
     Requests that wait at the same time share one query.
     """
 
+    is_ambient = False
+
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._lookups: Batcher[str, Any] = Batcher(self._find, outage=DatabaseUnavailable)
         self._touches: Batcher[str, None] = Batcher(self._touch, outage=DatabaseUnavailable)
 
-    async def authenticate(
-        self, method: str, headers: Mapping[str, str], address: str
-    ) -> Principal:
-        scheme, _, text = headers.get("authorization", "").partition(" ")
+    async def authenticate(self, authorization: str, address: str) -> Principal:
+        scheme, _, text = authorization.partition(" ")
         parts = parse(text.strip()) if scheme.lower() == "bearer" else None
         row = await self._lookups.submit(parts[0]) if parts else None
         if row is None or parts is None or not _matches(row, parts[1]):
@@ -37,6 +37,18 @@ class ApiKeyAuthenticator:
                 "`python -m app keys create` makes one.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        return await self._use(row)
+
+    async def sign_in(self, fields: Mapping[str, str], address: str) -> Principal:
+        return await self.authenticate(f"Bearer {fields.get('api_key', '')}", address)
+
+    async def with_key(self, key_id: str) -> Principal:
+        row = await self._lookups.submit(key_id)
+        if row is None or not _is_valid(row):
+            raise InvalidCredentials("The API key of this session has ended; sign in again.")
+        return await self._use(row)
+
+    async def _use(self, row: Any) -> Principal:
         if row.last_used_at is None or utc_now() - row.last_used_at > LAST_USE_IS_KEPT_TO:
             await self._touches.submit(row.id)
         limits = limits_of(row)
@@ -48,6 +60,7 @@ class ApiKeyAuthenticator:
             None if limits == NO_LIMITS else row.id,
             limits,
             row.expires_at,
+            row.id,
         )
 
     async def _find(self, key_ids: list[str]) -> Sequence[Any]:
@@ -61,4 +74,8 @@ class ApiKeyAuthenticator:
 
 def _matches(row: Any, secret: str) -> bool:
     same = hmac.compare_digest(row.secret_hash, digest(secret))
-    return same and (row.expires_at is None or row.expires_at > utc_now())
+    return same and _is_valid(row)
+
+
+def _is_valid(row: Any) -> bool:
+    return row.expires_at is None or bool(row.expires_at > utc_now())

@@ -7,6 +7,7 @@ from fastapi import Request
 from fastapi.security import HTTPBasic
 
 from app.auth.basic.authenticator import BasicAuthenticator
+from app.auth.port import Button, Field
 from app.settings import Settings
 from gateway.accounts.audit import Actor
 from gateway.accounts.passwords import Passwords
@@ -24,13 +25,18 @@ class Basic(HTTPBasic):
 
 SCHEME = Basic(scheme_name="login", description="E-mail address and password.")
 
+FIELDS = (
+    Field("email", "E-mail address", "email", "username"),
+    Field("password", "Password", "password", "current-password"),
+)
+BUTTONS: tuple[Button, ...] = ()
+
 
 def open_authenticator(
     settings: Settings, database: Database, limiter: Limiter
 ) -> BasicAuthenticator:
     signer = Signer(settings.secret_key.get_secret_value())
-    own, shared = settings.public_url, settings.cors_origins
-    return BasicAuthenticator(Passwords(database), limiter, signer, own, shared)
+    return BasicAuthenticator(Passwords(database), limiter, signer)
 
 
 async def create_credential(

@@ -11,16 +11,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
+from app.auth.authenticator import no_keys
 from app.auth.basic.attempts import Attempts, network_of, too_many
 from app.auth.basic.turns import NoTurn, Turns
-from app.cors import asks_before
 from gateway.accounts.passwords import HASHER, Passwords
 from gateway.accounts.principals import Principal, Role, Scope
-from gateway.addresses import EVERY
 from gateway.batcher import Batcher
-from gateway.errors import DatabaseUnavailable, Forbidden, InvalidCredentials
+from gateway.errors import DatabaseUnavailable, InvalidCredentials
 from gateway.rate_limits.base import Limiter
 from gateway.signing import Signer
 
@@ -31,7 +29,6 @@ HASH_WAITS_SECONDS = 5.0
 HASH_NICENESS = 10
 CHECK_IS_KEPT_SECONDS = 60
 CHECKS_KEPT = 10_000
-SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
 class BasicAuthenticator:
@@ -42,32 +39,37 @@ class BasicAuthenticator:
     that the caller knows the password: the hash comes before others, and counts as no attempt.
     """
 
+    is_ambient = True
+
     def __init__(
         self,
         passwords: Passwords,
         limiter: Limiter,
         signer: Signer,
-        public_url: str,
-        shared_with: frozenset[str] = frozenset(),
     ) -> None:
         self._passwords = passwords
         self._lookups: Batcher[str, Any] = Batcher(self._find, outage=DatabaseUnavailable)
         self._attempts = Attempts(limiter, signer)
         self._signer = signer
-        self._shared_with = shared_with
-        self._public_host = urlsplit(public_url).netloc
         self._turns = Turns(HASHES_AT_ONCE, HASHES_WAITING, HASH_WAITS_SECONDS)
         self._threads = ThreadPoolExecutor(HASHES_AT_ONCE, "hash", _give_way)
         self._nobody = HASHER.hash(secrets.token_urlsafe())
         self._checked: dict[bytes, float] = {}
         self._checking: dict[bytes, asyncio.Task[bool]] = {}
 
-    async def authenticate(
-        self, method: str, headers: Mapping[str, str], address: str
-    ) -> Principal:
-        if method not in SAFE_METHODS:
-            self._refuse_foreign_pages(method, headers)
-        email, password = _credentials(headers.get("authorization", ""))
+    async def authenticate(self, authorization: str, address: str) -> Principal:
+        return await self._authenticate(*_credentials(authorization), address)
+
+    async def sign_in(self, fields: Mapping[str, str], address: str) -> Principal:
+        email, password = fields.get("email", ""), fields.get("password", "")
+        return await self._authenticate(email.strip().lower(), password, address)
+
+    async def with_key(self, key_id: str) -> Principal:
+        raise no_keys()
+
+    async def _authenticate(self, email: str, password: str, address: str) -> Principal:
+        if "\0" in email:  # No database looks for it.
+            raise _invalid()
         row = await self._lookups.submit(email)
         if not await self._is_right(email, password, row, address) or row is None:
             raise _invalid()
@@ -117,23 +119,6 @@ class BasicAuthenticator:
         if len(self._checked) > CHECKS_KEPT:
             del self._checked[next(iter(self._checked))]  # the oldest
 
-    def _refuse_foreign_pages(self, method: str, headers: Mapping[str, str]) -> None:
-        """A browser sends the password along with what another site's page asks it to send.
-
-        Not with a request that it asks about before, as for JSON: what pages of `CORS_ORIGINS`
-        send so bears a password that they know themselves.
-        """
-        site = headers.get("sec-fetch-site", "none")
-        origin = headers.get("origin")
-        own = {host for host in (headers.get("host"), self._public_host) if host}
-        # Without a host it is "null": a page that hides where it is from.
-        foreign = origin is not None and origin.partition("://")[2] not in own
-        if not foreign and site in {"none", "same-origin"}:
-            return
-        is_shared = origin is not None and not self._shared_with.isdisjoint({origin, EVERY})
-        if not (is_shared and asks_before(method, headers)):
-            raise Forbidden("Requests that change something are taken from this site only.")
-
 
 def _give_way() -> None:
     """Lower the priority of a thread that hashes, and of those that it starts: a flood of log-ins
@@ -151,7 +136,7 @@ def _credentials(header: str) -> tuple[str, str]:
     except (binascii.Error, ValueError) as error:
         raise _invalid() from error
     email, separator, password = decoded.partition(":")
-    if scheme.lower() != "basic" or not separator or "\0" in decoded:
+    if scheme.lower() != "basic" or not separator:
         raise _invalid()
     return email.strip().lower(), password
 

@@ -1,0 +1,72 @@
+"""The page to sign in and out: plain forms, without a script."""
+
+import html
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+
+from app.auth.cookies import csrf_token
+from app.auth.port import Button, Field
+from app.console.answers import html_page
+from app.settings import Settings
+
+PAGE = Template(Path(__file__).with_name("sign_in.html").read_text(encoding="utf-8"))
+
+
+def forms(fields: Iterable[Field], buttons: Iterable[Button], next_path: str) -> str:
+    """The forms to sign in with. `next_path` is where the browser goes then."""
+    inputs = "".join(map(_input, fields))
+    target = html.escape(next_path)
+    form = (
+        f'<form method="post" action="session">{_hidden("next", next_path)}{inputs}'
+        "<button>Sign in</button></form>"
+    )
+    links = "".join(
+        f'<a class="button" href="login/{html.escape(button.name)}?next={target}">'
+        f"Sign in with {html.escape(button.label)}</a>"
+        for button in buttons
+    )
+    return (form if inputs else "") + links
+
+
+def signed_in(session: Any, token: str) -> str:
+    """The forms to sign out with, for a session and its token."""
+    csrf = _hidden("csrf_token", csrf_token(token))
+    form = '<form method="post" action="logout">'
+    return (
+        f"<p>Signed in as {html.escape(session.email)}.</p>"
+        f"{form}{csrf}<button>Sign out</button></form>"
+        f"{form}{csrf}{_hidden('all', 'true')}<button>Sign out in every browser</button></form>"
+    )
+
+
+def sign_in_page(
+    settings: Settings, content: str, wrong: str = "", status: int = 200
+) -> HTMLResponse:
+    """The page with `content`, which is markup, and `wrong`, which is text."""
+    nonce = secrets.token_urlsafe(16)
+    told = f'<p class="wrong" role="alert">{html.escape(wrong)}</p>' if wrong else ""
+    title = html.escape(settings.project["title"])
+    page = PAGE.substitute(title=title, nonce=nonce, content=told + content)
+    policy = f"style-src 'nonce-{nonce}'; form-action 'self'"
+    answer = html_page(page, policy, framed_by=settings.framed_by, status=status)
+    answer.headers["Cache-Control"] = "no-store"
+    # With no-referrer, browsers would send `Origin: null` with the forms.
+    answer.headers["Referrer-Policy"] = "same-origin"
+    return answer
+
+
+def _input(field: Field) -> str:
+    name, label, kind, autocomplete = map(html.escape, field)
+    return (
+        f'<label for="{name}">{label}</label><input id="{name}" name="{name}" type="{kind}" '
+        f'autocomplete="{autocomplete}" required>'
+    )
+
+
+def _hidden(name: str, value: str) -> str:
+    return f'<input type="hidden" name="{name}" value="{html.escape(value)}">'
