@@ -38,7 +38,7 @@ async def flood(service: Service, times: int) -> list[Any]:
 @pytest.fixture(autouse=True)
 def _patient_queue(service: Service) -> None:
     """On a busy machine a hash waits for longer, which is no failure."""
-    service.app.state.authenticator._turns._seconds = PATIENCE_SECONDS
+    service.app.state.authenticator.method._turns._seconds = PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ async def test_an_address_of_the_account_is_hashed_before_all_others(
 async def test_a_hash_that_nobody_gets_to_in_time_is_refused(
     service: Service, user: User, held: Held
 ) -> None:
-    service.app.state.authenticator._turns._seconds = 0.05
+    service.app.state.authenticator.method._turns._seconds = 0.05
     others = asyncio.create_task(flood(service, HASHES_AT_ONCE))
     await eventually(lambda: has_begun(held, HASHES_AT_ONCE))
     client = logged_in(service, user.email, user.credential, OWN)
@@ -188,7 +188,7 @@ async def test_an_office_that_logs_in_is_no_flood(
 
 async def is_waiting(service: Service, number: int) -> bool:
     """Whether so many wait for their hash."""
-    turns = service.app.state.authenticator._turns
+    turns = service.app.state.authenticator.method._turns
     queues = [*turns._first._queues.values(), *turns._others._queues.values()]
     return sum(map(len, queues)) == number
 
