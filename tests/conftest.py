@@ -1,8 +1,10 @@
 """What every test of the template starts from: `render(**answers)`, a project of its own."""
 
 import os
+import resource
 import subprocess
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +37,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         dealt += share + short[:others]
         del short[:others]
     items[:] = dealt
+
+
+_SECONDS = "processor seconds"
+_used: dict[pytest.Item, float] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Note the processor time before a test, its fixtures included."""
+    _used[item] = _processor_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the processor time of a test to its last report, which a worker sends."""
+    report = yield
+    if call.when == "teardown":
+        report.user_properties.append((_SECONDS, _processor_seconds() - _used.pop(item)))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which files take the most processor time."""
+    seconds = Counter[str]()
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports(""):
+        for name, value in report.user_properties:
+            if name == _SECONDS:
+                seconds[report.nodeid.partition("::")[0]] += value
+    terminalreporter.section("processor time: minutes of user and system")
+    for path, used in seconds.most_common():
+        terminalreporter.line(f"{used / 60:6.1f}  {path}")
+
+
+def _processor_seconds() -> float:
+    """Return the seconds of this process and of those that it started and that have ended."""
+    uses = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 class Render(Protocol):
