@@ -791,4 +791,4 @@ def test_leaves_nothing_behind_when_interrupted(project: Path) -> None:
             assert updater.poll() is None
             time.sleep(0.01)
         os.killpg(updater.pid, signal.SIGINT)
-        assert updater.wait(timeout=30) == 130
+        assert updater.wait(timeout=300) == 130
