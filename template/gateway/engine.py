@@ -1,7 +1,7 @@
 """Opens the engine: its parts and its background tasks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -25,6 +25,7 @@ from gateway.idempotency.store import IdempotencyStore
 from gateway.kill_switch import KillSwitch
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.records import Records
+from gateway.ledger.retention import Retention
 from gateway.ledger.sweeper import Sweeper
 from gateway.ledger.usage_report import Report
 from gateway.pipeline.attempts import Attempts
@@ -100,7 +101,10 @@ async def open_engine(
         alerts = Alerts(database, policy, _open_webhook(config, session))
         runner = Runner(pipeline, in_flight, database)
         works = (stop_watcher, sweeper, alerts, runner, stalls)
-        loops = in_background(*(work.run() for work in works))
+        loops = in_background(
+            *(work.run() for work in works),
+            *(work.run() for work in _open_retention(config, database)),
+        )
         tasks = await stack.enter_async_context(loops)
         stack.push_async_callback(runner.close)
         store = IdempotencyStore(database, config.request_deadline_seconds)
@@ -126,6 +130,12 @@ async def open_engine(
             large_bodies=LargeBodies(),
             loops=tasks,
         )
+
+
+def _open_retention(config: GatewayConfig, database: Database) -> Iterator[Retention]:
+    """The job that erases old predictions, unless they are kept for ever."""
+    if days := config.prediction_retention_days:
+        yield Retention(database, days)
 
 
 def _open_webhook(config: GatewayConfig, session: aiohttp.ClientSession) -> Webhook | None:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Insert, insert
 
 from gateway.db.tables import accounts, predictions
-from gateway.ids import earliest_id, new_id
+from gateway.ids import id_at, new_id
 from tests.support import User
 
 
@@ -19,8 +19,8 @@ def account(name: str, period: str, spent: int, reserved: int = 0) -> Insert:
 def prediction(user: User, at: dt.datetime, **values: Any) -> Insert:
     """A prediction that was created `at` this time."""
     made = {
-        # What `new_id` would have made on that day.
-        "id": earliest_id("pred", at.date()) + new_id("")[-20:],
+        # What `new_id` would have made at that time.
+        "id": id_at("pred", at) + new_id("")[-20:],
         "user_id": user.id,
         "request_id": "req_x",
         "kind": "chat",

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from sqlalchemy import Select, select
 
 from app.dependencies import ERRORS, Administrator, EngineDep, require_reader
-from app.routes.base import PageSize, StrictRoute
+from app.routes.base import AskedSearch, PageSize, StrictRoute
 from app.routes.usage import AskedDays
 from app.schemas.admin import (
     AuditEntry,
@@ -69,6 +69,7 @@ async def change_user(
 @router.get("/predictions", dependencies=READING)
 async def list_predictions(
     engine: EngineDep,
+    search: AskedSearch,
     limit: PageSize = 20,
     cursor: str | None = None,
     user_id: UserId | None = None,
@@ -77,7 +78,9 @@ async def list_predictions(
     query: Select[Any] = select(predictions)
     if user_id is not None:
         query = query.where(predictions.c.user_id == user_id)
-    rows, next_cursor = await engine.pages.read(query, predictions, limit, cursor)
+    rows, next_cursor = await engine.pages.read(
+        search.of(query), predictions, limit, cursor, search.seconds
+    )
     made = await attempts_of(engine.database, [row.id for row in rows])
     data = [UserPrediction.of(row, attempts=made[row.id]) for row in rows]
     return Page(data=data, next_cursor=next_cursor)

@@ -1,17 +1,20 @@
-"""The route classes, and the parameters of lists."""
+"""The route classes, and the parameters of lists and searches."""
 
 import re
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, StringConstraints
 from pydantic_core import PydanticKnownError
 
 from app.dependencies import authenticate, get_context
 from gateway.http.query import require_known
+from gateway.ledger.search import Search, search_of
+from gateway.providers.base import Outcome
+from gateway.schemas.base import NO_CONTROL, Moment
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -23,7 +26,26 @@ def _digits(given: str) -> str:
     raise PydanticKnownError("int_parsing")
 
 
+ModelName = Annotated[str, StringConstraints(max_length=200, pattern=NO_CONTROL)]
 PageSize = Annotated[int, Query(ge=1, le=100), BeforeValidator(_digits)]
+
+
+async def asked_search(
+    model: Annotated[ModelName | None, Query(description="The public name of a model.")] = None,
+    outcome: Outcome | None = None,
+    rating: Literal["up", "down"] | None = None,
+    first: Annotated[
+        Moment | None, Query(alias="from", description="The earliest time of a request.")
+    ] = None,
+    last: Annotated[
+        Moment | None, Query(alias="to", description="The first time that is too late.")
+    ] = None,
+) -> Search:
+    """What the query looks for; everything by default."""
+    return search_of(model, outcome, rating, first, last)
+
+
+AskedSearch = Annotated[Search, Depends(asked_search)]
 
 
 class StrictRoute(APIRoute):

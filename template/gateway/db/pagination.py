@@ -26,11 +26,17 @@ class Pages:
         self._database = database
 
     async def read(
-        self, rows: Select[Any], table: Table, limit: int, cursor: str | None
+        self,
+        rows: Select[Any],
+        table: Table,
+        limit: int,
+        cursor: str | None,
+        seconds: float | None = None,
     ) -> tuple[Sequence[Row[Any]], str | None]:
         """Up to `limit` of `rows` of `table`, and the cursor of the next page if there is one.
 
         The prefix of the table's ids is its `info["prefix"]`. A page of long documents is shorter.
+        With `seconds`, a slow search: it may take that long, and has threads of its own.
         Raises `InvalidRequest` if the cursor is not an id of this table's form.
         """
         query = rows.order_by(table.c.id.desc()).limit(limit + 1)
@@ -38,7 +44,8 @@ class Pages:
             if not pattern(table.info["prefix"]).fullmatch(cursor):
                 raise InvalidRequest("The cursor is not one of this list.", param="cursor")
             query = query.where(table.c.id < cursor)
-        sizes = await self._database.fetch(query.with_only_columns(table.c.id, _size(table)))
+        measured = query.with_only_columns(table.c.id, _size(table))
+        sizes = await self._database.fetch(measured, seconds=seconds)
         chosen = [row.id for row in sizes[: min(limit, _fitting([row.size for row in sizes]))]]
         if not chosen:
             return [], None

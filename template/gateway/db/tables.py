@@ -16,6 +16,8 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TextClause,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -23,6 +25,8 @@ from sqlalchemy.types import TypeDecorator
 from gateway.json_text import encode
 
 MAX_OPERATOR = 200
+# Most predictions are neither, so an index of these is small.
+HAS_FAILED, IS_RATED = text("outcome <> 'ok'"), text("rating IS NOT NULL")
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -62,6 +66,11 @@ class Json(TypeDecorator[Any]):
 def owner() -> Column[str]:
     """The column of a row's user. Every query for a user's rows filters by it."""
     return Column("user_id", String(40), ForeignKey("users.id"), nullable=False)
+
+
+def _partial_index(condition: TextClause, *columns: str) -> Index:
+    """An index of the rows that meet `condition`, which a query has to name."""
+    return Index(None, *columns, sqlite_where=condition, postgresql_where=condition)
 
 
 users = Table(
@@ -124,6 +133,8 @@ predictions = Table(
     Column("cost_nano_usd", BigInteger, nullable=False, default=0),
     Column("latency_ms", Integer),
     Column("feedback", Json),
+    # That of the feedback, for searches.
+    Column("rating", String(10)),
     # The UTC day of the request, for which it counts.
     Column("day", String(10), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
@@ -131,6 +142,13 @@ predictions = Table(
     Column("erased_at", UtcDateTime),
     Index(None, "user_id", "id"),
     Index(None, "user_id", "day"),
+    # For searches: see `gateway/ledger/search.py`.
+    Index(None, "model", "id"),
+    Index(None, "user_id", "model", "id"),
+    _partial_index(HAS_FAILED, "outcome", "id"),
+    _partial_index(HAS_FAILED, "user_id", "outcome", "id"),
+    _partial_index(IS_RATED, "rating", "id"),
+    _partial_index(IS_RATED, "user_id", "rating", "id"),
     info={"prefix": "pred"},
 )
 
@@ -232,6 +250,16 @@ audit = Table(
     Column("request_id", String(64)),
     Column("operator", String(MAX_OPERATOR)),
     info={"prefix": "aud"},
+)
+
+
+# The background jobs that one replica does at a time, and how far each has come: an id. The
+# migration that adds a job inserts its row.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("cursor", String(40), nullable=False),
 )
 
 

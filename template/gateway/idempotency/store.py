@@ -221,9 +221,9 @@ def in_flight() -> IdempotencyInFlight:
     )
 
 
-def erasing(prediction_id: str) -> Update:
-    """The statement that removes the stored answer of a prediction."""
-    stored = idempotency.c.prediction_id == prediction_id
+def erasing(prediction_ids: Sequence[str]) -> Update:
+    """The statement that removes the stored answers of predictions."""
+    stored = idempotency.c.prediction_id.in_(prediction_ids)
     return update(idempotency).where(stored).values(state=KeyState.ERASED, answer=None)
 
 

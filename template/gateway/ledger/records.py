@@ -11,6 +11,8 @@ from gateway.idempotency.store import erasing
 from gateway.ids import pattern
 
 PREDICTION_ID = pattern("pred")
+# The columns that hold content, without it.
+ERASED = dict.fromkeys(("input", "output", "error", "feedback", "rating"))
 
 
 class Records:
@@ -30,15 +32,15 @@ class Records:
 
     async def rate(self, user_id: str, prediction_id: str, feedback: dict[str, Any]) -> None:
         """Store the user's feedback on an answer, in place of earlier feedback."""
-        rated = _changing(user_id, prediction_id, feedback=feedback)
+        rating = feedback["rating"]
+        rated = _changing(user_id, prediction_id, feedback=feedback, rating=rating)
         kept = rated.where(predictions.c.erased_at.is_(None))  # It may be erased meanwhile.
         await self._change(user_id, prediction_id, kept)
 
     async def erase(self, user_id: str, prediction_id: str) -> None:
         """Remove the content, also from replays. The cost stays in the ledger."""
-        nothing = {"input": None, "output": None, "error": None, "feedback": None}
-        erased = _changing(user_id, prediction_id, **nothing, erased_at=utc_now())
-        await self._change(user_id, prediction_id, erased, erasing(prediction_id))
+        erased = _changing(user_id, prediction_id, **ERASED, erased_at=utc_now())
+        await self._change(user_id, prediction_id, erased, erasing([prediction_id]))
 
     async def _change(self, user_id: str, prediction_id: str, *changes: Update) -> None:
         await self.get(user_id, prediction_id)

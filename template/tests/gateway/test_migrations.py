@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -12,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
+from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select, update
 from sqlalchemy.sql.schema import SchemaConst
 
 from app import wiring
@@ -76,6 +77,19 @@ async def test_they_can_be_undone_and_done_again(database: Database) -> None:
         assert set(metadata.tables) <= set(await database.transact(_tables))
         await database.transact(lambda connection: _downgrade(connection, "base"))
         assert await database.transact(_tables) == ["alembic_version", "applied_migrations"]
+
+
+async def test_earlier_feedback_can_be_searched(database: Database) -> None:
+    await upgrade(database)
+    await database.transact(lambda connection: _downgrade(connection, "0008"))
+    await database.transact(_spend)
+    for number, rating in ((1, "up"), (2, "down")):
+        rated = update(predictions).where(predictions.c.id == f"pred_{number}")
+        change = rated.values(feedback={"rating": rating, "comment": "Fine"})
+        await database.transact(partial(Connection.execute, statement=change))
+    await upgrade(database)
+    query = select(predictions.c.rating).order_by(predictions.c.id)
+    assert [row.rating for row in await database.fetch(query)] == ["up", "down"]
 
 
 async def test_applying_them_again_changes_nothing(database: Database) -> None:
