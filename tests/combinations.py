@@ -4,9 +4,10 @@ Database, limiter and authentication meet in every way, and so do database, limi
 two values of two other questions meet (`test_questions.py` asserts it).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, cycle, product
-from typing import Any
+from typing import Any, TypeVar
 
 DATABASES = ("sqlite", "postgres")
 LIMITERS = ("memory", "redis", "database")
@@ -49,6 +50,21 @@ Values = frozenset[tuple[int, Any]]
 def met_in(row: tuple[Any, ...]) -> set[Values]:
     """Return every two answers of a row."""
     return {frozenset(pair) for pair in combinations(enumerate(row), 2)}
+
+
+Row = TypeVar("Row")
+
+
+def covering(
+    rows: Sequence[Row], goals: Callable[[Row], set[Values]], first: Sequence[Row] = ()
+) -> list[Row]:
+    """Return a few of the rows, `first` among them, that meet every goal that any row meets."""
+    chosen = list(first)
+    missing = set().union(*map(goals, rows)).difference(*map(goals, chosen))
+    while missing:
+        chosen.append(max(rows, key=lambda row: len(missing & goals(row))))
+        missing -= goals(chosen[-1])
+    return chosen
 
 
 def _combinations() -> list[Combination]:

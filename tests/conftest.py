@@ -68,6 +68,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, value in report.user_properties:
             if name == _SECONDS:
                 seconds[report.nodeid.partition("::")[0]] += value
+    if not seconds:
+        return
     terminalreporter.section("processor time: minutes of user and system")
     for path, used in seconds.most_common():
         terminalreporter.line(f"{used / 60:6.1f}  {path}")

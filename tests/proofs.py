@@ -3,10 +3,9 @@
 docs/decisions/0009-whole-suites.md gives the reasons. `make test-all` runs everything for all.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
-from combinations import PROVIDERS, SERVICES, Combination, met_in
+from combinations import PROVIDERS, SERVICES, Combination, covering, met_in
 
 Parts = tuple[str, str, str]
 
@@ -20,20 +19,8 @@ def parts_of(service: Combination) -> Parts:
     return service.database, service.limiter, service.auth
 
 
-def _chosen() -> Iterator[Parts]:
-    """Yield the services that run: few, in which any two choices of these three meet."""
-    services = [parts_of(service) for service in SERVICES]
-    missing = set().union(*map(met_in, services))
-    for first in (DEFAULT, RICHEST):
-        missing -= met_in(first)
-        yield first
-    while missing:
-        best = max(services, key=lambda parts: len(missing & met_in(parts)))
-        missing -= met_in(best)
-        yield best
-
-
-CHOSEN = tuple(_chosen())
+# The services that run: few, in which any two choices of these three meet.
+CHOSEN = covering([parts_of(service) for service in SERVICES], met_in, (DEFAULT, RICHEST))
 OTHERS = CHOSEN[2:]
 
 # What an implementation of the limiter has a part in: these run with each database.

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
-from combinations import COMBINATIONS, HOSTILE, Combination
+from combinations import COMBINATIONS, HOSTILE, Combination, Values, covering, met_in
 from conftest import Render, files_of
 from environments import environment_with
 from flags import QUESTIONS, flags_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from proofs import parts_of
 from working_tree import ROOT
 
 WORDS: dict[str, list[str]] = yaml.safe_load((ROOT / "tests/words.yml").read_text(encoding="utf-8"))
@@ -184,12 +185,28 @@ def test_dependencies_are_exactly_what_is_used(
     assert not {name for name in named if not _is_used(name, tests | tools)}, "unused"
 
 
+def _decisive_for_types(combination: Combination) -> set[Values]:
+    """Return any two parts of the service, and each other answer."""
+    answers = enumerate(vars(combination).values())
+    return met_in(parts_of(combination)) | {frozenset([answer]) for answer in answers}
+
+
+TYPED = covering(COMBINATIONS, _decisive_for_types)
+
+
 @pytest.mark.parametrize(
     "combination",
-    # Some of them are what two minutes are enough for.
+    # Some of them are what two minutes are enough for, and a few are enough for most faults.
     [
-        pytest.param(combination, id=str(combination), marks=[pytest.mark.slow] * (number % 12 > 0))
-        for number, combination in enumerate(COMBINATIONS)
+        pytest.param(
+            combination,
+            id=str(combination),
+            marks=[
+                *[pytest.mark.slow] * (combination not in TYPED[:3]),
+                *[pytest.mark.product] * (combination not in TYPED),
+            ],
+        )
+        for combination in COMBINATIONS
     ],
 )
 def test_types(
