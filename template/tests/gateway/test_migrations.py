@@ -81,7 +81,7 @@ async def test_they_can_be_undone_and_done_again(database: Database) -> None:
 
 async def test_earlier_feedback_can_be_searched(database: Database) -> None:
     await upgrade(database)
-    await database.transact(lambda connection: _downgrade(connection, "0008"))
+    await database.transact(lambda connection: _downgrade(connection, "0009"))
     await database.transact(_spend)
     for number, rating in ((1, "up"), (2, "down")):
         rated = update(predictions).where(predictions.c.id == f"pred_{number}")
