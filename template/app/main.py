@@ -17,6 +17,7 @@ from app.engine import open_engine
 from app.readiness import Readiness
 from app.routes import (
     admin,
+    admin_teams,
     chat,
     embeddings,
     health,
@@ -24,6 +25,7 @@ from app.routes import (
     predictions,
     responses,
     sessions,
+    team,
     usage,
 )
 from app.settings import Settings
@@ -39,7 +41,9 @@ ROUTERS = (
     predictions.router,
     models.router,
     usage.router,
+    team.router,
     admin.router,
+    admin_teams.router,
     *(import_module(name).router for name in wiring.ROUTES),
     sessions.router,
     health.router,

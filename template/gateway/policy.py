@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -22,14 +22,15 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, to_json
 
+from gateway.accounts.principals import Membership
 from gateway.errors import ModelNotFound, StartError, shortened
+from gateway.plans import Plan, Service, TeamPlan
 from gateway.policy_types import (
     MAX_TOKENS,
     ModelName,
     Outputs,
     OutputTokens,
     PlanName,
-    Rate,
     Seconds,
     Tokens,
 )
@@ -41,8 +42,6 @@ PRICES_ARE_OLD_AFTER = dt.timedelta(days=90)
 NOT_DECISIVE = {"prices_checked", "base_delay_seconds", "max_cooldown_seconds"}
 PER_TOKEN = ("input_usd_per_million_tokens", "output_usd_per_million_tokens")
 Kind = Literal["chat", "embedding", "task"]
-Budgets = tuple[int | None, int | None]
-"""The caps for a day and for a month, in nano-dollars; None is no cap."""
 
 
 class Model(DeclaredLines):
@@ -125,45 +124,6 @@ class Model(DeclaredLines):
         return dt.datetime.now(dt.UTC).date() - self.prices_checked > PRICES_ARE_OLD_AFTER
 
 
-class Plan(BaseModel):
-    """The limits of each user of a plan. `total_…` limits all its users together."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    requests_per_minute: Rate
-    tokens_per_minute: Rate | None = None
-    concurrent_generations: Rate | None = None
-    daily_budget_usd: Usd | None = None
-    monthly_budget_usd: Usd | None = None
-    total_daily_budget_usd: Usd | None = None
-    total_monthly_budget_usd: Usd | None = None
-
-    @cached_property
-    def budgets(self) -> Budgets:
-        return nano(self.daily_budget_usd), nano(self.monthly_budget_usd)
-
-    @cached_property
-    def total_budgets(self) -> Budgets:
-        return nano(self.total_daily_budget_usd), nano(self.total_monthly_budget_usd)
-
-
-class Service(BaseModel):
-    """The limits of the whole service, and the percentages of its budgets that raise an alert."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    requests_per_minute: Rate | None = None
-    tokens_per_minute: Rate | None = None
-    concurrent_generations: Rate | None = None
-    daily_budget_usd: Usd | None = None
-    monthly_budget_usd: Usd | None = None
-    alert_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (50, 80, 100)
-
-    @cached_property
-    def budgets(self) -> Budgets:
-        return nano(self.daily_budget_usd), nano(self.monthly_budget_usd)
-
-
 class Cap(NamedTuple):
     """The caps of an account for a day and a month, in nano-dollars; None is no cap."""
 
@@ -173,13 +133,14 @@ class Cap(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """The content of both files, by public model name and by plan name.
+    """The content of both files, by public model name and by the names of plans.
 
     `servers` is the unchecked table of `models.toml`: their adapter checks it.
     """
 
     models: dict[str, Model]
     plans: dict[str, Plan]
+    team_plans: dict[str, TeamPlan]
     service: Service
     servers: dict[str, Any]
 
@@ -189,6 +150,7 @@ class Policy(NamedTuple):
         parts = [
             {name: model.model_dump(exclude=NOT_DECISIVE) for name, model in self.models.items()},
             {name: plan.model_dump() for name, plan in self.plans.items()},
+            {name: plan.model_dump() for name, plan in self.team_plans.items()},
             self.service.model_dump(),
             self.servers,
         ]
@@ -200,12 +162,16 @@ class Policy(NamedTuple):
         owned = {"provider": "provider", "model": "id"}.get(kind)
         return [m for m in self.models.values() if not owned or getattr(m, owned) == name]
 
-    def caps(self, user_id: str, plan_name: str) -> tuple[Cap, ...]:
+    def caps(self, user_id: str, plan_name: str, team: Membership | None = None) -> tuple[Cap, ...]:
         """The caps on a call of this user, in the order in which the ledger locks the accounts."""
         plan = self.plans[plan_name]
+        of_team: tuple[Cap, ...] = ()
+        if team is not None:
+            of_team = (Cap(f"team:{team.team_id}", *self.team_plans[team.plan].budgets),)
         return (
             Cap("service", *self.service.budgets),
             Cap(f"plan:{plan_name}", *plan.total_budgets),
+            *of_team,
             Cap(f"user:{user_id}", *plan.budgets),
         )
 
@@ -232,7 +198,7 @@ def load(directory: Path) -> Policy:
     named = {name: model.model_copy(update={"id": name}) for name, model in models.models.items()}
     if problems := list(_wrong_fallbacks(named)):
         raise StartError("\n".join(problems))
-    return Policy(named, plans.plans, plans.service, models.servers)
+    return Policy(named, plans.plans, plans.team_plans, plans.service, models.servers)
 
 
 class ModelsFile(BaseModel):
@@ -251,6 +217,7 @@ class PlansFile(BaseModel):
 
     service: Service = Service()
     plans: dict[PlanName, Plan]
+    team_plans: dict[PlanName, TeamPlan] = {}
 
 
 File = TypeVar("File", ModelsFile, PlansFile)

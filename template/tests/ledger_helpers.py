@@ -65,7 +65,7 @@ def capped(
 ) -> tuple[Cap, ...]:
     """All that calls of `principal` count against; the account of `kind` has caps, in units."""
     own = [None if most is None else most * UNIT for most in (day, month)]
-    names = accounts_of(principal.user_id, principal.plan, principal.key_id)
+    names = accounts_of(principal.user_id, principal.plan, principal.key_id, principal.team_id)
     kinds = [name.partition(":")[0] for name in names]
     return tuple(
         Cap(n, *(own if k == kind else (None, None))) for n, k in zip(names, kinds, strict=True)
@@ -88,7 +88,7 @@ def generation_of(
     """An admitted generation with a maximum cost of `max_units` units."""
     policy: Policy = service.engine.policy
     model, call = policy.model(ECHO), call_of(principal, seconds=seconds)
-    caps = caps or policy.caps(principal.user_id, principal.plan)
+    caps = caps or policy.caps(principal.user_id, principal.plan, principal.team)
     lease = Lease(AcquireRequest(()), Admission(True, ()), tokens=0)
     generation = Generation(call, caps, lease, Deadline(seconds), new_id("pred"))
     generation.attempt = attempt_of(generation, model, max_units)
@@ -135,7 +135,7 @@ async def sums_of_attempts(service: Service) -> Sums:
     spent: Counter[AccountPeriod] = Counter()
     reserved: Counter[AccountPeriod] = Counter()
     for row in await service.rows(attempts):
-        for name in accounts_of(row.user_id, row.plan, row.key_id):
+        for name in accounts_of(row.user_id, row.plan, row.key_id, row.team_id):
             for period in periods(row.day):
                 spent[name, period] += row.cost_nano_usd
                 reserved[name, period] += row.bound_nano_usd if row.state in OPEN else 0

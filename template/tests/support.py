@@ -78,6 +78,9 @@ MODELS_TOML = "\n".join(
 # The tests' models by their public names: those of the project may change.
 POLICY: dict[str, dict[str, Any]] = tomllib.loads(MODELS_TOML)["models"]
 PLANS_TOML = """
+[team_plans]
+shared = {requests_per_minute = 6000}
+narrow = {concurrent_generations = 2}
 [plans]
 one = {requests_per_minute = 1}
 few = {requests_per_minute = 5}

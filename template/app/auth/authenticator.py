@@ -6,7 +6,8 @@ from typing import Any
 from app.auth.cookies import CSRF_HEADER, cookie_of, is_csrf_token
 from app.auth.own_pages import SAFE_METHODS, OwnPages
 from app.auth.port import Method
-from gateway.accounts.principals import Principal, Role, Scope
+from gateway.accounts.lookup import to_principal
+from gateway.accounts.principals import Principal, Scope
 from gateway.accounts.sessions import Sessions, digest
 from gateway.batcher import Batcher
 from gateway.db.tables import utc_now
@@ -41,7 +42,7 @@ class RequestAuthenticator:
         return await self.method.authenticate(authorization or "", address)
 
     async def session(self, token: str | None) -> Any:
-        """The row of a session that lasts, with role, plan and e-mail of its user; else None."""
+        """The row of a session that lasts, with its user's e-mail, role, plan and team; else None."""
         row = await self._lookups.submit(digest(token)) if token else None
         return row if row is not None and row.expires_at > utc_now() else None
 
@@ -61,7 +62,7 @@ class RequestAuthenticator:
         if session.key_id is not None:
             return await self.method.with_key(session.key_id)
         scopes = frozenset(map(Scope, session.scopes))
-        return Principal(session.user_id, Role(session.role), session.plan, scopes)
+        return to_principal(session, session.user_id, scopes)
 
     async def _find(self, hashes: list[str]) -> Sequence[Any]:
         rows = await self._sessions.with_owners(set(hashes))

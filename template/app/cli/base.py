@@ -11,12 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from app import wiring
 from app.settings import Settings, load
 from gateway.db.engine import Database
 from gateway.errors import NO_DATABASE, DatabaseUnavailable, ServiceError, StartError
+from gateway.schemas.base import Name
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Work = Callable[..., Awaitable[None]]
@@ -62,6 +64,14 @@ async def in_session(work: Work, options: dict[str, Any]) -> None:
         fail(NO_DATABASE)
     except (ServiceError, StartError) as error:
         fail(str(error))
+
+
+def checked_name(given: str) -> str:
+    """The callback of an option for a name."""
+    try:
+        return TypeAdapter(Name).validate_python(given)
+    except ValidationError as error:
+        raise typer.BadParameter("must be 1 to 100 characters without control ones.") from error
 
 
 def _check_text(options: Mapping[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """`python -m app doctor`: is everything that the service needs in order, and if not, what to do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from itertools import chain, combinations
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
 from app import wiring
 from app.cli.placeholders import placeholders
@@ -17,7 +18,7 @@ from gateway.config import ROOT
 from gateway.db import lines
 from gateway.db.engine import Database
 from gateway.db.revisions import pending
-from gateway.db.tables import users
+from gateway.db.tables import teams, users
 from gateway.errors import DatabaseUnavailable, ServiceError, StartError
 from gateway.findings import Finding
 from gateway.kill_switch import KillSwitch
@@ -149,7 +150,8 @@ async def _attention(settings: Settings, database: Database) -> list[Finding]:
         used = await database.fetch(
             select(users.c.plan).where(users.c.disabled_at.is_(None)).distinct()
         )
-        known = load_policy(settings.policy_dir).plans
+        team_plans = await database.fetch(select(teams.c.plan).distinct())
+        policy = load_policy(settings.policy_dir)
     except (ServiceError, StartError):
         return []  # Another finding says so.
     findings = [
@@ -160,12 +162,19 @@ async def _attention(settings: Settings, database: Database) -> list[Finding]:
         )
         for row in stopped
     ]
-    for plan in sorted({row.plan for row in used} - set(known)):
-        advice = (
-            "users have it and plans.toml does not: they are refused; python -m app users set-plan"
-        )
-        findings.append(Finding(f"plan {plan}", "warning", advice))
-    return findings
+    findings += _undeclared_plans("users", used, policy.plans)
+    return [*findings, *_undeclared_plans("teams", team_plans, policy.team_plans)]
+
+
+def _undeclared_plans(
+    who: str, used: Sequence[Row[Any]], declared: Collection[str]
+) -> list[Finding]:
+    """A warning for each plan that users or teams have and `plans.toml` lacks."""
+    missing = sorted({row.plan for row in used} - set(declared))
+    advice = (
+        f"{who} have it and plans.toml does not: they are refused; python -m app {who} set-plan"
+    )
+    return [Finding(f"plan {plan}", "warning", advice) for plan in missing]
 
 
 async def _undeclared(settings: Settings, database: Database) -> list[Finding]:

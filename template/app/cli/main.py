@@ -16,6 +16,7 @@ from app.cli.doctor import examine
 from app.cli.models import app as models
 from app.cli.serve import become
 from app.cli.stop import alert_key, start, stop
+from app.cli.teams import app as teams
 from app.cli.usage import usage
 from app.schemas.admin import User
 from gateway.accounts.audit import command_line
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 users = typer.Typer(help="Users, their roles and plans.", no_args_is_help=True)
 app.add_typer(users, name="users")
+app.add_typer(teams, name="teams")
 app.add_typer(models, name="models")
 for module in wiring.COMMANDS:
     app.add_typer(import_module(module).app)

@@ -3,16 +3,14 @@
 from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
-from app.cli.base import Json, Session, command, show
+from app.cli.base import Json, Session, checked_name, command, show
 from app.schemas.keys import MAX, MAX_NANO_USD, ApiKey, CreatedKey
 from gateway.accounts.api_keys import Keys, api_keys, owned
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import KeyLimits, Scope
 from gateway.accounts.users import Users
 from gateway.errors import Conflict
-from gateway.schemas.base import Name
 
 app = typer.Typer(name="keys", help="API keys of users.", no_args_is_help=True)
 Rate = Annotated[int | None, typer.Option(min=1, max=MAX, help="Of this key alone.")]
@@ -20,18 +18,11 @@ Budget = Annotated[int | None, typer.Option(min=0, max=MAX_NANO_USD, help="Of th
 Email = Annotated[str, typer.Option(help="Whose key it is.")]
 
 
-def _name(given: str) -> str:
-    try:
-        return TypeAdapter(Name).validate_python(given)
-    except ValidationError as error:
-        raise typer.BadParameter("must be 1 to 100 characters without control ones.") from error
-
-
 @command(app)
 async def create(
     session: Session,
     email: Email,
-    name: Annotated[str, typer.Option(help="What it is for.", callback=_name)] = "key",
+    name: Annotated[str, typer.Option(help="What it is for.", callback=checked_name)] = "key",
     scope: Annotated[list[Scope] | None, typer.Option(help="May be given several times.")] = None,
     requests_per_minute: Rate = None,
     tokens_per_minute: Rate = None,

@@ -65,6 +65,8 @@ class UserChange(RequestBody):
 
 class User(Me):
     disabled_at: Time | None
+    team_id: str | None
+    team_role: Literal["owner", "member"] | None
 
 
 class Attempt(Record):

@@ -12,6 +12,7 @@ from drill.environment import Environment, eventually
 from drill.guarantees import guarantee
 from drill.wiring import work
 from gateway.db.tables import accounts, attempts, users
+from gateway.ledger.budget import accounts_of
 
 KILLED = "killed"
 OPEN = ("reserved", "sent")
@@ -70,12 +71,11 @@ async def nothing_is_left_open(environment: Environment) -> str:
 
 def _of(account: Row[Any], rows: Iterable[Row[Any]]) -> tuple[int, int]:
     """What the attempts of an account and its period say that it spent and has reserved."""
-    kind, _, name = account.name.partition(":")
     mine = [
         row
         for row in rows
         if row.day.startswith(account.period)
-        and {"service": "", "plan": row.plan, "user": row.user_id, "key": row.key_id}[kind] == name
+        and account.name in accounts_of(row.user_id, row.plan, row.key_id, row.team_id)
     ]
     spent = sum(row.cost_nano_usd for row in mine if row.state not in OPEN)
     return spent, sum(row.bound_nano_usd for row in mine if row.state in OPEN)

@@ -17,6 +17,13 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
+class TeamRole(StrEnum):
+    """A member's role in a team. An `owner` sees the team's usage and manages its members."""
+
+    OWNER = "owner"
+    MEMBER = "member"
+
+
 class Scope(StrEnum):
     """A permission of a credential: call models, read its user's records, manage access."""
 
@@ -38,6 +45,14 @@ class KeyLimits(NamedTuple):
 NO_LIMITS = KeyLimits()
 
 
+class Membership(NamedTuple):
+    """A user's membership in a team. `plan` is the team's, whose limits its members share."""
+
+    team_id: str
+    plan: str
+    role: TeamRole
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A user as authenticated for one request.
@@ -54,6 +69,12 @@ class Principal:
     limits: KeyLimits = NO_LIMITS
     expires_at: dt.datetime | None = None
     credential_id: str | None = None
+    team: Membership | None = None
+
+    @property
+    def team_id(self) -> str | None:
+        """The id of the user's team; None without one."""
+        return self.team.team_id if self.team else None
 
     def require(self, scope: Scope) -> None:
         """Raise `Forbidden` unless the credential has `scope` and the role may use it."""

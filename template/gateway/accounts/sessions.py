@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select
 
 from gateway.accounts.audit import Actor, record
+from gateway.accounts.lookup import PRINCIPAL_COLUMNS
 from gateway.accounts.principals import Principal
 from gateway.db.engine import Database, Query
 from gateway.db.tables import sessions, users, utc_now
@@ -64,7 +65,7 @@ class Sessions:
         return token, expires_at
 
     async def with_owners(self, hashes: Collection[str]) -> dict[str, Any]:
-        """The sessions with these hashes, with role and plan of their users, by hash.
+        """The sessions with these hashes, with role, plan and team of their users, by hash.
 
         Sessions that have expired are among them, those of disabled users are not.
         """
@@ -102,10 +103,10 @@ def _beyond(user_id: str) -> ColumnElement[bool]:
 
 @cache
 def _usable(database: type[Database]) -> Select[Any]:
-    """The query for sessions by their hashes, with role and plan of active users."""
+    """The query for sessions by their hashes, with role, plan and team of active users."""
     asked = database.rows([sessions.c.token_hash])
     return (
-        select(sessions, users.c.role, users.c.plan, users.c.email)
+        select(sessions, users.c.email, *PRINCIPAL_COLUMNS)
         .join_from(sessions, users, users.c.id == sessions.c.user_id)
         .where(sessions.c.token_hash == asked["token_hash"], users.c.disabled_at.is_(None))
     )

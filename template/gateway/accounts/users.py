@@ -7,7 +7,8 @@ from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.accounts.audit import Actor, record
-from gateway.accounts.principals import Principal, Role, Scope
+from gateway.accounts.lookup import PRINCIPAL_COLUMNS, to_principal
+from gateway.accounts.principals import Principal, Role
 from gateway.accounts.sessions import end
 from gateway.db.engine import Database
 from gateway.db.tables import sessions, users, utc_now
@@ -27,12 +28,7 @@ class Users:
 
     async def create(self, email: str, role: Role, plan: str, actor: Actor) -> Row[Any]:
         """A new user. Raises `InvalidRequest`, and `Conflict` if the e-mail address is in use."""
-        email = email.strip().lower()
-        if not (EMAIL.fullmatch(email) and email.isprintable()) or len(email) > 254:
-            raise InvalidRequest(
-                "An e-mail address such as jane@example.com is needed, without colons and "
-                "invisible characters."
-            )
+        email = address(email)
         user_id = new_id("usr")
         given = {"role": role.value, "plan": plan}
 
@@ -55,10 +51,11 @@ class Users:
 
     async def principal(self, user_id: str) -> Principal:
         """The user as a principal with all scopes. Raises `NotFound`, `Forbidden` if disabled."""
-        row = await self.get(user_id)
+        own = users.c.email, users.c.disabled_at, *PRINCIPAL_COLUMNS
+        row = await self._one(select(*own).where(users.c.id == user_id))
         if row.disabled_at is not None:
             raise Forbidden(f"The user {row.email} is disabled.")
-        return Principal(row.id, Role(row.role), row.plan, frozenset(Scope))
+        return to_principal(row, user_id)
 
     async def find(self, email: str) -> Row[Any]:
         """The user with this e-mail address. Raises `NotFound`."""
@@ -106,6 +103,18 @@ class Users:
         if row is None:
             raise unknown()
         return row
+
+
+def address(email: str) -> str:
+    """An e-mail address as it is stored. Raises `InvalidRequest`."""
+    email = email.strip().lower()
+    if not (EMAIL.fullmatch(email) and email.isprintable()) or len(email) > 254:
+        raise InvalidRequest(
+            "An e-mail address such as jane@example.com is needed, without colons and "
+            "invisible characters.",
+            param="email",
+        )
+    return email
 
 
 def unknown() -> NotFound:

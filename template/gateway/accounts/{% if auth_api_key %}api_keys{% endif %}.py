@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 
 from gateway.accounts.audit import Actor, record
+from gateway.accounts.lookup import PRINCIPAL_COLUMNS
 from gateway.accounts.principals import NO_LIMITS, KeyLimits, Scope
 from gateway.accounts.sessions import end
 from gateway.db.engine import Database, Query
@@ -156,7 +157,7 @@ class Keys:
             raise NotFound("There is no such key.")
 
     async def with_owners(self, key_ids: Collection[str]) -> dict[str, Any]:
-        """The active ones of these keys, with role and plan of their owners, by id."""
+        """The active ones of these keys, with role, plan and team of their owners, by id."""
         asked = [{"id": key_id} for key_id in key_ids]
         rows = await self._database.find(Query(_usable(type(self._database)), asked))
         return {row.id: row for row in rows}
@@ -175,10 +176,10 @@ def _given(expires_at: dt.datetime | None, limits: KeyLimits) -> dict[str, Any]:
 
 @cache
 def _usable(database: type[Database]) -> Select[Any]:
-    """The query for active keys among given ones, with role and plan of their owners."""
+    """The query for active keys among given ones, with role, plan and team of their owners."""
     asked = database.rows([api_keys.c.id])
     return (
-        select(api_keys, users.c.role, users.c.plan)
+        select(api_keys, *PRINCIPAL_COLUMNS)
         .join_from(api_keys, users, users.c.id == api_keys.c.user_id)
         .where(
             api_keys.c.id == asked["id"],

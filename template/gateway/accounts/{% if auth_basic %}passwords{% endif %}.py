@@ -10,6 +10,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import Column, Connection, ForeignKey, Select, String, Table, delete, insert, select
 
 from gateway.accounts.audit import Actor, record
+from gateway.accounts.lookup import PRINCIPAL_COLUMNS
 from gateway.accounts.sessions import end
 from gateway.db.engine import Database, Query
 from gateway.db.tables import UtcDateTime, metadata, sessions, users, utc_now
@@ -47,7 +48,7 @@ class Passwords:
         return password
 
     async def with_owners(self, emails: Collection[str]) -> dict[str, Any]:
-        """Id, role, plan and password hash of the active users among these e-mail addresses."""
+        """The active users among these e-mail addresses, with team and password hash."""
         asked = [{"email": email} for email in emails]
         rows = await self._database.find(Query(_active(type(self._database)), asked))
         return {row.email: row for row in rows}
@@ -58,7 +59,7 @@ def _active(database: type[Database]) -> Select[Any]:
     """The query for active users among given e-mail addresses."""
     asked = database.rows([users.c.email])
     return (
-        select(users.c.id, users.c.email, users.c.role, users.c.plan, passwords.c.hash)
+        select(users.c.id, users.c.email, *PRINCIPAL_COLUMNS, passwords.c.hash)
         .join_from(users, passwords, passwords.c.user_id == users.c.id)
         .where(users.c.email == asked["email"], users.c.disabled_at.is_(None))
     )

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     TextClause,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.engine import Dialect
@@ -27,6 +28,8 @@ from gateway.json_text import encode
 MAX_OPERATOR = 200
 # Most predictions are neither, so an index of these is small.
 HAS_FAILED, IS_RATED = text("outcome <> 'ok'"), text("rating IS NOT NULL")
+# Most rows have no team: they are not in the index.
+IN_TEAM = text("team_id IS NOT NULL")
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -73,6 +76,17 @@ def _partial_index(condition: TextClause, *columns: str) -> Index:
     return Index(None, *columns, sqlite_where=condition, postgresql_where=condition)
 
 
+# `plan` names a team plan of plans.toml. A team is never deleted: the ledger refers to it.
+teams = Table(
+    "teams",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("plan", String(100), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    info={"prefix": "team"},
+)
+
 users = Table(
     "users",
     metadata,
@@ -82,6 +96,10 @@ users = Table(
     Column("plan", String(100), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("disabled_at", UtcDateTime),
+    # Without a foreign key, which SQLite cannot remove in a downgrade.
+    Column("team_id", String(40)),
+    Column("team_role", String(20)),
+    Index(None, "team_id"),
     info={"prefix": "usr"},
 )
 
@@ -101,6 +119,20 @@ sessions = Table(
     Index(None, "key_id"),
     Index(None, "expires_at"),
     info={"prefix": "ses"},
+)
+
+# Invitations to a team by e-mail address, one for each address; accepted ones are deleted.
+team_invitations = Table(
+    "team_invitations",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("team_id", String(40), ForeignKey("teams.id"), nullable=False),
+    Column("email", String(320), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    UniqueConstraint("team_id", "email"),
+    Index(None, "email"),
+    info={"prefix": "inv"},
 )
 
 # One row for each generation: its request, its result and its cost.
@@ -140,6 +172,8 @@ predictions = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("finished_at", UtcDateTime),
     Column("erased_at", UtcDateTime),
+    # The team of the user at that time.
+    Column("team_id", String(40)),
     Index(None, "user_id", "id"),
     Index(None, "user_id", "day"),
     # For searches: see `gateway/ledger/search.py`.
@@ -149,6 +183,7 @@ predictions = Table(
     _partial_index(HAS_FAILED, "user_id", "outcome", "id"),
     _partial_index(IS_RATED, "rating", "id"),
     _partial_index(IS_RATED, "user_id", "rating", "id"),
+    _partial_index(IN_TEAM, "team_id", "id"),
     info={"prefix": "pred"},
 )
 
@@ -177,16 +212,19 @@ attempts = Table(
     # The provider's status and message for a failed attempt, without the caller's content.
     Column("provider_status", Integer),
     Column("reason", String(500)),
-    # The plan and the key whose budgets it counts against, besides the user's and the service's.
+    # The plan, the key and the team whose budgets it counts against, besides the user's and the
+    # service's.
     Column("plan", String(100)),
     Column("key_id", String(40)),
+    Column("team_id", String(40)),
     Index(None, "prediction_id"),
     Index(None, "user_id", "day"),
     Index(None, "state", "lease_until"),
 )
 
-# The spent and the reserved amounts, by account (`service`, `plan:free`, `user:usr_…`, `key:key_…`)
-# and period (a UTC day or month). They equal the sums over the attempts of that period.
+# The spent and the reserved amounts, by account (`service`, `plan:free`, `team:team_…`,
+# `user:usr_…`, `key:key_…`) and period (a UTC day or month). They equal the sums over the attempts
+# of that period.
 accounts = Table(
     "accounts",
     metadata,

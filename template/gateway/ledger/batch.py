@@ -25,6 +25,7 @@ class AttemptRow(NamedTuple):
     user_id: str
     plan: str | None
     key_id: str | None
+    team_id: str | None
     model: str
     state: str
     bound_nano_usd: int
@@ -35,7 +36,9 @@ class AttemptRow(NamedTuple):
     @property
     def accounts(self) -> list[str]:
         """The accounts it counts against; none for rows that are older than budgets."""
-        return accounts_of(self.user_id, self.plan, self.key_id) if self.plan else []
+        if not self.plan:
+            return []
+        return accounts_of(self.user_id, self.plan, self.key_id, self.team_id)
 
 
 class LedgerState(NamedTuple):

@@ -1,7 +1,8 @@
 """Budgets: the balances of accounts, the reservations of calls, and the alerts about spending.
 
-An account is the service, a plan, a user or an API key; its periods are UTC days and months. Spent
-plus reserved never exceeds a cap: both are read and changed under one lock (see `transaction`).
+An account is the service, a plan, a team, a user or an API key; its periods are UTC days and
+months. Spent plus reserved never exceeds a cap: both are read and changed under one lock (see
+`transaction`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ class Account:
 
 def caps_of(policy: Policy, principal: Principal) -> tuple[Cap, ...]:
     """The caps of every account that a call of `principal` counts against."""
-    caps = policy.caps(principal.user_id, principal.plan)
+    caps = policy.caps(principal.user_id, principal.plan, principal.team)
     if principal.key_id is None:
         return caps
     own = principal.limits
@@ -53,10 +54,13 @@ def caps_of(policy: Policy, principal: Principal) -> tuple[Cap, ...]:
     return (*caps, key)
 
 
-def accounts_of(user_id: str, plan: str, key_id: str | None) -> list[str]:
+def accounts_of(
+    user_id: str, plan: str, key_id: str | None = None, team_id: str | None = None
+) -> list[str]:
     """The names of the accounts that an attempt counts against."""
-    names = ["service", f"plan:{plan}", f"user:{user_id}"]
-    return [*names, f"key:{key_id}"] if key_id else names
+    team = [f"team:{team_id}"] if team_id else []
+    key = [f"key:{key_id}"] if key_id else []
+    return ["service", f"plan:{plan}", *team, f"user:{user_id}", *key]
 
 
 def require_room(caps: Sequence[Cap], max_cost: int) -> None:
@@ -162,7 +166,9 @@ def usd(nano_usd: int) -> str:
 def _exceeded(key: AccountPeriod, left: int, max_cost: int) -> BudgetExceeded:
     account, period = key
     kind = account.partition(":")[0]
-    whose = {"user": "your", "key": "this API key's"}.get(kind, "the service's")
+    whose = {"user": "your", "team": "your team's", "key": "this API key's"}.get(
+        kind, "the service's"
+    )
     span = "month" if len(period) == len("2026-11") else "day"
     return BudgetExceeded(
         f"This request can cost up to {usd(max_cost)}, and {whose} budget for the {span} has "

@@ -78,6 +78,7 @@ def reserve_entry(generation: Generation, attempt: Attempt, *, keep_content: boo
         "price": _json(model.price.document()),
         "plan": principal.plan,
         "key_id": principal.key_id,
+        "team_id": principal.team_id,
     }
     targets = ("service", f"provider:{model.provider}", f"model:{model.id}")
     prediction = None
@@ -205,6 +206,7 @@ def _new_prediction(generation: Generation, provider: str, *, keep_content: bool
     return {
         "id": generation.id,
         "user_id": call.principal.user_id,
+        "team_id": call.principal.team_id,
         "request_id": call.request_id,
         "idempotency_key": call.idempotency_key,
         "kind": call.kind,

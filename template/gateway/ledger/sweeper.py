@@ -15,9 +15,10 @@ from pydantic_core import to_json
 from sqlalchemy import Row, Select, bindparam, exists, func, select
 
 from gateway import pricing
+from gateway.accounts.principals import Membership, TeamRole
 from gateway.background import repeat
 from gateway.db.engine import Database
-from gateway.db.tables import attempts, moment, predictions, utc_now
+from gateway.db.tables import attempts, moment, predictions, teams, utc_now
 from gateway.errors import DatabaseUnavailable, OutcomeUnknown
 from gateway.json_text import encode
 from gateway.ledger.batch import OPEN
@@ -56,6 +57,12 @@ LOOK_BACK, OVERLAP = dt.timedelta(minutes=10), dt.timedelta(seconds=10)
 LOOK_PATIENCE_SECONDS = 10.0
 # The largest value of the column: nearly 25 days.
 MAX_MS = 2**31 - 1
+TEAM_PLAN = (
+    select(teams.c.plan)
+    .where(teams.c.id == attempts.c.team_id)
+    .scalar_subquery()
+    .label("team_plan")
+)
 PROCESS_DIED = OutcomeUnknown("The process that asked ended before the answer came.")
 
 
@@ -179,9 +186,13 @@ class Sweeper:
         )
 
     def _caps(self, row: Row[Any]) -> tuple[Cap, ...]:
-        """The caps of an attempt, for the alerts; none if its plan was removed."""
+        """The caps of an attempt, for the alerts; none if a plan was removed."""
+        team = None
+        if row.team_id is not None:
+            team = Membership(row.team_id, row.team_plan, TeamRole.MEMBER)
         known = row.plan in self._policy.plans
-        return self._policy.caps(row.user_id, row.plan) if known else ()
+        known = known and (team is None or team.plan in self._policy.team_plans)
+        return self._policy.caps(row.user_id, row.plan, team) if known else ()
 
 
 async def _find(provider: Provider, model: Model, remote_id: str) -> Reply | None:
@@ -221,7 +232,7 @@ def _with_paid() -> Select[Any]:
     paid = select(func.coalesce(func.sum(every.c.cost_nano_usd), 0)).where(
         every.c.prediction_id == attempts.c.prediction_id
     )
-    return select(attempts, paid.scalar_subquery().label("paid"))
+    return select(attempts, TEAM_PLAN, paid.scalar_subquery().label("paid"))
 
 
 def _overdue() -> Select[Any]:
@@ -236,7 +247,7 @@ def _uncertain() -> Select[Any]:
     """
     late = attempts.c.lease_until.between(bindparam("since"), bindparam("now"))
     is_remote = attempts.c.remote_id.is_not(None)
-    return select(attempts).where(attempts.c.state == "uncertain", late, is_remote)
+    return select(attempts, TEAM_PLAN).where(attempts.c.state == "uncertain", late, is_remote)
 
 
 def _abandoned() -> Select[Any]:

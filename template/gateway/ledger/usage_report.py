@@ -10,6 +10,7 @@ from gateway.db.engine import Database
 from gateway.db.tables import accounts, predictions, utc_now
 from gateway.errors import InvalidRequest
 from gateway.ids import earliest_id
+from gateway.plans import Budgets
 from gateway.policy import Cap, Policy
 from gateway.schemas.usage import Period, UsageLine, UsageReport
 
@@ -26,6 +27,8 @@ SUMMED = (
 SERVICE = "service"
 # Adding up a month of a busy service takes longer than other queries.
 MAX_SECONDS = 20.0
+NONE: Budgets = (0, 0)
+"""What an unknown plan allows to spend."""
 DAY = dt.timedelta(days=1)
 # The days that ids can express.
 EARLIEST, LATEST = dt.date(2000, 1, 1), dt.date(9000, 1, 1)
@@ -56,15 +59,22 @@ class Report:
         cap = self._user_cap(user_id, plan)
         return await self._report(cap, days, group_by, predictions.c.user_id == user_id)
 
+    async def of_team(
+        self, team_id: str, plan: str, days: Days, group_by: GroupBy = "user"
+    ) -> UsageReport:
+        """The report of what a team's members spent while they belonged to the team."""
+        budgets = self._policy.team_plans[plan].budgets if plan in self._policy.team_plans else NONE
+        cap = Cap(f"team:{team_id}", *budgets)
+        return await self._report(cap, days, group_by, predictions.c.team_id == team_id)
+
     @property
     def _service_cap(self) -> Cap:
         return Cap(SERVICE, *self._policy.service.budgets)
 
     def _user_cap(self, user_id: str, plan: str) -> Cap:
         account = f"user:{user_id}"
-        if plan not in self._policy.plans:  # An unknown plan allows no spending.
-            return Cap(account, 0, 0)
-        return next(cap for cap in self._policy.caps(user_id, plan) if cap.account == account)
+        budgets = self._policy.plans[plan].budgets if plan in self._policy.plans else NONE
+        return Cap(account, *budgets)
 
     async def _report(
         self, cap: Cap, days: Days, group_by: GroupBy, *conditions: ColumnElement[bool]

@@ -1,14 +1,15 @@
-"""The limits of users, API keys and the service, and their errors and headers."""
+"""The limits of users, teams, API keys and the service, and their errors and headers."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from gateway.accounts.principals import KeyLimits, Principal
 from gateway.counts import counted
 from gateway.errors import Forbidden, LimiterUnavailable, RateLimited, RequestTooLarge, log_cause
-from gateway.policy import Plan, Policy, Service
+from gateway.plans import DeclaredLimits, Plan, TeamPlan
+from gateway.policy import Policy
 from gateway.providers.base import Usage
 from gateway.rate_limits.base import (
     AcquireRequest,
@@ -21,7 +22,8 @@ from gateway.rate_limits.base import (
 )
 from gateway.telemetry import metrics
 
-Rates = Plan | Service | KeyLimits
+Rates = DeclaredLimits | KeyLimits
+AnyPlan = TypeVar("AnyPlan", Plan, TeamPlan)
 # Attempts use less than this beyond their lease. A larger number is an error of the provider, which
 # must not block the caller and the service for days.
 MAX_OVERDRAWN_MINUTES = 60
@@ -49,7 +51,7 @@ class Limits:
         """Take one request, the tokens of `max_usage`, and a slot for `seconds` at most.
 
         Raises `RateLimited`; `RequestTooLarge` if `max_usage` is more than a limit allows;
-        `Forbidden` if the plan is unknown; `LimiterUnavailable`.
+        `Forbidden` if the plan of the user or the team is unknown; `LimiterUnavailable`.
         """
         tokens = max_usage.input_tokens + max_usage.output_tokens
         scopes = list(self._scopes(principal))
@@ -120,13 +122,21 @@ class Limits:
             log_cause(error)
 
     def _scopes(self, principal: Principal) -> Iterator[tuple[str, Rates]]:
-        plan = self._policy.plans.get(principal.plan)
-        if plan is None:
-            raise Forbidden(f"The plan {principal.plan!r} is not in plans.toml; ask the operator.")
+        plan = _known(self._policy.plans, principal.plan)
         if principal.key_id is not None:
             yield f"key:{principal.key_id}", principal.limits
         yield f"user:{principal.user_id}", plan
+        if principal.team is not None:
+            team_plan = _known(self._policy.team_plans, principal.team.plan)
+            yield f"team:{principal.team.team_id}", team_plan
         yield "service", self._policy.service
+
+
+def _known(plans: Mapping[str, AnyPlan], name: str) -> AnyPlan:
+    """The plan `name`. Raises `Forbidden` if plans.toml lacks it."""
+    if name not in plans:
+        raise Forbidden(f"The plan {name!r} is not in plans.toml; ask the operator.")
+    return plans[name]
 
 
 def _buckets(account: str, rates: Rates, tokens: int) -> Iterator[Bucket]:

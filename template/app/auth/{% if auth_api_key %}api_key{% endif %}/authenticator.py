@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.accounts.api_keys import Keys, digest, limits_of, parse
-from gateway.accounts.principals import NO_LIMITS, Principal, Role, Scope
+from gateway.accounts.lookup import to_principal
+from gateway.accounts.principals import NO_LIMITS, Principal, Scope
 from gateway.batcher import Batcher
 from gateway.db.tables import utc_now
 from gateway.errors import DatabaseUnavailable, InvalidCredentials
@@ -52,15 +53,14 @@ class ApiKeyAuthenticator:
         if row.last_used_at is None or utc_now() - row.last_used_at > LAST_USE_IS_KEPT_TO:
             await self._touches.submit(row.id)
         limits = limits_of(row)
-        return Principal(
+        return to_principal(
+            row,
             row.user_id,
-            Role(row.role),
-            row.plan,
             frozenset(map(Scope, row.scopes)),
-            None if limits == NO_LIMITS else row.id,
-            limits,
-            row.expires_at,
-            row.id,
+            key_id=None if limits == NO_LIMITS else row.id,
+            limits=limits,
+            expires_at=row.expires_at,
+            credential_id=row.id,
         )
 
     async def _find(self, key_ids: list[str]) -> Sequence[Any]:

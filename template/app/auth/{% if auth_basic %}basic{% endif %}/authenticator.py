@@ -15,8 +15,9 @@ from typing import Any
 from app.auth.authenticator import no_keys
 from app.auth.basic.attempts import Attempts, network_of, too_many
 from app.auth.basic.turns import NoTurn, Turns
+from gateway.accounts.lookup import to_principal
 from gateway.accounts.passwords import HASHER, Passwords
-from gateway.accounts.principals import Principal, Role, Scope
+from gateway.accounts.principals import Principal
 from gateway.batcher import Batcher
 from gateway.errors import DatabaseUnavailable, InvalidCredentials
 from gateway.rate_limits.base import Limiter
@@ -73,7 +74,7 @@ class BasicAuthenticator:
         row = await self._lookups.submit(email)
         if not await self._is_right(email, password, row, address) or row is None:
             raise _invalid()
-        return Principal(row.id, Role(row.role), row.plan, frozenset(Scope))
+        return to_principal(row, row.id)
 
     async def _find(self, emails: list[str]) -> Sequence[Any]:
         rows = await self._passwords.with_owners(set(emails))

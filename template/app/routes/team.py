@@ -1,0 +1,165 @@
+"""`/v1/team…`: the caller's team. Its owners see its usage and manage its members."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+
+from app.dependencies import ERRORS, CurrentUser, EngineDep
+from app.routes.base import PageSize, StrictRoute
+from app.routes.usage import AskedDays
+from app.schemas.teams import (
+    Invitation,
+    InvitationRequest,
+    JoinRequest,
+    Member,
+    OwnTeam,
+    ReceivedInvitation,
+)
+from gateway.accounts.audit import Actor
+from gateway.accounts.invitations import Invitations, pending, received
+from gateway.accounts.principals import Membership, Principal, Scope, TeamRole
+from gateway.accounts.teams import Teams, members_of, unknown_team
+from gateway.db.tables import team_invitations, users
+from gateway.errors import Forbidden
+from gateway.ledger.usage_report import GroupBy
+from gateway.schemas.base import Page
+from gateway.schemas.usage import UsageReport
+
+router = APIRouter(prefix="/v1", tags=["team"], responses=ERRORS, route_class=StrictRoute)
+
+
+async def get_membership(caller: CurrentUser) -> Membership:
+    """The caller's team. Raises `NotFound` without one."""
+    caller.require(Scope.READ)
+    if caller.team is None:
+        raise unknown_team()
+    return caller.team
+
+
+MembershipDep = Annotated[Membership, Depends(get_membership)]
+
+
+async def get_owned_team(team: MembershipDep) -> Membership:
+    """The team that the caller owns. Raises `Forbidden` for its other members."""
+    if team.role is not TeamRole.OWNER:
+        raise Forbidden("Only an owner of the team may do this.")
+    return team
+
+
+OwnedTeam = Annotated[Membership, Depends(get_owned_team)]
+
+
+async def get_changer(caller: CurrentUser, request: Request) -> Actor:
+    """The caller, who may change access, as the audit names them. Raises `Forbidden`."""
+    caller.require(Scope.ADMIN)
+    return Actor(caller.user_id, request.state.request_id)
+
+
+Changer = Annotated[Actor, Depends(get_changer)]
+
+
+async def get_teams(engine: EngineDep) -> Teams:
+    return Teams(engine.database)
+
+
+async def get_invitations(engine: EngineDep) -> Invitations:
+    return Invitations(engine.database)
+
+
+TeamsDep = Annotated[Teams, Depends(get_teams)]
+InvitationsDep = Annotated[Invitations, Depends(get_invitations)]
+
+
+@router.get("/team")
+async def my_team(team: MembershipDep, teams: TeamsDep) -> OwnTeam:
+    """The caller's team, and the caller's role in the team."""
+    return await _own_team(teams, team.team_id, team.role)
+
+
+@router.get("/team/usage", response_model_exclude_unset=True)
+async def team_usage(
+    team: OwnedTeam, engine: EngineDep, days: AskedDays, group_by: GroupBy = "user"
+) -> UsageReport:
+    """For an owner: what the members spent together, by day and member, model or outcome."""
+    return await engine.report.of_team(team.team_id, team.plan, days, group_by)
+
+
+@router.get("/team/members")
+async def list_members(
+    team: OwnedTeam, engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
+) -> Page[Member]:
+    """For an owner: the members, the newest user first."""
+    rows, next_cursor = await engine.pages.read(members_of(team.team_id), users, limit, cursor)
+    return Page(data=[Member.model_validate(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.delete("/team/members/{user_id}", status_code=204)
+async def remove_member(
+    caller: CurrentUser, actor: Changer, team: MembershipDep, user_id: str, teams: TeamsDep
+) -> None:
+    """Remove a member, as an owner; every member may leave. The last owner stays."""
+    _require_own_or_owner(caller, team, user_id)
+    await teams.remove(team.team_id, user_id, actor)
+
+
+@router.get("/team/invitations")
+async def list_invitations(
+    team: OwnedTeam, engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
+) -> Page[Invitation]:
+    """For an owner: the pending invitations, newest first."""
+    rows, next_cursor = await engine.pages.read(
+        pending(team.team_id), team_invitations, limit, cursor
+    )
+    return Page(data=[Invitation.model_validate(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.post("/team/invitations", status_code=201)
+async def invite(
+    actor: Changer, team: OwnedTeam, body: InvitationRequest, invitations: InvitationsDep
+) -> Invitation:
+    """As an owner, invite an e-mail address, whether or not it belongs to a user."""
+    return Invitation.model_validate(await invitations.create(team.team_id, body.email, actor))
+
+
+@router.delete("/team/invitations/{invitation_id}", status_code=204)
+async def withdraw_invitation(
+    actor: Changer, team: OwnedTeam, invitation_id: str, invitations: InvitationsDep
+) -> None:
+    """As an owner, withdraw a pending invitation."""
+    await invitations.withdraw(team.team_id, invitation_id, actor)
+
+
+@router.get("/me/invitations")
+async def my_invitations(
+    caller: CurrentUser, engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
+) -> Page[ReceivedInvitation]:
+    """The invitations to the caller's e-mail address, newest first."""
+    caller.require(Scope.READ)
+    rows, next_cursor = await engine.pages.read(
+        received(caller.user_id), team_invitations, limit, cursor
+    )
+    data = [ReceivedInvitation.model_validate(row) for row in rows]
+    return Page(data=data, next_cursor=next_cursor)
+
+
+@router.post("/team/join")
+async def join_team(
+    actor: Changer,
+    caller: CurrentUser,
+    body: JoinRequest,
+    invitations: InvitationsDep,
+    teams: TeamsDep,
+) -> OwnTeam:
+    """Accept an invitation; a user belongs to at most one team."""
+    team_id = await invitations.accept(caller.user_id, body.invitation_id, actor)
+    return await _own_team(teams, team_id, TeamRole.MEMBER)
+
+
+def _require_own_or_owner(caller: Principal, team: Membership, user_id: str) -> None:
+    if user_id != caller.user_id and team.role is not TeamRole.OWNER:
+        raise Forbidden("Only an owner of the team may do this.")
+
+
+async def _own_team(teams: Teams, team_id: str, role: TeamRole) -> OwnTeam:
+    row = await teams.get(team_id)
+    return OwnTeam.model_validate({**row._asdict(), "role": role})

@@ -1,0 +1,33 @@
+"""What the lookup of every log-in reads of a user, and the principal that it makes."""
+
+from typing import Any
+
+from sqlalchemy import select
+
+from gateway.accounts.principals import Membership, Principal, Role, Scope, TeamRole
+from gateway.db.tables import teams, users
+
+# The query selects from `users`; with these columns it needs no other for the team.
+PRINCIPAL_COLUMNS = (
+    users.c.role,
+    users.c.plan,
+    users.c.team_id,
+    users.c.team_role,
+    select(teams.c.plan).where(teams.c.id == users.c.team_id).scalar_subquery().label("team_plan"),
+)
+
+
+def to_principal(
+    row: Any, user_id: str, scopes: frozenset[Scope] = frozenset(Scope), **credential: Any
+) -> Principal:
+    """The user of a row with `PRINCIPAL_COLUMNS`; `credential` are other fields of `Principal`."""
+    return Principal(
+        user_id, Role(row.role), row.plan, scopes, team=membership_of(row), **credential
+    )
+
+
+def membership_of(row: Any) -> Membership | None:
+    """The team in a row with `PRINCIPAL_COLUMNS`; None without one."""
+    if row.team_id is None:
+        return None
+    return Membership(row.team_id, row.team_plan, TeamRole(row.team_role))
