@@ -60,7 +60,8 @@ async def test_users_are_listed_newest_first_in_pages(
     listed = [*first["data"], *rest["data"]]
     assert [each["id"] for each in listed] == [user.id for user in reversed(made)]
     assert rest["next_cursor"] is None
-    assert set(listed[0]) == {"id", "email", "role", "plan", "created_at", "disabled_at"}
+    own = {"id", "email", "role", "plan", "created_at", "disabled_at"}
+    assert set(listed[0]) == own | {"team_id", "team_role"}
 
 
 async def test_each_list_takes_cursors_of_its_own_only(client: httpx2.AsyncClient) -> None:

@@ -73,7 +73,8 @@ async def test_users_are_listed_as_json(run: Run) -> None:
     users = [await _created(run, "--plan", "few") for _ in range(2)]
     listed = json.loads((await run("users", "list", "--json")).stdout)
     assert [user["id"] for user in listed] == [user["id"] for user in users]
-    assert set(listed[0]) == {"id", "email", "role", "plan", "created_at", "disabled_at"}
+    own = {"id", "email", "role", "plan", "created_at", "disabled_at"}
+    assert set(listed[0]) == own | {"team_id", "team_role"}
 
 
 @pytest.mark.parametrize(
