@@ -24,9 +24,9 @@ CHOSEN = covering([parts_of(service) for service in SERVICES], met_in, (DEFAULT,
 OTHERS = CHOSEN[2:]
 
 # What an implementation of the limiter has a part in: these run with each database.
-_LIMITER = ("limiter", "limits", "tokens_and_slots")
+_LIMITER = ("limiter", "limits", "team_budgets", "tokens_and_slots")
 # What a log-in has a part in: these run with each database.
-_LOGIN = ("account", "admin_people", "auth", "cli", "serve", "sessions")
+_LOGIN = ("account", "admin_people", "auth", "cli", "serve", "sessions", "team")
 # For the projects in OTHERS, the tests that touch a choice (`test_….py`): of databases, of limiters
 # and of log-ins. A log-in may have the name of a database.
 TESTS: tuple[dict[str, tuple[str, ...]], ...] = (

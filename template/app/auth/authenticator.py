@@ -42,7 +42,7 @@ class RequestAuthenticator:
         return await self.method.authenticate(authorization or "", address)
 
     async def session(self, token: str | None) -> Any:
-        """The row of a session that lasts, with its user's e-mail, role, plan and team; else None."""
+        """The row of a valid session, with its user's e-mail, role, plan and team; else None."""
         row = await self._lookups.submit(digest(token)) if token else None
         return row if row is not None and row.expires_at > utc_now() else None
 
