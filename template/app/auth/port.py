@@ -1,7 +1,7 @@
 """The port of a log-in: what the chosen method provides to the service.
 
 A method is a package of this folder with `open_authenticator`, `create_credential`,
-`authorization`, `SCHEME`, `FIELDS` and `BUTTONS`; `app/wiring.py` names the chosen one.
+`authorization`, `SCHEME`, `FIELDS` and `buttons`; `app/wiring.py` names the chosen one.
 """
 
 from collections.abc import Mapping

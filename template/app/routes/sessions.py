@@ -1,6 +1,6 @@
 """`/auth/sign-in`, `/auth/session`, `/auth/logout`: browser sessions, for every log-in."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
@@ -14,6 +14,7 @@ from app.auth.next_page import SIGN_IN, next_page
 from app.console.sign_in import forms, sign_in_page, signed_in
 from app.dependencies import ERRORS, EngineDep, SettingsDep
 from app.schemas.sessions import LogOut, Session
+from app.settings import Settings
 from gateway.accounts.audit import Actor
 from gateway.accounts.principals import Principal
 from gateway.accounts.sessions import LIFE
@@ -51,7 +52,7 @@ async def show_sign_in(
     session = await users.session(token)
     if session and token:
         return sign_in_page(settings, signed_in(session, token))
-    return sign_in_page(settings, _forms(next_page(next)))
+    return sign_in_page(settings, sign_in_forms(settings, next_page(next)))
 
 
 @router.post("/session", status_code=303, response_class=RedirectResponse)
@@ -101,7 +102,7 @@ async def log_out(
             await engine.sessions.end_all(session.user_id, actor)
         else:
             await engine.sessions.end(session.id, actor)
-    answer = _redirect(SIGN_IN) if is_form(request) else Response(status_code=204)
+    answer = _redirect(SIGN_IN, request) if is_form(request) else Response(status_code=204)
     answer.headers.append("Set-Cookie", cookies.cookie(COOKIE, "", 0))
     return answer
 
@@ -118,7 +119,7 @@ async def begin_session(
         await engine.sessions.end(before.id, Actor(before.user_id, request_id))
     token, expires_at = await engine.sessions.create(principal, request_id)
     seconds = min(expires_at - utc_now(), LIFE).total_seconds()
-    answer = _redirect(target)
+    answer = _redirect(target, request)
     answer.headers.append("Set-Cookie", cookies.cookie(COOKIE, token, int(seconds)))
     return answer
 
@@ -135,19 +136,21 @@ async def _log_out(request: Request) -> tuple[LogOut, str]:
         raise InvalidRequest('The body must be absent, or {"all": true}.') from error
 
 
-def _forms(target: str) -> str:
-    return forms(wiring.auth.FIELDS, wiring.auth.BUTTONS, target)
+def sign_in_forms(settings: Settings, target: str) -> str:
+    """The forms and buttons of the chosen log-in."""
+    return forms(wiring.auth.FIELDS, wiring.auth.buttons(settings), target)
 
 
-def _refused(error: ServiceError, settings: Any, target: str) -> Response:
+def _refused(error: ServiceError, settings: Settings, target: str) -> Response:
     """The page again. Without a challenge, at which a browser would ask for a password itself."""
     wrong = WRONG if error.status == 401 else error.message
-    answer = sign_in_page(settings, _forms(target), wrong, error.status)
+    answer = sign_in_page(settings, sign_in_forms(settings, target), wrong, error.status)
     if wait := error.headers.get("Retry-After"):
         answer.headers["Retry-After"] = wait
     return answer
 
 
-def _redirect(path: str) -> RedirectResponse:
-    """To a page of this service, also below a path of a proxy: relative to `/auth/…`."""
-    return RedirectResponse(f"..{path}", 303, NO_STORE)
+def _redirect(path: str, request: Request) -> RedirectResponse:
+    """To a page of this service, relative to the request's address: a proxy may add a path."""
+    depth = request.scope["route"].path.count("/") - 1
+    return RedirectResponse("/".join([".."] * depth) + path, 303, NO_STORE)

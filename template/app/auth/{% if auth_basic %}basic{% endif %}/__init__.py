@@ -29,7 +29,10 @@ FIELDS = (
     Field("email", "E-mail address", "email", "username"),
     Field("password", "Password", "password", "current-password"),
 )
-BUTTONS: tuple[Button, ...] = ()
+
+
+def buttons(_: Settings) -> tuple[Button, ...]:
+    return ()
 
 
 def open_authenticator(

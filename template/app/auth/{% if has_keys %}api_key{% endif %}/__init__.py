@@ -17,8 +17,11 @@ SCHEME = HTTPBearer(
     scheme_name="login", description="An API key of this service.", auto_error=False
 )
 FIELDS = (Field("api_key", "API key", "password", "off"),)
-BUTTONS: tuple[Button, ...] = ()
 NAME = "made on the command line"
+
+
+def buttons(_: Settings) -> tuple[Button, ...]:
+    return ()
 
 
 def open_authenticator(settings: Settings, database: Database, _: Limiter) -> ApiKeyAuthenticator:
