@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations, cycle, product
 from typing import Any, TypeVar
 
-DATABASES = ("sqlite", "postgres")
+DATABASES = ("sqlite", "postgres", "supabase")
 LIMITERS = ("memory", "redis", "database")
 AUTHS = ("api_key", "basic")
 HOSTS = ("railway", "compose")

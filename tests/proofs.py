@@ -30,7 +30,7 @@ _LOGIN = ("account", "admin_people", "auth", "cli", "serve", "sessions", "team")
 # For the projects in OTHERS, the tests that touch a choice (`test_….py`): of databases, of limiters
 # and of log-ins. A log-in may have the name of a database.
 TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
-    {"sqlite": (), "postgres": ()},
+    {"sqlite": (), "postgres": (), "supabase": ("migrations", "postgres", "row_security")},
     {
         "memory": (*_LIMITER, "lease", "memory"),
         "redis": (*_LIMITER, "redis"),

@@ -15,7 +15,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
@@ -49,7 +49,7 @@ MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello
 CHAT = {"model": "offline/echo", "messages": MESSAGES}
 SUITE_SECONDS = 2400
 DRILL_SECONDS = 1200
-SHARED_BY_MANY = {("postgres", "redis"), ("postgres", "database")}
+SHARED_BY_MANY = set(product(("postgres", "supabase"), ("redis", "database")))
 
 
 def _services(services: Iterable[Combination], chosen: Collection[Parts]) -> pytest.MarkDecorator:

@@ -44,6 +44,7 @@ ANSWER_SETS: dict[str, dict[str, Any]] = {
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "database": {"database": "postgres"},
+    "database-with-two-roles": {"database": "supabase"},
     "limiter": {"limiter": "redis"},
     "auth": {"auth": "basic"},
     "host": {"host": "compose"},

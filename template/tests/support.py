@@ -296,11 +296,12 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name.upper(): str(value) for name, value in settings.items()}
 
 
-def migrate(url: str) -> None:
+def migrate(url: str, **settings: Any) -> None:
     """Create the tables of a new database."""
+    chosen = Settings(_env_file=None, database_url=url, **settings)
 
     async def work() -> None:
-        database = wiring.database.open_database(Settings(_env_file=None, database_url=url).gateway)
+        database = wiring.database.open_database(chosen.gateway)
         await upgrade(database)
         await database.close()
 

@@ -81,7 +81,11 @@ async def _examine(settings: Settings) -> list[Finding]:
         checks = await asyncio.gather(*_checks(settings, database, limiter))
         if any(check.verdict == "problem" for check in checks if check.check in TABLES):
             return [*findings, *checks]  # What the tables say would take long, or not come.
-        noticed = await _attention(settings, database), await _undeclared(settings, database)
+        noticed = (
+            await _attention(settings, database),
+            await _undeclared(settings, database),
+            await _exposure(settings, database),
+        )
         return [*findings, *checks, *chain(*noticed)]
 
 
@@ -175,6 +179,13 @@ def _undeclared_plans(
         f"{who} have it and plans.toml does not: they are refused; python -m app {who} set-plan"
     )
     return [Finding(f"plan {plan}", "warning", advice) for plan in missing]
+
+
+async def _exposure(settings: Settings, database: Database) -> list[Finding]:
+    """What lets the database's role see the rows of a user as another user."""
+    verdict = "problem" if settings.production else "warning"
+    exposed = await database.exposure()
+    return [Finding("database role", verdict, exposed)] if exposed else []
 
 
 async def _undeclared(settings: Settings, database: Database) -> list[Finding]:

@@ -11,7 +11,7 @@ from gateway.accounts.lookup import PRINCIPAL_COLUMNS, to_principal
 from gateway.accounts.principals import Principal, Role
 from gateway.accounts.sessions import end
 from gateway.db.engine import Database
-from gateway.db.tables import sessions, users, utc_now
+from gateway.db.tables import for_user, sessions, users, utc_now
 from gateway.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from gateway.ids import new_id, pattern
 
@@ -47,7 +47,7 @@ class Users:
         """The user with this id. Raises `NotFound`."""
         if not USER_ID.fullmatch(user_id):
             raise unknown()
-        return await self._one(select(users).where(users.c.id == user_id))
+        return await self._one(for_user(select(users).where(users.c.id == user_id), user_id))
 
     async def principal(self, user_id: str) -> Principal:
         """The user as a principal with all scopes. Raises `NotFound`, `Forbidden` if disabled."""

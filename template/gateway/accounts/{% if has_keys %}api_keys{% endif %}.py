@@ -31,7 +31,15 @@ from gateway.accounts.lookup import PRINCIPAL_COLUMNS
 from gateway.accounts.principals import NO_LIMITS, KeyLimits, Scope
 from gateway.accounts.sessions import end
 from gateway.db.engine import Database, Query
-from gateway.db.tables import Json, UtcDateTime, metadata, sessions, users, utc_now
+from gateway.db.tables import (
+    Json,
+    UtcDateTime,
+    for_user,
+    metadata,
+    sessions,
+    users,
+    utc_now,
+)
 from gateway.errors import NotFound
 from gateway.ids import new_id
 
@@ -196,4 +204,5 @@ def limits_of(row: Any) -> KeyLimits:
 
 def owned(user_id: str) -> Select[Any]:
     """The query for a user's keys that are not revoked."""
-    return select(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))
+    own = api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None)
+    return for_user(select(api_keys).where(*own), user_id)

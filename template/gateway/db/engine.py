@@ -3,8 +3,9 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import (
@@ -131,10 +132,15 @@ class Database(ABC):
 
         def read(cancel_handle: CancelHandle) -> Sequence[Row[Any]]:
             with self._reading.connect() as connection, cancel_handle.of(connection):
-                return connection.execute(statement, parameters).all()
+                return self._rows(connection, statement, parameters)
 
         threads = self._patient_readers if seconds else self._readers
         return await self._run(threads, read, seconds)
+
+    def _rows(
+        self, connection: Connection, statement: Executable, parameters: Mapping[str, Any] | None
+    ) -> Sequence[Row[Any]]:
+        return connection.execute(statement, parameters).all()
 
     async def find(self, query: Query) -> Sequence[Any]:
         """As `fetch`, without SQLAlchemy's execution: for the queries of every request."""
@@ -157,6 +163,18 @@ class Database(ABC):
     @abstractmethod
     async def create(self) -> None:
         """Create the container of the tables, such as a file, where that is the service's task."""
+
+    @asynccontextmanager
+    async def as_owner(self) -> AsyncIterator["Database"]:
+        """The database as the owner of the tables, for migrations."""
+        yield self
+
+    def protect(self, connection: Connection) -> None:  # noqa: B027 - most databases have no more to do
+        """Protect the tables that a migration made. Called in its transaction, as their owner."""
+
+    async def exposure(self) -> str | None:
+        """Why a user could be shown another's rows, and what to do; None if that cannot be."""
+        return None
 
     @abstractmethod
     def absence(self) -> str | None:

@@ -18,10 +18,20 @@ async def upgrade(database: Database) -> list[str]:
     """
     if fault := next(lines.faults(lines.PROJECT), None):
         raise StartError(f"Nothing was migrated: {fault}")
-    await database.create()
+    async with database.as_owner() as owner:
+        await owner.create()
+        return await _transact(owner)
+
+
+async def _transact(database: Database) -> list[str]:
+    def work(connection: Connection) -> list[str]:
+        applied = _upgrade(connection)
+        database.protect(connection)
+        return applied
+
     try:
         return await database.retry_on_contention(
-            lambda: database.transact(_upgrade, MAX_SECONDS), TRIES, PAUSE_SECONDS
+            lambda: database.transact(work, MAX_SECONDS), TRIES, PAUSE_SECONDS
         )
     except DatabaseUnavailable as error:
         if not database.is_contended(error):

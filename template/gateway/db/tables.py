@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Select,
     String,
     Table,
     Text,
@@ -30,6 +31,8 @@ MAX_OPERATOR = 200
 HAS_FAILED, IS_RATED = text("outcome <> 'ok'"), text("rating IS NOT NULL")
 # Most rows have no team: they are not in the index.
 IN_TEAM = text("team_id IS NOT NULL")
+# The execution option of a query with the user for whom it reads.
+FOR_USER = "for_user"
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -86,6 +89,15 @@ teams = Table(
     Column("created_at", UtcDateTime, nullable=False),
     info={"prefix": "team"},
 )
+
+
+def for_user(query: Select[Any], user_id: str) -> Select[Any]:
+    """The query on behalf of a user. A database that checks it shows no other user's rows.
+
+    Not every database does, so the query filters by the user all the same.
+    """
+    return query.execution_options(**{FOR_USER: user_id})
+
 
 users = Table(
     "users",

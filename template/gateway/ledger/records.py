@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, Update, select, update
 
 from gateway.db.engine import Database
-from gateway.db.tables import predictions, utc_now
+from gateway.db.tables import for_user, predictions, utc_now
 from gateway.errors import NotFound
 from gateway.idempotency.store import erasing
 from gateway.ids import pattern
@@ -59,6 +59,5 @@ def _changing(user_id: str, prediction_id: str, **values: Any) -> Update:
 
 def owned(user_id: str) -> Select[Any]:
     """A user's records that were not erased."""
-    return select(predictions).where(
-        predictions.c.user_id == user_id, predictions.c.erased_at.is_(None)
-    )
+    own = predictions.c.user_id == user_id, predictions.c.erased_at.is_(None)
+    return for_user(select(predictions).where(*own), user_id)

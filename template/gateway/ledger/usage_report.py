@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import ColumnElement, Row, func, select
 
 from gateway.db.engine import Database
-from gateway.db.tables import accounts, predictions, utc_now
+from gateway.db.tables import accounts, for_user, predictions, utc_now
 from gateway.errors import InvalidRequest
 from gateway.ids import earliest_id
 from gateway.plans import Budgets
@@ -57,7 +57,8 @@ class Report:
     ) -> UsageReport:
         """One user's report."""
         cap = self._user_cap(user_id, plan)
-        return await self._report(cap, days, group_by, predictions.c.user_id == user_id)
+        own = predictions.c.user_id == user_id
+        return await self._report(cap, days, group_by, own, user_id=user_id)
 
     async def of_team(
         self, team_id: str, plan: str, days: Days, group_by: GroupBy = "user"
@@ -77,14 +78,19 @@ class Report:
         return Cap(account, *budgets)
 
     async def _report(
-        self, cap: Cap, days: Days, group_by: GroupBy, *conditions: ColumnElement[bool]
+        self,
+        cap: Cap,
+        days: Days,
+        group_by: GroupBy,
+        *conditions: ColumnElement[bool],
+        user_id: str | None = None,
     ) -> UsageReport:
         today = utc_now().date().isoformat()
         query = select(accounts).where(
             accounts.c.name == cap.account, accounts.c.period.in_([today, today[:7]])
         )
         rows = {row.period: row for row in await self._database.fetch(query)}
-        lines = await self._lines(days, group_by, *conditions)
+        lines = await self._lines(days, group_by, *conditions, user_id=user_id)
         return UsageReport(
             day=_period(rows.get(today), cap.daily),
             month=_period(rows.get(today[:7]), cap.monthly),
@@ -92,7 +98,11 @@ class Report:
         )
 
     async def _lines(
-        self, days: Days, group_by: GroupBy, *conditions: ColumnElement[bool]
+        self,
+        days: Days,
+        group_by: GroupBy,
+        *conditions: ColumnElement[bool],
+        user_id: str | None,
     ) -> Sequence[Row[Any]]:
         """Requests, tokens and cost by day and `group_by`, newest day first."""
         columns, group = predictions.c, COLUMNS[group_by]
@@ -107,6 +117,7 @@ class Report:
             .group_by(columns.day, group)
             .order_by(columns.day.desc(), group)
         )
+        query = for_user(query, user_id) if user_id else query
         return await self._database.fetch(query, seconds=MAX_SECONDS)
 
 

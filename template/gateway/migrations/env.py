@@ -1,7 +1,7 @@
 """How Alembic runs: on the connection that `gateway.db.migrate` hands over."""
 
 from alembic import context
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from gateway.db import revisions
 
@@ -12,7 +12,9 @@ if schema:
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('migrations'))"))
     # Shorter than a call of the service waits, as those that come later wait behind this one.
     connection.execute(text("SET LOCAL lock_timeout TO '400ms'"))
-    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    # To create it, if only where it is missing, takes a right that not every role has.
+    if not inspect(connection).has_schema(schema):
+        connection.execute(text(f'CREATE SCHEMA "{schema}"'))
     # Statements that alter a table do not name its schema.
     connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
 context.configure(

@@ -175,11 +175,11 @@ async def test_recovers_from_an_outage_of_the_server(start: Start, tmp_path: Pat
 
 
 async def test_a_server_that_answers_others_is_waited_for(
-    opened: PostgresDatabase, database_url: str
+    opened: PostgresDatabase, admin_url: str
 ) -> None:
     """Another session holds a lock, or the machine is busy: not an outage."""
     reading = select(users)
-    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+    async with await psycopg.AsyncConnection.connect(admin_url) as holder:
         await holder.execute("LOCK TABLE app.users")
         releases: list[asyncio.Task[None]] = []
 
@@ -354,11 +354,11 @@ def _no_larger_files() -> Iterator[None]:
     ],
 )
 async def test_locked_tables_are_not_ready_within_a_second(
-    service: Service, database_url: str, lock: str
+    service: Service, admin_url: str, lock: str
 ) -> None:
     client = service.client()
     assert (await client.get("/readyz")).status_code == 200
-    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+    async with await psycopg.AsyncConnection.connect(admin_url) as holder:
         await holder.execute(lock)
         async with free_time() as passed:
             assert (await client.get("/readyz")).status_code == 503
@@ -367,9 +367,9 @@ async def test_locked_tables_are_not_ready_within_a_second(
 
 
 async def test_doctor_reports_a_lock_and_a_read_only_server(
-    run: Run, database_url: str, postgres_server: str
+    run: Run, database_url: str, admin_url: str, postgres_server: str
 ) -> None:
-    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+    async with await psycopg.AsyncConnection.connect(admin_url) as holder:
         await holder.execute("LOCK TABLE app.users, app.attempts, app.applied_migrations")
         result = await run("doctor")
     assert result.exit_code == 1

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,12 @@ class PostgresServer:
         self._folder = TemporaryDirectory(prefix="drill-postgres-")
         self._data = Path(self._folder.name)
         self._running = ExitStack()
-        self.environment = {"DATABASE_URL": self._start()}
+        self._url = self._start()
+        self.environment = self._addresses(self._url)
+
+    def _addresses(self, url: str) -> Mapping[str, str]:
+        """The variables that the service needs for the server at `url`."""
+        return {"DATABASE_URL": url}
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -60,8 +65,7 @@ class PostgresServer:
 
     def _set(self, statement: str) -> None:
         """Change a setting of the server, and wait until each new transaction heeds it."""
-        url = self.environment["DATABASE_URL"]
-        with psycopg.connect(url, autocommit=True) as connection:
+        with psycopg.connect(self._url, autocommit=True) as connection:
             before = connection.execute("SHOW default_transaction_read_only").fetchone()
             connection.execute(statement)
             connection.execute("SELECT pg_reload_conf()")

@@ -84,11 +84,14 @@ NOISE, NOISES = func.md5(cast(func.random(), Text)), 300
 class PostgresDatabase(Database):
     """The tables are in the schema `app`, which a host's API does not expose."""
 
-    def __init__(self, url: str) -> None:
+    # The options of connections for reads: a single statement needs no transaction.
+    reading: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+
+    def __init__(self, url: URL) -> None:
         super().__init__(
-            url_of(url),
+            url,
             writers=WRITERS,
-            reading={"isolation_level": "AUTOCOMMIT"},
+            reading=self.reading,
             # Prepared statements do not survive a transaction pooler.
             connect_args={"prepare_threshold": None, **CONNECTING},
             execution_options={"schema_translate_map": {None: SCHEMA}},
@@ -108,7 +111,7 @@ class PostgresDatabase(Database):
         try:
             await self.transact(lambda connection: self.write_last(connection, _trial()))
         except DatabaseUnavailable as error:
-            if not _is_caused_by(error, UndefinedTable):  # `pending` reports a missing migration.
+            if not is_caused_by(error, UndefinedTable):  # `pending` reports a missing migration.
                 raise
 
     async def weakness(self) -> str | None:
@@ -140,13 +143,13 @@ class PostgresDatabase(Database):
         )
 
     def is_contended(self, error: DatabaseUnavailable) -> bool:
-        return _is_caused_by(error, LockNotAvailable)
+        return is_caused_by(error, LockNotAvailable)
 
     async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
         try:
             return await super().transact(work, seconds)
         except DatabaseUnavailable as error:
-            if _is_caused_by(error, ReadOnlySqlTransaction):
+            if is_caused_by(error, ReadOnlySqlTransaction):
                 self._leave()
             raise
 
@@ -175,6 +178,11 @@ class PostgresDatabase(Database):
     def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
         with self._pipeline(connection) as driver:
             cursors = [self._send(driver, query) for query in queries]
+        return self._results(queries, cursors)
+
+    def _results(
+        self, queries: Sequence[Query], cursors: Sequence[psycopg.Cursor[Any]]
+    ) -> list[Sequence[Any]]:
         pairs = zip(queries, cursors, strict=True)
         return [self._prepared(query.statement).rows(cursor) for query, cursor in pairs]
 
@@ -245,7 +253,8 @@ def _no_update(table: Table) -> Update:
     return update(table).where(false()).values({key: key})
 
 
-def _is_caused_by(error: DatabaseUnavailable, kind: type[psycopg.Error]) -> bool:
+def is_caused_by(error: DatabaseUnavailable, kind: type[psycopg.Error]) -> bool:
+    """Whether the driver's error behind `error` is of a `kind`."""
     cause = error.__cause__
     return isinstance(cause, DBAPIError) and isinstance(cause.orig, kind)
 
@@ -256,7 +265,7 @@ def _is_text(column: Column[Any]) -> bool:
 
 def open_database(config: GatewayConfig) -> PostgresDatabase:
     """The database of `DATABASE_URL`. Raises `StartError` for a wrong address."""
-    return PostgresDatabase(config.database_url)
+    return PostgresDatabase(url_of(config.database_url))
 
 
 @asynccontextmanager
@@ -265,12 +274,12 @@ async def single_instance_lock(_: GatewayConfig, __: Database) -> AsyncIterator[
     yield
 
 
-def url_of(url: str) -> URL:
+def url_of(url: str, variable: str = "DATABASE_URL") -> URL:
     """SQLAlchemy's URL for an address (`postgres://`, `postgresql://`, `?host=/socket`).
 
-    Raises `StartError` for a wrong address.
+    Raises `StartError`, which names the `variable`, for a wrong address.
     """
-    with explained("DATABASE_URL", EXAMPLE):
+    with explained(variable, EXAMPLE):
         address = parse(url)
         scheme, _, driver = address.scheme.partition("+")
         if scheme not in SCHEMES or driver not in DRIVERS:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from gateway.db import postgres as database
 from gateway.db.engine import Query
 from gateway.db.migrate import upgrade
-from gateway.db.postgres import PostgresDatabase
+from gateway.db.postgres import PostgresDatabase, url_of
 from gateway.db.tables import users
 from gateway.errors import DatabaseUnavailable, StartError
 from tests.support import Service, chat, eventually
@@ -97,7 +97,7 @@ async def proxied(url: str) -> AsyncIterator[tuple[Proxy, PostgresDatabase]]:
         port = server.sockets[0].getsockname()[1]
         address = make_url(url).difference_update_query(["host", "port"])
         address = address.set(host="127.0.0.1", port=port)
-        opened = PostgresDatabase(address.render_as_string(hide_password=False))
+        opened = PostgresDatabase(url_of(address.render_as_string(hide_password=False)))
         try:
             yield proxy, opened
         finally:
@@ -156,10 +156,10 @@ async def test_a_server_that_falls_silent_as_it_is_first_connected_to_is_left(
 
 
 async def test_an_abandoned_query_leaves_the_servers_queue(
-    opened: PostgresDatabase, database_url: str
+    opened: PostgresDatabase, admin_url: str
 ) -> None:
     """Abandoned queries would use up the server's connections."""
-    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+    async with await psycopg.AsyncConnection.connect(admin_url) as holder:
         await holder.execute("LOCK TABLE app.users")
         lock = text("LOCK TABLE app.users")
         work = opened.transact(lambda connection: connection.execute(lock), 0.2)
@@ -175,12 +175,11 @@ async def test_an_abandoned_query_leaves_the_servers_queue(
 
 @pytest.mark.parametrize(("released", "status"), [(True, 200), (False, 503)])
 async def test_a_lock_that_others_keep_is_waited_for(
-    service: Service, refused: asyncio.Event, released: bool, status: int
+    service: Service, admin_url: str, refused: asyncio.Event, released: bool, status: int
 ) -> None:
     """For longer than one time-out, as several processes contend, but not forever."""
     client = service.client(await service.create_user())
-    url = service.settings.database_url
-    async with await psycopg.AsyncConnection.connect(url) as holder:
+    async with await psycopg.AsyncConnection.connect(admin_url) as holder:
         await holder.execute("SELECT id FROM app.policies FOR UPDATE")
         asked = asyncio.create_task(client.post("/v1/chat/completions", json=chat()))
         await asyncio.wait_for(refused.wait(), 10)
@@ -192,7 +191,7 @@ async def test_a_lock_that_others_keep_is_waited_for(
 @pytest.mark.parametrize("released", [True, False])
 async def test_a_migration_waits_for_others_in_short_tries(
     opened: PostgresDatabase,
-    database_url: str,
+    admin_url: str,
     refused: asyncio.Event,
     monkeypatch: pytest.MonkeyPatch,
     released: bool,
@@ -200,7 +199,7 @@ async def test_a_migration_waits_for_others_in_short_tries(
     """All other transactions would wait behind it."""
     monkeypatch.setattr("gateway.db.migrate.TRIES", 10 if released else 2)
     monkeypatch.setattr("gateway.db.migrate.PAUSE_SECONDS", 0)
-    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+    async with await psycopg.AsyncConnection.connect(admin_url) as holder:
         await holder.execute("LOCK TABLE app.alembic_version")
         migrating = asyncio.create_task(upgrade(opened))
         await asyncio.wait_for(refused.wait(), 10)

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.backends import postgres
-from tests.fixtures.postgres import Migrated
+from tests.fixtures.postgres import Migrated, Prepare
 
 START = """
 import sys, time
@@ -61,9 +61,9 @@ def test_a_database_is_gone_afterwards(data: Path) -> None:
             psycopg.connect(one)
 
 
-def test_every_test_finds_what_the_migrations_made(postgres_server: str) -> None:
-    migrated = Migrated(postgres_server)
-    first = migrated.url
+def test_every_test_finds_what_the_migrations_made(postgres_server: str, prepare: Prepare) -> None:
+    migrated = Migrated(postgres_server, prepare)
+    first = migrated.admin_url
     with psycopg.connect(first) as left, psycopg.connect(first) as connection:
         before = connection.execute("TABLE app.policies").fetchall()
         assert before
@@ -73,7 +73,7 @@ def test_every_test_finds_what_the_migrations_made(postgres_server: str) -> None
         migrated.restore()
         with pytest.raises(psycopg.OperationalError):
             left.execute("SELECT 1")
-    assert migrated.url == first
+    assert migrated.admin_url == first
     with psycopg.connect(first) as connection:
         assert connection.execute("TABLE app.policies").fetchall() == before
         assert ("x",) not in connection.execute("TABLE app.alembic_version").fetchall()
@@ -84,14 +84,16 @@ def test_every_test_finds_what_the_migrations_made(postgres_server: str) -> None
     "change",
     ["ALTER TABLE app.users RENAME TO others", "ALTER TABLE app.users DROP COLUMN email"],
 )
-def test_changed_tables_are_made_anew(postgres_server: str, change: LiteralString) -> None:
-    migrated = Migrated(postgres_server)
-    first = migrated.url
+def test_changed_tables_are_made_anew(
+    postgres_server: str, prepare: Prepare, change: LiteralString
+) -> None:
+    migrated = Migrated(postgres_server, prepare)
+    first = migrated.admin_url
     with psycopg.connect(first) as connection:
         connection.execute(change)
     migrated.restore()
-    assert migrated.url != first
-    with psycopg.connect(migrated.url) as connection:
+    assert migrated.admin_url != first
+    with psycopg.connect(migrated.admin_url) as connection:
         assert connection.execute("SELECT email FROM app.users").fetchall() == []
     migrated.drop()
 
