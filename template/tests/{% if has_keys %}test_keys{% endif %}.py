@@ -421,3 +421,23 @@ async def test_keys_that_are_made_and_revoked_are_audited(
     assert third.operator == fourth.operator == command_line().operator
     texts = [*names, made.json()["secret"], other["secret"], user.email]
     assert not [row for row in rows if any(text in str(row._asdict()) for text in texts)]
+
+
+async def test_a_key_of_the_command_line_may_expire(service: Service, user: User, run: Run) -> None:
+    words = ("keys", "create", "--email", user.email, "--json", "--expires-at")
+    key = json.loads((await run(*words, "2999-12-31")).stdout)
+    assert key["expires_at"] == "2999-12-31T00:00:00Z"
+    past = await run(*words, "2001-01-01T00:00:00Z")
+    assert past.exit_code == 1
+    assert "--expires-at has to lie in the future." in past.stderr
+
+
+async def test_two_keys_live_while_one_replaces_the_other(
+    service: Service, user: User, run: Run
+) -> None:
+    words = ("keys", "create", "--email", user.email, "--json")
+    old, new = [json.loads((await run(*words)).stdout) for _ in range(2)]
+    clients = [bearing(service, key) for key in (old, new)]
+    assert [(await client.get("/v1/me")).status_code for client in clients] == [200, 200]
+    await run("keys", "revoke", old["id"])
+    assert [(await client.get("/v1/me")).status_code for client in clients] == [401, 200]

@@ -1,5 +1,6 @@
 """`python -m app keys …`."""
 
+import datetime as dt
 from typing import Annotated
 
 import typer
@@ -10,12 +11,17 @@ from gateway.accounts.api_keys import Keys, api_keys, owned
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import KeyLimits, Scope
 from gateway.accounts.users import Users
-from gateway.errors import Conflict
+from gateway.db.tables import utc_now
+from gateway.errors import Conflict, InvalidRequest
 
 app = typer.Typer(name="keys", help="API keys of users.", no_args_is_help=True)
 Rate = Annotated[int | None, typer.Option(min=1, max=MAX, help="Of this key alone.")]
 Budget = Annotated[int | None, typer.Option(min=0, max=MAX_NANO_USD, help="Of this key alone.")]
 Email = Annotated[str, typer.Option(help="Whose key it is.")]
+Expiry = Annotated[
+    dt.datetime | None,
+    typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"], help="When it ends, in UTC."),
+]
 
 
 @command(app)
@@ -24,6 +30,7 @@ async def create(
     email: Email,
     name: Annotated[str, typer.Option(help="What it is for.", callback=checked_name)] = "key",
     scope: Annotated[list[Scope] | None, typer.Option(help="May be given several times.")] = None,
+    expires_at: Expiry = None,
     requests_per_minute: Rate = None,
     tokens_per_minute: Rate = None,
     concurrent_generations: Rate = None,
@@ -45,7 +52,9 @@ async def create(
         daily_budget_nano_usd,
         monthly_budget_nano_usd,
     )
-    secret, row = await _keys(session).create(user.id, name, scopes, command_line(), limits=limits)
+    secret, row = await _keys(session).create(
+        user.id, name, scopes, command_line(), _in_future(expires_at), limits
+    )
     key = CreatedKey.model_validate(row).model_copy(update={"secret": secret})
     show(key.model_dump(mode="json"), as_json, secret)
 

@@ -17,6 +17,8 @@ from gateway.accounts.api_keys import (
     parse,
 )
 from gateway.errors import DatabaseUnavailable
+from gateway.ids import new_id
+from scripts.key_detector import ApiKeyDetector
 from tests.support import Service, User, error_of
 
 SLUGS = st.from_regex(r"[a-z]([-_]?[a-z0-9]){1,20}", fullmatch=True)
@@ -31,6 +33,15 @@ def test_a_composed_key_is_parsed(slug: str, key_id: str, secret: str) -> None:
     assert key.startswith(f"{slug}_live_")
     assert len(key) == len(f"{slug}_live__") + len(key_id) - 4 + SECRET_LENGTH + CHECKSUM_LENGTH
     assert parse(key) == (key_id, secret)
+
+
+@given(SLUGS, SECRETS)
+def test_scanners_find_a_key_wherever_it_stands(slug: str, secret: str) -> None:
+    key = compose(slug, new_id("key"), secret)
+    found = ApiKeyDetector().analyze_string
+    for line in (key, f'KEY = "{key}"', f"# Authorization: Bearer {key}, and more"):
+        assert list(found(line)) == [key]
+    assert not list(found(key[:-1])) + list(found(f"{key}0"))
 
 
 @given(IDS, SECRETS, st.data())
