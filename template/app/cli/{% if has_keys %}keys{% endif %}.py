@@ -81,5 +81,13 @@ async def revoke(
     show({"id": key_id}, as_json, f"{key_id} is revoked.")
 
 
+def _in_future(given: dt.datetime | None) -> dt.datetime | None:
+    """The time in UTC. Raises `InvalidRequest` if it has passed."""
+    expiry = given and given.replace(tzinfo=dt.UTC)
+    if expiry and expiry <= utc_now():
+        raise InvalidRequest("--expires-at has to lie in the future.")
+    return expiry
+
+
 def _keys(session: Session) -> Keys:
     return Keys(session.database, session.settings.project["name"])
