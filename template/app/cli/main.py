@@ -18,6 +18,7 @@ from app.cli.serve import become
 from app.cli.stop import alert_key, start, stop
 from app.cli.teams import app as teams
 from app.cli.usage import usage
+from app.cli.user_data import delete, export
 from app.schemas.admin import User
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
@@ -42,6 +43,8 @@ for module in wiring.COMMANDS:
     app.add_typer(import_module(module).app)
 for work in (ask, stop, start, usage, alert_key):
     command(app)(work)
+for work in (export, delete):
+    command(users)(work)
 
 Email = Annotated[str, typer.Option(help="The user's e-mail address.")]
 Plan = Annotated[str, typer.Option(help="A plan of plans.toml.")]

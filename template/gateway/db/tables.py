@@ -108,6 +108,8 @@ users = Table(
     Column("plan", String(100), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("disabled_at", UtcDateTime),
+    # When a deletion began. At its end, the e-mail address is none.
+    Column("deleted_at", UtcDateTime),
     # Without a foreign key, which SQLite cannot remove in a downgrade.
     Column("team_id", String(40)),
     Column("team_role", String(20)),
@@ -299,6 +301,8 @@ audit = Table(
     Column("after", Json),
     Column("request_id", String(64)),
     Column("operator", String(MAX_OPERATOR)),
+    Index(None, "actor_id", "id"),
+    Index(None, "target", "id"),
     info={"prefix": "aud"},
 )
 

@@ -1,0 +1,131 @@
+"""What the tables hold of one user, those of the application included.
+
+The tables of `metadata` say it themselves: a row with the user's id in `user_id`, or with their
+e-mail address in `email`, is theirs. So a new table takes part in exports and deletions.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    CompoundSelect,
+    LargeBinary,
+    Row,
+    Select,
+    Table,
+    Text,
+    and_,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
+
+from gateway.db.engine import Database
+from gateway.db.tables import Json, accounts, audit, metadata, users
+
+# Hashes of credentials and encrypted texts stay where they are.
+SECRET = re.compile("hash|secret|password|token(?!s)")
+ROWS_AT_ONCE = 500
+# In all documents of a batch, at least one row.
+BATCH_CHARACTERS = 1024 * 1024
+# A query for a batch may take longer than those of requests.
+MAX_SECONDS = 30.0
+
+
+class Holding(NamedTuple):
+    """The rows of one user in a table."""
+
+    table: Table
+    mine: ColumnElement[bool]
+
+    @property
+    def key(self) -> list[Column[Any]]:
+        """The columns by which the rows are read in order."""
+        return list(self.table.primary_key)
+
+    @property
+    def shown(self) -> list[Column[Any]]:
+        """The columns that are the user's to see."""
+        return [column for column in self.table.c if not is_secret(column)]
+
+    async def count(self, database: Database) -> int:
+        """The number of rows. Raises `DatabaseUnavailable`."""
+        query = select(func.count()).select_from(self.table).where(self.mine)
+        return int((await database.fetch(query, seconds=MAX_SECONDS))[0][0])
+
+    def after(self, last: Sequence[Any]) -> ColumnElement[bool]:
+        """The rows behind the key `last`; all rows if it is empty."""
+        if not last:
+            return self.mine
+        behind = self.key[0] > last[0] if len(self.key) == 1 else tuple_(*self.key) > tuple(last)
+        return and_(self.mine, behind)
+
+    def among(self, keys: Sequence[Sequence[Any]]) -> ColumnElement[bool]:
+        """The rows with these keys."""
+        if len(self.key) == 1:
+            return self.key[0].in_([key[0] for key in keys])
+        return tuple_(*self.key).in_([tuple(key) for key in keys])
+
+    def keys(self, last: Sequence[Any], most: int) -> Select[Any]:
+        """The next keys behind `last`, in order, with the sizes of their rows' documents."""
+        size = _size(self.table).label("size")
+        query = select(*self.key, size).where(self.after(last))
+        return query.order_by(*self.key).limit(most)
+
+
+def is_secret(column: Column[Any]) -> bool:
+    """Whether a column holds the hash of a credential, or what is encrypted."""
+    return isinstance(column.type, LargeBinary) or bool(SECRET.search(column.name))
+
+
+def holdings_of(user: Row[Any]) -> Iterator[Holding]:
+    """All that the tables hold of a user: the user first, each table after those it refers to."""
+    yield Holding(users, users.c.id == user.id)
+    for table in metadata.sorted_tables:
+        if table is not users:
+            yield from (Holding(table, mine) for mine in _conditions(table, user))
+
+
+def _conditions(table: Table, user: Row[Any]) -> Iterator[ColumnElement[bool]]:
+    """The conditions that a user's rows meet. No row meets two of them."""
+    named = _names(user)
+    if table is accounts:
+        yield table.c.name.in_(named)
+    elif table is audit:
+        yield table.c.target.in_(named)
+        yield and_(table.c.actor_id == user.id, table.c.target.not_in(named))
+    elif mine := [table.c[name] == value for name, value in _owner(user) if name in table.c]:
+        yield or_(*mine)
+
+
+def _owner(user: Row[Any]) -> tuple[tuple[str, str], ...]:
+    return ("user_id", user.id), ("email", user.email)
+
+
+def _names(user: Row[Any]) -> CompoundSelect[Any]:
+    """The user and their API keys, as accounts and the audit name them."""
+    own = [select(literal(f"{kind}:{user.id}")) for kind in ("user", "password")]
+    keys = metadata.tables.get("api_keys")
+    if keys is not None:
+        own.append(select(literal("key:") + keys.c.id).where(keys.c.user_id == user.id))
+    return union_all(*own)
+
+
+def fitting(sizes: Sequence[int]) -> int:
+    """The number of rows that make a batch, at least one."""
+    return max(1, sum(total <= BATCH_CHARACTERS for total in accumulate(sizes)))
+
+
+def _size(table: Table) -> ColumnElement[int]:
+    """The number of characters in a row's documents."""
+    documents = [column for column in table.c if isinstance(column.type, Json | Text)]
+    lengths = [func.coalesce(func.length(cast(each, Text)), 0) for each in documents]
+    return sum(lengths, literal(0))
