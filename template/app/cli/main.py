@@ -43,8 +43,8 @@ for module in wiring.COMMANDS:
     app.add_typer(import_module(module).app)
 for work in (ask, stop, start, usage, alert_key):
     command(app)(work)
-for work in (export, delete):
-    command(users)(work)
+command(users)(export)
+command(users)(delete)
 
 Email = Annotated[str, typer.Option(help="The user's e-mail address.")]
 Plan = Annotated[str, typer.Option(help="A plan of plans.toml.")]

@@ -11,7 +11,7 @@ import typer
 
 import app.tables  # noqa: F401 - your tables take part
 from app.cli.base import Json, Session, fail, show
-from gateway.accounts.audit import command_line, record
+from gateway.accounts.audit import command_line
 from gateway.accounts.user_deletion import UserDeletion
 from gateway.accounts.user_export import UserExport
 from gateway.accounts.users import Users
@@ -32,12 +32,10 @@ async def export(
 
     The last line has the number of the lines before it.
     """
-    user = await Users(session.database).find(email)
+    people = Users(session.database)
+    user = await people.find(email)
     data = UserExport(session.database, user)
-    target = f"user:{user.id}"
-    await session.database.transact(
-        lambda connection: record(connection, command_line(), "export", target, None, None)
-    )
+    await people.note_export(user.id, command_line())
     with _opened(output) as file, _progress(await data.count(), "Exporting") as advance:
         async for lines in data.batches():
             file.writelines(lines)

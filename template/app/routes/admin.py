@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from sqlalchemy import Select, select
 
 from app.dependencies import ERRORS, Administrator, EngineDep, require_reader
-from app.routes.base import AskedSearch, PageSize, StrictRoute
+from app.routes.base import AskedSearch, JsonLines, PageSize, StrictRoute, json_lines
 from app.routes.usage import AskedDays
 from app.schemas.admin import (
     AuditEntry,
@@ -21,7 +21,7 @@ from app.schemas.admin import (
     UserPrediction,
 )
 from gateway.accounts.principals import Role
-from gateway.accounts.users import USER_ID
+from gateway.accounts.users import USER_ID, existing
 from gateway.circuit_breaker.window import CircuitStatus
 from gateway.db.tables import audit, predictions, users
 from gateway.errors import Conflict, InvalidRequest, LimiterUnavailable
@@ -49,7 +49,7 @@ async def list_users(
     engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
 ) -> Page[User]:
     """All users, newest first."""
-    rows, next_cursor = await engine.pages.read(select(users), users, limit, cursor)
+    rows, next_cursor = await engine.pages.read(existing(), users, limit, cursor)
     return Page(data=[User.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
@@ -64,6 +64,14 @@ async def change_user(
     if user_id == actor.id and (body.disabled or body.role not in {None, Role.ADMIN}):
         raise Conflict("Another administrator must do this: you would shut yourself out.")
     return User.model_validate(await engine.users.change(user_id, actor, **body.model_dump()))
+
+
+@router.get("/users/{user_id}/export", response_class=JsonLines)
+async def export_user(actor: Administrator, user_id: str, engine: EngineDep) -> JsonLines:
+    """Everything about a user as JSON lines. The audit has an entry of it."""
+    user = await engine.users.get(user_id)
+    await engine.users.note_export(user_id, actor)
+    return json_lines(engine, user)
 
 
 @router.get("/predictions", dependencies=READING)

@@ -6,11 +6,15 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator, StringConstraints
 from pydantic_core import PydanticKnownError
+from sqlalchemy import Row
 
 from app.dependencies import authenticate, get_context
+from gateway.accounts.user_export import MEDIA_TYPE, UserExport
+from gateway.engine import Engine
 from gateway.http.query import require_known
 from gateway.ledger.search import Search, search_of
 from gateway.providers.base import Outcome
@@ -46,6 +50,19 @@ async def asked_search(
 
 
 AskedSearch = Annotated[Search, Depends(asked_search)]
+
+
+class JsonLines(StreamingResponse):
+    """One JSON object a line."""
+
+    media_type = MEDIA_TYPE
+
+
+def json_lines(engine: Engine, user: Row[Any]) -> JsonLines:
+    """The export of a user, as a file."""
+    name = f'attachment; filename="{user.id}.jsonl"'
+    lines = UserExport(engine.database, user).lines()
+    return JsonLines(lines, headers={"Content-Disposition": name, "Cache-Control": "no-store"})
 
 
 class StrictRoute(APIRoute):

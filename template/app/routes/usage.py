@@ -1,11 +1,11 @@
-"""`GET /v1/me` and `GET /v1/usage`."""
+"""`GET /v1/me`, `GET /v1/me/export` and `GET /v1/usage`."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
 from app.dependencies import ERRORS, CurrentUser, EngineDep
-from app.routes.base import StrictRoute
+from app.routes.base import JsonLines, StrictRoute, json_lines
 from gateway.accounts.principals import Scope
 from gateway.ledger.usage_report import Days, days_of
 from gateway.schemas.base import Day
@@ -29,6 +29,13 @@ AskedDays = Annotated[Days, Depends(asked_days)]
 async def who_am_i(caller: CurrentUser, engine: EngineDep) -> Me:
     """The caller, with role and plan."""
     return Me.model_validate(await engine.users.get(caller.user_id))
+
+
+@router.get("/me/export", response_class=JsonLines)
+async def export_me(caller: CurrentUser, engine: EngineDep) -> JsonLines:
+    """Everything about the caller as JSON lines, the last of which has their number."""
+    caller.require(Scope.READ)
+    return json_lines(engine, await engine.users.get(caller.user_id))
 
 
 @router.get("/usage", response_model_exclude_unset=True)

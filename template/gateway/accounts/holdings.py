@@ -56,7 +56,7 @@ class Holding(NamedTuple):
         """The columns that are the user's to see."""
         return [column for column in self.table.c if not is_secret(column)]
 
-    async def count(self, database: Database) -> int:
+    async def size(self, database: Database) -> int:
         """The number of rows. Raises `DatabaseUnavailable`."""
         query = select(func.count()).select_from(self.table).where(self.mine)
         return int((await database.fetch(query, seconds=MAX_SECONDS))[0][0])

@@ -7,7 +7,7 @@ address goes last, so that an interrupted deletion is found again and goes on.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,7 @@ class UserDeletion:
     async def count(self) -> int:
         """The number of rows that the batches will pass."""
         every = [*self._deleted, self._predictions]
-        return sum([await holding.count(self._database) for holding in every])
+        return sum([await holding.size(self._database) for holding in every])
 
     async def begin(self, actor: Actor) -> None:
         """End all access, and record the deletion. Idempotent.
@@ -68,7 +68,7 @@ class UserDeletion:
 
         await self._database.transact(work)
 
-    async def batches(self) -> AsyncIterator[int]:
+    async def batches(self) -> AsyncGenerator[int, None]:
         """Do the work; after each batch, the number of rows that it passed."""
         for holding in self._deleted:
             while done := await self._transact(partial(_delete_some, holding=holding)):
@@ -78,30 +78,26 @@ class UserDeletion:
         await self._transact(self._forget)
 
     async def _erase_predictions(self) -> AsyncIterator[int]:
-        """Erase predictions until no call of the user runs."""
-        last: Sequence[Any] = ()
+        """Erase all predictions, again and again while a call of the user runs."""
         while True:
-            running = await self._is_running()
-            async for done, last in self._erase_after(last):
+            is_last = not await self._is_running()
+            async for done in self._erase_once():
                 yield done
-            if not running:
+            if is_last:
                 return
             await asyncio.sleep(WAIT_SECONDS)
-            last = ()
 
-    async def _erase_after(self, last: Sequence[Any]) -> AsyncIterator[tuple[int, Sequence[Any]]]:
-        holding = self._predictions
-        while keys := await self._database.fetch(
-            select(*holding.key)
-            .where(holding.after(last))
-            .order_by(*holding.key)
-            .limit(ROWS_AT_ONCE),
-            seconds=MAX_SECONDS,
-        ):
-            ids = [key.id for key in keys]
+    async def _erase_once(self) -> AsyncIterator[int]:
+        holding, last = self._predictions, ""
+        while True:
+            behind = select(predictions.c.id).where(holding.mine, predictions.c.id > last)
+            some = behind.order_by(predictions.c.id).limit(ROWS_AT_ONCE)
+            ids = [row.id for row in await self._database.fetch(some, seconds=MAX_SECONDS)]
+            if not ids:
+                return
             await self._transact(partial(_erase, ids=ids))
-            last = keys[-1]
-            yield len(ids), last
+            last = ids[-1]
+            yield len(ids)
 
     async def _is_running(self) -> bool:
         """Whether a call runs in a process that is alive. Few calls run at a time."""

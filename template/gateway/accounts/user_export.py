@@ -21,7 +21,7 @@ class UserExport:
 
     async def count(self) -> int:
         """The number of rows that there are now."""
-        return sum([await holding.count(self._database) for holding in self._holdings])
+        return sum([await holding.size(self._database) for holding in self._holdings])
 
     async def batches(self) -> AsyncIterator[Sequence[bytes]]:
         """The lines in batches: one for each row with its table, and at the end their number."""

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.accounts.audit import Actor, record
@@ -44,10 +44,11 @@ class Users:
         return await self.get(user_id)
 
     async def get(self, user_id: str) -> Row[Any]:
-        """The user with this id. Raises `NotFound`."""
+        """The user with this id, unless they were deleted. Raises `NotFound`."""
         if not USER_ID.fullmatch(user_id):
             raise unknown()
-        return await self._one(for_user(select(users).where(users.c.id == user_id), user_id))
+        own = users.c.id == user_id, users.c.deleted_at.is_(None)
+        return await self._one(for_user(select(users).where(*own), user_id))
 
     async def principal(self, user_id: str) -> Principal:
         """The user as a principal with all scopes. Raises `NotFound`, `Forbidden` if disabled."""
@@ -63,7 +64,7 @@ class Users:
 
     async def list(self) -> list[Row[Any]]:
         """All users, the oldest first."""
-        return list(await self._database.fetch(select(users).order_by(users.c.id)))
+        return list(await self._database.fetch(existing().order_by(users.c.id)))
 
     async def change(
         self,
@@ -98,11 +99,22 @@ class Users:
         await self._database.transact(write)
         return await self.get(user_id)
 
+    async def note_export(self, user_id: str, actor: Actor) -> None:
+        """Record in the audit that everything about a user was handed over."""
+        await self._database.transact(
+            lambda connection: record(connection, actor, "export", f"user:{user_id}", None, None)
+        )
+
     async def _one(self, statement: Any) -> Row[Any]:
         row = await self._database.fetch_one(statement)
         if row is None:
             raise unknown()
         return row
+
+
+def existing() -> Select[Any]:
+    """The query for all users that were not deleted."""
+    return select(users).where(users.c.deleted_at.is_(None))
 
 
 def address(email: str) -> str:
