@@ -26,7 +26,10 @@ OTHERS = CHOSEN[2:]
 # What an implementation of the limiter has a part in: these run with each database.
 _LIMITER = ("limiter", "limits", "team_budgets", "tokens_and_slots")
 # What a log-in has a part in: these run with each database.
-_LOGIN = ("account", "admin_people", "auth", "cli", "serve", "sessions", "team")
+_LOGIN = (
+    *("account", "admin_people", "auth", "canaries", "cli", "mass_assignment", "other_users"),
+    *("roles", "serve", "sessions", "team"),
+)
 # For the projects in OTHERS, the tests that touch a choice (`test_….py`): of databases, of limiters
 # and of log-ins. A log-in may have the name of a database.
 TESTS: tuple[dict[str, tuple[str, ...]], ...] = (

@@ -81,14 +81,17 @@ async def test_a_team_changes_its_name_and_plan(
 ) -> None:
     team = await create(client)
     path = f"/v1/admin/teams/{team}"
-    changed = (await client.patch(path, json={"name": "New", "plan": "narrow"})).json()
-    assert (changed["name"], changed["plan"]) == ("New", "narrow")
+    shown = (await client.patch(path, json={"name": "New", "plan": "narrow"})).json()
+    assert (shown["name"], shown["plan"]) == ("New", "narrow")
     await client.patch(path, json={"name": "New"})
-    entry, *_ = (await client.get("/v1/admin/audit")).json()["data"]
-    assert (entry["before"], entry["after"]) == (
-        {"name": "Acme", "plan": "shared"},
-        {"name": "New", "plan": "narrow"},
-    )
+    listed = (await client.get("/v1/admin/audit")).json()["data"]
+    changed, renamed = [
+        next(entry for entry in listed if entry["action"] == action)
+        for action in ("change", "rename")
+    ]
+    assert (changed["before"], changed["after"]) == ({"plan": "shared"}, {"plan": "narrow"})
+    assert renamed["target"] == changed["target"] == f"team:{team}"
+    assert "New" not in str(listed)
 
 
 async def test_the_usage_of_a_team(

@@ -23,12 +23,11 @@ class Teams:
 
     async def create(self, name: str, plan: str, actor: Actor) -> Row[Any]:
         """A new team without members."""
-        given = {"name": name, "plan": plan}
-        row = insert(teams).values(id=new_id("team"), **given, created_at=utc_now())
+        row = insert(teams).values(id=new_id("team"), name=name, plan=plan, created_at=utc_now())
 
         def write(connection: Connection) -> Row[Any]:
             made = connection.execute(row.returning(teams)).one()
-            record(connection, actor, "create", f"team:{made.id}", None, given)
+            record(connection, actor, "create", f"team:{made.id}", None, {"plan": plan})
             return made
 
         return await self._database.transact(write)
@@ -56,10 +55,15 @@ class Teams:
         def write(connection: Connection) -> None:
             row = lock(connection, team_id)
             after = {field: value for field, value in wanted.items() if value != row[field]}
-            if after:
-                before = {field: row[field] for field in after}
-                connection.execute(update(teams).where(teams.c.id == team_id).values(**after))
-                record(connection, actor, "change", f"team:{team_id}", before, after)
+            if not after:
+                return
+            connection.execute(update(teams).where(teams.c.id == team_id).values(**after))
+            target = f"team:{team_id}"
+            if "plan" in after:
+                before = {"plan": row["plan"]}
+                record(connection, actor, "change", target, before, {"plan": plan})
+            if "name" in after:  # The audit keeps no names, as those of keys.
+                record(connection, actor, "rename", target, None, None)
 
         await self._database.transact(write)
         return await self.get(team_id)

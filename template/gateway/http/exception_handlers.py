@@ -73,15 +73,15 @@ def _status(request: Request, status: int, code: str = "") -> int:
 
 def _methods(request: Request) -> str:
     """The methods of all routes at the address: each method has its own route."""
-    routes = _routes(request.app.routes)
+    routes = all_routes(request.app.routes)
     here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return ", ".join(sorted({method for route in here for method in route.methods or ()}))
 
 
-def _routes(listed: Iterable[BaseRoute]) -> Iterator[Route]:
+def all_routes(listed: Iterable[BaseRoute]) -> Iterator[Route]:
     """Each route, also of the routers that an application includes."""
     for route in listed:
         if isinstance(route, Route):
             yield route
         elif router := getattr(route, "original_router", None):
-            yield from _routes(router.routes)
+            yield from all_routes(router.routes)
