@@ -129,7 +129,7 @@ class Environment:
         email = f"{name or secrets.token_hex(6)}@example.com"
         async with self._database() as (settings, database):
             made = await Users(database).create(email, Role.USER, plan, command_line())
-            secret = await app_wiring.auth.create_credential(
+            secret = await app_wiring.auth.create_access(
                 settings, database, made.id, command_line()
             )
         header = app_wiring.auth.authorization(email, secret)
@@ -183,8 +183,12 @@ class Environment:
     @asynccontextmanager
     async def _database(self) -> AsyncIterator[tuple[Settings, Database]]:
         """The service's database, on connections of the drill's own."""
-        url = self.environment["DATABASE_URL"]
-        settings = Settings(_env_file=None, environment="test", database_url=url)
+        settings = Settings(
+            _env_file=None,
+            environment="test",
+            database_url=self.environment["DATABASE_URL"],
+            secret_key=SecretStr(self.environment["SECRET_KEY"]),
+        )
         database = app_wiring.database.open_database(settings.gateway)
         try:
             yield settings, database

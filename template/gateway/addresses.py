@@ -122,6 +122,15 @@ def is_web_address(text: str, *, plain: bool = True) -> bool:
     return address.scheme in {"http", "https"} and is_written and not (plain and has_more)
 
 
+def require_mail_server(text: str) -> None:
+    """Raise `AddressError` unless `text` is as `smtp://user:password@host:587?from=a%40b.example`."""
+    address = parse(text)
+    if address.scheme not in {"smtp", "smtps"}:
+        raise AddressError("it must be smtp:// or smtps://")
+    address.require_server()
+    address.require_options({"from"})
+
+
 def origins(text: str) -> frozenset[str]:
     """The origins in a list with commas, in the format of browsers; `*` stands for all.
 

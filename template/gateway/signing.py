@@ -1,7 +1,18 @@
-"""Keyed digests with `SECRET_KEY`."""
+"""Keyed digests with `SECRET_KEY`, and keys derived from it."""
 
 import hashlib
 import hmac
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+KEY_BYTES = 32
+
+
+def derive(purpose: str, secret_key: str) -> bytes:
+    """A key of 32 bytes for one purpose (HKDF, RFC 5869). It does not reveal `secret_key`."""
+    kdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode())
+    return kdf.derive(secret_key.encode())
 
 
 class Signer:

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -20,7 +20,7 @@ from gateway.accounts.users import Users
 from gateway.config import ROOT
 from gateway.db.revisions import pending
 from gateway.errors import DatabaseUnavailable
-from tests.fixtures.service import Run
+from tests.fixtures.service import Authorize, Run
 from tests.ports import kept_port
 from tests.support import Service, User, chat, error_of, unique
 
@@ -36,9 +36,18 @@ async def _created(run: Run, *options: str) -> dict[str, Any]:
     return user
 
 
-async def _ask(service: Service, user: dict[str, Any]) -> httpx2.Response:
-    header = wiring.auth.authorization(user["email"], user["credential"])
-    return await service.client(Authorization=header).post(CHAT, json=chat())
+Ask = Callable[[dict[str, Any]], Awaitable[httpx2.Response]]
+
+
+@pytest.fixture
+def ask(service: Service, authorize: Authorize) -> Ask:
+    """Asks as a user that was created."""
+
+    async def answer(user: dict[str, Any]) -> httpx2.Response:
+        header = await authorize(user["email"], user["credential"])
+        return await service.client(Authorization=header).post(CHAT, json=chat())
+
+    return answer
 
 
 def test_a_command_loads_neither_the_web_framework_nor_alembic() -> None:
@@ -50,10 +59,10 @@ def test_a_command_loads_neither_the_web_framework_nor_alembic() -> None:
     assert result.stdout == "set()\n"
 
 
-async def test_a_new_user_can_ask_at_once(run: Run, service: Service) -> None:
+async def test_a_new_user_can_ask_at_once(run: Run, service: Service, ask: Ask) -> None:
     user = await _created(run, "--plan", "few", "--role", "admin")
     assert (user["role"], user["plan"]) == ("admin", "few")
-    response = await _ask(service, user)
+    response = await ask(user)
     assert response.status_code == 200
     assert response.headers["x-ratelimit-limit-requests"] == "5"
 
@@ -105,7 +114,7 @@ async def test_an_address_is_taken_once(run: Run) -> None:
     assert result.stderr == f"There is a user {user['email']} already.\n"
 
 
-async def test_role_and_plan_change_at_once(run: Run, service: Service) -> None:
+async def test_role_and_plan_change_at_once(run: Run, service: Service, ask: Ask) -> None:
     user = await _created(run, "--plan", "few")
     for words, said in (
         (["set-plan", "--plan", "many"], "plan many, was plan few"),
@@ -116,20 +125,22 @@ async def test_role_and_plan_change_at_once(run: Run, service: Service) -> None:
         assert (changed.exit_code, changed.stdout) == (0, f"{user['email']}: {said}.\n")
     (listed,) = json.loads((await run("users", "list", "--json")).stdout)
     assert (listed["plan"], listed["role"]) == ("many", "admin")
-    assert (await _ask(service, user)).headers["x-ratelimit-limit-requests"] == "6000"
+    assert (await ask(user)).headers["x-ratelimit-limit-requests"] == "6000"
     assert (await run("users", "set-plan", "--plan", "x", "--email", user["email"])).exit_code == 1
 
 
-async def test_a_disabled_user_may_nothing_from_then_on(run: Run, service: Service) -> None:
+async def test_a_disabled_user_may_nothing_from_then_on(
+    run: Run, service: Service, ask: Ask
+) -> None:
     user = await _created(run, "--plan", "few")
-    assert (await _ask(service, user)).status_code == 200
+    assert (await ask(user)).status_code == 200
     shown = await run("users", "disable", "--email", user["email"])
     assert (shown.exit_code, shown.stdout) == (0, f"{user['email']}: disabled, was enabled.\n")
-    assert error_of(await _ask(service, user)) == (401, "invalid_credentials", None)
+    assert error_of(await ask(user)) == (401, "invalid_credentials", None)
     assert await service.rows_count() == 2
     enabled = await run("users", "enable", "--email", user["email"], "--json")
     assert json.loads(enabled.stdout)["disabled_at"] is None
-    assert (await _ask(service, user)).status_code == 200
+    assert (await ask(user)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -311,7 +322,7 @@ async def test_ask_a_host_that_cannot_be(run: Run) -> None:
 
 
 async def test_a_credential_can_be_replaced_on_the_command_line(
-    run: Run, service: Service, user: User
+    run: Run, user: User, ask: Ask
 ) -> None:
     """By whatever this service was built with: `keys create`, or `passwords reset`."""
     (group,) = {"keys", "passwords"} & set((await run("--help")).stdout.split())
@@ -321,6 +332,6 @@ async def test_a_credential_can_be_replaced_on_the_command_line(
     shown = json.loads(result.stdout)
     credential = shown.get("secret") or shown["credential"]
     made = {"email": user.email, "credential": credential}
-    assert (await _ask(service, made)).status_code == 200
+    assert (await ask(made)).status_code == 200
     refused = await run(group, command, "--email", "nobody@example.com")
     assert refused.exit_code == 1

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from app import wiring
 from app.auth.basic import authenticator
-from app.auth.basic.attempts import FROM_ADDRESS_ON_ACCOUNT, network_of
+from app.auth.passwords.attempts import FROM_ADDRESS_ON_ACCOUNT, network_of
 from gateway.accounts.audit import command_line
 from gateway.accounts.passwords import HASHER, passwords
 from gateway.accounts.users import Users
@@ -66,7 +66,7 @@ async def test_only_a_hash_is_stored_and_a_dear_one(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Other tests have cheap ones.
-    for module in ("gateway.accounts.passwords", "app.auth.basic.authenticator"):
+    for module in ("gateway.accounts.passwords", "app.auth.passwords.checker"):
         monkeypatch.setattr(f"{module}.HASHER", HASHER)
     user = await service.create_user()
     (row,) = await service.database.fetch(select(passwords))

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from app import wiring
-from app.auth.basic import attempts, authenticator
-from app.auth.basic.attempts import FROM_ADDRESS, FROM_ADDRESS_ON_ACCOUNT
-from app.auth.basic.authenticator import HASHES_AT_ONCE
-from tests.fixtures.basic import CHEAP, logged_in
+from app.auth.basic import authenticator
+from app.auth.passwords import attempts, checker
+from app.auth.passwords.attempts import FROM_ADDRESS, FROM_ADDRESS_ON_ACCOUNT
+from app.auth.passwords.checker import HASHES_AT_ONCE
+from tests.fixtures.basic import logged_in
+from tests.fixtures.passwords import CHEAP
 from tests.support import PATIENCE_SECONDS, Service, User, error_of, eventually
 
 REFUSED = (429, "too_many_attempts", None)
@@ -38,7 +40,7 @@ async def flood(service: Service, times: int) -> list[Any]:
 @pytest.fixture(autouse=True)
 def _patient_queue(service: Service) -> None:
     """On a busy machine a hash waits for longer, which is no failure."""
-    service.app.state.authenticator.method._turns._seconds = PATIENCE_SECONDS
+    service.app.state.authenticator.method.checker._turns._seconds = PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ class Held:
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     hasher = Held()
-    monkeypatch.setattr(authenticator, "HASHER", hasher)
+    monkeypatch.setattr(checker, "HASHER", hasher)
     yield hasher
     hasher.end(1000)
 
@@ -118,7 +120,7 @@ async def test_an_address_of_the_account_is_hashed_before_all_others(
 async def test_a_hash_that_nobody_gets_to_in_time_is_refused(
     service: Service, user: User, held: Held
 ) -> None:
-    service.app.state.authenticator.method._turns._seconds = 0.05
+    service.app.state.authenticator.method.checker._turns._seconds = 0.05
     others = asyncio.create_task(flood(service, HASHES_AT_ONCE))
     await eventually(lambda: has_begun(held, HASHES_AT_ONCE))
     client = logged_in(service, user.email, user.credential, OWN)
@@ -188,7 +190,7 @@ async def test_an_office_that_logs_in_is_no_flood(
 
 async def is_waiting(service: Service, number: int) -> bool:
     """Whether so many wait for their hash."""
-    turns = service.app.state.authenticator.method._turns
+    turns = service.app.state.authenticator.method.checker._turns
     queues = [*turns._first._queues.values(), *turns._others._queues.values()]
     return sum(map(len, queues)) == number
 

@@ -1,7 +1,8 @@
 """The port of a log-in: what the chosen method provides to the service.
 
-A method is a package of this folder with `open_authenticator`, `create_credential`,
-`authorization`, `SCHEME`, `FIELDS` and `buttons`; `app/wiring.py` names the chosen one.
+A method is a package of this folder with `open_authenticator`, `create_credential` for a person,
+`create_access` for a program of this machine, `authorization` (the header of an access), `SCHEME`,
+`FIELDS` and `buttons`; `app/wiring.py` names the chosen one.
 """
 
 from collections.abc import Mapping
@@ -42,6 +43,13 @@ class Method(Protocol):
 
     async def sign_in(self, fields: Mapping[str, str], address: str) -> Principal:
         """The principal of what a person entered in the method's `FIELDS`. Raises the same."""
+
+    async def log_out(self, authorization: str, *, everywhere: bool) -> str | None:
+        """End the log-in of a header `Authorization`, and return its user.
+
+        None where a header is no log-in, but a credential that stays. If `everywhere`, the caller
+        ends all that the user was given. Raises `InvalidCredentials`.
+        """
 
     async def with_key(self, key_id: str) -> Principal:
         """The principal of an API key. Raises `InvalidCredentials`, also if there are no keys."""

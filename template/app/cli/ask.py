@@ -50,7 +50,7 @@ async def ask(
     Asks as a user of its own, with a credential of a few minutes.
     """
     user = await _asker(session)
-    credential = await wiring.auth.create_credential(
+    credential = await wiring.auth.create_access(
         session.settings,
         session.database,
         user.id,

@@ -94,6 +94,7 @@ async def log_out(
     """End the session of this browser, or with `{"all": true}` every session of its user."""
     token = cookie_of(request.headers)
     asked, given = await _log_out(request)
+    await _end_login(request, engine, users, everywhere=asked.all)
     session = await users.session(token)
     if session and token:
         users.require_csrf(request.headers, token, given)
@@ -122,6 +123,18 @@ async def begin_session(
     answer = _redirect(target, request)
     answer.headers.append("Set-Cookie", cookies.cookie(COOKIE, token, int(seconds)))
     return answer
+
+
+async def _end_login(
+    request: Request, engine: EngineDep, users: RequestAuthenticator, *, everywhere: bool
+) -> None:
+    """End the log-in of a request's header, where the method has log-ins."""
+    authorization = request.headers.get("authorization")
+    if authorization is None:
+        return
+    user_id = await users.method.log_out(authorization, everywhere=everywhere)
+    if user_id and everywhere:
+        await engine.sessions.end_all(user_id, Actor(user_id, request.state.request_id))
 
 
 async def _log_out(request: Request) -> tuple[LogOut, str]:

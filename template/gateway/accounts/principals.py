@@ -59,6 +59,7 @@ class Principal:
 
     `key_id` identifies the credential if it has its own `limits`. `expires_at` is the expiry of the
     credential; None if it has none. `credential_id` is the id of the API key, if there is one.
+    `hint` says how to get a scope that is missing.
     """
 
     user_id: str
@@ -69,6 +70,7 @@ class Principal:
     limits: KeyLimits = NO_LIMITS
     expires_at: dt.datetime | None = None
     credential_id: str | None = None
+    hint: str = ""
     team: Membership | None = None
 
     @property
@@ -79,7 +81,7 @@ class Principal:
     def require(self, scope: Scope) -> None:
         """Raise `Forbidden` unless the credential has `scope` and the role may use it."""
         if scope not in self.scopes:
-            raise Forbidden(f"This credential lacks the scope {scope.value!r}.")
+            raise Forbidden(self.hint or f"This credential lacks the scope {scope.value!r}.")
         if self.role is Role.AUDITOR and scope is not Scope.READ:
             raise Forbidden("An auditor reads everything and changes nothing.")
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select, update
 
 from gateway.accounts.audit import Actor, record
 from gateway.accounts.lookup import PRINCIPAL_COLUMNS
@@ -78,11 +78,23 @@ class Sessions:
         await self._end(sessions.c.id == session_id, actor)
 
     async def end_all(self, user_id: str, actor: Actor) -> int:
-        """End all sessions of a user at once; returns how many there were."""
-        return await self._end(sessions.c.user_id == user_id, actor)
+        """End all sessions and tokens of a user at once; returns how many sessions there were."""
+        return await self._database.transact(
+            lambda connection: end_access(connection, user_id, actor)
+        )
 
     async def _end(self, which: ColumnElement[bool], actor: Actor) -> int:
         return await self._database.transact(lambda connection: end(connection, which, actor))
+
+
+def end_access(connection: Connection, user_id: str, actor: Actor) -> int:
+    """End all that a user was given, but API keys: sessions, and tokens by their version.
+
+    Returns how many sessions there were.
+    """
+    newer = update(users).values(token_version=users.c.token_version + 1)
+    connection.execute(newer.where(users.c.id == user_id))
+    return end(connection, sessions.c.user_id == user_id, actor)
 
 
 def end(connection: Connection, which: ColumnElement[bool], actor: Actor) -> int:

@@ -9,9 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from gateway.accounts.audit import Actor, record
 from gateway.accounts.lookup import PRINCIPAL_COLUMNS, to_principal
 from gateway.accounts.principals import Principal, Role
-from gateway.accounts.sessions import end
+from gateway.accounts.sessions import end_access
 from gateway.db.engine import Database
-from gateway.db.tables import for_user, sessions, users, utc_now
+from gateway.db.tables import for_user, users, utc_now
 from gateway.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from gateway.ids import new_id, pattern
 
@@ -29,16 +29,10 @@ class Users:
     async def create(self, email: str, role: Role, plan: str, actor: Actor) -> Row[Any]:
         """A new user. Raises `InvalidRequest`, and `Conflict` if the e-mail address is in use."""
         email = address(email)
-        user_id = new_id("usr")
-        given = {"role": role.value, "plan": plan}
-
-        def write(connection: Connection) -> None:
-            row = insert(users).values(id=user_id, email=email, **given, created_at=utc_now())
-            connection.execute(row)
-            record(connection, actor, "create", f"user:{user_id}", None, given)
-
         try:
-            await self._database.transact(write)
+            user_id = await self._database.transact(
+                lambda connection: insert_user(connection, email, role, plan, actor)
+            )
         except IntegrityError as error:
             raise Conflict(f"There is a user {email} already.") from error
         return await self.get(user_id)
@@ -94,7 +88,7 @@ class Users:
                 connection.execute(update(users).where(own).values(**_columns(after)))
                 record(connection, actor, "change", f"user:{user_id}", before, after)
             if after.get("disabled"):
-                end(connection, sessions.c.user_id == user_id, actor)
+                end_access(connection, user_id, actor)
 
         await self._database.transact(write)
         return await self.get(user_id)
@@ -127,6 +121,27 @@ def address(email: str) -> str:
             param="email",
         )
     return email
+
+
+def insert_user(
+    connection: Connection,
+    email: str,
+    role: Role,
+    plan: str,
+    actor: Actor,
+    *,
+    must_verify_email: bool = False,
+) -> str:
+    """The id of a new user, in the transaction of `connection`. Raises `IntegrityError`.
+
+    A new user without an `actor.id` and an operator registered alone.
+    """
+    user_id = new_id("usr")
+    given = {"role": role.value, "plan": plan}
+    row = insert(users).values(id=user_id, email=email, **given, created_at=utc_now())
+    connection.execute(row.values(must_verify_email=must_verify_email))
+    record(connection, actor, "create", f"user:{user_id}", None, given)
+    return user_id
 
 
 def unknown() -> NotFound:

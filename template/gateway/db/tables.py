@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     TextClause,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.engine import Dialect
@@ -114,6 +115,10 @@ users = Table(
     Column("team_id", String(40)),
     Column("team_role", String(20)),
     Index(None, "team_id"),
+    # What was handed out under an earlier version is no longer accepted.
+    Column("token_version", Integer, nullable=False, server_default="0"),
+    # Without a verified e-mail address there is no generation.
+    Column("must_verify_email", Boolean, nullable=False, server_default=false()),
     info={"prefix": "usr"},
 )
 

@@ -4,11 +4,10 @@ import secrets
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic_core import to_json
 
-KEY_BYTES = 32
+from gateway.signing import derive
+
 NONCE_BYTES = 12
 
 
@@ -18,7 +17,7 @@ class Sealer:
     """
 
     def __init__(self, purpose: str, *secret_keys: str) -> None:
-        self._ciphers = [AESGCM(_derive(purpose, key)) for key in secret_keys if key]
+        self._ciphers = [AESGCM(derive(purpose, key)) for key in secret_keys if key]
 
     def seal(self, message: bytes, *about: str) -> bytes:
         """`message`, encrypted and bound to `about`: `open` needs the same texts."""
@@ -34,8 +33,3 @@ class Sealer:
             except InvalidTag:
                 continue
         return None
-
-
-def _derive(purpose: str, secret_key: str) -> bytes:
-    kdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode())
-    return kdf.derive(secret_key.encode())

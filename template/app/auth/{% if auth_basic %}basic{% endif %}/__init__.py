@@ -53,6 +53,9 @@ async def create_credential(
     return await Passwords(database).reset(user_id, actor)
 
 
+create_access = create_credential
+
+
 def authorization(email: str, credential: str) -> str:
     """The header for a credential."""
     return "Basic " + base64.b64encode(f"{email}:{credential}".encode()).decode()

@@ -41,6 +41,9 @@ async def create_credential(
     return secret
 
 
+create_access = create_credential
+
+
 def authorization(_: str, credential: str) -> str:
     """The header for a credential."""
     return f"Bearer {credential}"

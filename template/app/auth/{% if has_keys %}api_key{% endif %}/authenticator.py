@@ -43,6 +43,9 @@ class ApiKeyAuthenticator:
     async def sign_in(self, fields: Mapping[str, str], address: str) -> Principal:
         return await self.authenticate(f"Bearer {fields.get('api_key', '')}", address)
 
+    async def log_out(self, authorization: str, *, everywhere: bool) -> None:
+        """A credential stays."""
+
     async def with_key(self, key_id: str) -> Principal:
         row = await self._lookups.submit(key_id)
         if row is None or not _is_valid(row):

@@ -12,6 +12,9 @@ from gateway.signing import Signer
 FROM_ADDRESS = 60
 FROM_ADDRESS_ON_ACCOUNT = 10
 ON_ACCOUNT = 600
+# A minute: mails that a network may ask for, and mails to an account.
+MAILS_FROM_ADDRESS = 10
+MAILS_TO_ACCOUNT = 1
 # An address is an account's own for so long after a log-in from there that succeeded.
 OWN_SECONDS = 30 * 24 * 3600
 
@@ -64,6 +67,18 @@ class Attempts:
         """Give back what the log-in took, and take its address for the account's own."""
         await self._limiter.release(attempt.taken)
         await self._limiter.set(attempt.own, "1", OWN_SECONDS)
+
+    async def admit_mail(self, email: str, network: str) -> bool:
+        """Count a mail that a stranger asks for; False if its account just got another.
+
+        Raises `TooManyAttempts`, whether there is such an account or not.
+        """
+        source = Bucket("attempts", f"{self._digest(network)}:mails", MAILS_FROM_ADDRESS)
+        admission = await self._limiter.acquire(AcquireRequest((source,)))
+        if not admission.admitted:
+            raise too_many(admission.longest_wait.wait_seconds)
+        account = Bucket("attempts", f"{self._digest(email)}:mail", MAILS_TO_ACCOUNT)
+        return (await self._limiter.acquire(AcquireRequest((account,)))).admitted
 
     def _digest(self, text: str) -> str:
         return self._signer.digest("attempts", text.encode()).hex()

@@ -1,0 +1,1 @@
+"""What log-ins with a password share: counted attempts, and hashes in turn."""
