@@ -3,11 +3,11 @@
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from sqlalchemy import Select, select
 
 from app.dependencies import ERRORS, Administrator, EngineDep, require_reader
-from app.routes.base import AskedSearch, JsonLines, PageSize, StrictRoute, json_lines
+from app.routes.base import JSON_LINES, AskedSearch, PageSize, StrictRoute, json_lines
 from app.routes.usage import AskedDays
 from app.schemas.admin import (
     AuditEntry,
@@ -66,8 +66,8 @@ async def change_user(
     return User.model_validate(await engine.users.change(user_id, actor, **body.model_dump()))
 
 
-@router.get("/users/{user_id}/export", response_class=JsonLines)
-async def export_user(actor: Administrator, user_id: str, engine: EngineDep) -> JsonLines:
+@router.get("/users/{user_id}/export", response_class=Response, responses=JSON_LINES)
+async def export_user(actor: Administrator, user_id: str, engine: EngineDep) -> Response:
     """Everything about a user as JSON lines. The audit has an entry of it."""
     user = await engine.users.get(user_id)
     await engine.users.note_export(user_id, actor)

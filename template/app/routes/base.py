@@ -65,6 +65,12 @@ def json_lines(engine: Engine, user: Row[Any]) -> JsonLines:
     return JsonLines(lines, headers={"Content-Disposition": name, "Cache-Control": "no-store"})
 
 
+# For the description: as the class has no media type, errors are described as JSON.
+JSON_LINES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
+}
+
+
 class StrictRoute(APIRoute):
     """A route that refuses unknown query parameters, so that a misspelt filter is an error."""
 

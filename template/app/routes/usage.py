@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 
 from app.dependencies import ERRORS, CurrentUser, EngineDep
-from app.routes.base import JsonLines, StrictRoute, json_lines
+from app.routes.base import JSON_LINES, StrictRoute, json_lines
 from gateway.accounts.principals import Scope
 from gateway.ledger.usage_report import Days, days_of
 from gateway.schemas.base import Day
@@ -31,8 +31,8 @@ async def who_am_i(caller: CurrentUser, engine: EngineDep) -> Me:
     return Me.model_validate(await engine.users.get(caller.user_id))
 
 
-@router.get("/me/export", response_class=JsonLines)
-async def export_me(caller: CurrentUser, engine: EngineDep) -> JsonLines:
+@router.get("/me/export", response_class=Response, responses=JSON_LINES)
+async def export_me(caller: CurrentUser, engine: EngineDep) -> Response:
     """Everything about the caller as JSON lines, the last of which has their number."""
     caller.require(Scope.READ)
     return json_lines(engine, await engine.users.get(caller.user_id))
