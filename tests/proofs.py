@@ -33,7 +33,11 @@ _LOGIN = (
 # For the projects in OTHERS, the tests that touch a choice (`test_….py`): of databases, of limiters
 # and of log-ins. A log-in may have the name of a database.
 TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
-    {"sqlite": (), "postgres": (), "supabase": ("migrations", "postgres", "row_security")},
+    {
+        "sqlite": ("backup",),
+        "postgres": ("pooler",),
+        "supabase": ("migrations", "pooler", "postgres", "row_security"),
+    },
     {
         "memory": (*_LIMITER, "lease", "memory"),
         "redis": (*_LIMITER, "redis"),

@@ -7,6 +7,7 @@ servers that it brings.
 """
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import combinations, product
 from pathlib import Path
+from shutil import which
 from tempfile import TemporaryDirectory, gettempdir
 
 import openai
@@ -146,6 +148,21 @@ def test_all_of_its_tests_pass(directory: Path, python: Path, combination: Combi
     project = Project(directory, python, clean_environment())
     project.run("pytest", "-q", "--ignore", "tests/gateway", "--cov", seconds=SUITE_SECONDS)
     project.run("pytest", "-q", "tests/gateway", seconds=SUITE_SECONDS)
+
+
+@pytest.mark.product
+@pytest.mark.slow(minutes=2)
+@pytest.mark.parametrize(
+    "combination", [service_of(("supabase", "memory", "api_key"))], ids=["supabase"]
+)
+def test_no_request_of_ten_thousand_fails_through_a_pooler(directory: Path, python: Path) -> None:
+    """Twenty clients, and a PgBouncer in transaction mode; `make test` sends 400 requests."""
+    if os.environ.get("CI") != "true" and not which(
+        "pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin"
+    ):
+        pytest.skip("Install pgbouncer.")
+    project = Project(directory, python, clean_environment() | {"POOLER_REQUESTS": "10000"})
+    project.run("pytest", "-q", "tests/gateway/test_pooler.py", seconds=SUITE_SECONDS)
 
 
 @pytest.mark.slow(minutes=2)
