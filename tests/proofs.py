@@ -26,10 +26,9 @@ OTHERS = CHOSEN[2:]
 # What an implementation of the limiter has a part in: these run with each database.
 _LIMITER = ("limiter", "limits", "team_budgets", "tokens_and_slots")
 # What a log-in has a part in: these run with each database.
-_LOGIN = (
-    *("account", "admin_people", "auth", "canaries", "cli", "mass_assignment", "other_users"),
-    *("roles", "serve", "sessions", "team"),
-)
+_LOGIN = ("auth", "cli", "serve", "sessions")
+# What every route does for a user of the log-in: these run for each log-in, with one database.
+_ROUTES = ("account", "admin_people", "canaries", "mass_assignment", "other_users", "roles", "team")
 # For the projects in OTHERS, the tests that touch a choice (`test_….py`): of databases, of limiters
 # and of log-ins. A log-in may have the name of a database.
 TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
@@ -55,11 +54,14 @@ def touching_files(parts: Parts) -> set[str]:
 
     They touch a choice that has not met the service's database in one before it.
     """
-    before = set().union(*map(met_in, CHOSEN[: CHOSEN.index(parts)]))
-    (_, *choices) = places = list(enumerate(parts))
-    new = [choice for choice in choices if frozenset((places[0], choice)) not in before]
+    before = CHOSEN[: CHOSEN.index(parts)]
+    met = set().union(*map(met_in, before))
+    seen = {answer for each in before for answer in enumerate(each)}
+    database, limiter, login = enumerate(parts)
+    new = [each for each in (limiter, login) if frozenset((database, each)) not in met]
+    new += {database} - seen
     names = {name for place, choice in new for name in TESTS[place][choice]}
-    return {f"test_{name}.py" for name in names}
+    return {f"test_{name}.py" for name in names | set(() if login in seen else _ROUTES)}
 
 
 def with_all_providers(service: Combination) -> Combination:
