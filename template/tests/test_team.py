@@ -182,7 +182,17 @@ async def _withdrawn(service: Service, team: Team, invitation: str) -> User:
     return user
 
 
-@pytest.mark.parametrize("spoil", [_used, _expired, _another_users, _withdrawn])
+async def _not_verified(service: Service, team: Team, invitation: str) -> User:
+    """The address may be another person's."""
+    user = await service.create_user()
+    await service.write(
+        update(team_invitations).values(email=user.email),
+        update(users).where(users.c.id == user.id).values(must_verify_email=True),
+    )
+    return user
+
+
+@pytest.mark.parametrize("spoil", [_not_verified, _used, _expired, _another_users, _withdrawn])
 async def test_an_invitation_that_is_not_valid_is_not_found(
     service: Service, team: Team, spoil: Callable[[Service, Team, str], Awaitable[User]]
 ) -> None:

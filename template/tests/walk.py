@@ -76,8 +76,9 @@ class Operation(NamedTuple):
             }
         if schema.get("type") == "array":
             return [self.value(schema.get("items", {"type": "string"}), text)]
+        long = text * (1 + schema.get("minLength", 0) // len(text))
         simple = {
-            "string": f"{text}@example.com" if name == "email" else text,
+            "string": f"{text}@example.com" if name == "email" else long,
             "integer": schema.get("minimum", 1),
             "number": schema.get("minimum", 1),
             "boolean": False,

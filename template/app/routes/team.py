@@ -8,12 +8,12 @@ from app.dependencies import ERRORS, CurrentUser, EngineDep
 from app.routes.base import PageSize, StrictRoute
 from app.routes.usage import AskedDays
 from app.schemas.teams import (
-    Invitation,
-    InvitationRequest,
     JoinRequest,
     Member,
     OwnTeam,
     ReceivedInvitation,
+    TeamInvitation,
+    TeamInvitationRequest,
 )
 from gateway.accounts.audit import Actor
 from gateway.accounts.invitations import Invitations, pending, received
@@ -105,20 +105,20 @@ async def remove_member(
 @router.get("/team/invitations")
 async def list_invitations(
     team: OwnedTeam, engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
-) -> Page[Invitation]:
+) -> Page[TeamInvitation]:
     """For an owner: the pending invitations, newest first."""
     rows, next_cursor = await engine.pages.read(
         pending(team.team_id), team_invitations, limit, cursor
     )
-    return Page(data=[Invitation.model_validate(row) for row in rows], next_cursor=next_cursor)
+    return Page(data=[TeamInvitation.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
 @router.post("/team/invitations", status_code=201)
 async def invite(
-    actor: Changer, team: OwnedTeam, body: InvitationRequest, invitations: InvitationsDep
-) -> Invitation:
+    actor: Changer, team: OwnedTeam, body: TeamInvitationRequest, invitations: InvitationsDep
+) -> TeamInvitation:
     """As an owner, invite an e-mail address, whether or not it belongs to a user."""
-    return Invitation.model_validate(await invitations.create(team.team_id, body.email, actor))
+    return TeamInvitation.model_validate(await invitations.create(team.team_id, body.email, actor))
 
 
 @router.delete("/team/invitations/{invitation_id}", status_code=204)

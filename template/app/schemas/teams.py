@@ -37,11 +37,11 @@ class Member(Record):
     role: TeamRole = Field(validation_alias="team_role")
 
 
-class InvitationRequest(RequestBody):
+class TeamInvitationRequest(RequestBody):
     email: str
 
 
-class Invitation(Record):
+class TeamInvitation(Record):
     """An invitation, which ends at `expires_at`."""
 
     id: str

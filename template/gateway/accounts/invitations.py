@@ -101,12 +101,19 @@ def pending(team_id: str) -> Select[Any]:
 
 
 def received(user_id: str) -> Select[Any]:
-    """The query for the valid invitations to the address of a user, with the name of the team."""
+    """The query for the valid invitations to the verified address of a user, with the team's
+    name.
+    """
     return (
         select(team_invitations, teams.c.name.label("team_name"))
         .join(teams, teams.c.id == team_invitations.c.team_id)
         .join(users, users.c.email == team_invitations.c.email)
-        .where(users.c.id == user_id, team_invitations.c.expires_at > utc_now())
+        .where(
+            users.c.id == user_id,
+            # Else another person's address would do.
+            users.c.must_verify_email.is_(False),
+            team_invitations.c.expires_at > utc_now(),
+        )
     )
 
 

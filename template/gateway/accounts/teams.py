@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from gateway.accounts.audit import Actor, record
 from gateway.accounts.principals import TeamRole
-from gateway.accounts.users import USER_ID
+from gateway.accounts.users import USER_ID, existing
 from gateway.db.engine import Database
 from gateway.db.tables import teams, users, utc_now
 from gateway.errors import Conflict, NotFound
@@ -111,7 +111,7 @@ class Teams:
 
 def members_of(team_id: str) -> Select[Any]:
     """The query for the members of a team."""
-    return select(users).where(users.c.team_id == team_id)
+    return existing().where(users.c.team_id == team_id)
 
 
 def unknown_team() -> NotFound:
@@ -140,7 +140,8 @@ def enter(
     action: str,
 ) -> None:
     """Make a user a member. Raises `NotFound`, and `Conflict` for a member of another team."""
-    query = select(users.c.team_id, users.c.team_role).where(users.c.id == user_id)
+    own = users.c.id == user_id, users.c.deleted_at.is_(None)
+    query = select(users.c.team_id, users.c.team_role).where(*own)
     known = USER_ID.fullmatch(user_id)
     row = connection.execute(query.with_for_update()).one_or_none() if known else None
     if row is None:

@@ -76,7 +76,7 @@ async def invite(
     email = address(email)
     user = await find(database, email)
     if user and await Passwords(database).with_owners([email]):
-        raise Conflict(f"{email} has a password already; a reset link gives a new one.")
+        raise Conflict("This user has a password already; a reset link gives a new one.")
 
     def write(connection: Connection) -> Link:
         user_id = user.id if user else insert_user(connection, email, role, plan, actor)
