@@ -45,6 +45,10 @@ TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "api_key": (*_LOGIN, "key_form", "key_sessions", "keys"),
         "basic": (*_LOGIN, "basic", "login_flood", "turns"),
+        "oauth": (
+            *(*_LOGIN, "key_form", "key_sessions", "keys"),
+            *("oauth_admission", "oauth_browser", "oauth_flow", "oauth_providers"),
+        ),
     },
 )
 

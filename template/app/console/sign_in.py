@@ -17,16 +17,23 @@ from app.settings import Settings
 PAGE = Template(Path(__file__).with_name("sign_in.html").read_text(encoding="utf-8"))
 
 
-def forms(fields: Iterable[Field], buttons: Iterable[Button], next_path: str) -> str:
-    """The forms to sign in with. `next_path` is where the browser goes then."""
+def forms(
+    fields: Iterable[Field], buttons: Iterable[Button], next_path: str, up: str, tab: bool
+) -> str:
+    """The forms to sign in with. `next_path` is where the browser goes then.
+
+    `up` leads from the page's address to `/auth/`. With `tab`, a provider opens in a tab of its
+    own: providers refuse to be in a frame.
+    """
     inputs = "".join(map(_input, fields))
     target = html.escape(next_path)
     form = (
-        f'<form method="post" action="session">{_hidden("next", next_path)}{inputs}'
+        f'<form method="post" action="{up}session">{_hidden("next", next_path)}{inputs}'
         "<button>Sign in</button></form>"
     )
+    aim = ' target="_blank" rel="noopener"' if tab else ""
     links = "".join(
-        f'<a class="button" href="login/{html.escape(button.name)}?next={target}">'
+        f'<a class="button"{aim} href="{up}login/{html.escape(button.name)}?next={target}">'
         f"Sign in with {html.escape(button.label)}</a>"
         for button in buttons
     )
@@ -45,13 +52,13 @@ def signed_in(session: Any, token: str) -> str:
 
 
 def sign_in_page(
-    settings: Settings, content: str, wrong: str = "", status: int = 200
+    settings: Settings, content: str, wrong: str = "", status: int = 200, up: str = ""
 ) -> HTMLResponse:
-    """The page with `content`, which is markup, and `wrong`, which is text."""
+    """The page with `content`, which is markup, and `wrong`, which is text; `up` as in `forms`."""
     nonce = secrets.token_urlsafe(16)
     told = f'<p class="wrong" role="alert">{html.escape(wrong)}</p>' if wrong else ""
     title = html.escape(settings.project["title"])
-    page = PAGE.substitute(title=title, nonce=nonce, content=told + content)
+    page = PAGE.substitute(title=title, nonce=nonce, up=up, content=told + content)
     policy = f"style-src 'nonce-{nonce}'; form-action 'self'"
     answer = html_page(page, policy, framed_by=settings.framed_by, status=status)
     answer.headers["Cache-Control"] = "no-store"

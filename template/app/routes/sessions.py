@@ -19,7 +19,8 @@ from gateway.accounts.audit import Actor
 from gateway.accounts.principals import Principal
 from gateway.accounts.sessions import LIFE
 from gateway.db.tables import utc_now
-from gateway.errors import InvalidCredentials, InvalidRequest, ServiceError
+from gateway.errors import InvalidCredentials, InvalidRequest, ServiceError, log_cause
+from gateway.telemetry.context import bind
 
 router = APIRouter(prefix="/auth", tags=["sessions"], responses=ERRORS)
 NO_STORE = {"Cache-Control": "no-store"}
@@ -71,7 +72,7 @@ async def start_session(
     try:
         principal = await users.method.sign_in(fields, address)
     except ServiceError as error:
-        return _refused(error, settings, target)
+        return refuse(error, settings, target)
     return await begin_session(request, engine, cookies, principal, target)
 
 
@@ -149,15 +150,19 @@ async def _log_out(request: Request) -> tuple[LogOut, str]:
         raise InvalidRequest('The body must be absent, or {"all": true}.') from error
 
 
-def sign_in_forms(settings: Settings, target: str) -> str:
-    """The forms and buttons of the chosen log-in."""
-    return forms(wiring.auth.FIELDS, wiring.auth.buttons(settings), target)
+def sign_in_forms(settings: Settings, target: str, up: str = "") -> str:
+    """The forms and buttons of the chosen log-in; `up` leads from the page to `/auth/`."""
+    buttons = wiring.auth.buttons(settings)
+    return forms(wiring.auth.FIELDS, buttons, target, up, bool(settings.framed_by))
 
 
-def _refused(error: ServiceError, settings: Settings, target: str) -> Response:
+def refuse(error: ServiceError, settings: Settings, target: str, up: str = "") -> Response:
     """The page again. Without a challenge, at which a browser would ask for a password itself."""
+    log_cause(error)
+    bind(code=error.code)
     wrong = WRONG if error.status == 401 else error.message
-    answer = sign_in_page(settings, sign_in_forms(settings, target), wrong, error.status)
+    content = sign_in_forms(settings, target, up)
+    answer = sign_in_page(settings, content, wrong, error.status, up)
     if wait := error.headers.get("Retry-After"):
         answer.headers["Retry-After"] = wait
     return answer

@@ -30,6 +30,6 @@ class Sealer:
         for cipher in self._ciphers:
             try:
                 return cipher.decrypt(nonce, encrypted, to_json(about))
-            except InvalidTag:
+            except (InvalidTag, ValueError):  # ValueError: too short to be sealed.
                 continue
         return None

@@ -1,0 +1,58 @@
+"""OAuth: people sign in with GitHub, Google or an OpenID Connect issuer, programs have API keys."""
+
+from app.auth import api_key
+from app.auth.api_key import FIELDS, SCHEME, authorization, create_access, create_credential
+from app.auth.oauth.flow import Flow
+from app.auth.oauth.github import GitHub
+from app.auth.oauth.method import OAuthMethod
+from app.auth.oauth.openid import GOOGLE_ISSUERS, OpenId
+from app.auth.oauth.provider import Client, Provider
+from app.auth.port import Button
+from app.settings import Settings
+from gateway.accounts.admission import parse_allowed
+from gateway.accounts.identities import Identities
+from gateway.db.engine import Database
+from gateway.idempotency.sealing import Sealer
+from gateway.rate_limits.base import Limiter
+
+__all__ = [
+    "FIELDS",
+    "SCHEME",
+    "authorization",
+    "buttons",
+    "create_access",
+    "create_credential",
+    "open_authenticator",
+]
+
+
+def buttons(settings: Settings) -> tuple[Button, ...]:
+    """A button for each provider with a client id."""
+    return tuple(Button(each.name, each.label) for each in open_providers(settings))
+
+
+def open_authenticator(settings: Settings, database: Database, limiter: Limiter) -> OAuthMethod:
+    keys = api_key.open_authenticator(settings, database, limiter)
+    providers = {provider.name: provider for provider in open_providers(settings)}
+    flow = Flow(Sealer("sign_in", *settings.gateway.secret_keys), providers)
+    return OAuthMethod(keys, flow, Identities(database))
+
+
+def open_providers(settings: Settings) -> list[Provider]:
+    """The providers that the settings have a client of."""
+    allowed = parse_allowed(settings.oauth_allowed)
+    found: list[Provider] = []
+    if settings.oauth_github_client_id:
+        secret = settings.oauth_github_client_secret.get_secret_value()
+        client = Client(settings.oauth_github_client_id, secret)
+        found.append(GitHub(client, allowed.organisations))
+    if settings.oauth_google_client_id:
+        secret = settings.oauth_google_client_secret.get_secret_value()
+        client = Client(settings.oauth_google_client_id, secret)
+        found.append(OpenId("google", "Google", GOOGLE_ISSUERS, client))
+    if settings.oauth_oidc_issuer:
+        secret = settings.oauth_oidc_client_secret.get_secret_value()
+        client = Client(settings.oauth_oidc_client_id, secret)
+        label = settings.oauth_oidc_issuer.partition("://")[2]
+        found.append(OpenId("oidc", label, (settings.oauth_oidc_issuer,), client))
+    return found
