@@ -24,8 +24,8 @@ class OAuthMethod:
     async def sign_in(self, fields: Mapping[str, str], address: str) -> Principal:
         return await self._keys.sign_in(fields, address)
 
-    async def log_out(self, authorization: str, *, everywhere: bool) -> str | None:
-        return await self._keys.log_out(authorization, everywhere=everywhere)
+    async def log_out(self, authorization: str, *, everywhere: bool) -> None:
+        """An API key stays."""
 
     async def with_key(self, key_id: str) -> Principal:
         return await self._keys.with_key(key_id)
