@@ -1,7 +1,9 @@
 """Logs: one JSON object a line with user, route and duration, without content."""
 
+import asyncio
 import logging
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -10,7 +12,16 @@ from sqlalchemy import Connection, text
 from gateway.providers.base import ProviderRequest
 from gateway.providers.offline import OfflineProvider
 from tests.fixtures.service import Start
-from tests.support import SECRET_KEY, Service, User, chat, error_of, eventually, unique
+from tests.support import (
+    PATIENCE_SECONDS,
+    SECRET_KEY,
+    Service,
+    User,
+    chat,
+    error_of,
+    eventually,
+    unique,
+)
 
 CHAT = "/v1/chat/completions"
 WRONG_TYPE = ("invalid_request", "messages.0.content.0.type")
@@ -173,6 +184,25 @@ async def test_another_request_id_is_replaced(service: Service, given: bytes) ->
     own = response.headers["X-Request-ID"]
     assert own.startswith("req_")
     assert service.access_events()[-1]["request_id"] == own
+
+
+@pytest.mark.parametrize("given", [b"a\rb", b"a\nSet-Cookie: b", b"a\r\n b", b"a\0b", b"a\x0bb"])
+async def test_a_request_id_adds_no_header_and_no_line_to_the_log(
+    service: Service, given: bytes
+) -> None:
+    """As bytes, since a client would refuse to send them. The parser or the pattern does."""
+    address = urlsplit(service.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    head = b"GET /livez HTTP/1.1\r\nHost: service\r\nConnection: close\r\n"
+    writer.write(head + b"X-Request-ID: " + given + b"\r\n\r\n")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        answer = await reader.read()
+    writer.close()
+    headers = answer.partition(b"\r\n\r\n")[0].lower().splitlines()[1:]
+    assert not [header for header in headers if header.startswith(b"set-cookie")]
+    (own,) = [header for header in headers if header.startswith(b"x-request-id: ")]
+    assert own.removeprefix(b"x-request-id: ").startswith(b"req_")
+    assert all(isinstance(event, dict) for event in service.events)
 
 
 async def test_development_is_for_a_person(start: Start) -> None:
