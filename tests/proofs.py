@@ -35,7 +35,7 @@ TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "sqlite": ("backup",),
         "postgres": ("pooler",),
-        "supabase": ("migrations", "pooler", "postgres", "row_security"),
+        "supabase": ("migrations", "migrations_data", "pooler", "postgres", "row_security"),
     },
     {
         "memory": (*_LIMITER, "lease", "memory"),
