@@ -18,6 +18,7 @@ from app.readiness import Readiness
 from app.routes import (
     admin,
     admin_teams,
+    admin_users,
     chat,
     embeddings,
     health,
@@ -43,6 +44,7 @@ ROUTERS = (
     usage.router,
     team.router,
     admin.router,
+    admin_users.router,
     admin_teams.router,
     *(import_module(name).router for name in wiring.ROUTES),
     sessions.router,

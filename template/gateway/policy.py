@@ -22,9 +22,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, to_json
 
-from gateway.accounts.principals import Membership
+from gateway.accounts.principals import Membership, Raise
 from gateway.errors import ModelNotFound, StartError, shortened
-from gateway.plans import Plan, Service, TeamPlan
+from gateway.plans import Budgets, Plan, Service, TeamPlan
 from gateway.policy_types import (
     MAX_TOKENS,
     ModelName,
@@ -125,11 +125,26 @@ class Model(DeclaredLines):
 
 
 class Cap(NamedTuple):
-    """The caps of an account for a day and a month, in nano-dollars; None is no cap."""
+    """The caps of an account for a day and a month, in nano-dollars; None is no cap.
+
+    On the days of `raised`, the higher amounts count.
+    """
 
     account: str
     daily: int | None
     monthly: int | None
+    raised: Raise | None = None
+
+    def on(self, day: str) -> Budgets:
+        """The caps on a UTC day, such as `2026-11-30`."""
+        if self.raised is None or day > self.raised.until:
+            return self.daily, self.monthly
+        return higher(self.daily, self.raised.daily), higher(self.monthly, self.raised.monthly)
+
+
+def higher(cap: int | None, raised: int | None) -> int | None:
+    """A cap with what it is raised to; None is no cap, and no raise."""
+    return cap if cap is None or raised is None else max(cap, raised)
 
 
 class Policy(NamedTuple):
@@ -162,7 +177,13 @@ class Policy(NamedTuple):
         owned = {"provider": "provider", "model": "id"}.get(kind)
         return [m for m in self.models.values() if not owned or getattr(m, owned) == name]
 
-    def caps(self, user_id: str, plan_name: str, team: Membership | None = None) -> tuple[Cap, ...]:
+    def caps(
+        self,
+        user_id: str,
+        plan_name: str,
+        team: Membership | None = None,
+        raised: Raise | None = None,
+    ) -> tuple[Cap, ...]:
         """The caps on a call of this user, in the order in which the ledger locks the accounts."""
         plan = self.plans[plan_name]
         of_team: tuple[Cap, ...] = ()
@@ -172,7 +193,7 @@ class Policy(NamedTuple):
             Cap("service", *self.service.budgets),
             Cap(f"plan:{plan_name}", *plan.total_budgets),
             *of_team,
-            Cap(f"user:{user_id}", *plan.budgets),
+            Cap(f"user:{user_id}", *plan.budgets, raised),
         )
 
     def model(self, name: str, kind: Kind | None = None) -> Model:

@@ -84,6 +84,7 @@ narrow = {concurrent_generations = 2}
 [plans]
 one = {requests_per_minute = 1}
 few = {requests_per_minute = 5}
+poor = {requests_per_minute = 6000, daily_budget_usd = 1e-9, monthly_budget_usd = 1e-9}
 brisk = {requests_per_minute = 60}
 many = {requests_per_minute = 6000}
 thrifty = {requests_per_minute = 6000, tokens_per_minute = 550}

@@ -92,11 +92,15 @@ async def test_an_export_has_all_that_the_tables_hold_and_no_secret(
 
 
 async def test_a_table_of_yours_takes_part() -> None:
-    """Each table with the user's id or address, whatever it is called."""
+    """Each table with the user's id or address, and each that refers to one of these."""
     row = (await _fake_user())[0]
     named = {each.table.name for each in holdings.holdings_of(row)}
-    by_owner = {t.name for t in metadata.sorted_tables if {"user_id", "email"} & set(t.c.keys())}
-    assert named == by_owner | {"users", "accounts", "audit"}
+    theirs = {"users", "accounts", "audit"}
+    for table in metadata.sorted_tables:
+        above = {link.column.table.name for link in table.foreign_keys} - {"users"}
+        if {"user_id", "email"} & set(table.c.keys()) or above & theirs:
+            theirs.add(table.name)
+    assert named == theirs
 
 
 async def _fake_user() -> Any:

@@ -13,7 +13,7 @@ from sqlalchemy import update
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from gateway.accounts.api_keys import Keys, api_keys
 from gateway.accounts.audit import command_line
-from gateway.accounts.principals import KeyLimits
+from gateway.accounts.principals import KeyLimits, Role
 from gateway.db.tables import audit, utc_now
 from gateway.errors import DatabaseUnavailable
 from tests.fixtures.service import Run
@@ -441,3 +441,17 @@ async def test_two_keys_live_while_one_replaces_the_other(
     assert [(await client.get("/v1/me")).status_code for client in clients] == [200, 200]
     await run("keys", "revoke", old["id"])
     assert [(await client.get("/v1/me")).status_code for client in clients] == [401, 200]
+
+
+async def test_an_administrator_ends_all_keys_of_a_user(
+    service: Service, user: User, run: Run
+) -> None:
+    admin = service.client(await service.create_user(role=Role.ADMIN))
+    path = f"/v1/admin/users/{user.id}/keys"
+    assert (await service.client(user).delete(path)).status_code == 403
+    assert (await admin.delete(path)).status_code == 204
+    assert (await service.client(user).get("/v1/me")).status_code == 401
+    other = await service.create_user()
+    result = await run("keys", "revoke-all", "--email", other.email)
+    assert (result.exit_code, "1 key revoked" in result.stdout) == (0, True)
+    assert (await service.client(other).get("/v1/me")).status_code == 401

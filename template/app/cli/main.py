@@ -18,11 +18,12 @@ from app.cli.serve import become
 from app.cli.stop import alert_key, start, stop
 from app.cli.teams import app as teams
 from app.cli.usage import usage
+from app.cli.user_access import end_sessions, raise_budget
 from app.cli.user_data import delete, export
 from app.schemas.admin import User
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
-from gateway.accounts.users import Users
+from gateway.accounts.users import Users, UserSearch
 from gateway.db.migrate import upgrade
 from gateway.errors import InvalidRequest
 from gateway.policy import load as load_policy
@@ -43,6 +44,8 @@ for module in wiring.COMMANDS:
     app.add_typer(import_module(module).app)
 for work in (ask, stop, start, usage, alert_key):
     command(app)(work)
+command(users)(end_sessions)
+command(users)(raise_budget)
 command(users)(export)
 command(users)(delete)
 
@@ -110,9 +113,19 @@ async def create_user(
 
 
 @command(users, "list")
-async def list_users(session: Session, as_json: Json = False) -> None:
-    """Show all users."""
-    rows = [User.model_validate(row) for row in await Users(session.database).list()]
+async def list_users(
+    session: Session,
+    email: Annotated[str | None, typer.Option(help="A part of the address.")] = None,
+    role: Annotated[Role | None, typer.Option(help="Only users with this role.")] = None,
+    plan: Annotated[str | None, typer.Option(help="Only users with this plan.")] = None,
+    disabled: Annotated[
+        bool | None, typer.Option("--disabled/--enabled", help="Only users who are so.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show all users, or those who match."""
+    search = UserSearch(email, role, plan, disabled)
+    rows = [User.model_validate(row) for row in await Users(session.database).list(search)]
     lines = [
         f"{user.id}  {user.email}  {user.role}  {user.plan}{'  disabled' * bool(user.disabled_at)}"
         for user in rows

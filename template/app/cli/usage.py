@@ -8,6 +8,7 @@ import typer
 from sqlalchemy import select
 
 from app.cli.base import Json, Session, show
+from gateway.accounts.lookup import raise_of
 from gateway.accounts.users import Users
 from gateway.counts import counted
 from gateway.db.tables import users
@@ -34,7 +35,7 @@ async def usage(
     days = days_of(first and first.date(), last and last.date())
     if user:
         row = await Users(session.database).find(user)
-        found = await report.of_user(row.id, row.plan, days, group_by)
+        found = await report.of_user(row.id, row.plan, days, group_by, raise_of(row))
     else:
         found = await report.of_service(days, group_by)
     emails = {} if as_json else await _emails(session, found)

@@ -11,6 +11,7 @@ from gateway.accounts.api_keys import Keys, api_keys, owned
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import KeyLimits, Scope
 from gateway.accounts.users import Users
+from gateway.counts import counted
 from gateway.db.tables import utc_now
 from gateway.errors import Conflict, InvalidRequest
 
@@ -79,6 +80,14 @@ async def revoke(
     """End a key at once."""
     await _keys(session).revoke(None, key_id, command_line())
     show({"id": key_id}, as_json, f"{key_id} is revoked.")
+
+
+@command(app)
+async def revoke_all(session: Session, email: Email, as_json: Json = False) -> None:
+    """End all keys of a user at once."""
+    user = await Users(session.database).find(email)
+    count = await _keys(session).revoke_all(user.id, command_line())
+    show({"revoked": count}, as_json, f"{user.email}: {counted(count, 'key')} revoked.")
 
 
 def _in_future(given: dt.datetime | None) -> dt.datetime | None:

@@ -1,13 +1,13 @@
-"""`/v1/admin/…`: money, people, outcomes and the emergency stop, for the owner."""
+"""`/v1/admin/…`: money, outcomes and the emergency stop, for the owner."""
 
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query
 from sqlalchemy import Select, select
 
 from app.dependencies import ERRORS, Administrator, EngineDep, require_reader
-from app.routes.base import JSON_LINES, AskedSearch, PageSize, StrictRoute, json_lines
+from app.routes.base import AskedSearch, PageSize, StrictRoute
 from app.routes.usage import AskedDays
 from app.schemas.admin import (
     AuditEntry,
@@ -16,15 +16,12 @@ from app.schemas.admin import (
     Stop,
     StopList,
     StopRequest,
-    User,
-    UserChange,
     UserPrediction,
 )
-from gateway.accounts.principals import Role
-from gateway.accounts.users import USER_ID, existing
+from gateway.accounts.users import USER_ID
 from gateway.circuit_breaker.window import CircuitStatus
-from gateway.db.tables import audit, predictions, users
-from gateway.errors import Conflict, InvalidRequest, LimiterUnavailable
+from gateway.db.tables import audit, predictions
+from gateway.errors import LimiterUnavailable
 from gateway.kill_switch import SERVICE, KillSwitch
 from gateway.ledger.attempt_list import attempts_of
 from gateway.ledger.usage_report import GroupBy
@@ -42,36 +39,6 @@ async def service_usage(
 ) -> UsageReport:
     """The spending of the whole service, by day and user, model or outcome. Default: this month."""
     return await engine.report.of_service(days, group_by)
-
-
-@router.get("/users", dependencies=READING)
-async def list_users(
-    engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
-) -> Page[User]:
-    """All users, newest first."""
-    rows, next_cursor = await engine.pages.read(existing(), users, limit, cursor)
-    return Page(data=[User.model_validate(row) for row in rows], next_cursor=next_cursor)
-
-
-@router.patch("/users/{user_id}")
-async def change_user(
-    actor: Administrator, user_id: str, body: UserChange, engine: EngineDep
-) -> User:
-    """Change a user's role or plan, or end or restore all access."""
-    if body.plan is not None and body.plan not in engine.policy.plans:
-        known = ", ".join(engine.policy.plans)
-        raise InvalidRequest(f"plan: plans.toml has {known}.", param="plan")
-    if user_id == actor.id and (body.disabled or body.role not in {None, Role.ADMIN}):
-        raise Conflict("Another administrator must do this: you would shut yourself out.")
-    return User.model_validate(await engine.users.change(user_id, actor, **body.model_dump()))
-
-
-@router.get("/users/{user_id}/export", response_class=Response, responses=JSON_LINES)
-async def export_user(actor: Administrator, user_id: str, engine: EngineDep) -> Response:
-    """Everything about a user as JSON lines. The audit has an entry of it."""
-    user = await engine.users.get(user_id)
-    await engine.users.note_export(user_id, actor)
-    return json_lines(engine, user)
 
 
 @router.get("/predictions", dependencies=READING)

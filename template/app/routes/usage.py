@@ -42,4 +42,4 @@ async def export_me(caller: CurrentUser, engine: EngineDep) -> Response:
 async def my_usage(caller: CurrentUser, engine: EngineDep, days: AskedDays) -> UsageReport:
     """What the caller spent, by day and model; this month unless other days are asked for."""
     caller.require(Scope.READ)
-    return await engine.report.of_user(caller.user_id, caller.plan, days)
+    return await engine.report.of_user(caller.user_id, caller.plan, days, raised=caller.raised)

@@ -1,11 +1,11 @@
-"""`/v1/keys`: the caller's own API keys."""
+"""`/v1/keys`: the caller's own API keys; administrators end those of a user."""
 
 import datetime as dt
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
-from app.dependencies import ERRORS, CurrentUser, EngineDep, SettingsDep
+from app.dependencies import ERRORS, Administrator, CurrentUser, EngineDep, SettingsDep
 from app.routes.base import PageSize, StrictRoute
 from app.schemas.keys import ApiKey, CreatedKey, KeyRequest
 from gateway.accounts.api_keys import Keys, api_keys, owned
@@ -15,7 +15,7 @@ from gateway.db.tables import utc_now
 from gateway.errors import Forbidden, InvalidRequest
 from gateway.schemas.base import Page
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=ERRORS, route_class=StrictRoute)
+router = APIRouter(prefix="/v1", tags=["keys"], responses=ERRORS, route_class=StrictRoute)
 # Later times cannot be written in every zone.
 LATEST = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 
@@ -27,7 +27,7 @@ async def get_keys(engine: EngineDep, settings: SettingsDep) -> Keys:
 KeysDep = Annotated[Keys, Depends(get_keys)]
 
 
-@router.get("")
+@router.get("/keys")
 async def list_keys(
     caller: CurrentUser, engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
 ) -> Page[ApiKey]:
@@ -37,7 +37,7 @@ async def list_keys(
     return Page(data=[ApiKey.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.post("", status_code=201)
+@router.post("/keys", status_code=201)
 async def create_key(
     caller: CurrentUser, body: KeyRequest, keys: KeysDep, request: Request
 ) -> CreatedKey:
@@ -63,11 +63,18 @@ async def create_key(
     return CreatedKey.model_validate(row).model_copy(update={"secret": secret})
 
 
-@router.delete("/{key_id}", status_code=204)
+@router.delete("/keys/{key_id}", status_code=204)
 async def revoke_key(caller: CurrentUser, key_id: str, keys: KeysDep, request: Request) -> None:
     """End a key at once."""
     caller.require(Scope.ADMIN)
     await keys.revoke(caller.user_id, key_id, _actor(caller, request))
+
+
+@router.delete("/admin/users/{user_id}/keys", status_code=204, tags=["admin"])
+async def revoke_keys(actor: Administrator, user_id: str, keys: KeysDep, engine: EngineDep) -> None:
+    """End all keys of a user at once."""
+    await engine.users.get(user_id)
+    await keys.revoke_all(user_id, actor)
 
 
 def _actor(caller: Principal, request: Request) -> Actor:

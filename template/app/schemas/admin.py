@@ -7,8 +7,11 @@ from sqlalchemy import Row
 
 from app.schemas.predictions import Prediction
 from gateway.accounts.principals import Role
-from gateway.schemas.base import RequestBody, Time
+from gateway.prices import MAX_USD, NANO
+from gateway.schemas.base import Day, RequestBody, Time
 from gateway.schemas.usage import Me
+
+Amount = Annotated[int, Field(ge=0, le=MAX_USD * NANO)]
 
 
 class Record(BaseModel):
@@ -64,9 +67,34 @@ class UserChange(RequestBody):
 
 
 class User(Me):
+    """A user as administrators see them. `raised_until` is the last day of the raised budgets."""
+
     disabled_at: Time | None
     team_id: str | None
     team_role: Literal["owner", "member"] | None
+    raised_daily_nano_usd: int | None
+    raised_monthly_nano_usd: int | None
+    raised_until: str | None
+
+
+class UserRequest(RequestBody):
+    email: str
+    role: Annotated[Role, Field(strict=False)] = Role.USER
+    plan: str = "free"
+
+
+class CreatedUser(User):
+    """A user with a credential, which is shown this once; null if the log-in makes none."""
+
+    credential: str | None = None
+
+
+class BudgetRaise(RequestBody):
+    """Budgets of a user until the end of a UTC day, where they are higher than the plan's."""
+
+    daily_nano_usd: Amount | None = None
+    monthly_nano_usd: Amount | None = None
+    until: Annotated[Day, Field(strict=False)]
 
 
 class Attempt(Record):

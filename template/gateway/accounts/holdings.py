@@ -1,11 +1,12 @@
 """What the tables hold of one user, those of the application included.
 
-The tables of `metadata` say it themselves: a row with the user's id in `user_id`, or with their
-e-mail address in `email`, is theirs. So a new table takes part in exports and deletions.
+The tables of `metadata` say it themselves. A row with the user's id in `user_id`, or with their
+e-mail address in `email`, is theirs; so is a row that refers to such a row. A new table takes part
+in exports and deletions by that.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -89,9 +90,13 @@ def is_secret(column: Column[Any]) -> bool:
 def holdings_of(user: Row[Any]) -> Iterator[Holding]:
     """All that the tables hold of a user: the user first, each table after those it refers to."""
     yield Holding(users, users.c.id == user.id)
+    held: dict[Table, ColumnElement[bool]] = {}
     for table in metadata.sorted_tables:
-        if table is not users:
-            yield from (Holding(table, mine) for mine in _conditions(table, user))
+        if table is users:
+            continue
+        for mine in [*_conditions(table, user)] or _conditions_below(table, held):
+            held[table] = mine
+            yield Holding(table, mine)
 
 
 def _conditions(table: Table, user: Row[Any]) -> Iterator[ColumnElement[bool]]:
@@ -104,6 +109,16 @@ def _conditions(table: Table, user: Row[Any]) -> Iterator[ColumnElement[bool]]:
         yield and_(table.c.actor_id == user.id, table.c.target.not_in(named))
     elif mine := [table.c[name] == value for name, value in _owner(user) if name in table.c]:
         yield or_(*mine)
+
+
+def _conditions_below(
+    table: Table, held: Mapping[Table, ColumnElement[bool]]
+) -> Iterator[ColumnElement[bool]]:
+    """The condition of a table without a user of its own: its rows refer to held ones."""
+    links = [link for link in table.foreign_keys if link.column.table in held]
+    above = ((link, select(link.column).where(held[link.column.table])) for link in links)
+    if conditions := [link.parent.in_(query) for link, query in above]:
+        yield or_(*conditions)
 
 
 def _owner(user: Row[Any]) -> tuple[tuple[str, str], ...]:

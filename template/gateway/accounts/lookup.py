@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from gateway.accounts.principals import Membership, Principal, Role, Scope, TeamRole
+from gateway.accounts.principals import Membership, Principal, Raise, Role, Scope, TeamRole
 from gateway.db.tables import teams, users
 
 # The query selects from `users`; with these columns it needs no other for the team.
@@ -13,6 +13,9 @@ PRINCIPAL_COLUMNS = (
     users.c.plan,
     users.c.team_id,
     users.c.team_role,
+    users.c.raised_daily_nano_usd,
+    users.c.raised_monthly_nano_usd,
+    users.c.raised_until,
     select(teams.c.plan).where(teams.c.id == users.c.team_id).scalar_subquery().label("team_plan"),
 )
 
@@ -22,8 +25,21 @@ def to_principal(
 ) -> Principal:
     """The user of a row with `PRINCIPAL_COLUMNS`; `credential` are other fields of `Principal`."""
     return Principal(
-        user_id, Role(row.role), row.plan, scopes, team=membership_of(row), **credential
+        user_id,
+        Role(row.role),
+        row.plan,
+        scopes,
+        team=membership_of(row),
+        raised=raise_of(row),
+        **credential,
     )
+
+
+def raise_of(row: Any) -> Raise | None:
+    """The raise in a row of `users`, which may have ended; None without one."""
+    if row.raised_until is None:
+        return None
+    return Raise(row.raised_daily_nano_usd, row.raised_monthly_nano_usd, row.raised_until)
 
 
 def membership_of(row: Any) -> Membership | None:

@@ -53,6 +53,17 @@ class Membership(NamedTuple):
     role: TeamRole
 
 
+class Raise(NamedTuple):
+    """Higher budgets of a user, in nano-dollars, up to the UTC day `until`, such as `2026-11-30`.
+
+    None leaves the plan's budget.
+    """
+
+    daily: int | None
+    monthly: int | None
+    until: str
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A user as authenticated for one request.
@@ -72,6 +83,7 @@ class Principal:
     credential_id: str | None = None
     hint: str = ""
     team: Membership | None = None
+    raised: Raise | None = None
 
     @property
     def team_id(self) -> str | None:

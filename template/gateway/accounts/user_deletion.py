@@ -15,9 +15,10 @@ from sqlalchemy import Connection, Row, delete, func, or_, select, update
 
 from gateway.accounts.audit import Actor, record
 from gateway.accounts.holdings import MAX_SECONDS, Holding, holdings_of
-from gateway.accounts.sessions import end
+from gateway.accounts.sessions import end_access
+from gateway.accounts.users import require_other_admin
 from gateway.db.engine import Database
-from gateway.db.tables import accounts, attempts, audit, predictions, sessions, users, utc_now
+from gateway.db.tables import accounts, attempts, audit, predictions, users, utc_now
 from gateway.errors import NotFound
 from gateway.idempotency.store import erasing
 from gateway.ledger.batch import OPEN
@@ -55,6 +56,7 @@ class UserDeletion:
         """
 
         def work(connection: Connection) -> None:
+            require_other_admin(connection, self._user.id)
             own = users.c.id == self._user.id
             row = connection.execute(select(users).where(own).with_for_update()).one_or_none()
             if row is None or row.email != self._user.email:
@@ -62,7 +64,7 @@ class UserDeletion:
             now = utc_now()
             ended = {"disabled_at": row.disabled_at or now, "deleted_at": row.deleted_at or now}
             connection.execute(update(users).where(own).values(ended))
-            end(connection, sessions.c.user_id == self._user.id, actor)
+            end_access(connection, self._user.id, actor)
             if row.deleted_at is None:
                 record(connection, actor, "delete", f"user:{self._user.id}", None, None)
 

@@ -1,14 +1,15 @@
 """Users, with their role and plan."""
 
+import datetime as dt
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.accounts.audit import Actor, record
 from gateway.accounts.lookup import PRINCIPAL_COLUMNS, to_principal
-from gateway.accounts.principals import Principal, Role
+from gateway.accounts.principals import Principal, Raise, Role
 from gateway.accounts.sessions import end_access
 from gateway.db.engine import Database
 from gateway.db.tables import for_user, users, utc_now
@@ -18,6 +19,35 @@ from gateway.ids import new_id, pattern
 USER_ID = pattern("usr")
 # Without colons: HTTP Basic ends a name at the first one.
 EMAIL = re.compile(r"[^@\s:]{1,64}@[^@\s:.]+(\.[^@\s:.]+)+")
+
+
+MAX_RAISE = dt.timedelta(days=366)
+
+
+class UserSearch(NamedTuple):
+    """What is looked for; None is anything. `email` is a part of the address."""
+
+    email: str | None = None
+    role: Role | None = None
+    plan: str | None = None
+    disabled: bool | None = None
+
+    def query(self) -> Select[Any]:
+        """The query for these users, deleted ones excepted."""
+        query = existing()
+        if self.email is not None:
+            query = query.where(users.c.email.contains(self.email.lower(), autoescape=True))
+        if self.role is not None:
+            query = query.where(users.c.role == self.role.value)
+        if self.plan is not None:
+            query = query.where(users.c.plan == self.plan)
+        if self.disabled is not None:
+            is_disabled = users.c.disabled_at.is_not(None)
+            query = query.where(is_disabled if self.disabled else ~is_disabled)
+        return query
+
+
+EVERYBODY = UserSearch()
 
 
 class Users:
@@ -56,9 +86,9 @@ class Users:
         """The user with this e-mail address. Raises `NotFound`."""
         return await self._one(select(users).where(users.c.email == email.strip().lower()))
 
-    async def list(self) -> list[Row[Any]]:
-        """All users, the oldest first."""
-        return list(await self._database.fetch(existing().order_by(users.c.id)))
+    async def list(self, search: UserSearch = EVERYBODY) -> list[Row[Any]]:
+        """The users that are looked for, the oldest first."""
+        return list(await self._database.fetch(search.query().order_by(users.c.id)))
 
     async def change(
         self,
@@ -72,13 +102,15 @@ class Users:
         """Change the given fields, and return the user. A disabled user's records stay, and their
         sessions end.
 
-        Raises `NotFound`.
+        Raises `NotFound`, and `Conflict` if no active administrator would be left.
         """
         given = {"role": role and role.value, "plan": plan, "disabled": disabled}
         wanted = {name: value for name, value in given.items() if value is not None}
         await self.get(user_id)
 
         def write(connection: Connection) -> None:
+            if disabled or role not in {None, Role.ADMIN}:
+                require_other_admin(connection, user_id)
             own = users.c.id == user_id
             row = connection.execute(select(users).where(own).with_for_update()).one()
             now = {"role": row.role, "plan": row.plan, "disabled": row.disabled_at is not None}
@@ -89,6 +121,28 @@ class Users:
                 record(connection, actor, "change", f"user:{user_id}", before, after)
             if after.get("disabled"):
                 end_access(connection, user_id, actor)
+
+        await self._database.transact(write)
+        return await self.get(user_id)
+
+    async def raise_budget(self, user_id: str, raised: Raise | None, actor: Actor) -> Row[Any]:
+        """Replace the raise of a user's budgets, None ends it, and return the user.
+
+        Acts at the next call, on every replica. Raises `NotFound`, and `InvalidRequest` for a day
+        that has passed or is too far away.
+        """
+        if raised is not None:
+            _require_soon(raised.until)
+        await self.get(user_id)
+        values = _raise_columns(raised)
+
+        def write(connection: Connection) -> None:
+            own = users.c.id == user_id
+            row = connection.execute(select(users).where(own).with_for_update()).one()
+            before = {name: getattr(row, name) for name in values}
+            if before != values:
+                connection.execute(update(users).where(own).values(values))
+                record(connection, actor, "raise", f"user:{user_id}", before, values)
 
         await self._database.transact(write)
         return await self.get(user_id)
@@ -104,6 +158,33 @@ class Users:
         if row is None:
             raise unknown()
         return row
+
+
+def require_other_admin(connection: Connection, user_id: str) -> None:
+    """Raise `Conflict` if this user is the last active administrator.
+
+    Locks all of them, in one order, so that two cannot go at the same time.
+    """
+    active = users.c.role == Role.ADMIN.value, users.c.disabled_at.is_(None)
+    locked = select(users.c.id).where(*active).order_by(users.c.id).with_for_update()
+    if connection.execute(locked).scalars().all() == [user_id]:
+        raise Conflict("This is the last administrator: name another one first.")
+
+
+def _require_soon(until: str) -> None:
+    """Raise `InvalidRequest` unless the last day of a raise is within a year."""
+    today = utc_now().date()
+    if not today.isoformat() <= until <= (today + MAX_RAISE).isoformat():
+        raise InvalidRequest("until: must be today (UTC) or later, within a year.", param="until")
+
+
+def _raise_columns(raised: Raise | None) -> dict[str, Any]:
+    daily, monthly, until = raised or (None, None, None)
+    return {
+        "raised_daily_nano_usd": daily,
+        "raised_monthly_nano_usd": monthly,
+        "raised_until": until,
+    }
 
 
 def existing() -> Select[Any]:

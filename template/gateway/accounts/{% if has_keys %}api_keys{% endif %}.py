@@ -164,6 +164,24 @@ class Keys:
         if not KEY_ID.fullmatch(key_id) or not await self._database.transact(write):
             raise NotFound("There is no such key.")
 
+    async def revoke_all(self, user_id: str, actor: Actor) -> int:
+        """Revoke all keys of a user and their sessions at once; returns how many keys there were.
+
+        Raises `DatabaseUnavailable`.
+        """
+        own = api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None)
+        revoked = update(api_keys).where(*own).values(revoked_at=utc_now())
+
+        def write(connection: Connection) -> int:
+            ids = connection.execute(revoked.returning(api_keys.c.id)).scalars().all()
+            for key_id in ids:
+                record(connection, actor, "revoke", f"key:{key_id}", {"user_id": user_id}, None)
+            keys = select(api_keys.c.id).where(api_keys.c.user_id == user_id)
+            end(connection, sessions.c.key_id.in_(keys), actor)
+            return len(ids)
+
+        return await self._database.transact(write)
+
     async def with_owners(self, key_ids: Collection[str]) -> dict[str, Any]:
         """The active ones of these keys, with role, plan and team of their owners, by id."""
         asked = [{"id": key_id} for key_id in key_ids]

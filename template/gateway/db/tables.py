@@ -109,6 +109,10 @@ users = Table(
     Column("plan", String(100), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("disabled_at", UtcDateTime),
+    # Higher budgets, up to this UTC day.
+    Column("raised_daily_nano_usd", BigInteger),
+    Column("raised_monthly_nano_usd", BigInteger),
+    Column("raised_until", String(10)),
     # When a deletion began. At its end, the e-mail address is none.
     Column("deleted_at", UtcDateTime),
     # Without a foreign key, which SQLite cannot remove in a downgrade.
@@ -292,7 +296,8 @@ alerts = Table(
     Index(None, "sent_at"),
 )
 
-# The audit: one row for each change by an operator, written in its transaction and never modified.
+# The audit: one row for each change by an operator, written in its transaction and never modified,
+# which triggers of the database enforce.
 # Without an actor, `operator` made the change on the command line.
 audit = Table(
     "audit",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gateway.accounts.principals import Principal
+from gateway.db.tables import utc_now
 from gateway.errors import BudgetExceeded, RequestTooLarge
 from gateway.policy import Cap, Policy
 from gateway.prices import NANO
@@ -46,7 +47,8 @@ class Account:
 
 def caps_of(policy: Policy, principal: Principal) -> tuple[Cap, ...]:
     """The caps of every account that a call of `principal` counts against."""
-    caps = policy.caps(principal.user_id, principal.plan, principal.team)
+    raised = principal.raised
+    caps = policy.caps(principal.user_id, principal.plan, principal.team, raised)
     if principal.key_id is None:
         return caps
     own = principal.limits
@@ -65,8 +67,9 @@ def accounts_of(
 
 def require_room(caps: Sequence[Cap], max_cost: int) -> None:
     """Raise `RequestTooLarge` if `max_cost`, in nano-dollars, is more than a whole budget."""
+    today = utc_now().date().isoformat()
     for cap in caps:
-        for most in (cap.daily, cap.monthly):
+        for most in cap.on(today):
             if most is not None and max_cost > most:
                 raise RequestTooLarge(
                     f"This request can cost up to {usd(max_cost)} and a budget is {usd(most)}. "
@@ -130,7 +133,7 @@ class Balances:
         self, caps: Sequence[Cap], day: str
     ) -> Iterator[tuple[int | None, AccountPeriod, Account]]:
         for cap in caps:
-            for most, period in zip((cap.daily, cap.monthly), periods(day), strict=True):
+            for most, period in zip(cap.on(day), periods(day), strict=True):
                 key = cap.account, period
                 yield most, key, self._account(key)
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, func, select
 
+from gateway.accounts.principals import Raise
 from gateway.db.engine import Database
 from gateway.db.tables import accounts, for_user, predictions, utc_now
 from gateway.errors import InvalidRequest
@@ -53,10 +54,15 @@ class Report:
         return await self._report(self._service_cap, days, group_by)
 
     async def of_user(
-        self, user_id: str, plan: str, days: Days, group_by: GroupBy = "model"
+        self,
+        user_id: str,
+        plan: str,
+        days: Days,
+        group_by: GroupBy = "model",
+        raised: Raise | None = None,
     ) -> UsageReport:
         """One user's report."""
-        cap = self._user_cap(user_id, plan)
+        cap = self._user_cap(user_id, plan, raised)
         own = predictions.c.user_id == user_id
         return await self._report(cap, days, group_by, own, user_id=user_id)
 
@@ -72,10 +78,10 @@ class Report:
     def _service_cap(self) -> Cap:
         return Cap(SERVICE, *self._policy.service.budgets)
 
-    def _user_cap(self, user_id: str, plan: str) -> Cap:
+    def _user_cap(self, user_id: str, plan: str, raised: Raise | None) -> Cap:
         account = f"user:{user_id}"
         budgets = self._policy.plans[plan].budgets if plan in self._policy.plans else NONE
-        return Cap(account, *budgets)
+        return Cap(account, *budgets, raised)
 
     async def _report(
         self,
@@ -91,9 +97,10 @@ class Report:
         )
         rows = {row.period: row for row in await self._database.fetch(query)}
         lines = await self._lines(days, group_by, *conditions, user_id=user_id)
+        daily, monthly = cap.on(today)
         return UsageReport(
-            day=_period(rows.get(today), cap.daily),
-            month=_period(rows.get(today[:7]), cap.monthly),
+            day=_period(rows.get(today), daily),
+            month=_period(rows.get(today[:7]), monthly),
             data=[UsageLine.model_validate(line, from_attributes=True) for line in lines],
         )
 

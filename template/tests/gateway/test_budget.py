@@ -69,7 +69,8 @@ def test_a_reservation_takes_from_every_account_or_from_none(
     caps = caps_with(*((day, month) for day, month, *_ in places))
     held, rooms, spendings = {}, [], []
     for cap, (_, _, *pairs) in zip(caps, places, strict=True):
-        for most, period, pair in zip(cap[1:], periods(DAY), (pairs[:2], pairs[2:]), strict=True):
+        halves = pairs[:2], pairs[2:]
+        for most, period, pair in zip(cap.on(DAY), periods(DAY), halves, strict=True):
             held[cap.account, period] = pair[0], pair[1]
             if most is not None:
                 rooms.append(most - sum(pair))

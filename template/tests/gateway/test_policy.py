@@ -11,7 +11,7 @@ from app.settings import Settings
 from app.startup_checks import check, open_parts
 from gateway import policy
 from gateway.errors import StartError
-from gateway.policy import Kind, Policy
+from gateway.policy import Cap, Kind, Policy
 from gateway.prices import Price, Tier
 from gateway.providers.http import open_session
 from gateway.providers.offline import OfflineProvider
@@ -284,9 +284,9 @@ def test_budgets_are_caps_in_nano_dollars(tmp_path: Path) -> None:
         "monthly_budget_usd = 0.000000001\ntotal_daily_budget_usd = 1\n",
     )
     assert rules.caps("usr_1", "free") == (
-        ("service", 20_000_000_000, None),
-        ("plan:free", 1_000_000_000, None),
-        ("user:usr_1", None, 1),
+        Cap("service", 20_000_000_000, None),
+        Cap("plan:free", 1_000_000_000, None),
+        Cap("user:usr_1", None, 1),
     )
 
 

@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
-from gateway.db.tables import predictions
+from gateway.accounts.principals import Role
+from gateway.db.tables import predictions, utc_now
 from tests.fixtures.service import Start
 from tests.ledger_helpers import add_plans, check_accounts, usd
 from tests.support import chat, error_of
@@ -62,3 +63,20 @@ async def test_in_a_rollout_each_call_is_held_to_the_caps_of_the_replica_that_ta
     assert [answer.status_code for answer in ready] == [200, 200]
     assert len({answer.json()["policy_version"] for answer in ready}) == 2
     await check_accounts(before)
+
+
+async def test_a_new_plan_and_a_raise_act_at_once_on_every_replica(start: Start) -> None:
+    one, other = await start(), await start()
+    admin = one.client(await one.create_user(role=Role.ADMIN))
+    user = await one.create_user("few")
+    clients = [one.client(user), other.client(user)]
+    path = f"/v1/admin/users/{user.id}"
+    seen = [(await client.get("/v1/me")).json()["plan"] for client in clients]
+    await admin.patch(path, json={"plan": "poor"})
+    seen += [(await client.get("/v1/me")).json()["plan"] for client in clients]
+    assert seen == ["few", "few", "poor", "poor"]
+    refused = [(await client.post(CHAT, json=chat())).status_code for client in clients]
+    body = {"daily_nano_usd": 10**9, "monthly_nano_usd": 10**9, "until": str(utc_now().date())}
+    await admin.put(f"{path}/budget", json=body)
+    served = [(await client.post(CHAT, json=chat())).status_code for client in clients]
+    assert (refused, served) == ([400, 400], [200, 200])
