@@ -30,7 +30,7 @@ ROLES = ("user", "auditor", "admin")
 STOP = "/v1/admin/stop"
 EXAMPLES = 10
 SECONDS = 600
-CHOSEN = {"api_key": ROLES, "basic": ("admin",)}
+CHOSEN = {"api_key": ROLES, "basic": ("admin",), "oauth": ("admin",)}
 
 
 def _service(auth: str) -> Combination:
