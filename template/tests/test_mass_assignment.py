@@ -44,7 +44,7 @@ async def test_no_body_takes_what_its_route_does_not_declare(service: Service, a
             body = {**operation.example(), name: GIVEN[name]}
             status, code, param = error_of(await operation.call(client, body))
             assert status in {400, 422}, f"{operation}, {name}: {code}"
-            assert (code, param) == ("unsupported_parameter", name), operation
+            assert (code, param) == ("unsupported_parameter", name), str(operation)
     assert [await _all(service, table) for table in (users, teams)] == before
 
 
@@ -53,8 +53,8 @@ async def test_only_routes_of_administrators_take_a_role_a_plan_or_a_user(servic
     for operation in _with_bodies(service):
         if GIVEN.keys() & operation.fields.keys():
             cells = table[str(operation)]
-            assert cells["admin"] == "yes", operation
-            assert cells["user"] == cells["owner"] == "no", operation
+            assert cells["admin"] == "yes", str(operation)
+            assert cells["user"] == cells["owner"] == "no", str(operation)
 
 
 async def test_the_form_to_sign_in_assigns_nothing(service: Service, user: User) -> None:

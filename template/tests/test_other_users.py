@@ -46,9 +46,9 @@ async def test_another_users_id_is_as_an_unknown_one(
             theirs = await operation.call(client, body, {name: victim[name]})
             unknown = await operation.call(client, body, {name: UNKNOWN[name]})
             assert theirs.status_code in REFUSED, f"{operation}: {theirs.text}"
-            assert theirs.status_code == unknown.status_code, operation
-            assert theirs.content == unknown.content, operation
-            assert _names(theirs.headers) == _names(unknown.headers), operation
+            assert theirs.status_code == unknown.status_code, str(operation)
+            assert theirs.content == unknown.content, str(operation)
+            assert _names(theirs.headers) == _names(unknown.headers), str(operation)
             tried += 1
     assert tried >= len(victim)
 
@@ -64,7 +64,7 @@ async def test_another_users_id_in_a_body_is_as_an_unknown_one(
                 for value in (victim[name], UNKNOWN[name])
             ]
             assert theirs.status_code in REFUSED, f"{operation}: {theirs.text}"
-            assert theirs.content == unknown.content, operation
+            assert theirs.content == unknown.content, str(operation)
 
 
 def _names(headers: Mapping[str, str]) -> set[str]:

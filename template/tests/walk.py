@@ -27,6 +27,8 @@ UNKNOWN = {
 # Values of fields that are not free text.
 VALUES = {"model": "offline/echo", "plan": "narrow", "target": "model:none"}
 
+FORMATS = {"date": "2030-01-31", "date-time": "2030-01-31T12:00:00Z"}
+
 
 class Operation(NamedTuple):
     """A method of a path; `body` is the schema of its JSON body, if it has one."""
@@ -66,6 +68,8 @@ class Operation(NamedTuple):
             return VALUES[name]
         if "const" in schema:
             return schema["const"]
+        if schema.get("format") in FORMATS:
+            return FORMATS[schema["format"]]
         if "enum" in schema:
             return schema["enum"][0]
         if schema.get("type") == "object" and "properties" in schema:

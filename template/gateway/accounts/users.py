@@ -64,7 +64,7 @@ class Users:
                 lambda connection: insert_user(connection, email, role, plan, actor)
             )
         except IntegrityError as error:
-            raise Conflict(f"There is a user {email} already.") from error
+            raise Conflict("There is a user with this e-mail address already.") from error
         return await self.get(user_id)
 
     async def get(self, user_id: str) -> Row[Any]:
