@@ -144,7 +144,7 @@ def test_it_waits_for_the_new_version(project: Path, service: Deployed) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("auth", ["api_key", "basic"])
+@pytest.mark.parametrize("auth", ["api_key", "basic", "jwt"])
 def test_it_finds_nothing_wrong_with_a_real_service(template: Path, auth: str) -> None:
     with TemporaryDirectory(prefix="smoke-") as scratch:
         directory = Path(scratch) / "project"
@@ -153,7 +153,7 @@ def test_it_finds_nothing_wrong_with_a_real_service(template: Path, auth: str) -
         python = environment_with(requirements_of(directory)) / "bin/python"
         with installed(directory, python) as project, serving(project, "--migrate") as service:
             credential = project.create_user("smoke@example.com")
-            given = f"smoke@example.com:{credential}" if auth == "basic" else credential
+            given = f"smoke@example.com:{credential}" if auth != "api_key" else credential
             url = f"http://127.0.0.1:{service.port}"
             done = smoke(directory, url, "--version", "v7.8.9", SMOKE_CREDENTIAL=given)
     assert done.returncode == 0, done.stderr

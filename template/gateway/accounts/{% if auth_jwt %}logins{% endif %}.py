@@ -58,9 +58,11 @@ refresh_tokens = Table(
     metadata,
     Column("secret_hash", String(64), primary_key=True),
     Column("login_id", String(40), ForeignKey("logins.id"), nullable=False),
+    owner(),
     Column("created_at", UtcDateTime, nullable=False),
     Column("used_at", UtcDateTime),
     Index(None, "login_id"),
+    Index(None, "user_id"),
 )
 
 
@@ -130,7 +132,7 @@ def start(
         expires_at=expires_at or utc_now() + LOGIN_LASTS,
     )
     connection.execute(row)
-    return Login(login_id, user_id, _next_token(connection, login_id))
+    return Login(login_id, user_id, _next_token(connection, user_id, login_id))
 
 
 def _rotate(connection: Connection, token: str) -> Login | None:
@@ -143,7 +145,9 @@ def _rotate(connection: Connection, token: str) -> Login | None:
         _refuse_reuse(connection, connection.execute(select(refresh_tokens).where(own)).first())
         return None
     owner_id = _owner_of(connection, login_id)
-    return Login(login_id, owner_id, _next_token(connection, login_id)) if owner_id else None
+    if owner_id is None:
+        return None
+    return Login(login_id, owner_id, _next_token(connection, owner_id, login_id))
 
 
 def _refuse_reuse(connection: Connection, row: Row[Any] | None) -> None:
@@ -163,10 +167,10 @@ def _owner_of(connection: Connection, login_id: str) -> str | None:
     return connection.execute(active).scalar_one_or_none()
 
 
-def _next_token(connection: Connection, login_id: str) -> str:
+def _next_token(connection: Connection, user_id: str, login_id: str) -> str:
     token = secrets.token_urlsafe(32)
-    row = {"secret_hash": _digest(token), "login_id": login_id, "created_at": utc_now()}
-    connection.execute(insert(refresh_tokens), row)
+    row = {"secret_hash": _digest(token), "login_id": login_id, "user_id": user_id}
+    connection.execute(insert(refresh_tokens), {**row, "created_at": utc_now()})
     return token
 
 

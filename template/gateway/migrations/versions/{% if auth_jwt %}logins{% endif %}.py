@@ -28,14 +28,17 @@ def upgrade() -> None:
         "refresh_tokens",
         sa.Column("secret_hash", sa.String(64), nullable=False),
         sa.Column("login_id", sa.String(40), nullable=False),
+        sa.Column("user_id", sa.String(40), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("used_at", TIME),
         sa.PrimaryKeyConstraint("secret_hash", name="pk_refresh_tokens"),
         sa.ForeignKeyConstraint(
             ["login_id"], ["logins.id"], name="fk_refresh_tokens_login_id_logins"
         ),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_refresh_tokens_user_id_users"),
     )
     op.create_index("ix_refresh_tokens_login_id", "refresh_tokens", ["login_id"])
+    op.create_index("ix_refresh_tokens_user_id", "refresh_tokens", ["user_id"])
     op.create_table(
         "login_links",
         sa.Column("id", sa.String(40), nullable=False),

@@ -7,7 +7,16 @@ from fastapi import APIRouter, Depends, Request
 from app.auth.jwt.accounts import Accounts, Client, invite
 from app.auth.jwt.authenticator import JwtAuthenticator
 from app.auth.jwt.registration import Registration, send_link
-from app.auth.jwt.schemas import (
+from app.auth.jwt.tokens import ACCESS_LASTS
+from app.dependencies import (
+    ERRORS,
+    Administrator,
+    CurrentUser,
+    EngineDep,
+    SettingsDep,
+)
+from app.routes.base import StrictRoute
+from app.schemas.jwt import (
     Accepted,
     AcceptRequest,
     Invitation,
@@ -20,15 +29,6 @@ from app.auth.jwt.schemas import (
     Tokens,
     VerifyRequest,
 )
-from app.auth.jwt.tokens import ACCESS_LASTS
-from app.dependencies import (
-    ERRORS,
-    Administrator,
-    CurrentUser,
-    EngineDep,
-    SettingsDep,
-)
-from app.routes.base import StrictRoute
 from gateway.accounts.links import Purpose
 from gateway.accounts.logins import Login
 from gateway.engine import Engine
