@@ -188,8 +188,10 @@ async def test_what_is_stopped_and_a_plan_that_is_gone_are_warnings(
     await run("stop", "model:offline/echo", "--reason", "too many refusals")
     await run("users", "create", "--email", "jane@example.com", "--plan", "few")
     await run("users", "create", "--email", "joe@example.com", "--plan", "many")
+    await run("teams", "create", "--name", "Acme", "--plan", "shared")
     plans = policy_dir / "plans.toml"
-    kept = [line for line in plans.read_text("utf-8").splitlines() if not line.startswith("many ")]
+    lines = plans.read_text("utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith(("many ", "shared "))]
     plans.write_text("\n".join(kept), encoding="utf-8")
     code, findings = await _examine()
     assert code == 0
@@ -197,7 +199,9 @@ async def test_what_is_stopped_and_a_plan_that_is_gone_are_warnings(
     assert (verdict, advice.partition(";")[0]) == ("warning", "too many refusals")
     assert advice.endswith("python -m app start model:offline/echo")
     gone = [name for name in findings if name.startswith("plan ")]
-    assert [(name, findings[name][0]) for name in gone] == [("plan many", "warning")]
+    assert gone == ["plan many", "plan shared"]
+    assert {findings[name][0] for name in gone} == {"warning"}
+    assert findings["plan shared"][1].endswith("python -m app teams set-plan")
     await run("users", "disable", "--email", "joe@example.com")
     assert "plan many" not in (await _examine())[1]
 
