@@ -223,13 +223,15 @@ def test_white_space_around_a_value_is_not_part_of_it(
     monkeypatch: pytest.MonkeyPatch, space: str
 ) -> None:
     """As `echo` leaves a line feed at the end of a secret."""
-    for name in [*SECRETS, "port", *ADDRESSES]:
+    # A provider to sign in with needs an id beside its secret.
+    ids = [name for name in Settings.model_fields if name.endswith("_client_id")]
+    for name in [*SECRETS, "port", *ADDRESSES, *ids]:
         value = {"port": "8001"}.get(name) or ("https://a" if name in ADDRESSES else SECRET_KEY)
         monkeypatch.setenv(name.upper(), f"{space}{value}{space}")
     settings = load()
     assert {getattr(settings, name).get_secret_value() for name in SECRETS} == {SECRET_KEY}
     assert settings.port == 8001
-    for name in [*SECRETS, "port", *ADDRESSES]:
+    for name in [*SECRETS, "port", *ADDRESSES, *ids]:
         monkeypatch.setenv(name.upper(), space)
     assert load().model_dump(exclude={"secret_key"}) == Settings(_env_file=None).model_dump(
         exclude={"secret_key"}
