@@ -159,7 +159,7 @@ def _explain(element: Explain, compiler: Any, **options: Any) -> str:
 
 
 def _plan(connection: Connection, query: Select[Any]) -> Sequence[str]:
-    """How the database would read: of an empty table, PostgreSQL prefers a scan."""
+    """How the database would read: of an empty table, a server prefers a scan."""
     if connection.dialect.name == "postgresql":
         for way in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
             connection.execute(text(f"SET LOCAL {way} = off"))

@@ -25,7 +25,7 @@ from gateway.ledger.batch import OPEN
 from gateway.ledger.records import ERASED
 
 ROWS_AT_ONCE = 200
-# Between two batches the ledger writes: SQLite has one writer.
+# Between two batches the ledger writes: a database may have one writer.
 MIN_PAUSE_SECONDS = 0.01
 WAIT_SECONDS = 0.2
 # What is not deleted row by row.

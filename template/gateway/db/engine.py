@@ -83,10 +83,13 @@ class Database(ABC):
         self._lived_at = 0.0
         self._looking: asyncio.Task[None] | None = None
 
-    async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
+    async def transact(
+        self, work: Work[Result], seconds: float | None = None, user_id: str | None = None
+    ) -> Result:
         """The result of `work`, in a transaction that is committed, or rolled back on an exception.
 
-        Rolled back if the caller times out after `seconds`, unless COMMIT has started.
+        Rolled back if the caller times out after `seconds`, unless COMMIT has started. With
+        `user_id`, `work` is on behalf of this user; see `for_user`.
         """
 
         def transaction(cancel_handle: CancelHandle) -> Result:

@@ -115,7 +115,7 @@ users = Table(
     Column("raised_until", String(10)),
     # When a deletion began. At its end, the e-mail address is none.
     Column("deleted_at", UtcDateTime),
-    # Without a foreign key, which SQLite cannot remove in a downgrade.
+    # Without a foreign key, which not every database can remove in a downgrade.
     Column("team_id", String(40)),
     Column("team_role", String(20)),
     Index(None, "team_id"),

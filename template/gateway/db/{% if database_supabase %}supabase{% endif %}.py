@@ -92,13 +92,15 @@ class SupabaseDatabase(PostgresDatabase):
             "of the tables, and run: python -m app migrate"
         )
 
-    async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
-        def as_service(connection: Connection) -> Result:
+    async def transact(
+        self, work: Work[Result], seconds: float | None = None, user_id: str | None = None
+    ) -> Result:
+        def identified(connection: Connection) -> Result:
             with self._pipeline(connection) as driver:
-                _identify(driver)
+                _identify(driver, user_id)
             return work(connection)
 
-        return await super().transact(as_service, seconds)
+        return await super().transact(identified, seconds, user_id)
 
     def _rows(
         self, connection: Connection, statement: Executable, parameters: Mapping[str, Any] | None

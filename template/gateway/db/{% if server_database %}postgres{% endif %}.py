@@ -145,9 +145,11 @@ class PostgresDatabase(Database):
     def is_contended(self, error: DatabaseUnavailable) -> bool:
         return is_caused_by(error, LockNotAvailable)
 
-    async def transact(self, work: Work[Result], seconds: float | None = None) -> Result:
+    async def transact(
+        self, work: Work[Result], seconds: float | None = None, user_id: str | None = None
+    ) -> Result:
         try:
-            return await super().transact(work, seconds)
+            return await super().transact(work, seconds, user_id)
         except DatabaseUnavailable as error:
             if is_caused_by(error, ReadOnlySqlTransaction):
                 self._leave()

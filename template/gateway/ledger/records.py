@@ -49,7 +49,7 @@ class Records:
             for change in changes:
                 connection.execute(change)
 
-        await self._database.transact(work)
+        await self._database.transact(work, user_id=user_id)
 
 
 def _changing(user_id: str, prediction_id: str, **values: Any) -> Update:

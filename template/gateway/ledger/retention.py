@@ -20,7 +20,7 @@ from gateway.telemetry.logging import log
 
 JOB = "retention"
 MAX_AT_ONCE = 50
-# The ledger may write between two batches; SQLite has one writer.
+# The ledger may write between two batches; a database may have one writer.
 PAUSE_SECONDS = 0.1
 POLL_SECONDS = 600.0
 

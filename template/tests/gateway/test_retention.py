@@ -115,7 +115,8 @@ async def test_one_replica_works_at_a_time(service: Service, user: User) -> None
 
     def both(connection: Connection) -> int:
         done = one._erase_some(connection)
-        if connection.dialect.name == "postgresql":  # SQLite's transactions take turns.
+        # Where a file is the database, transactions take turns.
+        if connection.dialect.name == "postgresql":
             between = service.database.transact(other._erase_some)
             seen.append(asyncio.run_coroutine_threadsafe(between, loop).result(10))
         return done

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Connection, func, select, text, true
+from sqlalchemy import Connection, func, select, text, true, update
 from sqlalchemy.exc import DataError
 
 from gateway.db import supabase
@@ -128,6 +128,17 @@ async def test_reads_for_a_user_and_for_the_service(opened: SupabaseDatabase) ->
 
 
 @pytest.mark.usefixtures("filled")
+async def test_a_transaction_for_a_user_changes_no_row_of_another(opened: SupabaseDatabase) -> None:
+    changed = update(predictions).values(day="x").returning(predictions.c.user_id)
+
+    def work(connection: Connection) -> list[str]:
+        return list(connection.execute(changed).scalars())
+
+    assert await opened.transact(work, user_id="usr_a") == ["usr_a"]
+    assert sorted(await opened.transact(work)) == ["usr_a", "usr_b"]
+
+
+@pytest.mark.usefixtures("filled")
 async def test_a_connection_that_is_used_again_keeps_nothing(opened: SupabaseDatabase) -> None:
     """Also after an error in the middle of a transaction, and after one of the service."""
     said = select(func.current_setting(USER, true()), func.current_setting(SERVICE, true()))
@@ -168,9 +179,8 @@ async def test_a_new_table_is_protected_by_the_next_migrate(
         assert connection.execute("SELECT * FROM app.notes").fetchall() == [("usr_b",)]
 
 
-async def test_routes_for_one_user_read_as_that_user(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _note(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """For whom each later transaction works: a user, else None."""
     seen: list[str | None] = []
     identify = supabase._identify
 
@@ -178,15 +188,39 @@ async def test_routes_for_one_user_read_as_that_user(
         seen.append(user_id)
         identify(driver, user_id)
 
+    monkeypatch.setattr(supabase, "_identify", note)
+    return seen
+
+
+async def test_routes_for_one_user_read_as_that_user(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = _note(monkeypatch)
     user = await service.create_user()
     client = service.client(user)
     answer = await client.post("/v1/chat/completions", json=chat())
     prediction = answer.headers["X-Prediction-ID"]
-    monkeypatch.setattr(supabase, "_identify", note)
     for path in ("predictions", f"predictions/{prediction}", "usage", "me"):
         seen.clear()
         assert (await client.get(f"/v1/{path}")).status_code == 200
         assert user.id in seen, path
+
+
+async def test_a_users_own_changes_are_made_as_that_user(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = _note(monkeypatch)
+    user = await service.create_user()
+    client = service.client(user)
+    sent = await client.post("/v1/chat/completions", json=chat())
+    path = f"/v1/predictions/{sent.headers['X-Prediction-ID']}"
+    said.clear()
+    rated = await client.put(f"{path}/feedback", json={"rating": "up"})
+    assert rated.status_code == 200
+    assert said.count(user.id) == 2  # A read and the write.
+    said.clear()
+    assert (await client.delete(path)).status_code == 204
+    assert said.count(user.id) == 3
 
 
 async def test_doctor_reports_a_role_that_can_bypass_it(
