@@ -768,7 +768,10 @@ def test_says_what_a_template_that_is_not_found_may_be(project: Path) -> None:
 WRONG: dict[str, tuple[str, str]] = {
     "no-value": ("--data=database", "'database' is no KEY=VALUE"),
     "no-question": ("--data=databse=postgres", "There is no question 'databse'"),
-    "no-choice": ("--data=database=oracle", "'oracle' is not in ['sqlite', 'postgres']"),
+    "no-choice": (
+        "--data=database=oracle",
+        "'oracle' is not in ['sqlite', 'postgres', 'supabase']",
+    ),
     "no-list": ("--data=providers=openai", "--data 'providers=[one, another]'"),
     "no-version": ("--to=9.9", "Unknown revision: '9.9'"),
 }
