@@ -69,6 +69,7 @@ PROVEN_BY = {
         "template/README.md.jinja: set-plan"
     ),
     "make doctor": "template/README.md.jinja: make doctor",
+    "cp -r TEMPLATE/examples/billing/. .": "tests/test_billing_example.py: copytree(EXAMPLE",
     "make update": "tests/test_update.py: make_update(project)",
     "cp TEMPLATE/template/scripts/{update,merge,scratch}.py scripts/": (
         'tests/test_update.py: UPDATER = ("update.py", "merge.py", "scratch.py")'
@@ -296,9 +297,9 @@ def test_the_page_on_features_adds_one(render: Render, answers: dict[str, Any]) 
         tests = [str(path) for name in names for path in project.glob(f"tests/test_*{name}*.py")]
         run("python", "-m", "pytest", "--quiet", "-p", "no:cacheprovider", *tests)
 
-    _follow(routes, project)
+    follow(routes, project)
     test()
-    _follow(rest, project)
+    follow(rest, project)
     test()
     run("ruff", "check")
     run("mypy")
@@ -328,7 +329,7 @@ def test_everything_that_the_policy_files_take_is_named(forms: set[str], pages: 
     assert fields - named == ({"id"} if "Model" in forms else set())
 
 
-def _follow(page: str, project: Path) -> None:
+def follow(page: str, project: Path) -> None:
     """Write the files of a page, and make its edits."""
     for name, file, edits in FILE_OR_EDITS.findall(page):
         path = project / name
