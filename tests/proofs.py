@@ -34,8 +34,11 @@ _ROUTES = ("account", "admin_people", "canaries", "mass_assignment", "other_user
 TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "sqlite": ("backup",),
-        "postgres": ("pooler",),
-        "supabase": ("migrations", "migrations_data", "pooler", "postgres", "row_security"),
+        "postgres": ("migrations_data", "pooler", "postgres", "silence"),
+        "supabase": (
+            *("migrations", "migrations_data", "pooler", "postgres", "retention", "row_security"),
+            *("search", "silence"),
+        ),
     },
     {
         "memory": (*_LIMITER, "lease", "memory"),
