@@ -1,5 +1,6 @@
 """The format of API keys: detects keys that are mistyped, truncated or invented."""
 
+import asyncio
 import string
 from typing import NoReturn
 
@@ -108,6 +109,19 @@ async def test_a_key_outlives_the_name_of_its_service(service: Service, user: Us
     assert parts is not None
     renamed = service.client(Authorization=f"Bearer {compose('its-former-name', *parts)}")
     assert (await renamed.get("/v1/me")).status_code == 200
+
+
+async def test_a_key_that_no_database_can_look_for_fails_no_other_request(
+    service: Service, user: User
+) -> None:
+    """Requests of a moment share one query: PostgreSQL refuses all of it for a NUL."""
+    wrong = compose("acme", "key_\0", SECRET_LENGTH * "0")
+    attack = service.client()
+    answers = await asyncio.gather(
+        *(attack.post("/auth/session", data={"api_key": wrong}) for _ in range(10)),
+        *(service.client(user).get("/v1/me") for _ in range(10)),
+    )
+    assert [answer.status_code for answer in answers] == 10 * [401] + 10 * [200]
 
 
 async def test_a_well_formed_key_with_another_secret_is_refused(
