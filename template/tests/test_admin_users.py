@@ -198,8 +198,8 @@ async def test_the_command_line_raises_a_budget(service: Service, run: Run) -> N
 async def test_sessions_of_a_user_are_ended(
     service: Service, client: httpx2.AsyncClient, user: User, run: Run
 ) -> None:
-    principal = await service.engine.users.principal(user.id)
     for end in ("api", "command"):
+        principal = await service.engine.users.principal(user.id)
         await service.engine.sessions.create(principal, None)
         if end == "api":
             assert (await client.delete(f"{USERS}/{user.id}/sessions")).status_code == 204

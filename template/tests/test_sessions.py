@@ -376,3 +376,22 @@ async def test_forms_are_bounded(service: Service) -> None:
         headers = {"Content-Type": content_type}
         answer = await browser.post("/auth/session", content=b"{}", headers=headers)
         assert error_of(answer) == (422, "invalid_request", None)
+
+
+async def test_a_sign_in_that_is_under_way_ends_with_the_others(
+    service: Service, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a stolen password that is tried all the time outlives its change, by a session."""
+    method = service.app.state.authenticator.method
+    sign_in = method.sign_in
+
+    async def late(fields: Any, address: str) -> Any:
+        principal = await sign_in(fields, address)
+        await service.engine.sessions.end_all(user.id, command_line())
+        return principal
+
+    monkeypatch.setattr(method, "sign_in", late)
+    answer = await service.client().post("/auth/session", data=form_of(user))
+    assert answer.status_code == 401
+    assert "Set-Cookie" not in answer.headers
+    assert await service.rows(sessions) == []

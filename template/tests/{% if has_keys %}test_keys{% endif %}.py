@@ -13,8 +13,8 @@ from sqlalchemy import update
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from gateway.accounts.api_keys import Keys, api_keys
 from gateway.accounts.audit import command_line
-from gateway.accounts.principals import KeyLimits, Role
-from gateway.db.tables import audit, utc_now
+from gateway.accounts.principals import KeyLimits, Role, Scope
+from gateway.db.tables import audit, users, utc_now
 from gateway.errors import DatabaseUnavailable
 from tests.fixtures.service import Run
 from tests.support import Service, User, chat, error_of
@@ -455,3 +455,34 @@ async def test_an_administrator_ends_all_keys_of_a_user(
     result = await run("keys", "revoke-all", "--email", other.email)
     assert (result.exit_code, "1 key revoked" in result.stdout) == (0, True)
     assert (await service.client(other).get("/v1/me")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "limits", [KeyLimits(requests_per_minute=1), KeyLimits(daily_budget_nano_usd=1)]
+)
+async def test_a_key_with_limits_of_its_own_makes_no_users_with_a_key(
+    service: Service, limits: KeyLimits
+) -> None:
+    admin = await service.create_user(role=Role.ADMIN)
+    keys = Keys(service.database, "acme")
+    secret, _ = await keys.create(admin.id, "x", list(Scope), command_line(), limits=limits)
+    client = service.client(Authorization=f"Bearer {secret}")
+    answer = await client.post("/v1/admin/users", json={"email": "new@example.com", "plan": "few"})
+    assert error_of(answer) == (403, "forbidden", None)
+    assert [row.id for row in await service.rows(users)] == [admin.id]
+
+
+async def test_a_new_users_key_has_no_more_scopes_and_no_longer_life_than_its_makers(
+    service: Service,
+) -> None:
+    admin = await service.create_user(role=Role.ADMIN)
+    keys, ends = Keys(service.database, "acme"), utc_now() + dt.timedelta(hours=1)
+    less, _ = await keys.create(admin.id, "x", [Scope.ADMIN], command_line())
+    client = service.client(Authorization=f"Bearer {less}")
+    body = {"email": "new@example.com", "plan": "few"}
+    assert error_of(await client.post("/v1/admin/users", json=body))[0] == 403
+    short, _ = await keys.create(admin.id, "x", list(Scope), command_line(), ends)
+    client = service.client(Authorization=f"Bearer {short}")
+    made = (await client.post("/v1/admin/users", json=body)).json()
+    theirs = [row for row in await service.rows(api_keys) if row.user_id == made["id"]]
+    assert [row.expires_at for row in theirs] == [ends]

@@ -6,10 +6,17 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import StringConstraints
 
 from app import wiring
-from app.dependencies import ERRORS, Administrator, EngineDep, SettingsDep, require_reader
+from app.dependencies import (
+    ERRORS,
+    Administrator,
+    CurrentUser,
+    EngineDep,
+    SettingsDep,
+    require_reader,
+)
 from app.routes.base import JSON_LINES, PageSize, StrictRoute, json_lines
 from app.schemas.admin import BudgetRaise, CreatedUser, User, UserChange, UserRequest
-from gateway.accounts.principals import Raise, Role
+from gateway.accounts.principals import Raise, Role, Scope
 from gateway.accounts.users import UserSearch
 from gateway.db.tables import users
 from gateway.engine import Engine
@@ -50,12 +57,22 @@ async def list_users(
 
 @router.post("", status_code=201)
 async def create_user(
-    actor: Administrator, body: UserRequest, engine: EngineDep, settings: SettingsDep
+    actor: Administrator,
+    caller: CurrentUser,
+    body: UserRequest,
+    engine: EngineDep,
+    settings: SettingsDep,
 ) -> CreatedUser:
-    """A new user with a credential, which is shown this once."""
+    """A new user with a credential, which is shown this once.
+
+    An API key has every scope, and ends with the key that asks for the user at the latest.
+    """
+    caller.require_grant(Scope)
     _require_plan(engine, body.plan)
     user = await engine.users.create(body.email, body.role, body.plan, actor)
-    secret = await wiring.auth.create_credential(settings, engine.database, user.id, actor)
+    secret = await wiring.auth.create_credential(
+        settings, engine.database, user.id, actor, caller.expires_at
+    )
     return CreatedUser.model_validate(user).model_copy(update={"credential": secret})
 
 

@@ -71,9 +71,9 @@ async def start_session(
     address = request.client.host if request.client else ""
     try:
         principal = await users.method.sign_in(fields, address)
+        return await begin_session(request, engine, cookies, principal, target)
     except ServiceError as error:
         return refuse(error, settings, target)
-    return await begin_session(request, engine, cookies, principal, target)
 
 
 @router.get("/session")

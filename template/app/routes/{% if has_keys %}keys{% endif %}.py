@@ -43,10 +43,7 @@ async def create_key(
 ) -> CreatedKey:
     """A new key, with no more scopes and no longer life than the key that asks for it."""
     caller.require(Scope.ADMIN)
-    if missing := set(body.scopes) - caller.scopes:
-        raise Forbidden(f"This credential cannot grant {', '.join(sorted(missing))}.")
-    if caller.key_id is not None:
-        raise Forbidden("A key with limits of its own makes no keys: they would go around them.")
+    caller.require_grant(body.scopes)
     if body.expires_at and not utc_now() < body.expires_at < LATEST:
         raise InvalidRequest(
             "expires_at must lie in the future and before the year 9999.", param="expires_at"

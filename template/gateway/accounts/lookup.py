@@ -16,6 +16,7 @@ PRINCIPAL_COLUMNS = (
     users.c.raised_daily_nano_usd,
     users.c.raised_monthly_nano_usd,
     users.c.raised_until,
+    users.c.token_version,
     select(teams.c.plan).where(teams.c.id == users.c.team_id).scalar_subquery().label("team_plan"),
 )
 
@@ -31,6 +32,7 @@ def to_principal(
         scopes,
         team=membership_of(row),
         raised=raise_of(row),
+        token_version=row.token_version,
         **credential,
     )
 

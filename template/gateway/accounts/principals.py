@@ -1,7 +1,7 @@
 """Principals: authenticated users, and their permissions."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -70,7 +70,8 @@ class Principal:
 
     `key_id` identifies the credential if it has its own `limits`. `expires_at` is the expiry of the
     credential; None if it has none. `credential_id` is the id of the API key, if there is one.
-    `hint` says how to get a scope that is missing.
+    `hint` says how to get a scope that is missing. `token_version` is the user's at the time, which
+    changes when all that the user was given ends.
     """
 
     user_id: str
@@ -84,6 +85,7 @@ class Principal:
     hint: str = ""
     team: Membership | None = None
     raised: Raise | None = None
+    token_version: int | None = None
 
     @property
     def team_id(self) -> str | None:
@@ -96,6 +98,15 @@ class Principal:
             raise Forbidden(self.hint or f"This credential lacks the scope {scope.value!r}.")
         if self.role is Role.AUDITOR and scope is not Scope.READ:
             raise Forbidden("An auditor reads everything and changes nothing.")
+
+    def require_grant(self, scopes: Iterable[Scope]) -> None:
+        """Raise `Forbidden` unless the credential may make a key with these scopes."""
+        if missing := set(scopes) - self.scopes:
+            raise Forbidden(f"This credential cannot grant {', '.join(sorted(missing))}.")
+        if self.key_id is not None:
+            raise Forbidden(
+                "A key with limits of its own makes no keys: they would go around them."
+            )
 
 
 class Authenticator(Protocol):

@@ -17,6 +17,7 @@ from gateway.accounts.lookup import PRINCIPAL_COLUMNS
 from gateway.accounts.principals import Principal
 from gateway.db.engine import Database, Query
 from gateway.db.tables import sessions, users, utc_now
+from gateway.errors import InvalidCredentials
 from gateway.ids import new_id
 
 LIFE = dt.timedelta(days=14)
@@ -39,7 +40,8 @@ class Sessions:
     async def create(self, principal: Principal, request_id: str | None) -> tuple[str, dt.datetime]:
         """The token of a new session with the scopes of `principal`, and when it expires.
 
-        A session of an API key ends with the key at the latest.
+        A session of an API key ends with the key at the latest. Raises `InvalidCredentials` if all
+        that the user was given has ended since `principal` was found.
         """
         token, session_id, now = secrets.token_urlsafe(TOKEN_BYTES), new_id("ses"), utc_now()
         expires_at = min(now + LIFE, principal.expires_at or now + LIFE)
@@ -55,6 +57,7 @@ class Sessions:
         actor = Actor(principal.user_id, request_id)
 
         def write(connection: Connection) -> None:
+            _require_current(connection, principal)
             connection.execute(delete(sessions).where(sessions.c.expires_at <= now))
             connection.execute(row)
             connection.execute(delete(sessions).where(_beyond(principal.user_id)))
@@ -104,6 +107,14 @@ def end(connection: Connection, which: ColumnElement[bool], actor: Actor) -> int
     for row in rows:
         record(connection, actor, "end", f"session:{row.id}", {"user_id": row.user_id}, None)
     return len(rows)
+
+
+def _require_current(connection: Connection, principal: Principal) -> None:
+    """Raise `InvalidCredentials` if the credential may be one that has ended meanwhile."""
+    own = users.c.id == principal.user_id, users.c.disabled_at.is_(None)
+    version = select(users.c.token_version).where(*own).with_for_update()
+    if connection.execute(version).scalar_one_or_none() != principal.token_version:
+        raise InvalidCredentials("This sign-in is over. Start again.")
 
 
 def _beyond(user_id: str) -> ColumnElement[bool]:

@@ -26,7 +26,7 @@ passwords = Table(
     Column("changed_at", UtcDateTime, nullable=False),
 )
 
-OWN = (users.c.token_version, users.c.must_verify_email)
+OWN = (users.c.must_verify_email,)
 
 
 class Passwords:
