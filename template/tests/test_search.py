@@ -1,20 +1,18 @@
 """Searches of predictions: what they find, in pages that are stable under writes, by indexes."""
 
 import datetime as dt
-from collections.abc import Sequence
 from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import Connection, Executable, Select, select, text
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.expression import ClauseElement
+from sqlalchemy import select
 
 from gateway.accounts.principals import Role
 from gateway.db.tables import predictions, utc_now
 from gateway.ledger.records import owned
 from gateway.ledger.search import Search, search_of
 from gateway.providers.base import Outcome
+from tests.explain import explain
 from tests.factories import prediction
 from tests.support import Service, User, error_of
 
@@ -135,32 +133,9 @@ async def test_no_search_reads_or_sorts_the_whole_table(
 ) -> None:
     query = search.of(owned(user.id) if own else select(predictions))
     page = query.order_by(predictions.c.id.desc()).limit(21)
-    plan = "\n".join(await service.database.transact(lambda db: _plan(db, page)))
+    plan = "\n".join(await service.database.transact(lambda db: explain(db, page)))
     assert "index" in plan.lower()
     assert "Seq Scan" not in plan
     assert "Sort" not in plan
     assert "TEMP B-TREE" not in plan
     assert "SCAN" not in plan
-
-
-class Explain(Executable, ClauseElement):
-    """The plan of a query, with its parameters."""
-
-    inherit_cache = False
-
-    def __init__(self, query: Select[Any]) -> None:
-        self.query = query
-
-
-@compiles(Explain)
-def _explain(element: Explain, compiler: Any, **options: Any) -> str:
-    how = {"sqlite": "QUERY PLAN"}.get(compiler.dialect.name, "")
-    return f"EXPLAIN {how} {compiler.process(element.query, **options)}"
-
-
-def _plan(connection: Connection, query: Select[Any]) -> Sequence[str]:
-    """How the database would read: of an empty table, a server prefers a scan."""
-    if connection.dialect.name == "postgresql":
-        for way in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
-            connection.execute(text(f"SET LOCAL {way} = off"))
-    return [str(row[-1]) for row in connection.execute(Explain(query))]

@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from gateway.db.tables import (
 )
 from gateway.errors import DatabaseUnavailable
 from gateway.ids import new_id
+from tests.explain import explain
 from tests.factories import prediction
 from tests.fixtures.service import Run
 from tests.ledger_helpers import check_accounts
@@ -241,6 +243,18 @@ async def test_what_runs_while_its_user_is_deleted_is_erased_too(
     assert [done async for done in work.batches()]
     assert waits == 1
     assert canary not in await _whole(service)
+
+
+async def test_no_page_of_the_ledger_sorts_or_scans(service: Service, user: User) -> None:
+    """Each page of a large table begins where an index says, however many there are."""
+    row = await _row(service, user)
+    large = [each for each in holdings.holdings_of(row) if each.table in (predictions, attempts)]
+    assert len(large) == 2
+    for holding in large:
+        page = partial(explain, query=holding.keys(["0"], 50))
+        plan = "\n".join(await service.database.transact(page))
+        assert "user_id" in plan
+        assert not [word for word in ("Sort", "Seq Scan", "TEMP B-TREE", "SCAN") if word in plan]
 
 
 async def test_memory_does_not_grow_with_the_rows(

@@ -241,7 +241,7 @@ attempts = Table(
     Column("key_id", String(40)),
     Column("team_id", String(40)),
     Index(None, "prediction_id"),
-    Index(None, "user_id", "day"),
+    Index(None, "user_id", "id"),
     Index(None, "state", "lease_until"),
 )
 
