@@ -199,7 +199,7 @@ def test_code_on_the_pages_has_no_credential_in_it(render: Render, auth: str) ->
     clients = [text for text in code if "OpenAI(" in text]
     assert clients
     for text in clients:
-        assert re.search(r"os\.environ\[.(API_KEY|PASSWORD).\]", text)
+        assert re.search(r"os\.environ\[.(API_KEY|PASSWORD|TOKEN).\]", text)
         assert not re.search(r'api_key="\w|@example\.com:\w', text)
 
 
