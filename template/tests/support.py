@@ -31,7 +31,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
-from sqlalchemy import Connection, Executable, Row, Table, insert, select
+from sqlalchemy import Connection, Executable, Row, Table, insert, select, text
 
 from app import wiring
 from app.settings import Settings
@@ -308,6 +308,20 @@ def migrate(url: str, **settings: Any) -> None:
         await database.close()
 
     asyncio.run(work())
+
+
+async def hide_table(admin_url: str, name: str) -> None:
+    """Rename a table, as its owner."""
+
+    def rename(connection: Connection) -> None:
+        schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)
+        table = f"{schema}.{name}" if schema else name
+        connection.execute(text(f"ALTER TABLE {table} RENAME TO elsewhere"))
+
+    chosen = Settings(_env_file=None, database_url=admin_url)
+    database = wiring.database.open_database(chosen.gateway)
+    await database.transact(rename)
+    await database.close()
 
 
 def write_policy(directory: Path, models: str = "") -> None:

@@ -6,13 +6,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import Connection, text
 
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
 from gateway.accounts.users import Users
 from gateway.db.tables import users
-from tests.support import Service, chat, error_of
+from tests.support import Service, chat, error_of, hide_table
 
 INVALID = (401, "invalid_credentials", None)
 
@@ -149,16 +148,10 @@ async def test_credentials_and_addresses_are_not_logged(service: Service) -> Non
 
 
 async def test_when_users_cannot_be_read_nobody_is_let_in(
-    service: Service, client: httpx2.AsyncClient
+    client: httpx2.AsyncClient, admin_url: str
 ) -> None:
     assert (await client.get("/v1/me")).status_code == 200
-    await service.database.transact(_rename_users)
+    await hide_table(admin_url, "users")
     response = await client.get("/v1/me")
     assert error_of(response) == (503, "database_unavailable", None)
     assert int(response.headers["Retry-After"]) >= 1
-
-
-def _rename_users(connection: Connection) -> None:
-    schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)
-    table = f"{schema}.users" if schema else "users"
-    connection.execute(text(f"ALTER TABLE {table} RENAME TO elsewhere"))

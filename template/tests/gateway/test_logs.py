@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from sqlalchemy import Connection, text
 
 from gateway.providers.base import ProviderRequest
 from gateway.providers.offline import OfflineProvider
@@ -20,6 +19,7 @@ from tests.support import (
     chat,
     error_of,
     eventually,
+    hide_table,
     unique,
 )
 
@@ -124,11 +124,11 @@ async def test_an_answer_of_the_framework_says_its_code(service: Service, path: 
 
 
 async def test_no_content_when_the_database_fails(
-    service: Service, client: httpx2.AsyncClient
+    service: Service, client: httpx2.AsyncClient, admin_url: str
 ) -> None:
     """The driver's errors quote the statement; its values must not come with it."""
     canary = unique("canary")
-    await service.database.transact(_rename_predictions)
+    await hide_table(admin_url, "predictions")
     response = await client.post(CHAT, json=chat(canary))
     assert error_of(response) == (503, "database_unavailable", None)
     assert "predictions" in service.log
@@ -238,9 +238,3 @@ def _secrets(service: Service, user: User) -> list[str]:
 
 async def _logged(service: Service) -> bool:
     return bool(service.access_events())
-
-
-def _rename_predictions(connection: Connection) -> None:
-    schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)
-    table = f"{schema}.predictions" if schema else "predictions"
-    connection.execute(text(f"ALTER TABLE {table} RENAME TO elsewhere"))
