@@ -14,6 +14,7 @@ from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
 from gateway.db.tables import MAX_OPERATOR, audit, predictions, users
 from tests.fixtures.service import Run
+from tests.sign_in import signed_in
 from tests.support import Service, User, chat, error_of, unique
 
 READ = ["usage", "users", "predictions", "audit"]
@@ -114,9 +115,10 @@ async def test_a_user_can_be_disabled_and_let_in_again(
     assert disabled["disabled_at"].endswith("Z")
     assert (await service.client(user).get("/v1/me")).status_code == 401
     assert (await client.patch(path, json={"disabled": False})).json()["disabled_at"] is None
-    assert (await service.client(user).get("/v1/me")).status_code == 200
     entries = (await client.get("/v1/admin/audit", params={"limit": 2})).json()["data"]
     assert [entry["after"] for entry in entries] == [{"disabled": False}, {"disabled": True}]
+    browser = await signed_in(service, user)
+    assert (await browser.get("/v1/me")).status_code == 200
 
 
 @pytest.mark.parametrize("change", [{"role": "user"}, {"role": "auditor"}, {"disabled": True}])

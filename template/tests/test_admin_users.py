@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import DBAPIError
 
-from app import wiring
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Raise, Role
 from gateway.accounts.users import Users
@@ -19,6 +18,7 @@ from gateway.errors import Conflict, DatabaseUnavailable
 from gateway.policy import Cap
 from tests.fixtures.service import Run
 from tests.ledger_helpers import check_accounts, usd
+from tests.sign_in import signed_in
 from tests.support import Service, User, chat, error_of, unique
 
 USERS, CHAT = "/v1/admin/users", "/v1/chat/completions"
@@ -63,12 +63,12 @@ async def test_an_administrator_creates_a_user_with_a_credential(
     answer = await client.post(USERS, json={"email": email, "plan": "few", "role": "auditor"})
     made = answer.json()
     assert (answer.status_code, made["email"], made["plan"]) == (201, email, "few")
-    header = wiring.auth.authorization(email, made["credential"])
-    me = (await service.client(Authorization=header).get("/v1/me")).json()
-    assert (me["id"], me["role"]) == (made["id"], "auditor")
-    assert made["credential"] not in service.log
     (created,) = await service.changes()
     assert (created.actor_id, created.action) == (admin.id, "create")
+    browser = await signed_in(service, User(made["id"], email, made["credential"], {}))
+    me = (await browser.get("/v1/me")).json()
+    assert (me["id"], me["role"]) == (made["id"], "auditor")
+    assert made["credential"] not in service.log
     again = await client.post(USERS, json={"email": email, "plan": "few"})
     assert error_of(again) == (409, "conflict", None)
 

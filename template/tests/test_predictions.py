@@ -202,7 +202,7 @@ async def test_cursors_outlive_a_new_secret_key(start: Start) -> None:
     ids = [(await ask(before.client(user)))["id"] for _ in range(2)]
     page = (await before.client(user).get("/v1/predictions?limit=1")).json()
     await before.stop()
-    after = await start(secret_key=SECRET_KEY[::-1])
+    after = await start(secret_key=SECRET_KEY[::-1], secret_key_previous=SECRET_KEY)
     path = f"/v1/predictions?cursor={page['next_cursor']}"
     (record,) = (await after.client(user).get(path)).json()["data"]
     assert record["id"] == ids[0]
