@@ -10,7 +10,8 @@ from sqlalchemy import select, update
 
 from app import wiring
 from app.auth.basic import authenticator
-from app.auth.passwords.attempts import FROM_ADDRESS_ON_ACCOUNT, network_of
+from app.auth.passwords.attempts import FROM_ADDRESS_ON_ACCOUNT
+from app.auth.throttle import network_of
 from gateway.accounts.audit import command_line
 from gateway.accounts.passwords import HASHER, passwords
 from gateway.accounts.users import Users

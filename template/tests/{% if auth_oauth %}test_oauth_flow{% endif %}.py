@@ -248,3 +248,24 @@ async def test_a_sign_in_replaces_the_session_of_the_browser(oauth: Service) -> 
     assert (await browser.get("/v1/me")).json()["email"] == "jane@example.com"
     copy = oauth.client(Cookie=f"session={before}")
     assert (await copy.get("/v1/me")).status_code == 401
+
+
+@pytest.mark.parametrize("step", ["login", "callback"])
+async def test_an_address_has_a_few_sign_ins_a_minute(
+    oauth: Service, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr("app.auth.oauth.throttle.FROM_ADDRESS", 1)
+    browser = oauth.client(None, **{"X-Forwarded-For": "192.0.2.1"})
+    address = await follow(oauth, browser, "github")
+    if step == "callback":
+        await browser.get(address)
+        other = oauth.client(None, **{"X-Forwarded-For": "192.0.2.2"})
+        address, browser.cookies = await follow(oauth, other, "github"), other.cookies
+    asked = len(stand_in.requests)
+    answer = await browser.get(address if step == "callback" else "/auth/login/github")
+    _refused(answer, 429)
+    assert int(answer.headers["Retry-After"]) > 0
+    assert len(stand_in.requests) == asked
+    another = oauth.client(None, **{"X-Forwarded-For": "192.0.2.3"})
+    _, answer = await signed_in_with(oauth, "github", another)
+    assert answer.status_code == 303

@@ -47,6 +47,7 @@ async def begin(
     method.flow.provider(name)
     target, redirect_uri = next_page(next), _redirect_uri(request, settings, name)
     try:
+        await method.throttle.admit("login", _address(request))
         address, sealed = await method.flow.begin(name, redirect_uri, target)
     except ServiceError as error:
         return refuse(error, settings, target, UP)
@@ -71,6 +72,7 @@ async def finish(
         cookie = cookie_of(request.headers, COOKIE)
         attempt = method.flow.recognise(name, cookie, request.query_params.get("state", ""))
         target = attempt.next
+        await method.throttle.admit("callback", _address(request))
         principal = await _principal(request, attempt, settings, engine, method)
         answer = await begin_session(request, engine, cookies, principal, target)
     except ServiceError as error:
@@ -97,6 +99,10 @@ async def _principal(
         profile, plan, request.state.request_id, is_listed=is_listed
     )
     return await engine.users.principal(user_id)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _redirect_uri(request: Request, settings: Settings, name: str) -> str:

@@ -6,7 +6,7 @@ from sqlalchemy.exc import IntegrityError
 from app.auth.jwt.accounts import Client, find, use_link
 from app.auth.jwt.authenticator import JwtAuthenticator
 from app.auth.jwt.links import Link, not_valid
-from app.auth.passwords.attempts import network_of
+from app.auth.throttle import network_of
 from gateway.accounts import links, logins, passwords
 from gateway.accounts.audit import Actor
 from gateway.accounts.links import Purpose

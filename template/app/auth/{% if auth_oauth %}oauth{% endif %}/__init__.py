@@ -7,6 +7,7 @@ from app.auth.oauth.github import GitHub
 from app.auth.oauth.method import OAuthMethod
 from app.auth.oauth.openid import GOOGLE_ISSUERS, OpenId
 from app.auth.oauth.provider import Client, Provider
+from app.auth.oauth.throttle import Throttle
 from app.auth.port import Button
 from app.settings import Settings
 from gateway.accounts.admission import parse_allowed
@@ -14,6 +15,7 @@ from gateway.accounts.identities import Identities
 from gateway.db.engine import Database
 from gateway.idempotency.sealing import Sealer
 from gateway.rate_limits.base import Limiter
+from gateway.signing import Signer
 
 __all__ = [
     "FIELDS",
@@ -35,7 +37,8 @@ def open_authenticator(settings: Settings, database: Database, limiter: Limiter)
     keys = api_key.open_authenticator(settings, database, limiter)
     providers = {provider.name: provider for provider in open_providers(settings)}
     flow = Flow(Sealer("sign_in", *settings.gateway.secret_keys), providers)
-    return OAuthMethod(keys, flow, Identities(database))
+    signer = Signer(settings.secret_key.get_secret_value())
+    return OAuthMethod(keys, flow, Identities(database), Throttle(limiter, signer))
 
 
 def open_providers(settings: Settings) -> list[Provider]:

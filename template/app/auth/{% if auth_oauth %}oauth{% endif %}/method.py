@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from app.auth.oauth.flow import Flow
+from app.auth.oauth.throttle import Throttle
 from gateway.accounts.identities import Identities
 from gateway.accounts.principals import Principal
 
@@ -13,9 +14,12 @@ class OAuthMethod:
 
     is_ambient = False
 
-    def __init__(self, keys: ApiKeyAuthenticator, flow: Flow, identities: Identities) -> None:
+    def __init__(
+        self, keys: ApiKeyAuthenticator, flow: Flow, identities: Identities, throttle: Throttle
+    ) -> None:
         self.flow = flow
         self.identities = identities
+        self.throttle = throttle
         self._keys = keys
 
     async def authenticate(self, authorization: str, address: str) -> Principal:

@@ -1,9 +1,8 @@
 """How many log-ins are tried: by address, by account, and by both together."""
 
-import ipaddress
 from typing import NamedTuple
 
-from gateway.errors import ServiceError
+from app.auth.throttle import too_many
 from gateway.rate_limits.base import AcquireRequest, Bucket, Limiter
 from gateway.signing import Signer
 
@@ -17,14 +16,6 @@ MAILS_FROM_ADDRESS = 10
 MAILS_TO_ACCOUNT = 1
 # An address is an account's own for so long after a log-in from there that succeeded.
 OWN_SECONDS = 30 * 24 * 3600
-
-
-class TooManyAttempts(ServiceError):
-    status, code = 429, "too_many_attempts"
-
-
-def too_many(seconds: float) -> TooManyAttempts:
-    return TooManyAttempts("Too many log-ins; wait and try again.", retry_after=seconds)
 
 
 class Attempt(NamedTuple):
@@ -82,16 +73,3 @@ class Attempts:
 
     def _digest(self, text: str) -> str:
         return self._signer.digest("attempts", text.encode()).hex()
-
-
-def network_of(address: str) -> str:
-    """The address; of IPv6 its network, as one caller has all addresses of a /64."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:  # a proxy's word
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(parsed), 64), strict=False))

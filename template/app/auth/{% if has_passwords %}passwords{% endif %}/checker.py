@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from app.auth.passwords.attempts import Attempts, network_of, too_many
+from app.auth.passwords.attempts import Attempts
 from app.auth.passwords.turns import NoTurn, Turns
+from app.auth.throttle import network_of, too_many
 from gateway.accounts.passwords import HASHER
 from gateway.rate_limits.base import Limiter
 from gateway.signing import Signer
