@@ -78,6 +78,7 @@ async def test_an_administrator_creates_a_user_with_a_credential(
     [
         ({"email": "x"}, "invalid_request", "plan"),
         ({"email": "x", "plan": "few"}, "invalid_request", "email"),
+        ({"email": "usr_1@deleted.invalid", "plan": "few"}, "invalid_request", "email"),
         ({"email": "a@b.de", "plan": "few", "role": "owner"}, "invalid_request", "role"),
         ({"email": "a@b.de", "plan": "few", "id": "usr_1"}, "unsupported_parameter", "id"),
         ({"email": "a@b.de", "plan": "few", "team_id": "x"}, "unsupported_parameter", "team_id"),

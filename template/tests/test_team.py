@@ -244,6 +244,15 @@ async def test_the_last_owner_stays(service: Service, team: Team) -> None:
     assert sorted(answer.status_code for answer in answers) == [204, 409]
 
 
+async def test_a_disabled_owner_is_no_other_owner(service: Service, team: Team) -> None:
+    await Teams(service.database).add(team.id, team.member.id, TeamRole.OWNER, command_line())
+    await service.engine.users.change(team.member.id, command_line(), disabled=True)
+    owner = service.client(team.owner)
+    stays = await owner.delete(f"/v1/team/members/{team.owner.id}")
+    assert error_of(stays) == (409, "conflict", None)
+    assert (await owner.delete(f"/v1/team/members/{team.member.id}")).status_code == 204
+
+
 async def test_another_teams_member_and_invitation_are_not_found(
     service: Service, team: Team
 ) -> None:

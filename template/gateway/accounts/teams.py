@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from gateway.accounts.audit import Actor, record
 from gateway.accounts.principals import TeamRole
@@ -99,7 +99,7 @@ class Teams:
             if (
                 keep_an_owner
                 and row.team_role == TeamRole.OWNER
-                and _owners(connection, team_id) < 2
+                and not _has_another_owner(connection, team_id, user_id)
             ):
                 raise Conflict("The team's last owner stays: an administrator can name another.")
             connection.execute(update(users).where(*own).values(team_id=None, team_role=None))
@@ -155,7 +155,8 @@ def enter(
         record(connection, actor, action, f"user:{user_id}", before if row.team_id else None, after)
 
 
-def _owners(connection: Connection, team_id: str) -> int:
-    """The number of the team's owners."""
-    own = users.c.team_id == team_id, users.c.team_role == TeamRole.OWNER
-    return connection.execute(select(func.count()).select_from(users).where(*own)).scalar_one()
+def _has_another_owner(connection: Connection, team_id: str, user_id: str) -> bool:
+    """Whether the team has an owner beside the user. A disabled one can do nothing for it."""
+    others = users.c.team_id == team_id, users.c.id != user_id, users.c.disabled_at.is_(None)
+    query = select(users.c.id).where(*others, users.c.team_role == TeamRole.OWNER).limit(1)
+    return connection.execute(query).first() is not None

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, delete, func, or_, select, update
 from gateway.accounts.audit import Actor, record
 from gateway.accounts.holdings import MAX_SECONDS, Holding, holdings_of
 from gateway.accounts.sessions import end_access
-from gateway.accounts.users import require_other_admin
+from gateway.accounts.users import DELETED, require_other_admin
 from gateway.db.engine import Database
 from gateway.db.tables import accounts, attempts, audit, predictions, users, utc_now
 from gateway.errors import NotFound
@@ -30,7 +30,6 @@ MIN_PAUSE_SECONDS = 0.01
 WAIT_SECONDS = 0.2
 # What is not deleted row by row.
 KEPT = (users, predictions, attempts, accounts, audit)
-DOMAIN = "deleted.invalid"
 
 
 class UserDeletion:
@@ -111,7 +110,7 @@ class UserDeletion:
         """Replace what identifies the person."""
         nothing = {column.name: None for column in users.c if column.nullable}
         kept = {"disabled_at": users.c.disabled_at, "deleted_at": users.c.deleted_at}
-        email = f"{self._user.id}@{DOMAIN}"
+        email = f"{self._user.id}@{DELETED}"
         row = update(users).where(users.c.id == self._user.id)
         connection.execute(row.values({**nothing, **kept, "email": email, "role": "user"}))
 

@@ -17,6 +17,8 @@ from gateway.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from gateway.ids import new_id, pattern
 
 USER_ID = pattern("usr")
+# The domain of the addresses that deleted users get: their own may be used again.
+DELETED = "deleted.invalid"
 # Without colons: HTTP Basic ends a name at the first one.
 EMAIL = re.compile(r"[^@\s:]{1,64}@[^@\s:.]+(\.[^@\s:.]+)+")
 
@@ -201,6 +203,8 @@ def address(email: str) -> str:
             "invisible characters.",
             param="email",
         )
+    if email.endswith(f"@{DELETED}"):
+        raise InvalidRequest(f"{DELETED} is for deleted users.", param="email")
     return email
 
 
