@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 DATABASES = ("sqlite", "postgres", "supabase")
 LIMITERS = ("memory", "redis", "database")
-AUTHS = ("api_key", "basic", "jwt", "oauth")
+AUTHS = ("api_key", "basic", "jwt", "oauth", "supabase")
 HOSTS = ("railway", "compose")
 PROVIDERS = ("openai", "huggingface", "replicate")
 PROVIDER_SETS = tuple(chosen for size in (1, 2, 3) for chosen in combinations(PROVIDERS, size))

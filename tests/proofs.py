@@ -49,6 +49,7 @@ TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
         "api_key": (*_LOGIN, "key_form", "key_sessions", "keys"),
         "basic": (*_LOGIN, "basic", "login_flood", "turns"),
         "jwt": (*_LOGIN, "jwt", "jwt_attacks", "links"),
+        "supabase": (*_LOGIN, "supabase_auth"),
         "oauth": (
             *(*_LOGIN, "key_form", "key_sessions", "keys"),
             *("oauth_admission", "oauth_browser", "oauth_flow", "oauth_providers"),

@@ -170,7 +170,7 @@ class Service:
         made = (self.settings, self.database, user_id, command_line())
         # In most log-ins a program uses what a person does.
         makers = dict.fromkeys((wiring.auth.create_credential, wiring.auth.create_access))
-        credential, *rest = [await make(*made) for make in makers]
+        credential, *rest = [str(await make(*made)) for make in makers]
         header = wiring.auth.authorization(email, rest[0] if rest else credential)
         return User(user_id, email, credential, {"Authorization": header})
 

@@ -326,7 +326,10 @@ async def test_a_credential_can_be_replaced_on_the_command_line(
     run: Run, user: User, ask: Ask
 ) -> None:
     """By whatever this service was built with: `keys create`, or `passwords reset`."""
-    (group,) = {"keys", "passwords"} & set((await run("--help")).stdout.split())
+    groups = {"keys", "passwords"} & set((await run("--help")).stdout.split())
+    if not groups:
+        pytest.skip("credentials are made elsewhere")
+    (group,) = groups
     command = {"keys": "create", "passwords": "reset"}[group]
     result = await run(group, command, "--email", user.email, "--json")
     assert result.exit_code == 0

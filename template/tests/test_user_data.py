@@ -88,8 +88,10 @@ async def test_an_export_has_all_that_the_tables_hold_and_no_secret(
     assert made["input"]["messages"][0]["content"] == mine
     assert made["feedback"] == {"rating": "up", "comment": mine}
     assert [row["email"] for row in rows if row["type"] == "users"] == [user.email]
-    secrets = user.credential, user.credential.rpartition("_")[2]
-    assert not [secret for secret in secrets if secret in text]
+    assert user.credential not in text
+    # The secret of an API key; the end of a password may be any letter.
+    end = user.credential.rpartition("_")[2]
+    assert len(end) < 20 or end not in text
     assert not [name for row in rows for name in row if holdings.SECRET.search(name)]
 
 
@@ -166,7 +168,7 @@ async def test_a_deletion_leaves_costs_and_nothing_else(service: Service, run: R
     assert other in await _whole(service)
     rows = {row.user_id: row for row in await service.rows(predictions)}
     assert (rows[user.id].idempotency_key, rows[user.id].request_id) == (None, "")
-    assert (await service.client(user).get("/v1/me")).status_code == 401
+    assert (await service.client(user).get("/v1/me")).status_code in {401, 403}
     assert (await service.client(neighbour).get("/v1/me")).status_code == 200
     every = list(holdings.holdings_of(await _row(service, user)))
     left = {each.table.name for each in every if await each.size(service.database)}

@@ -2,7 +2,8 @@
 
 A method is a package of this folder with `open_authenticator`, `create_credential` for a person,
 `create_access` for a program of this machine, `authorization` (the header of an access), `SCHEME`,
-`FIELDS` and `buttons`; `app/wiring.py` names the chosen one.
+`FIELDS` and `buttons`; `app/wiring.py` names the chosen one. `NO_CREDENTIALS` says where people
+sign in if the service makes no credentials for them.
 """
 
 from collections.abc import Mapping

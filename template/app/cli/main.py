@@ -108,8 +108,9 @@ async def create_user(
     actor = command_line()
     user = await Users(session.database).create(email, role, plan, actor)
     secret = await wiring.auth.create_credential(session.settings, session.database, user.id, actor)
+    told = secret or wiring.auth.NO_CREDENTIALS
     shown = {name: getattr(user, name) for name in ("id", "email", "role", "plan")}
-    show({**shown, "credential": secret}, as_json, f"{user.email}: {secret}")
+    show({**shown, "credential": secret}, as_json, f"{user.email}: {told}")
 
 
 @command(users, "list")

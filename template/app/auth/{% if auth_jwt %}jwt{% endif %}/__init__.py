@@ -31,6 +31,7 @@ FIELDS = (
     Field("email", "E-mail address", "email", "username"),
     Field("password", "Password", "password", "current-password"),
 )
+NO_CREDENTIALS = ""
 
 
 def buttons(_: Settings) -> tuple[Button, ...]:

@@ -1,7 +1,14 @@
 """OAuth: people sign in with GitHub, Google or an OpenID Connect issuer, programs have API keys."""
 
 from app.auth import api_key
-from app.auth.api_key import FIELDS, SCHEME, authorization, create_access, create_credential
+from app.auth.api_key import (
+    FIELDS,
+    NO_CREDENTIALS,
+    SCHEME,
+    authorization,
+    create_access,
+    create_credential,
+)
 from app.auth.oauth.flow import Flow
 from app.auth.oauth.github import GitHub
 from app.auth.oauth.method import OAuthMethod
@@ -19,6 +26,7 @@ from gateway.signing import Signer
 
 __all__ = [
     "FIELDS",
+    "NO_CREDENTIALS",
     "SCHEME",
     "authorization",
     "buttons",

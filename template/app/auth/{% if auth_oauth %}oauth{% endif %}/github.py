@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from app.auth.oauth.provider import Attempt, Client, authorization_address, fetch_token
-from app.auth.oauth.web import get_json
+from app.auth.web import get_json
 from gateway.accounts.identities import Profile
 from gateway.errors import Forbidden, ProviderError
 

@@ -15,7 +15,7 @@ from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
 from app.auth.oauth.provider import Attempt, Client, authorization_address, fetch_token
-from app.auth.oauth.web import get_json
+from app.auth.web import get_json
 from gateway.accounts.identities import Profile
 from gateway.addresses import is_web_address
 from gateway.errors import Forbidden, ProviderError

@@ -18,6 +18,7 @@ SCHEME = HTTPBearer(
 )
 FIELDS = (Field("api_key", "API key", "password", "off"),)
 NAME = "made on the command line"
+NO_CREDENTIALS = ""
 
 
 def buttons(_: Settings) -> tuple[Button, ...]:

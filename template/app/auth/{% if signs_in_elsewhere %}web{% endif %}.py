@@ -13,6 +13,7 @@ SECONDS = 10.0
 MAX_BYTES = 1024 * 1024
 NO_ANSWER = "The provider to sign in with does not answer as it should. Try again later."
 FORM = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 # RFC 6749: a refused code is answered with one of these and an object that names the error.
 REFUSED = frozenset({400, 401})
 
@@ -41,6 +42,16 @@ async def post_form(url: str, headers: Mapping[str, str], body: str) -> Mapping[
     if status != 200:
         answer.setdefault("error", "refused")
     return answer
+
+
+async def post_json(
+    url: str, headers: Mapping[str, str], body: Mapping[str, str]
+) -> tuple[int, Mapping[str, Any]]:
+    """Status and JSON object of an answer below 500. Raises `ProviderError`."""
+    status, answer = await _ask("POST", url, {**JSON, **headers}, json.dumps(body))
+    if not isinstance(answer, dict):
+        raise ProviderError(NO_ANSWER)
+    return status, answer
 
 
 async def _ask(
