@@ -9,7 +9,8 @@ from typing import Any
 
 from figures import Figure, Round, Server, middle
 from processes import run
-from services import BENCHMARKS, Endpoint, Measured, answering, fill, passing_through
+from projects import serving
+from services import BENCHMARKS, Endpoint, Measured, answering, fill, passing_through, people
 
 MODEL = "openai/gpt-5-mini"
 # The simulated model repeats a question, in a stream one word in each chunk.
@@ -22,6 +23,7 @@ LOAD_ROUNDS = 5
 LOAD_SECONDS = 2.5
 WARM_UP_SECONDS = 0.5
 CHILD_SECONDS = 60
+LOG_INS = 40
 MOST_MEMORY = 1.3
 # Users and predictions, when a service is new and after years; their numbers are far apart.
 PASTS = ((10, 1_000), (1_000_000, 10_000_000))
@@ -76,6 +78,24 @@ def measure_growth(project: Measured, *, at_most: float) -> Figure:
     return Figure(name, "bare chats", Round(after, before), at_most, at_most=True)
 
 
+def measure_log_ins(project: Measured) -> Iterator[Figure]:
+    """Compare what many log-ins at once take with the most that they may take."""
+    _say(f"Logging {LOG_INS} people in")
+    given = people(project, LOG_INS)
+    with serving(project, log=project.log("service")) as service:
+        job = {
+            "url": f"http://127.0.0.1:{service.port}",
+            "process_id": service.process.pid,
+            "people": given,
+        }
+        seen = _child(project, "log_ins.py", job)
+    memory, stall = (
+        Round(seen[name], most) for name, most in (("grown_mib", 150), ("longest_ms", 100))
+    )
+    yield Figure(f"memory of {LOG_INS} log-ins at once", "MiB", memory, 1.0, at_most=True)
+    yield Figure(f"health check beside {LOG_INS} log-ins", "ms", stall, 1.0, at_most=True)
+
+
 def _start(project: Measured, module: str) -> float:
     """Start an application once, in a new interpreter."""
     settings = {**project.settings, "PYTHONPATH": str(BENCHMARKS)}
@@ -103,15 +123,20 @@ def _load(project: Measured, endpoint: Endpoint, unit: str) -> Load:
         "warm_up_seconds": WARM_UP_SECONDS,
         "seconds": LOAD_SECONDS,
     }
+    return _child(project, "load.py", job)
+
+
+def _child(project: Measured, program: str, job: dict[str, Any]) -> Load:
+    """Run a program of this folder with a job, in a process of its own."""
     done = subprocess.run(
-        [project.python, BENCHMARKS / "load.py"],
+        [project.python, BENCHMARKS / program],
         input=json.dumps(job).encode(),
         check=True,
         stdout=subprocess.PIPE,
         timeout=CHILD_SECONDS,
     )
-    load: Load = json.loads(done.stdout)
-    return load
+    printed: Load = json.loads(done.stdout)
+    return printed
 
 
 def _body(unit: str) -> dict[str, Any]:

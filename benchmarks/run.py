@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from subprocess import SubprocessError
 
 from figures import Figure, Server, as_json, as_table
-from measure import measure_growth, measure_load, measure_start
+from measure import measure_growth, measure_load, measure_log_ins, measure_start
 from processes import ProcessError
-from services import IN_MEMORY, SHARED, measured
+from services import IN_MEMORY, PASSWORDS, SHARED, measured
 
 
 def main() -> int | str:
@@ -39,6 +39,8 @@ def _measure() -> Iterator[Figure | Server]:
         yield measure_start(project, at_most=2.0)
         yield from measure_load(project, at_least=0.5)
         yield measure_growth(project, at_most=1.3)
+    with measured(PASSWORDS) as project:
+        yield from measure_log_ins(project)
     with measured(SHARED) as project:
         yield from measure_load(project, at_least=0.4)
         yield measure_growth(project, at_most=1.3)

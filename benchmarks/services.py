@@ -1,5 +1,6 @@
 """Generated services to measure: rendered, installed, migrated, with a user whom no plan stops."""
 
+import json
 import re
 import secrets
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ class Choice:
 
     limiter: str
     database: str
+    auth: str = "api_key"
 
     def __str__(self) -> str:
         return f"{self.limiter} + {self.database}"
@@ -32,11 +34,12 @@ class Choice:
     @property
     def project(self) -> Path:
         """Where the service is rendered."""
-        return BUILD / f"{self.limiter}-{self.database}"
+        return BUILD / f"{self.limiter}-{self.database}-{self.auth}"
 
 
 IN_MEMORY = Choice("memory", "sqlite")
 SHARED = Choice("redis", "postgres")
+PASSWORDS = Choice("memory", "sqlite", "jwt")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,14 @@ def answering(project: Measured) -> Iterator[Endpoint]:
     credential = project.create_user(f"{secrets.token_hex(4)}@example.com", "pro")
     with serving(project, log=project.log("service")) as service:
         yield Endpoint(str(project.choice), service.port, service.process.pid, credential)
+
+
+def people(project: Project, count: int) -> list[dict[str, str]]:
+    """Make users, and return their e-mail addresses and passwords."""
+    settings = {**project.settings, "PYTHONPATH": f"{BENCHMARKS}:{project.directory}"}
+    printed = run([project.python, "-m", "people", str(count)], project.directory, settings)
+    made: list[dict[str, str]] = json.loads(printed)
+    return made
 
 
 def fill(project: Project, first: int, users: int, predictions: int) -> None:
