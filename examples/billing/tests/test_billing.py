@@ -160,7 +160,7 @@ async def test_the_end_of_an_earlier_subscription_ends_no_later_one(
 async def test_an_event_is_applied_once(service: Service, user: User, customer: str) -> None:
     given = event("created", 5, subscription(customer))
     await _send(service, given)
-    await _send(service, event("deleted", 6, subscription(customer, status="canceled")))
+    await _send(service, event("updated", 6, subscription(customer, status="unpaid")))
     again = given | {"created": 9}  # A new signature, and the id that is known.
     assert (await _send(service, again)).status_code == 204
     assert await _plan(service, user) == "free"
