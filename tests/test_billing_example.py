@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from conftest import Render
 from environments import environment_with
@@ -29,8 +28,8 @@ def test_it_follows_the_newest_migration() -> None:
     assert needed[1] in names
 
 
-def test_it_works_in_a_project(render: Render, answers: dict[str, Any]) -> None:
-    project = render(**answers)
+def test_it_works_in_a_project(render: Render) -> None:
+    project = render()
     shutil.copytree(EXAMPLE, project, dirs_exist_ok=True)  # cp -r TEMPLATE/examples/billing/. .
     follow(PAGE, project)
     tools = environment_with(requirements_of(project)) / "bin"
