@@ -3,14 +3,10 @@
 import asyncio
 import datetime as dt
 import json
-import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP
 from sqlalchemy import select, update
 
 from app.auth.jwt.links import LASTS
@@ -20,10 +16,9 @@ from gateway.accounts.links import Purpose, login_links
 from gateway.accounts.principals import Role
 from gateway.accounts.users import Users
 from gateway.db.tables import audit, users, utc_now
-from tests.fixtures.jwt import bearer, log_in
-from tests.fixtures.service import Run, Start
-from tests.ports import kept_port
-from tests.support import Service, User, chat, error_of, eventually
+from tests.fixtures.jwt import Inbox, bearer, log_in
+from tests.fixtures.service import Run
+from tests.support import Service, User, chat, error_of
 
 NEW, OTHER = "correct horse battery staple", "another battery for the horse"
 NOT_VALID = (422, "invalid_request", "token")
@@ -52,47 +47,6 @@ async def invited(service: Service, email: str, **more: str) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     invitation: dict[str, Any] = answer.json()
     return invitation
-
-
-class Inbox:
-    """A mail server that keeps what it is sent."""
-
-    def __init__(self) -> None:
-        self.mails: list[Any] = []
-
-    async def handle_DATA(self, _: SMTP, __: Any, envelope: Any) -> str:  # noqa: N802
-        self.mails.append(envelope)
-        return "250 OK"
-
-    async def link(self, number: int = 1) -> str:
-        """The link of a mail, once it is there."""
-
-        async def arrived() -> bool:
-            return len(self.mails) >= number
-
-        await eventually(arrived)
-        text = self.mails[number - 1].content.decode().replace("=\r\n", "").replace("=3D", "=")
-        found = re.search(r"https?://\S+", text)
-        assert found, text
-        return found[0]
-
-
-@pytest.fixture
-def inbox() -> Iterator[Inbox]:
-    inbox = Inbox()
-    with kept_port() as port:
-        pass
-    controller = Controller(inbox, hostname="127.0.0.1", port=port)
-    controller.start()
-    inbox.url = f"smtp://127.0.0.1:{port}?from=service%40example.com"  # type: ignore[attr-defined]
-    yield inbox
-    controller.stop()
-
-
-@pytest.fixture
-async def mailing(start: Start, inbox: Any) -> Service:
-    """A service that sends mail, and where registration is open."""
-    return await start(smtp_url=inbox.url, public_url="https://ai.example.com", registration="open")
 
 
 async def test_an_invitation_makes_an_account(service: Service) -> None:

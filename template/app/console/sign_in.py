@@ -1,4 +1,4 @@
-"""The page to sign in and out: plain forms, without a script."""
+"""Plain pages with forms, as the page to sign in and out: without a script."""
 
 import html
 import secrets
@@ -25,10 +25,10 @@ def forms(
     `up` leads from the page's address to `/auth/`. With `tab`, a provider opens in a tab of its
     own: providers refuse to be in a frame.
     """
-    inputs = "".join(map(_input, fields))
+    inputs = "".join(map(field_input, fields))
     target = html.escape(next_path)
     form = (
-        f'<form method="post" action="{up}session">{_hidden("next", next_path)}{inputs}'
+        f'<form method="post" action="{up}session">{hidden("next", next_path)}{inputs}'
         "<button>Sign in</button></form>"
     )
     aim = ' target="_blank" rel="noopener"' if tab else ""
@@ -42,12 +42,12 @@ def forms(
 
 def signed_in(session: Any, token: str) -> str:
     """The forms to sign out with, for a session and its token."""
-    csrf = _hidden("csrf_token", csrf_token(token))
+    csrf = hidden("csrf_token", csrf_token(token))
     form = '<form method="post" action="logout">'
     return (
         f"<p>Signed in as {html.escape(session.email)}.</p>"
         f"{form}{csrf}<button>Sign out</button></form>"
-        f"{form}{csrf}{_hidden('all', 'true')}<button>Sign out in every browser</button></form>"
+        f"{form}{csrf}{hidden('all', 'true')}<button>Sign out in every browser</button></form>"
     )
 
 
@@ -55,11 +55,29 @@ def sign_in_page(
     settings: Settings, content: str, wrong: str = "", status: int = 200, up: str = ""
 ) -> HTMLResponse:
     """The page with `content`, which is markup, and `wrong`, which is text; `up` as in `forms`."""
+    return form_page(settings, "Sign in", content, wrong, status, up=up)
+
+
+def form_page(
+    settings: Settings,
+    name: str,
+    content: str,
+    wrong: str = "",
+    status: int = 200,
+    *,
+    up: str = "",
+    script: str = "",
+) -> HTMLResponse:
+    """A page as `sign_in_page`, with its `name` and the only script that it runs, if any."""
     nonce = secrets.token_urlsafe(16)
     told = f'<p class="wrong" role="alert">{html.escape(wrong)}</p>' if wrong else ""
     title = html.escape(settings.project["title"])
-    page = PAGE.substitute(title=title, nonce=nonce, up=up, content=told + content)
-    policy = f"style-src 'nonce-{nonce}'; form-action 'self'"
+    code = f'<script nonce="{nonce}">{script}</script>\n' if script else ""
+    page = PAGE.substitute(
+        name=name, title=title, nonce=nonce, up=up, content=told + content, script=code
+    )
+    scripts = f"script-src 'nonce-{nonce}'; " if script else ""
+    policy = f"{scripts}style-src 'nonce-{nonce}'; form-action 'self'"
     answer = html_page(page, policy, framed_by=settings.framed_by, status=status)
     answer.headers["Cache-Control"] = "no-store"
     # With no-referrer, browsers would send `Origin: null` with the forms.
@@ -67,7 +85,8 @@ def sign_in_page(
     return answer
 
 
-def _input(field: Field) -> str:
+def field_input(field: Field) -> str:
+    """A field with its label."""
     name, label, kind, autocomplete = map(html.escape, field)
     return (
         f'<label for="{name}">{label}</label><input id="{name}" name="{name}" type="{kind}" '
@@ -75,5 +94,6 @@ def _input(field: Field) -> str:
     )
 
 
-def _hidden(name: str, value: str) -> str:
+def hidden(name: str, value: str) -> str:
+    """A field that a person does not see."""
     return f'<input type="hidden" name="{name}" value="{html.escape(value)}">'

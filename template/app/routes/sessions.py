@@ -158,11 +158,19 @@ def sign_in_forms(settings: Settings, target: str, up: str = "") -> str:
 
 def refuse(error: ServiceError, settings: Settings, target: str, up: str = "") -> Response:
     """The page again. Without a challenge, at which a browser would ask for a password itself."""
+    content = sign_in_forms(settings, target, up)
+    return refused(error, sign_in_page(settings, content, told(error), error.status, up))
+
+
+def told(error: ServiceError) -> str:
+    """What a page says of an error."""
+    return WRONG if error.status == 401 else error.message
+
+
+def refused(error: ServiceError, answer: Response) -> Response:
+    """`answer`, a page that tells of `error`, which is logged."""
     log_cause(error)
     bind(code=error.code)
-    wrong = WRONG if error.status == 401 else error.message
-    content = sign_in_forms(settings, target, up)
-    answer = sign_in_page(settings, content, wrong, error.status, up)
     if wait := error.headers.get("Retry-After"):
         answer.headers["Retry-After"] = wait
     return answer

@@ -79,7 +79,9 @@ def end(connection: Connection, user_id: str, *purposes: Purpose) -> None:
 
 
 def address_of(link_id: str) -> Select[Any]:
-    """The query for the address that an unused link was made for."""
+    """The query for the address that an unused link was made for; none if it has expired."""
     return select(login_links.c.email).where(
-        login_links.c.id == link_id, login_links.c.used_at.is_(None)
+        login_links.c.id == link_id,
+        login_links.c.used_at.is_(None),
+        login_links.c.expires_at > utc_now(),
     )

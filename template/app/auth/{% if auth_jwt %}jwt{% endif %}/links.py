@@ -61,6 +61,13 @@ class Links:
             return purpose, str(claims.get("lnk"))
         raise not_valid()
 
+    async def purpose_of(self, token: str) -> Purpose:
+        """What an unused link is for; it stays unused. Raises `InvalidRequest`."""
+        purpose, link_id = self.read(token, *Purpose)
+        if await self._database.fetch_one(table.address_of(link_id)) is None:
+            raise not_valid()
+        return purpose
+
 
 def not_valid() -> InvalidRequest:
     """The error for a link that cannot be used, for whatever reason."""
