@@ -12,6 +12,7 @@ from app.auth.basic import authenticator
 from app.auth.passwords import attempts, checker
 from app.auth.passwords.attempts import FROM_ADDRESS, FROM_ADDRESS_ON_ACCOUNT
 from app.auth.passwords.checker import HASHES_AT_ONCE
+from app.auth.throttle import TooManyAttempts
 from tests.fixtures.basic import logged_in
 from tests.fixtures.passwords import CHEAP
 from tests.support import PATIENCE_SECONDS, Service, User, error_of, eventually
@@ -151,7 +152,7 @@ async def test_any_number_of_addresses_locks_nobody_out_of_their_own(
     limiter = service.engine.limiter
     fresh = wiring.auth.open_authenticator(service.settings, service.database, limiter)
     header = wiring.auth.authorization(user.email, user.credential)
-    with pytest.raises(attempts.TooManyAttempts):
+    with pytest.raises(TooManyAttempts):
         await fresh.authenticate(header, ANOTHER)
     assert (await fresh.authenticate(header, OWN)).user_id == user.id
 

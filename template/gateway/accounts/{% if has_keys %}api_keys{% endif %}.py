@@ -88,7 +88,7 @@ def parse(text: str) -> tuple[str, str] | None:
     key_id, _, secret = parts.rpartition("_")
     if not text.isascii() or checksum(body) != given or not slug:
         return None
-    if not key_id.isalnum():  # PostgreSQL refuses a NUL, and with it all keys of the query.
+    if not key_id.isalnum():  # Some databases refuse a NUL, and with it the whole query.
         return None
     return f"key_{key_id}", secret
 

@@ -114,7 +114,7 @@ async def test_a_key_outlives_the_name_of_its_service(service: Service, user: Us
 async def test_a_key_that_no_database_can_look_for_fails_no_other_request(
     service: Service, user: User
 ) -> None:
-    """Requests of a moment share one query: PostgreSQL refuses all of it for a NUL."""
+    """Requests of a moment share one query: some databases refuse all of it for a NUL."""
     wrong = compose("acme", "key_\0", SECRET_LENGTH * "0")
     attack = service.client()
     answers = await asyncio.gather(
