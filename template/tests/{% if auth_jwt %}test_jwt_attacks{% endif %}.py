@@ -21,7 +21,7 @@ from tests.support import SECRET_KEY, Service, User, error_of
 
 WRONG = (401, "invalid_credentials", None)
 KEY = derive("tokens", SECRET_KEY)
-MINUTE = dt.timedelta(minutes=1)
+MINUTE, DAY = dt.timedelta(minutes=1), dt.timedelta(days=1)
 # The changed claims, or headers, of an otherwise right token. None removes the claim.
 CLAIMS: dict[str, Any] = {
     "another issuer": {"iss": "https://evil.example"},
@@ -31,8 +31,8 @@ CLAIMS: dict[str, Any] = {
     "expired": {"exp": utc_now() - MINUTE},
     "no expiry": {"exp": None},
     "an expiry that is no number": {"exp": "never"},
-    "not yet valid": {"nbf": utc_now() + MINUTE},
-    "issued in the future": {"iat": utc_now() + MINUTE},
+    "not yet valid": {"nbf": utc_now() + DAY},
+    "issued in the future": {"iat": utc_now() + DAY},
     "no issue": {"iat": None},
     "another user": {"sub": "usr_" + 32 * "0"},
     "no user": {"sub": None},
