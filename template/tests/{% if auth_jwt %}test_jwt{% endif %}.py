@@ -188,7 +188,7 @@ async def test_a_rotation_of_the_secret_key_logs_nobody_out(
     service: Service, person: Person, start: Start
 ) -> None:
     tokens = await person.log_in()
-    new_key = "n3wKeyForTests-9876543210-ponmlkjihgfedcba"
+    new_key = SECRET_KEY[::-1]
     await service.stop()
     rotated = Person(
         await start(secret_key=new_key, secret_key_previous=SECRET_KEY),

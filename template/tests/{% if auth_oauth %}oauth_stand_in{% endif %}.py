@@ -14,7 +14,7 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 CLIENT_ID, CLIENT_SECRET = "this-service", "s3cret: of/this service"
-TOKEN = "gho_16C7e42F292c6912E7710c838347Ae178B4a"
+TOKEN = f"gho_{'a1' * 18}"
 
 
 def github_email(email: str, **given: Any) -> dict[str, Any]:
