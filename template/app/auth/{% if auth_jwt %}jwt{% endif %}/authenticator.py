@@ -73,7 +73,7 @@ class JwtAuthenticator:
     async def check(self, email: str, password: str, address: str) -> Any:
         """The user of an e-mail address and a password.
 
-        An unknown address takes as long as a wrong password, and is told alike. Raises
+        An unknown address takes as long as a wrong password and has the same error. Raises
         `InvalidCredentials`, and `TooManyAttempts` before any hash.
         """
         if "\0" in email:  # No database looks for it.
