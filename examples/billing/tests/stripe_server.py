@@ -28,7 +28,7 @@ NEEDED = {
 
 @dataclass
 class StripeServer:
-    """What it was asked, and how often it is to fail after it did the work."""
+    """The requests so far, and how many of the next ones fail after their work is done."""
 
     url: str = ""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)

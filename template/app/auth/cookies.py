@@ -39,10 +39,7 @@ def cookie_of(headers: Mapping[str, str], name: str = COOKIE) -> str | None:
 
 
 def csrf_token(token: str) -> str:
-    """What a page of this service sends in `X-CSRF-Token` with a session's cookie.
-
-    Only a page that may read this service's answers learns it.
-    """
+    """The value of `X-CSRF-Token` for a session. Only pages of this service can read it."""
     return hmac.digest(token.encode(), b"csrf", hashlib.sha256).hex()
 
 

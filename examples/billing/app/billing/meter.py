@@ -1,4 +1,4 @@
-"""What the ledger says was spent, to Stripe's meter: one event for each customer and past day."""
+"""Reports the ledger's costs to Stripe's meter: one event for each customer and past day."""
 
 import datetime as dt
 from functools import partial
@@ -48,7 +48,7 @@ async def _report(stripe: Stripe, meter: str, row: Row[Any]) -> None:
 
 
 def _due(today: dt.date) -> Select[Any]:
-    """What customers spent on days that are over and not reported."""
+    """The costs of customers on past days that are not yet reported."""
     first, last = (today - dt.timedelta(days=DAYS)).isoformat(), today.isoformat()
     is_theirs = accounts.c.name == literal("user:") + billing_customers.c.user_id
     is_reported = and_(

@@ -61,7 +61,7 @@ async def webhook(
     settings: SettingsDep,
     stripe_signature: Annotated[str, Header()] = "",
 ) -> None:
-    """What Stripe reports of subscriptions. Only Stripe can sign it."""
+    """Takes Stripe's events about subscriptions. Their signature is checked."""
     secret = settings.stripe_webhook_secret.get_secret_value()
     event = read_event(await request.body(), stripe_signature, secret, time.time())
     await apply(engine.database, event, settings.stripe_prices, DEFAULT_PLAN)

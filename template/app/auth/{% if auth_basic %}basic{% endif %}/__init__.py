@@ -1,19 +1,33 @@
 """HTTP Basic: e-mail address and password."""
 
 import base64
-import datetime as dt
 
 from fastapi import Request
 from fastapi.security import HTTPBasic
 
 from app.auth.basic.authenticator import BasicAuthenticator
-from app.auth.port import Button, Field
+from app.auth.passwords.credentials import (
+    FIELDS,
+    NO_CREDENTIALS,
+    buttons,
+    create_credential,
+)
 from app.settings import Settings
-from gateway.accounts.audit import Actor
 from gateway.accounts.passwords import Passwords
 from gateway.db.engine import Database
 from gateway.rate_limits.base import Limiter
 from gateway.signing import Signer
+
+__all__ = [
+    "FIELDS",
+    "NO_CREDENTIALS",
+    "SCHEME",
+    "authorization",
+    "buttons",
+    "create_access",
+    "create_credential",
+    "open_authenticator",
+]
 
 
 class Basic(HTTPBasic):
@@ -25,33 +39,12 @@ class Basic(HTTPBasic):
 
 SCHEME = Basic(scheme_name="login", description="E-mail address and password.")
 
-FIELDS = (
-    Field("email", "E-mail address", "email", "username"),
-    Field("password", "Password", "password", "current-password"),
-)
-NO_CREDENTIALS = ""
-
-
-def buttons(_: Settings) -> tuple[Button, ...]:
-    return ()
-
 
 def open_authenticator(
     settings: Settings, database: Database, limiter: Limiter
 ) -> BasicAuthenticator:
     signer = Signer(settings.secret_key.get_secret_value())
     return BasicAuthenticator(Passwords(database), limiter, signer)
-
-
-async def create_credential(
-    _: Settings,
-    database: Database,
-    user_id: str,
-    actor: Actor,
-    __: dt.datetime | None = None,
-) -> str:
-    """A new password, for the command line. It lasts until there is a newer one."""
-    return await Passwords(database).reset(user_id, actor)
 
 
 create_access = create_credential

@@ -70,7 +70,7 @@ class BasicAuthenticator:
         return [rows.get(email) for email in emails]
 
     async def _is_right(self, email: str, password: str, row: Any, address: str) -> bool:
-        stored = row.hash if row else self.checker.nobody
+        stored = row.hash if row else self.checker.no_account_hash
         check = self._signer.digest("basic", f"{email}\0{stored}\0{password}".encode())
         if self._checked.get(check, 0) > time.monotonic():
             return True

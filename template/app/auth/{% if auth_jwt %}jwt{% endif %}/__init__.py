@@ -9,15 +9,30 @@ from app.auth.jwt.links import Links
 from app.auth.jwt.mail import open_mailer
 from app.auth.jwt.tokens import ACCESS_LASTS, open_key_ring
 from app.auth.passwords.checker import PasswordChecker
-from app.auth.port import Button, Field
+from app.auth.passwords.credentials import (
+    FIELDS,
+    NO_CREDENTIALS,
+    buttons,
+    create_credential,
+)
 from app.settings import Settings
 from gateway.accounts.audit import Actor
 from gateway.accounts.logins import Logins
-from gateway.accounts.passwords import Passwords
 from gateway.db.engine import Database
 from gateway.db.tables import utc_now
 from gateway.rate_limits.base import Limiter
 from gateway.signing import Signer
+
+__all__ = [
+    "FIELDS",
+    "NO_CREDENTIALS",
+    "SCHEME",
+    "authorization",
+    "buttons",
+    "create_access",
+    "create_credential",
+    "open_authenticator",
+]
 
 SCHEME = HTTPBearer(
     scheme_name="login",
@@ -25,17 +40,6 @@ SCHEME = HTTPBearer(
     description="An access token, from POST /auth/login.",
     auto_error=False,
 )
-
-
-FIELDS = (
-    Field("email", "E-mail address", "email", "username"),
-    Field("password", "Password", "password", "current-password"),
-)
-NO_CREDENTIALS = ""
-
-
-def buttons(_: Settings) -> tuple[Button, ...]:
-    return ()
 
 
 def open_authenticator(
@@ -46,17 +50,6 @@ def open_authenticator(
     links = Links(database, ring, settings.public_address)
     checker = PasswordChecker(limiter, signer)
     return JwtAuthenticator(database, limiter, ring, checker, links, open_mailer(settings))
-
-
-async def create_credential(
-    _: Settings,
-    database: Database,
-    user_id: str,
-    actor: Actor,
-    __: dt.datetime | None = None,
-) -> str:
-    """A new password, for the command line. It lasts until there is a newer one."""
-    return await Passwords(database).reset(user_id, actor)
 
 
 async def create_access(

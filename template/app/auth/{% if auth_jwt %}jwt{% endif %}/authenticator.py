@@ -79,7 +79,7 @@ class JwtAuthenticator:
         if "\0" in email:  # No database looks for it.
             raise wrong()
         row = (await self._passwords.with_owners([email])).get(email)
-        stored = row.hash if row else self.checker.nobody
+        stored = row.hash if row else self.checker.no_account_hash
         if not await self.checker.is_right(email, password, stored, address) or row is None:
             raise wrong()
         return row

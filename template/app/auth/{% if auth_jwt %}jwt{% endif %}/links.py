@@ -62,7 +62,7 @@ class Links:
         raise not_valid()
 
     async def purpose_of(self, token: str) -> Purpose:
-        """What an unused link is for; it stays unused. Raises `InvalidRequest`."""
+        """The purpose of an unused link, which stays unused. Raises `InvalidRequest`."""
         purpose, link_id = self.read(token, *Purpose)
         if await self._database.fetch_one(table.address_of(link_id)) is None:
             raise not_valid()

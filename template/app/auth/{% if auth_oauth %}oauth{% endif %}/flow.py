@@ -1,7 +1,7 @@
 """The authorization code flow, from the first redirect to the provider's answer.
 
-What the answer is checked against is in a sealed cookie of the browser that began: an answer in
-another browser, or without a beginning, is refused.
+A sealed cookie of the browser keeps the state, the nonce and the verifier. An answer to another
+browser, or one without a cookie, is refused.
 """
 
 import base64

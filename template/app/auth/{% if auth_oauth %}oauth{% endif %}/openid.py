@@ -34,7 +34,7 @@ ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
 
 class Documents:
-    """What an issuer publishes: its endpoints and keys, kept for a while."""
+    """The endpoints and keys of an issuer, cached for `KEPT_SECONDS`."""
 
     def __init__(self, issuer: str) -> None:
         self._issuer = issuer

@@ -28,15 +28,14 @@ Result = TypeVar("Result")
 class PasswordChecker:
     """Compares passwords with stored hashes.
 
-    `nobody` is the hash to compare with where there is no account, so that the answer takes as
-    long.
+    `no_account_hash` is compared with for an unknown account, so that the answer takes as long.
     """
 
     def __init__(self, limiter: Limiter, signer: Signer) -> None:
         self.attempts = Attempts(limiter, signer)
         self._turns = Turns(HASHES_AT_ONCE, HASHES_WAITING, HASH_WAITS_SECONDS)
         self._threads = ThreadPoolExecutor(HASHES_AT_ONCE, "hash", _give_way)
-        self.nobody = HASHER.hash(secrets.token_urlsafe())
+        self.no_account_hash = HASHER.hash(secrets.token_urlsafe())
 
     async def is_right(
         self, email: str, password: str, stored: str, address: str, *, known: bool = False
