@@ -25,7 +25,7 @@ from processes import (
 # The servers' addresses, for as long as the process that started this one keeps its input open.
 ANNOUNCE = """
 import json, os, sys
-names = "DATABASE_URL", "REDIS_URL"
+names = "DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL"
 print(json.dumps({name: os.environ[name] for name in names if name in os.environ}), flush=True)
 sys.stdin.read()
 """

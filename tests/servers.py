@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from processes import run
 from projects import Project
 
 
@@ -16,6 +17,33 @@ class Answer:
     status: int
     head: str
     body: str
+
+
+# A user of a plan, with access for programs of this machine, as `python -m app ask` has it.
+_ADMIT = """
+import asyncio, sys
+from app import wiring
+from app.settings import load
+from gateway.accounts.audit import command_line
+from gateway.accounts.principals import Role
+from gateway.accounts.users import Users
+
+async def main(email, plan):
+    settings = load()
+    database = wiring.database.open_database(settings.gateway)
+    user = await Users(database).create(email, Role.USER, plan, command_line())
+    access = await wiring.auth.create_access(settings, database, user.id, command_line())
+    await database.close()
+    print(wiring.auth.authorization(email, access))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def admit(project: Project, email: str, plan: str = "free") -> dict[str, str]:
+    """Make a user, and return the header that says who asks, whatever the log-in."""
+    header = run([project.python, "-c", _ADMIT, email, plan], project.directory, project.settings)
+    return {"Authorization": header.strip()}
 
 
 def add_plan(project: Project, name: str, requests_per_minute: int) -> None:

@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import time
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -42,7 +41,7 @@ from proofs import (
     touching_files,
     with_all_providers,
 )
-from servers import add_plan, burst, descendants, processes
+from servers import add_plan, admit, burst, descendants, processes
 from working_tree import ROOT, render
 
 pytestmark = pytest.mark.slow
@@ -104,13 +103,6 @@ def project(directory: Path, python: Path) -> Iterator[Project]:
     """The project with its tables and the servers that it brings."""
     with installed(directory, python) as project:
         yield project
-
-
-def authorization(combination: Combination, email: str, credential: str) -> dict[str, str]:
-    """Say who asks, the way that this service understands."""
-    if combination.auth == "basic":
-        return {"Authorization": f"Basic {b64encode(f'{email}:{credential}'.encode()).decode()}"}
-    return {"Authorization": f"Bearer {credential}"}
 
 
 @pytest.mark.slow(minutes=10)
@@ -242,11 +234,10 @@ def test_a_drill_that_is_stopped_leaves_no_process_behind(
 
 
 @every_service
-def test_it_answers_openai_own_client(project: Project, combination: Combination) -> None:
+def test_it_answers_openai_own_client(project: Project) -> None:
     """Models, chat, stream and embedding; and its own errors for what is refused."""
     with serving(project, "--migrate") as service:
-        email = "ada@example.com"
-        headers = authorization(combination, email, project.create_user(email))
+        headers = admit(project, "ada@example.com")
         url = f"http://127.0.0.1:{service.port}/v1"
         with openai.OpenAI(
             base_url=url, api_key="-", default_headers=headers, max_retries=0
@@ -287,14 +278,13 @@ def raises_its_own_errors(client: openai.OpenAI) -> None:
 
 
 @every_service
-def test_the_request_after_the_last_is_refused(project: Project, combination: Combination) -> None:
+def test_the_request_after_the_last_is_refused(project: Project) -> None:
     """A plan has 20 a minute: of 21 at the same time, 20 are answered."""
     add_plan(project, "twenty", 20)
     with serving(project, "--migrate") as service:
         # Another is due every three seconds; a machine that is slower than that gets more tries.
         for number in range(5):
-            email = f"ada{number}@example.com"
-            headers = authorization(combination, email, project.create_user(email, "twenty"))
+            headers = admit(project, f"ada{number}@example.com", "twenty")
             started = time.monotonic()
             answers = burst([service.port], 21, headers, CHAT)
             if time.monotonic() - started < 3:
@@ -311,15 +301,11 @@ def test_the_request_after_the_last_is_refused(project: Project, combination: Co
     [service for service in SERVICES if (service.database, service.limiter) in SHARED_BY_MANY],
     CHOSEN,
 )
-def test_two_processes_admit_what_one_limit_allows(
-    project: Project, combination: Combination
-) -> None:
+def test_two_processes_admit_what_one_limit_allows(project: Project) -> None:
     """Of 500 at the same time, 60 and what becomes due, one a second, while they are answered."""
     add_plan(project, "sixty", 60)
     project.run("app", "migrate")
-    headers = authorization(
-        combination, "ada@example.com", project.create_user("ada@example.com", "sixty")
-    )
+    headers = admit(project, "ada@example.com", "sixty")
     with ExitStack() as services:
         ports = [services.enter_context(serving(project)).port for _ in range(2)]
         started = time.monotonic()
