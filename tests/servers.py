@@ -28,10 +28,10 @@ from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
 from gateway.accounts.users import Users
 
-async def main(email, plan):
+async def main(email, plan, role):
     settings = load()
     database = wiring.database.open_database(settings.gateway)
-    user = await Users(database).create(email, Role.USER, plan, command_line())
+    user = await Users(database).create(email, Role(role), plan, command_line())
     access = await wiring.auth.create_access(settings, database, user.id, command_line())
     await database.close()
     print(wiring.auth.authorization(email, access))
@@ -40,9 +40,11 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def admit(project: Project, email: str, plan: str = "free") -> dict[str, str]:
+def admit(project: Project, email: str, plan: str = "free", role: str = "user") -> dict[str, str]:
     """Make a user, and return the header that says who asks, whatever the log-in."""
-    header = run([project.python, "-c", _ADMIT, email, plan], project.directory, project.settings)
+    header = run(
+        [project.python, "-c", _ADMIT, email, plan, role], project.directory, project.settings
+    )
     return {"Authorization": header.strip()}
 
 

@@ -1,6 +1,7 @@
 """Every command of the documentation works: this repository's, and those of a running project."""
 
 import ast
+import datetime as dt
 import json
 import re
 import shlex
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from os import environ
@@ -22,7 +23,7 @@ import pytest
 from combinations import AUTHS, COMBINATIONS, PROVIDER_SETS, SERVICES, Combination
 from conftest import BASE_ANSWERS, Render, git
 from environments import environment_with
-from processes import answers, clean_environment, kept_port, listening, run
+from processes import announcing, answers, clean_environment, kept_port, listening, run
 from projects import requirements_of
 from working_tree import ROOT, render
 
@@ -35,6 +36,8 @@ FILE_OR_EDITS = re.compile(
 )
 EDIT = re.compile(r"^```diff\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCK_SECONDS = 600
+# Of an example, whose day passes.
+DATE = re.compile(r"\b20\d\d-\d\d-\d\d\b")
 
 # Where each command of this repository's pages is run: a file, and the text that does it there. The
 # commands of a project's README are run below.
@@ -85,6 +88,21 @@ PROVEN_BY = {
     ),
 }
 
+# Supabase Auth, until its input ends: prints its settings, and the token of somebody.
+SUPABASE = """
+import asyncio, json, sys
+from tests.supabase_stand_in import PUBLISHABLE_KEY, SupabaseStandIn
+
+async def main():
+    async with SupabaseStandIn() as supabase:
+        settings = {"SUPABASE_URL": supabase.url, "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY}
+        token = supabase.token("ada@example.com")
+        print(json.dumps(settings | {"REGISTRATION": "open", "token": token}), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+asyncio.run(main())
+"""
+
 # What a project's pages say and is not run from there: what this test or another one does
 # (test_newcomer.py, test_services.py, test_update.py), and what is for a person's hand.
 PG_BASIC = {"database": "postgres", "limiter": "redis", "auth": "basic"}
@@ -93,7 +111,7 @@ PROTECT = "GH_TOKEN=$(gh auth token) python3 scripts/protect.py"
 SQUASHED = "--field squash_merge_commit_title=PR_TITLE --field squash_merge_commit_message=PR_BODY"
 NOT_RUN = {
     *("make run", "make test", "make test-gateway", "make drill", "make update"),
-    *("read -r API_KEY", "read -r PASSWORD"),
+    *("read -r API_KEY", "read -r PASSWORD", "read -r TOKEN"),
     *(COMMIT, "git branch -M main", "gh workflow run release.yml"),
     "gh repo create your-github-name/acme-chat --private --source . --push",
     f'gh api --method PATCH "repos/{{owner}}/{{repo}}" {SQUASHED}',
@@ -108,14 +126,18 @@ class Reader:
 
     directory: Path
     environment: dict[str, str]
-    credential: str = field(default="", init=False)
+    credential: str = ""
+    team: str = field(default="", init=False)
 
     def do(self, block: str) -> None:
-        """Run a block of shell commands, and note down the credential that it shows."""
+        """Run a block of shell commands, and note down the credential or the team that it shows."""
         commands = [line for line in block.splitlines() if line.strip() not in NOT_RUN]
-        shown = self._run(["bash", "-ec", "\n".join(commands)])
+        script = re.sub(r"\bTEAM\b", self.team, "\n".join(commands))
+        shown = self._run(["bash", "-ec", DATE.sub(f"{dt.datetime.now(dt.UTC):%F}", script)])
         if credential := re.search(r"^ada@example\.com: (\S+)$", shown, re.MULTILINE):
             self.credential = credential[1]
+        if team := re.search(r"^team_\w+", shown, re.MULTILINE):
+            self.team = team[0]
 
     def run_python(self, block: str) -> str:
         """Run a block of Python, which finds the credential in the environment."""
@@ -124,11 +146,12 @@ class Reader:
     def _run(self, command: list[str]) -> str:
         # The pages say 8000, where another service may be listening on this machine.
         here = [word.replace("localhost:8000", self._address) for word in command]
-        noted = {"API_KEY": self.credential, "PASSWORD": self.credential}
+        noted = dict.fromkeys(("API_KEY", "PASSWORD", "TOKEN"), self.credential)
         result = subprocess.run(
             here,
             cwd=self.directory,
             env=self.environment | noted,
+            input="y\n",  # to the question before a deletion
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -184,7 +207,10 @@ def test_every_command_of_a_project_works(template: Path, combination: Combinati
     with _reader(template, combination) as reader:
         pages = [reader.directory / "README.md", *sorted(reader.directory.glob("docs/*.md"))]
         for language, block in (block for page in pages for block in _blocks(page)):
-            if language == "sh":
+            if "[team_plans." in block:
+                with (reader.directory / "plans.toml").open("a", encoding="utf-8") as plans:
+                    plans.write(f"\n{block}")
+            elif language == "sh":
                 reader.do(block)
             elif "OpenAI(" in block:
                 assert "Hello" in reader.run_python(block)
@@ -368,6 +394,14 @@ def _reader(template: Path, combination: Combination) -> Iterator[Reader]:
         environment = clean_environment() | {"PORT": str(port)}
         make = ["make", "--no-print-directory", f"PYTHON={sys.executable}"]
         run([*make, "setup"], directory, environment, seconds=None)
-        is_ready = partial(answers, port)
-        with listening([*make, "run"], directory, environment, Path(scratch) / "log", is_ready):
-            yield Reader(directory, environment)
+        with ExitStack() as stack:
+            credential = ""
+            if combination.auth == "supabase":
+                command: list[str | Path] = [directory / ".venv/bin/python", "-c", SUPABASE]
+                log = Path(scratch) / "supabase.log"
+                given = stack.enter_context(announcing(command, directory, environment, log))
+                credential = given.pop("token")
+                environment |= given
+            ready, log = partial(answers, port), Path(scratch) / "log"
+            stack.enter_context(listening([*make, "run"], directory, environment, log, ready))
+            yield Reader(directory, environment, credential)

@@ -4,18 +4,16 @@ No answer is a 500, has a status or a content type that is not declared, or has 
 match its schema. The examples are the same in every run.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from combinations import SERVICES, Combination
+from combinations import AUTHS, SERVICES, Combination
 from conftest import Render
 from environments import environment_with
 from processes import clean_environment, run
 from projects import Project, installed, requirements_of, serving
-from servers import add_plan
-from test_services import authorization
+from servers import add_plan, admit
 from working_tree import ROOT
 
 pytestmark = pytest.mark.slow(minutes=2)
@@ -30,7 +28,7 @@ ROLES = ("user", "auditor", "admin")
 STOP = "/v1/admin/stop"
 EXAMPLES = 10
 SECONDS = 600
-CHOSEN = {"api_key": ROLES, "basic": ("admin",), "oauth": ("admin",)}
+CHOSEN = dict.fromkeys(AUTHS, ("admin",)) | {"api_key": ROLES}
 
 
 def _service(auth: str) -> Combination:
@@ -71,15 +69,13 @@ def url(project: Project) -> Iterator[str]:
     indirect=["combination"],
 )
 def test_every_answer_is_as_it_is_described(
-    combination: Combination, project: Project, url: str, role: str, tmp_path: Path
+    project: Project, url: str, role: str, tmp_path: Path
 ) -> None:
     """In the role, as the owner of a team."""
     email = f"{role}@example.com"
-    options = ("--email", email, "--role", role, "--plan", "tested", "--json")
-    credential = json.loads(project.run("app", "users", "create", *options))["credential"]
+    header = admit(project, email, "tested", role)["Authorization"]
     team = project.run("app", "teams", "create", "--name", "Acme", "--plan", "team").strip()
     project.run("app", "teams", "add", team, "--email", email, "--role", "owner")
-    header = authorization(combination, email, credential)["Authorization"]
     _call(url, header, tmp_path, f"--exclude-path={STOP}")
     _call(url, header, tmp_path, f"--include-path={STOP}")
 
