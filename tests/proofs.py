@@ -26,7 +26,7 @@ OTHERS = CHOSEN[2:]
 # What an implementation of the limiter has a part in: these run with each database.
 _LIMITER = ("limiter", "limits", "team_budgets", "tokens_and_slots")
 # What a log-in has a part in: these run with each database.
-_LOGIN = ("auth", "cli", "serve", "sessions")
+_LOGIN = ("auth", "cli", "sessions")
 # What every route does for a user of the log-in: these run for each log-in, with one database.
 _ROUTES = ("account", "admin_people", "canaries", "mass_assignment", "other_users", "roles", "team")
 # For the projects in OTHERS, the tests that touch a choice (`test_….py`): of databases, of limiters
