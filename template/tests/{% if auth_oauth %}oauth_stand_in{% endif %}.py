@@ -27,6 +27,8 @@ class StandIn:
     """What the providers know and answer; tests change it."""
 
     url: str = ""
+    # The same server by another name: Google is another issuer than that of OpenID Connect.
+    google: str = ""
     user: dict[str, Any] = field(default_factory=lambda: {"id": 583231, "login": "octocat"})
     emails: list[Any] = field(default_factory=lambda: [github_email("Octocat@example.com")])
     organisations: dict[str, str] = field(default_factory=dict)
@@ -46,11 +48,11 @@ class StandIn:
     asked: list[dict[str, str]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
-    def id_token(self, nonce: str) -> str:
+    def id_token(self, nonce: str, issuer: str) -> str:
         """A signed token, as the issuer would answer for `nonce`."""
         now = int(time.time())
         claims = {
-            "iss": self.url,
+            "iss": issuer,
             "aud": CLIENT_ID,
             "sub": "110169484474386276334",
             "email": "jane@example.com",
@@ -58,6 +60,8 @@ class StandIn:
             "nonce": nonce,
             "iat": now,
             "exp": now + 3600,
+            # The domain of a Google Workspace.
+            "hd": "example.com" if issuer == self.google else None,
             **self.claims,
         }
         given = {name: value for name, value in claims.items() if value is not None}
@@ -95,7 +99,7 @@ def make_app(stand_in: StandIn) -> FastAPI:
             return JSONResponse({"error": "bad_verification_code"})  # GitHub's status is 200
         answer = {"access_token": TOKEN, "token_type": "bearer", "scope": asked["scope"]}
         if "openid" in asked["scope"]:
-            answer["id_token"] = stand_in.id_token(asked["nonce"])
+            answer["id_token"] = stand_in.id_token(asked["nonce"], _issuer(request))
         return JSONResponse(answer)
 
     @app.get("/user")
@@ -113,17 +117,22 @@ def make_app(stand_in: StandIn) -> FastAPI:
         return JSONResponse({"state": stand_in.organisations[name], "role": "member"})
 
     @app.get("/.well-known/openid-configuration")
-    async def configuration() -> Response:
+    async def configuration(request: Request) -> Response:
+        issuer = _issuer(request)
         names = ("authorize", "token", "jwks", "userinfo")
         ends = ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint")
-        own = {end: f"{stand_in.url}/{name}" for end, name in zip(ends, names, strict=True)}
-        return JSONResponse({"issuer": stand_in.url, **own, **stand_in.metadata})
+        own = {end: f"{issuer}/{name}" for end, name in zip(ends, names, strict=True)}
+        return JSONResponse({"issuer": issuer, **own, **stand_in.metadata})
 
     @app.get("/jwks")
     async def jwks() -> Response:
         return JSONResponse({"keys": [stand_in.key.as_dict(private=False)]})
 
     return app
+
+
+def _issuer(request: Request) -> str:
+    return str(request.base_url).rstrip("/")
 
 
 def _is_client(request: Request, fields: dict[str, str]) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.accounts.admission import parse_allowed
+from gateway.accounts.admission import domain_of, parse_allowed
 from gateway.accounts.audit import command_line
 from gateway.accounts.identities import identities
 from gateway.accounts.users import Users
@@ -70,6 +70,49 @@ async def test_who_leaves_the_list_is_out_unless_an_administrator_made_them(
     service = await start(**clients | {"oauth_allowed": "elsewhere.example"})
     assert await _me(service, "github") is None
     assert await _me(service, "oidc")
+
+
+@pytest.mark.parametrize(
+    ("domain", "is_admitted"),
+    [
+        ("example.com", True),
+        ("Example.com", True),
+        (None, False),
+        ("", False),
+        ("evil.example", False),
+        (["example.com"], False),
+    ],
+)
+@pytest.mark.parametrize("name", ["google", "oidc"])
+async def test_a_domain_admits_of_googles_accounts_those_of_its_workspace(
+    start: Start,
+    stand_in: StandIn,
+    clients: dict[str, Any],
+    name: str,
+    domain: Any,
+    is_admitted: bool,
+) -> None:
+    """A consumer account may have an address of any domain, also where Google is the issuer."""
+    service = await start(**clients | {"oauth_oidc_issuer": stand_in.google})
+    stand_in.claims = {"hd": domain}
+    assert (await _me(service, name) is not None) is is_admitted
+    assert len(await service.rows(users)) == is_admitted
+
+
+async def test_an_address_admits_a_consumer_account_of_google(
+    start: Start, stand_in: StandIn, clients: dict[str, Any]
+) -> None:
+    service = await start(**clients | {"oauth_allowed": "jane@example.com"})
+    stand_in.claims = {"hd": None}
+    assert await _me(service, "google")
+
+
+async def test_a_consumer_account_that_a_domain_admitted_is_out(
+    oauth: Service, stand_in: StandIn
+) -> None:
+    assert await _me(oauth, "google")
+    stand_in.claims = {"hd": None}
+    assert await _me(oauth, "google") is None
 
 
 async def test_an_account_is_known_by_its_subject_and_not_by_its_address(
@@ -162,11 +205,11 @@ async def test_a_new_user_has_a_plan_of_the_service(oauth: Service) -> None:
 )
 def test_what_the_list_admits(email: str, organisations: list[str], expected: bool) -> None:
     allowed = parse_allowed(" Example.com, ada@other.example,github:Acme ")
-    assert allowed.admits(email, frozenset(organisations)) is expected
+    assert allowed.admits(email, domain_of(email), frozenset(organisations)) is expected
 
 
 def test_an_empty_list_admits_nobody() -> None:
-    assert not parse_allowed(" , ").admits("jane@example.com", frozenset({""}))
+    assert not parse_allowed(" , ").admits("jane@example.com", "", frozenset({""}))
 
 
 @pytest.mark.parametrize(

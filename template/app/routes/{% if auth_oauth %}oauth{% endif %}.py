@@ -92,7 +92,7 @@ async def _principal(
     profile = await method.flow.provider(attempt.provider).profile(attempt, code)
     allowed = parse_allowed(settings.oauth_allowed)
     is_listed = settings.registration == "open" or allowed.admits(
-        profile.email, profile.organisations
+        profile.email, profile.domain, profile.organisations
     )
     plan = PLAN if PLAN in engine.policy.plans else next(iter(engine.policy.plans))
     user_id = await method.identities.user_of(

@@ -10,20 +10,24 @@ FORM = "example.com, jane@example.com or github:ORGANISATION"
 
 
 class Allowed(NamedTuple):
-    """Domains of e-mail addresses, whole addresses, and organisations of GitHub; lower case."""
+    """Domains of accounts, whole e-mail addresses, and organisations of GitHub; lower case."""
 
     domains: frozenset[str]
     accounts: frozenset[str]
     organisations: frozenset[str]
 
-    def admits(self, email: str, organisations: frozenset[str]) -> bool:
-        """Whether the list has a verified address, its domain, or one of the organisations."""
-        email = email.lower()
+    def admits(self, email: str, domain: str, organisations: frozenset[str]) -> bool:
+        """Whether the list has a verified address, the domain, or one of the organisations."""
         return (
-            email in self.accounts
-            or email.rpartition("@")[2] in self.domains
+            email.lower() in self.accounts
+            or domain.lower() in self.domains
             or not self.organisations.isdisjoint(organisations)
         )
+
+
+def domain_of(email: str) -> str:
+    """The domain of an e-mail address."""
+    return email.rpartition("@")[2]
 
 
 def parse_allowed(text: str) -> Allowed:

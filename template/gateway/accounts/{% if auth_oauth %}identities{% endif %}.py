@@ -54,11 +54,15 @@ used_states = Table(
 
 
 class Profile(NamedTuple):
-    """An account at a provider, with an e-mail address that the provider has verified."""
+    """An account at a provider, with an e-mail address that the provider has verified.
+
+    The domain is that of the account's organisation, or of the address; empty for none.
+    """
 
     provider: str
     subject: str
     email: str
+    domain: str
     organisations: frozenset[str]
 
 

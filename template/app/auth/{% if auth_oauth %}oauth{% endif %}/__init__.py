@@ -60,10 +60,11 @@ def open_providers(settings: Settings) -> list[Provider]:
     if settings.oauth_google_client_id:
         secret = settings.oauth_google_client_secret.get_secret_value()
         client = Client(settings.oauth_google_client_id, secret)
-        found.append(OpenId("google", "Google", GOOGLE_ISSUERS, client))
+        found.append(OpenId("google", "Google", GOOGLE_ISSUERS, client, is_google=True))
     if settings.oauth_oidc_issuer:
         secret = settings.oauth_oidc_client_secret.get_secret_value()
         client = Client(settings.oauth_oidc_client_id, secret)
-        label = settings.oauth_oidc_issuer.partition("://")[2]
-        found.append(OpenId("oidc", label, (settings.oauth_oidc_issuer,), client))
+        issuer = settings.oauth_oidc_issuer
+        label, is_google = issuer.partition("://")[2], issuer == GOOGLE_ISSUERS[0]
+        found.append(OpenId("oidc", label, (issuer,), client, is_google=is_google))
     return found

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from app.auth.oauth.provider import Attempt, Client, authorization_address, fetch_token
 from app.auth.web import get_json
+from gateway.accounts.admission import domain_of
 from gateway.accounts.identities import Profile
 from gateway.errors import Forbidden, ProviderError
 
@@ -40,7 +41,8 @@ class GitHub:
         if not isinstance(number, int) or not isinstance(emails, list):
             raise ProviderError("GitHub's answer has no account. Try again later.")
         member_of = [name for name in self._organisations if await self._is_member(name, token)]
-        return Profile("github", str(number), _primary(emails), frozenset(member_of))
+        email = _primary(emails)
+        return Profile("github", str(number), email, domain_of(email), frozenset(member_of))
 
     async def _is_member(self, organisation: str, token: str) -> bool:
         address = f"{API}/user/memberships/orgs/{quote(organisation, safe='')}"

@@ -16,6 +16,7 @@ from joserfc.jws import JWSRegistry
 
 from app.auth.oauth.provider import Attempt, Client, authorization_address, fetch_token
 from app.auth.web import get_json
+from gateway.accounts.admission import domain_of
 from gateway.accounts.identities import Profile
 from gateway.addresses import is_web_address
 from gateway.errors import Forbidden, ProviderError
@@ -70,11 +71,20 @@ class Documents:
 class OpenId:
     """An issuer. The first of `issuers` is its address, all may stand in its tokens."""
 
-    def __init__(self, name: str, label: str, issuers: Sequence[str], client: Client) -> None:
+    def __init__(
+        self,
+        name: str,
+        label: str,
+        issuers: Sequence[str],
+        client: Client,
+        *,
+        is_google: bool = False,
+    ) -> None:
         self.name = name
         self.label = label
         self._issuers = issuers
         self._client = client
+        self._is_google = is_google
         self._documents = Documents(issuers[0])
 
     async def address(self, attempt: Attempt) -> str:
@@ -93,7 +103,19 @@ class OpenId:
             claims = {**await self._user_info(metadata, answer, claims["sub"]), **claims}
         if not isinstance(claims.get("email"), str) or not _is_true(claims.get("email_verified")):
             raise Forbidden(f"{self.label} knows no verified e-mail address of yours.")
-        return Profile(self._issuers[0], claims["sub"], claims["email"], frozenset())
+        domain = self._domain(claims)
+        return Profile(self._issuers[0], claims["sub"], claims["email"], domain, frozenset())
+
+    def _domain(self, claims: Mapping[str, Any]) -> str:
+        """The domain of the address; of a Google account, that of its Workspace (`hd`).
+
+        A consumer account of Google may have a verified address of any domain.
+        https://developers.google.com/identity/openid-connect/openid-connect#id_token-hd
+        """
+        if not self._is_google:
+            return domain_of(claims["email"])
+        domain = claims.get("hd")
+        return domain if isinstance(domain, str) else ""
 
     async def _claims(self, answer: Mapping[str, Any], nonce: str) -> Mapping[str, Any]:
         """The claims of a valid id_token. Raises `Forbidden`."""
