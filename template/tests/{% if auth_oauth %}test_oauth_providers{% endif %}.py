@@ -1,5 +1,6 @@
 """What a provider says about a person, and what of it is believed."""
 
+import asyncio
 import hmac
 from base64 import urlsafe_b64encode
 from functools import partial
@@ -168,6 +169,51 @@ async def test_the_issuers_documents_are_read_once(oauth: Service, stand_in: Sta
     for _ in range(2):
         assert await _status(oauth, "oidc") == 303
     assert stand_in.requests.count("/.well-known/openid-configuration") == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "requests"),
+    [
+        ({"issuer": "https://evil.example"}, ["/.well-known/openid-configuration"]),
+        ({"jwks_uri": "/no-keys"}, ["/.well-known/openid-configuration", "/no-keys"]),
+    ],
+)
+async def test_a_failed_read_of_the_issuers_documents_is_not_repeated_at_once(
+    oauth: Service,
+    stand_in: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: dict[str, str],
+    requests: list[str],
+) -> None:
+    jwks = failure.get("jwks_uri")
+    stand_in.metadata = {"jwks_uri": stand_in.url + jwks} if jwks else failure
+    browsers = [oauth.client() for _ in range(5)]
+    answers = await asyncio.gather(*(each.get("/auth/login/oidc") for each in browsers))
+    assert {answer.status_code for answer in answers} == {502}
+    told = {answer.text.partition('role="alert">')[2].partition("<")[0] for answer in answers}
+    assert len(told) == 1
+    assert told != {""}
+    assert stand_in.requests == requests
+    stand_in.metadata = {}
+    assert (await oauth.client().get("/auth/login/oidc")).status_code == 502
+    assert stand_in.requests == requests
+    monkeypatch.setattr(openid, "FAILURE_SECONDS", 0.0)
+    assert await _status(oauth, "oidc") == 303
+
+
+async def test_a_failed_read_for_an_unknown_key_leaves_the_known_keys(
+    oauth: Service, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await _status(oauth, "oidc") == 303
+    monkeypatch.setattr(openid, "AGAIN_SECONDS", 0.0)
+    stand_in.metadata = {"issuer": "https://evil.example"}
+    stand_in.header = {"kid": "forged"}
+    asked = stand_in.requests.count("/.well-known/openid-configuration")
+    for _ in range(2):
+        assert await _status(oauth, "oidc") == 502
+    assert stand_in.requests.count("/.well-known/openid-configuration") == asked + 1
+    stand_in.header = {}
+    assert await _status(oauth, "oidc") == 303
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,16 @@ LEEWAY_SECONDS = 60
 KEPT_SECONDS = 600.0
 # An unknown key is looked for again after this: a forged token causes no request each.
 AGAIN_SECONDS = 10.0
+# A read that failed is repeated after this: with the issuer down, log-ins cause no request each.
+FAILURE_SECONDS = 30.0
 ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
 
 class Documents:
-    """The endpoints and keys of an issuer, cached for `KEPT_SECONDS`."""
+    """The endpoints and keys of an issuer, cached for `KEPT_SECONDS`.
+
+    A failure to read them is cached for `FAILURE_SECONDS`.
+    """
 
     def __init__(self, issuer: str) -> None:
         self._issuer = issuer
@@ -43,6 +48,8 @@ class Documents:
         self._metadata: Mapping[str, Any] = {}
         self._keys = KeySet([])
         self._read_at = float("-inf")
+        self._failure = ""
+        self._failed_at = float("-inf")
 
     async def metadata(self) -> Mapping[str, Any]:
         """The endpoints. Raises `ProviderError`."""
@@ -56,16 +63,26 @@ class Documents:
 
     async def _refresh(self, seconds: float) -> None:
         async with self._lock:
-            if time.monotonic() - self._read_at < seconds:
+            now = time.monotonic()
+            if now - self._read_at < seconds:
                 return
-            address = f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"
-            metadata = await get_json(address)
-            _require_metadata(metadata, self._issuer)
+            if now - self._failed_at < FAILURE_SECONDS:
+                raise ProviderError(self._failure)
             try:
-                self._keys = KeySet.import_key_set(await get_json(metadata["jwks_uri"]))
-            except (JoseError, ValueError, TypeError, KeyError) as error:
-                raise ProviderError("The issuer's keys cannot be read. Try later.") from error
-            self._metadata, self._read_at = metadata, time.monotonic()
+                await self._read()
+            except ProviderError as error:
+                self._failure, self._failed_at = error.message, time.monotonic()
+                raise
+
+    async def _read(self) -> None:
+        address = f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"
+        metadata = await get_json(address)
+        _require_metadata(metadata, self._issuer)
+        try:
+            self._keys = KeySet.import_key_set(await get_json(metadata["jwks_uri"]))
+        except (JoseError, ValueError, TypeError, KeyError) as error:
+            raise ProviderError("The issuer's keys cannot be read. Try later.") from error
+        self._metadata, self._read_at = metadata, time.monotonic()
 
 
 class OpenId:
