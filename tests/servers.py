@@ -2,12 +2,52 @@
 
 import asyncio
 import json
+import secrets
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from processes import run
+from processes import Command, announcing, run
 from projects import Project
+
+# Supabase Auth, until its input ends, with an account.
+_SUPABASE_AUTH = """
+import asyncio, json, sys
+from tests.supabase_stand_in import PUBLISHABLE_KEY, SupabaseStandIn
+
+async def main(email, password):
+    async with SupabaseStandIn() as supabase:
+        supabase.passwords[email] = password
+        settings = {"SUPABASE_URL": supabase.url, "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY}
+        print(json.dumps([settings, supabase.token(email)]), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@dataclass(frozen=True)
+class SupabaseAuth:
+    """Where people sign in: the settings that lead a service there, and an account's token."""
+
+    settings: Mapping[str, str]
+    email: str
+    password: str
+    token: str
+
+
+@contextmanager
+def supabase_auth(
+    directory: Path, python: Path, environment: Mapping[str, str]
+) -> Iterator[SupabaseAuth]:
+    """Run the stand-in of a project until the block ends."""
+    email, password = "ada@example.com", secrets.token_urlsafe()
+    command: Command = [python, "-c", _SUPABASE_AUTH, email, password]
+    log = directory.with_name("supabase.log")
+    with announcing(command, directory, environment, log) as (settings, token):
+        yield SupabaseAuth(settings | {"REGISTRATION": "open"}, email, password, token)
 
 
 @dataclass(frozen=True)

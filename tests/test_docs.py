@@ -23,8 +23,9 @@ import pytest
 from combinations import AUTHS, COMBINATIONS, PROVIDER_SETS, SERVICES, Combination
 from conftest import BASE_ANSWERS, Render, git
 from environments import environment_with
-from processes import announcing, answers, clean_environment, kept_port, listening, run
+from processes import answers, clean_environment, kept_port, listening, run
 from projects import requirements_of
+from servers import supabase_auth
 from working_tree import ROOT, render
 
 OWN_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -87,21 +88,6 @@ PROVEN_BY = {
         "tests/test_update.py: --data=providers=[openai, replicate]"
     ),
 }
-
-# Supabase Auth, until its input ends: prints its settings, and the token of somebody.
-SUPABASE = """
-import asyncio, json, sys
-from tests.supabase_stand_in import PUBLISHABLE_KEY, SupabaseStandIn
-
-async def main():
-    async with SupabaseStandIn() as supabase:
-        settings = {"SUPABASE_URL": supabase.url, "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY}
-        token = supabase.token("ada@example.com")
-        print(json.dumps(settings | {"REGISTRATION": "open", "token": token}), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-asyncio.run(main())
-"""
 
 # What a project's pages say and is not run from there: what this test or another one does
 # (test_newcomer.py, test_services.py, test_update.py), and what is for a person's hand.
@@ -397,11 +383,10 @@ def _reader(template: Path, combination: Combination) -> Iterator[Reader]:
         with ExitStack() as stack:
             credential = ""
             if combination.auth == "supabase":
-                command: list[str | Path] = [directory / ".venv/bin/python", "-c", SUPABASE]
-                log = Path(scratch) / "supabase.log"
-                given = stack.enter_context(announcing(command, directory, environment, log))
-                credential = given.pop("token")
-                environment |= given
+                python = directory / ".venv/bin/python"
+                auth = stack.enter_context(supabase_auth(directory, python, environment))
+                credential = auth.token
+                environment |= auth.settings
             ready, log = partial(answers, port), Path(scratch) / "log"
             stack.enter_context(listening([*make, "run"], directory, environment, log, ready))
             yield Reader(directory, environment, credential)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +16,7 @@ from environments import environment_with
 from loopback import COST, Deployed, deployed
 from processes import clean_environment, kept_port
 from projects import installed, requirements_of, serving
+from servers import supabase_auth
 from working_tree import render as render_into
 
 CHAT, RECORD = "/v1/chat/completions", "/v1/predictions/pred_1"
@@ -144,17 +147,24 @@ def test_it_waits_for_the_new_version(project: Path, service: Deployed) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("auth", ["api_key", "basic", "jwt"])
+@pytest.mark.parametrize("auth", ["api_key", "basic", "jwt", "supabase"])
 def test_it_finds_nothing_wrong_with_a_real_service(template: Path, auth: str) -> None:
-    with TemporaryDirectory(prefix="smoke-") as scratch:
+    with TemporaryDirectory(prefix="smoke-") as scratch, ExitStack() as stack:
         directory = Path(scratch) / "project"
         render_into(template, directory, BASE_ANSWERS | {"auth": auth})
         (directory / "version.txt").write_text("7.8.9\n")
         python = environment_with(requirements_of(directory)) / "bin/python"
-        with installed(directory, python) as project, serving(project, "--migrate") as service:
+        project = stack.enter_context(installed(directory, python))
+        if auth == "supabase":
+            account = stack.enter_context(supabase_auth(directory, python, project.settings))
+            project = replace(project, settings={**project.settings, **account.settings})
+        service = stack.enter_context(serving(project, "--migrate"))
+        if auth == "supabase":
+            given = f"{account.email}:{account.password}"
+        else:
             credential = project.create_user("smoke@example.com")
             given = f"smoke@example.com:{credential}" if auth != "api_key" else credential
-            url = f"http://127.0.0.1:{service.port}"
-            done = smoke(directory, url, "--version", "v7.8.9", SMOKE_CREDENTIAL=given)
+        url = f"http://127.0.0.1:{service.port}"
+        done = smoke(directory, url, "--version", "v7.8.9", SMOKE_CREDENTIAL=given)
     assert done.returncode == 0, done.stderr
     assert "It is v7.8.9." in done.stdout

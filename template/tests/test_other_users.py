@@ -45,7 +45,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
             return task(cancel_handle)
 
         result = await run(database, threads, in_thread, seconds)
-        # SQLite's cursor does not know how many rows it found.
+        # Some cursors do not know how many rows they found.
         own.append(len(result) if isinstance(result, Sequence) else None)
         return result
 
