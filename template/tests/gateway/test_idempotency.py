@@ -27,6 +27,7 @@ from gateway.idempotency.store import (
 from gateway.ledger.entries import LEASE_MARGIN
 from gateway.ledger.records import Records
 from gateway.providers.base import Chunks, ProviderFailure, ProviderRequest, Reply
+from gateway.schemas.chat import ChatRequest
 from tests.fake_provider import (
     MAX_COST,
     USAGE,
@@ -392,9 +393,9 @@ async def test_the_keys_of_requests_that_began_nothing_are_free_after_a_stop(
 async def test_the_keys_of_requests_that_began_nothing_are_free_after_a_crash(
     service: Service, client: httpx2.AsyncClient, user: User
 ) -> None:
-    store = IdempotencyStore(service.database, 30)
-    await store.acquire(IdempotencyKey(user.id, CHAT, "once"), b"request")
-    assert error_of(await ask(client))[1] != "outcome_unknown"
+    key, asked = IdempotencyKey(user.id, CHAT, "once"), [ChatRequest(**chat()), False]
+    await service.engine.idempotency.acquire(key, asked)
+    assert error_of(await ask(client)) == (409, "idempotency_in_flight", None)
     await overdue(service)
     first = await ask(client)
     assert first.status_code == 200
