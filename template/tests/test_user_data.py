@@ -1,5 +1,6 @@
 """Everything about one user: handed over as JSON lines, and deleted. The sums stay true."""
 
+import asyncio
 import datetime as dt
 import json
 import tracemalloc
@@ -31,11 +32,15 @@ from gateway.db.tables import (
 )
 from gateway.errors import DatabaseUnavailable
 from gateway.ids import new_id
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.transaction import LedgerTransaction
+from gateway.pipeline.retry import Retries
 from tests.explain import explain
 from tests.factories import prediction
-from tests.fixtures.service import Run
+from tests.fake_provider import FakeProvider, fail_with
+from tests.fixtures.service import Run, Start
 from tests.ledger_helpers import check_accounts
-from tests.support import Service, User, chat, error_of, unique
+from tests.support import PATIENCE_SECONDS, Service, User, chat, error_of, unique
 
 # Rows beyond this must not take more memory: see `test_memory_does_not_grow_with_the_rows`.
 BYTES_PER_ROW = 200
@@ -245,6 +250,66 @@ async def test_what_runs_while_its_user_is_deleted_is_erased_too(
     assert [done async for done in work.batches()]
     assert waits == 1
     assert canary not in await _whole(service)
+
+
+@pytest.mark.parametrize("sent", [0, 1])
+async def test_a_call_that_was_admitted_before_the_deletion_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, start: Start, sent: int
+) -> None:
+    """The whole deletion happens before the reservation of the next attempt."""
+    provider = FakeProvider.install(monkeypatch)
+    provider.on_answer = fail_with(sent=True, status=500, billed=True)
+    monkeypatch.setattr(Retries, "pause", lambda *_: 0.0)
+    service = await start()
+    user, canary = await service.create_user(), unique("canary")
+    work = UserDeletion(service.database, await _row(service, user))
+    reserve = Ledger.reserve
+
+    async def delete_and_reserve(ledger: Ledger, *given: Any, **named: Any) -> None:
+        if len(provider.asked) == sent:
+            await work.begin(command_line())
+            assert [done async for done in work.batches()]
+        await reserve(ledger, *given, **named)
+
+    monkeypatch.setattr(Ledger, "reserve", delete_and_reserve)
+    client = service.client(user, **{"Idempotency-Key": "k"})
+    answer = await client.post("/v1/chat/completions", json=chat(canary))
+    assert canary not in await _whole(service)
+    assert error_of(answer) == (401, "invalid_credentials", None)
+    assert len(provider.asked) == sent
+    assert [row.state for row in await service.rows(attempts)] == ["uncertain"] * sent
+    assert len(await service.rows(predictions)) == sent
+    assert bool(await check_accounts(service)) == bool(sent)
+    every = list(holdings.holdings_of(await _row(service, user)))
+    left = {each.table.name for each in every if await each.size(service.database)}
+    assert left == (KEPT if sent else {"users", "audit"})
+
+
+async def test_a_deletion_does_not_begin_within_a_transaction_of_the_ledger(
+    service: Service, client: httpx2.AsyncClient, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a call could be let in before the deletion, and recorded after it."""
+    canary, loop = unique("canary"), asyncio.get_running_loop()
+    work = UserDeletion(service.database, await _row(service, user))
+    write = LedgerTransaction._write
+    refused: list[type] = []
+
+    def try_to_begin(ledger: LedgerTransaction, *given: Any) -> None:
+        patch.undo()
+        patch.setattr(user_deletion, "LOCK_TRIES", 1)
+        patch.setattr(service.database, "patience_seconds", 0.1)
+        begun = asyncio.run_coroutine_threadsafe(work.begin(command_line()), loop)
+        refused.append(type(begun.exception(PATIENCE_SECONDS)))
+        write(ledger, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LedgerTransaction, "_write", try_to_begin)
+        assert (await client.post("/v1/chat/completions", json=chat(canary))).is_success
+    assert refused == [DatabaseUnavailable]
+    await work.begin(command_line())
+    assert [done async for done in work.batches()]
+    assert canary not in await _whole(service)
+    await check_accounts(service)
 
 
 async def test_no_page_of_the_ledger_sorts_or_scans(service: Service, user: User) -> None:

@@ -22,7 +22,9 @@ from gateway.db.tables import accounts, attempts, audit, predictions, users, utc
 from gateway.errors import NotFound
 from gateway.idempotency.store import erasing
 from gateway.ledger.batch import OPEN
+from gateway.ledger.ledger import LOCK_TRIES
 from gateway.ledger.records import ERASED
+from gateway.ledger.transaction import take_lock
 
 ROWS_AT_ONCE = 200
 # Between two batches the ledger writes: a database may have one writer.
@@ -50,11 +52,14 @@ class UserDeletion:
     async def begin(self, actor: Actor) -> None:
         """End all access, and record the deletion. Idempotent.
 
-        Raises `NotFound` if the user was deleted meanwhile, and `Conflict` for the last
+        The ledger makes no record for the user from then on, also for a call that was admitted
+        before. Raises `NotFound` if the user was deleted meanwhile, and `Conflict` for the last
         administrator.
         """
 
         def work(connection: Connection) -> None:
+            # First, so that the ledger sees the deletion, or the deletion sees the attempt.
+            take_lock(connection, self._database)
             require_other_admin(connection, self._user.id)
             own = users.c.id == self._user.id
             row = connection.execute(select(users).where(own).with_for_update()).one_or_none()
@@ -67,7 +72,7 @@ class UserDeletion:
             if row.deleted_at is None:
                 record(connection, actor, "delete", f"user:{self._user.id}", None, None)
 
-        await self._database.transact(work)
+        await self._database.retry_on_contention(lambda: self._database.transact(work), LOCK_TRIES)
 
     async def batches(self) -> AsyncGenerator[int, None]:
         """Do the work; after each batch, the number of rows that it passed."""

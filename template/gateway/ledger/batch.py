@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
-from gateway.errors import GenerationStopped, ServiceError
+from gateway.errors import GenerationStopped, InvalidCredentials, ServiceError
 from gateway.ledger.budget import Alert, Balances, Blocked, accounts_of
 from gateway.ledger.entries import Entry, Renew, Reserve, Settle, Values
 from gateway.policy import Cap
@@ -42,10 +42,13 @@ class AttemptRow(NamedTuple):
 
 
 class LedgerState(NamedTuple):
-    """The database's time, and the stops in force: pairs of a target and a kind."""
+    """The database's time, the stops in force (pairs of a target and a kind), and those users of
+    the entries who are being deleted.
+    """
 
     now: dt.datetime
     stopped: frozenset[tuple[str, str]]
+    deleted: frozenset[str]
 
 
 class Settled(NamedTuple):
@@ -100,6 +103,8 @@ class LedgerBatch:
 
     def _reserve(self, entry: Reserve) -> None:
         self._require_not_stopped(entry.targets)
+        if entry.attempt["user_id"] in self._state.deleted:  # Admitted before the deletion began.
+            raise InvalidCredentials("The user of this credential was deleted.")
         now, max_cost = self._state.now, entry.attempt["bound_nano_usd"]
         day = now.date().isoformat()
         self.balances.reserve(entry.caps, day, max_cost)

@@ -32,13 +32,15 @@ from gateway.db.tables import (
     policies,
     predictions,
     stops,
+    users,
     utc_now,
 )
 from gateway.ledger.batch import AttemptRow, LedgerBatch, LedgerState, Result, Settled
 from gateway.ledger.budget import AccountPeriod, Balances, periods
-from gateway.ledger.entries import Entry, Renew, Settle, Values
+from gateway.ledger.entries import Entry, Renew, Reserve, Settle, Values
 
 ACCOUNT_KEY, ACCOUNT_SUMS = ("name", "period"), ("spent_nano_usd", "reserved_nano_usd")
+IS_LOCK = policies.c.id == 1
 IS_QUARANTINE = stops.c.kind == "quarantined"
 
 Sums = dict[AccountPeriod, tuple[int, int]]
@@ -49,6 +51,7 @@ class ReadStatements(NamedTuple):
     """The statements that a transaction reads with."""
 
     lock: Executable
+    deleted: Executable
     attempts: Executable
     sums: Executable
 
@@ -76,16 +79,18 @@ class LedgerTransaction:
     ) -> tuple[LedgerState, dict[str, AttemptRow], Sums]:
         """Take the lock, then read attempts and accounts; the likely accounts in the same trip."""
         likely = _account_periods(entries, {}, utc_now().date().isoformat())
-        named = map(_attempt_id, entries)
-        locked, found, summed = self._database.read(
+        owners = {e.attempt["user_id"] for e in entries if isinstance(e, Reserve)}
+        named = filter(None, map(_attempt_id, entries))
+        locked, deleted, found, summed = self._database.read(
             connection,
             [
                 Query(self._sql.lock),
-                Query(self._sql.attempts, [{"id": name} for name in named if name]),
+                Query(self._sql.deleted, [{"id": name} for name in owners]),
+                Query(self._sql.attempts, [{"id": name} for name in named]),
                 self._sums(likely),
             ],
         )
-        state, known = _state(locked), {row.id: AttemptRow._make(row[1:]) for row in found}
+        state, known = _state(locked, deleted), {row.id: AttemptRow._make(row[1:]) for row in found}
         needed = _account_periods(entries, known, state.now.date().isoformat())
         if missed := [key for key in needed if key not in likely]:
             summed = [*summed, *self._database.read(connection, [self._sums(missed)])[0]]
@@ -113,10 +118,16 @@ class LedgerTransaction:
                 yield Query(_statement(type(self._database), name, tuple(rows[0])), rows)
 
 
-def _state(rows: Sequence[Any]) -> LedgerState:
+def take_lock(connection: Connection, database: Database) -> None:
+    """Take the lock of the ledger's transactions, with its short time-outs."""
+    lock = select(policies.c.id, database.lock_timeout()).where(IS_LOCK)
+    connection.execute(lock.with_for_update(of=policies))
+
+
+def _state(rows: Sequence[Any], deleted: Sequence[Any]) -> LedgerState:
     first = rows[0]
     stopped_now = frozenset((row.target, row.kind) for row in rows if row.target)
-    return LedgerState(moment(first.now), stopped_now)
+    return LedgerState(moment(first.now), stopped_now, frozenset(row.id for row in deleted))
 
 
 def _attempt_id(entry: Entry) -> str | None:
@@ -149,11 +160,12 @@ def _read_statements(database: type[Database]) -> ReadStatements:
     lock = (
         select(now, stops.c.target, stops.c.kind, database.lock_timeout())
         .select_from(policies.outerjoin(stops, true()))
-        .where(policies.c.id == 1)
+        .where(IS_LOCK)
         .with_for_update(of=policies)
     )
     return ReadStatements(
         lock,
+        _select(database, users, ["id"], ["id"]).where(users.c.deleted_at.is_not(None)),
         _select(database, attempts, ["id"], ["id", *AttemptRow._fields]),
         _select(database, accounts, ACCOUNT_KEY, [*ACCOUNT_KEY, *ACCOUNT_SUMS]),
     )
