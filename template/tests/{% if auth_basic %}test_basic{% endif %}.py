@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 
 from app import wiring
 from app.auth.basic import authenticator
+from app.auth.passwords import attempts
 from app.auth.passwords.attempts import FROM_ADDRESS_ON_ACCOUNT
 from app.auth.throttle import network_of
 from gateway.accounts.audit import command_line
@@ -144,6 +145,21 @@ async def test_guesses_do_not_lock_out_who_is_in_or_others(
     assert (await client.get("/v1/me")).status_code == 200
     other = await service.create_user()
     assert (await service.client(other).get("/v1/me")).status_code == 200
+
+
+async def test_who_is_in_goes_on_from_anywhere(
+    service: Service, user: User, forgetful: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where guesses from the same address have used up all that it may try."""
+    monkeypatch.setattr(attempts, "FROM_ADDRESS_ON_ACCOUNT", 1)
+
+    async def status(address: str, password: str = user.credential) -> int:
+        return (await logged_in(service, user.email, password, address).get("/v1/me")).status_code
+
+    assert await status("192.0.2.1") == 200
+    for address in ("192.0.2.1", "192.0.2.2"):
+        assert [await status(address, f"{address} {n}") for n in range(2)] == [401, 429]
+        assert await status(address) == 200
 
 
 @pytest.mark.parametrize(

@@ -8,46 +8,39 @@ from typing import Any
 import pytest
 
 from app import wiring
-from app.auth.basic import authenticator
 from app.auth.passwords import attempts, checker
 from app.auth.passwords.attempts import FROM_ADDRESS, FROM_ADDRESS_ON_ACCOUNT
 from app.auth.passwords.checker import HASHES_AT_ONCE
 from app.auth.throttle import TooManyAttempts
-from tests.fixtures.basic import logged_in
 from tests.fixtures.passwords import CHEAP
+from tests.fixtures.service import TryLogIn
+from tests.sign_in import form_of
 from tests.support import PATIENCE_SECONDS, Service, User, error_of, eventually
 
 REFUSED = (429, "too_many_attempts", None)
 OWN, ANOTHER, FLOODING = "192.0.2.1", "192.0.2.2", "198.51.100.9"
 
 
-async def asked(service: Service, user: User, address: str, password: str = "") -> int:
+async def asked(log_in: TryLogIn, user: User, address: str, password: str = "") -> int:
     """The status of a log-in with the right password, or with another."""
-    client = logged_in(service, user.email, password or user.credential, address)
-    return (await client.get("/v1/me")).status_code
+    return (await log_in(user.email, password or user.credential, address)).status_code
 
 
-async def guess(service: Service, user: User, address: str, times: int) -> list[int]:
+async def guess(log_in: TryLogIn, user: User, address: str, times: int) -> list[int]:
     """The statuses of wrong log-ins."""
-    return [await asked(service, user, address, f"{address} {n}") for n in range(times)]
+    return [await asked(log_in, user, address, f"{address} {n}") for n in range(times)]
 
 
-async def flood(service: Service, times: int) -> list[Any]:
+async def flood(log_in: TryLogIn, times: int) -> list[Any]:
     """Log-ins at the same time with unknown names."""
-    clients = [logged_in(service, f"{n}@example.com", f"{n}", FLOODING) for n in range(times)]
-    return await asyncio.gather(*(client.get("/v1/me") for client in clients))
+    names = (f"{n}@example.com" for n in range(times))
+    return await asyncio.gather(*(log_in(name, "x", FLOODING) for name in names))
 
 
 @pytest.fixture(autouse=True)
 def _patient_queue(service: Service) -> None:
     """On a busy machine a hash waits for longer, which is no failure."""
     service.app.state.authenticator.method.checker._turns._seconds = PATIENCE_SECONDS
-
-
-@pytest.fixture
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password that was right is hashed again at every request."""
-    monkeypatch.setattr(authenticator, "CHECK_IS_KEPT_SECONDS", 0)
 
 
 class Held:
@@ -77,9 +70,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
 
 
 async def test_many_names_from_one_address_are_refused_before_they_are_hashed(
-    service: Service, hashed: list[str]
+    try_log_in: TryLogIn, hashed: list[str]
 ) -> None:
-    answers = await flood(service, 500)
+    answers = await flood(try_log_in, 500)
     # Some more pass only when this takes so long that the bucket refills.
     assert FROM_ADDRESS <= len(hashed) < 2 * FROM_ADDRESS
     refused = [answer for answer in answers if error_of(answer) == REFUSED]
@@ -88,12 +81,12 @@ async def test_many_names_from_one_address_are_refused_before_they_are_hashed(
 
 
 async def test_a_flood_from_one_address_leaves_the_next_hash_to_the_others(
-    service: Service, user: User, held: Held
+    service: Service, try_log_in: TryLogIn, user: User, held: Held
 ) -> None:
     """A log-in waits for those that are being hashed, and for one more of the flood."""
-    flooding = asyncio.create_task(flood(service, FROM_ADDRESS // 2))
+    flooding = asyncio.create_task(flood(try_log_in, FROM_ADDRESS // 2))
     await eventually(lambda: is_waiting(service, FROM_ADDRESS // 2 - HASHES_AT_ONCE))
-    login = asyncio.create_task(asked(service, user, OWN))
+    login = asyncio.create_task(asked(try_log_in, user, OWN))
     await eventually(lambda: is_waiting(service, FROM_ADDRESS // 2 - HASHES_AT_ONCE + 1))
     held.end(HASHES_AT_ONCE + 2)
     assert await login == 200
@@ -103,13 +96,13 @@ async def test_a_flood_from_one_address_leaves_the_next_hash_to_the_others(
 
 
 async def test_an_address_of_the_account_is_hashed_before_all_others(
-    service: Service, user: User, held: Held, forgetful: None
+    service: Service, try_log_in: TryLogIn, user: User, held: Held, forgetful: None
 ) -> None:
     held.end(1)
-    assert await asked(service, user, OWN) == 200
-    flooding = asyncio.create_task(flood(service, FROM_ADDRESS // 2))
+    assert await asked(try_log_in, user, OWN) == 200
+    flooding = asyncio.create_task(flood(try_log_in, FROM_ADDRESS // 2))
     await eventually(lambda: is_waiting(service, FROM_ADDRESS // 2 - HASHES_AT_ONCE))
-    login = asyncio.create_task(asked(service, user, OWN))
+    login = asyncio.create_task(asked(try_log_in, user, OWN))
     await eventually(lambda: is_waiting(service, FROM_ADDRESS // 2 - HASHES_AT_ONCE + 1))
     held.end(HASHES_AT_ONCE + 1)
     assert await login == 200
@@ -119,74 +112,66 @@ async def test_an_address_of_the_account_is_hashed_before_all_others(
 
 
 async def test_a_hash_that_nobody_gets_to_in_time_is_refused(
-    service: Service, user: User, held: Held
+    service: Service, try_log_in: TryLogIn, user: User, held: Held
 ) -> None:
     service.app.state.authenticator.method.checker._turns._seconds = 0.05
-    others = asyncio.create_task(flood(service, HASHES_AT_ONCE))
+    others = asyncio.create_task(flood(try_log_in, HASHES_AT_ONCE))
     await eventually(lambda: has_begun(held, HASHES_AT_ONCE))
-    client = logged_in(service, user.email, user.credential, OWN)
-    response = await client.get("/v1/me")
+    response = await try_log_in(user.email, user.credential, OWN)
     assert error_of(response) == REFUSED
     assert int(response.headers["Retry-After"]) >= 1
     held.end(1000)
     await others
-    assert (await client.get("/v1/me")).status_code == 200
+    assert await asked(try_log_in, user, OWN) == 200
 
 
-async def test_six_addresses_lock_no_account(service: Service, user: User) -> None:
+async def test_six_addresses_lock_no_account(try_log_in: TryLogIn, user: User) -> None:
     for number in range(6):
-        statuses = await guess(service, user, f"203.0.113.{number}", FROM_ADDRESS_ON_ACCOUNT + 1)
+        statuses = await guess(try_log_in, user, f"203.0.113.{number}", FROM_ADDRESS_ON_ACCOUNT + 1)
         assert statuses[:FROM_ADDRESS_ON_ACCOUNT] == [401] * FROM_ADDRESS_ON_ACCOUNT
-    assert await asked(service, user, OWN) == 200
+    assert await asked(try_log_in, user, OWN) == 200
 
 
 async def test_any_number_of_addresses_locks_nobody_out_of_their_own(
-    service: Service, user: User, forgetful: None, monkeypatch: pytest.MonkeyPatch
+    service: Service,
+    try_log_in: TryLogIn,
+    user: User,
+    forgetful: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where the account's bucket is empty, a stranger waits even with the right password."""
     monkeypatch.setattr(attempts, "ON_ACCOUNT", 1)
-    assert await asked(service, user, OWN) == 200
-    assert await guess(service, user, "203.0.113.1", 1) == [401]
-    assert await guess(service, user, ANOTHER, 1) == [429]
+    assert await asked(try_log_in, user, OWN) == 200
+    assert await guess(try_log_in, user, "203.0.113.1", 1) == [401]
+    assert await guess(try_log_in, user, ANOTHER, 1) == [429]
     # Another process, or this one after its start: it knows no password that was right.
     limiter = service.engine.limiter
     fresh = wiring.auth.open_authenticator(service.settings, service.database, limiter)
-    header = wiring.auth.authorization(user.email, user.credential)
+    form = form_of(user)
     with pytest.raises(TooManyAttempts):
-        await fresh.authenticate(header, ANOTHER)
-    assert (await fresh.authenticate(header, OWN)).user_id == user.id
-
-
-async def test_who_is_in_goes_on_from_anywhere(
-    service: Service, user: User, forgetful: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where guesses from the same address have used up all that it may try."""
-    monkeypatch.setattr(attempts, "FROM_ADDRESS_ON_ACCOUNT", 1)
-    assert await asked(service, user, OWN) == 200
-    for address in (OWN, ANOTHER):
-        assert await guess(service, user, address, 2) == [401, 429]
-        assert await asked(service, user, address) == 200
+        await fresh.sign_in(form, ANOTHER)
+    assert (await fresh.sign_in(form, OWN)).user_id == user.id
 
 
 async def test_names_of_others_do_not_use_up_what_an_account_may_at_its_own_address(
-    service: Service, user: User, monkeypatch: pytest.MonkeyPatch
+    service: Service, try_log_in: TryLogIn, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempts, "FROM_ADDRESS", 1)
-    assert await asked(service, user, FLOODING) == 200
-    await flood(service, 5)
+    assert await asked(try_log_in, user, FLOODING) == 200
+    await flood(try_log_in, 5)
     other = await service.create_user()
-    assert await asked(service, other, FLOODING) == 429
+    assert await asked(try_log_in, other, FLOODING) == 429
     # A wrong one is counted, and not refused.
-    assert await guess(service, user, FLOODING, 1) == [401]
+    assert await guess(try_log_in, user, FLOODING, 1) == [401]
 
 
 async def test_an_office_that_logs_in_is_no_flood(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, try_log_in: TryLogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Log-ins that succeed count for nothing."""
     monkeypatch.setattr(attempts, "FROM_ADDRESS", 1)
     for _ in range(5):
-        assert await asked(service, await service.create_user(), OWN) == 200
+        assert await asked(try_log_in, await service.create_user(), OWN) == 200
 
 
 async def is_waiting(service: Service, number: int) -> bool:
