@@ -24,6 +24,7 @@ from proofs import parts_of
 from working_tree import ROOT
 
 WORDS: dict[str, list[str]] = yaml.safe_load((ROOT / "tests/words.yml").read_text(encoding="utf-8"))
+WORD_OF = {flag: re.compile("|".join(words), re.IGNORECASE) for flag, words in WORDS.items()}
 JINJA = re.compile(r"\{%|\{#[- ]|\{\{-?\s*(" + "|".join(QUESTIONS) + r")\b")
 
 # What a dependency brings and shows as its own: importing it needs no line of its own.
@@ -112,12 +113,17 @@ def test_no_jinja_is_left_over(trees: dict[Combination, Path], combination: Comb
 def test_text_is_clean(trees: dict[Combination, Path], combination: Combination) -> None:
     """One line feed ends a file, no line ends in blanks, no two blank lines stand together."""
     for path, text in files_of(trees[combination]).items():
-        assert not re.search(r"[ \t\r]$", text, flags=re.MULTILINE), path
-        assert not text or re.search(r"[^\n]\n\Z", text), path
-        # Apache's licence begins with a blank line.
-        assert path == "LICENSE" or not text.startswith("\n"), path
-        prose = _without_code(text) if path.endswith(".md") else text
-        assert path.endswith((".py", ".mako")) or "\n\n\n" not in prose, path
+        _assert_clean(path, text)
+
+
+@cache
+def _assert_clean(path: str, text: str) -> None:
+    assert not re.search(r"[ \t\r]$", text, flags=re.MULTILINE), path
+    assert not text or re.search(r"[^\n]\n\Z", text), path
+    # Apache's licence begins with a blank line.
+    assert path == "LICENSE" or not text.startswith("\n"), path
+    prose = _without_code(text) if path.endswith(".md") else text
+    assert path.endswith((".py", ".mako")) or "\n\n\n" not in prose, path
 
 
 def _without_code(text: str) -> str:
@@ -130,16 +136,25 @@ def test_no_word_of_an_option_that_was_not_chosen(
     trees: dict[Combination, Path], combination: Combination
 ) -> None:
     others = WORDS.keys() - flags_of(combination)
-    unwanted = {flag: re.compile("|".join(WORDS[flag]), re.IGNORECASE) for flag in others}
     found = [
         f"{path}:{number}: {flag}: {line.strip()}"
         for path, text in files_of(trees[combination]).items()
         if path != OLD_PLACES
-        for number, line in enumerate([path, *text.splitlines()])
-        for flag, words in unwanted.items()
-        if words.search(line)
+        for number, flag, line in [*_words_in(path), *_words_in(text)]
+        if flag in others
     ]
     assert not found, "\n".join(found)
+
+
+@cache
+def _words_in(text: str) -> list[tuple[int, str, str]]:
+    """Find words of options: line number, flag and line. Most files are the same in most trees."""
+    return [
+        (number, flag, line)
+        for number, line in enumerate(text.splitlines(), 1)
+        for flag, words in WORD_OF.items()
+        if words.search(line)
+    ]
 
 
 @pytest.mark.parametrize("flag", sorted(WORDS))
