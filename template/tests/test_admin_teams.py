@@ -160,6 +160,24 @@ async def test_the_command_line_manages_teams(service: Service, run: Run, user: 
     assert (await service.rows(teams))[0].name == "Acme"
 
 
+async def test_the_command_line_shows_the_usage_of_a_team(
+    service: Service, client: httpx2.AsyncClient, run: Run, user: User
+) -> None:
+    team, other = await create(client), await service.create_user()
+    await add(client, team, user, "member")
+    for each in (user, other):
+        await service.client(each).post("/v1/chat/completions", json=chat())
+    told = (await client.get(f"/v1/admin/teams/{team}/usage")).json()
+    words = "usage", "--team", team, "--group-by", "user"
+    assert json.loads((await run(*words, "--json")).stdout) == told
+    assert [line["user_id"] for line in told["data"]] == [user.id]
+    assert user.email in (await run(*words)).stdout
+    assert "offline/echo" in (await run("usage", "--team", team)).stdout
+    unknown = await run("usage", "--team", "team_x")
+    assert (unknown.exit_code, "There is no such team." in unknown.stderr) == (1, True)
+    assert (await run("usage", "--team", team, "--user", user.email)).exit_code == 2
+
+
 async def test_the_command_line_refuses_what_is_unknown(service: Service, run: Run) -> None:
     wrong_plan = await run("teams", "create", "--name", "Acme", "--plan", "gold")
     assert (wrong_plan.exit_code, "no team plan 'gold'" in wrong_plan.output) == (1, True)

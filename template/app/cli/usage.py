@@ -9,11 +9,12 @@ from sqlalchemy import select
 
 from app.cli.base import Json, Session, show
 from gateway.accounts.lookup import raise_of
+from gateway.accounts.teams import Teams
 from gateway.accounts.users import Users
 from gateway.counts import counted
 from gateway.db.tables import users
 from gateway.ledger.budget import usd
-from gateway.ledger.usage_report import GroupBy, Report, days_of
+from gateway.ledger.usage_report import Days, GroupBy, Report, days_of
 from gateway.policy import load
 from gateway.schemas.usage import Period, UsageLine, UsageReport
 
@@ -21,6 +22,7 @@ from gateway.schemas.usage import Period, UsageLine, UsageReport
 async def usage(
     session: Session,
     user: Annotated[str, typer.Option(help="The e-mail address of one user.")] = "",
+    team: Annotated[str, typer.Option(help="One team, as `teams list` shows it.")] = "",
     first: Annotated[
         dt.datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day.")
     ] = None,
@@ -31,15 +33,26 @@ async def usage(
     as_json: Json = False,
 ) -> None:
     """Show what was spent and is reserved of the caps, by day; this month's by default."""
-    report = Report(session.database, load(session.settings.policy_dir))
+    if user and team:
+        raise typer.BadParameter("give --user or --team.")
     days = days_of(first and first.date(), last and last.date())
-    if user:
-        row = await Users(session.database).find(user)
-        found = await report.of_user(row.id, row.plan, days, group_by, raise_of(row))
-    else:
-        found = await report.of_service(days, group_by)
+    found = await _report(session, user, team, days, group_by)
     emails = {} if as_json else await _emails(session, found)
     show(found.model_dump(mode="json", exclude_unset=True), as_json, _text(found, emails))
+
+
+async def _report(
+    session: Session, user: str, team: str, days: Days, group_by: GroupBy
+) -> UsageReport:
+    """The report of a user, by e-mail address, of a team, by id, or of the whole service."""
+    report = Report(session.database, load(session.settings.policy_dir))
+    if user:
+        row = await Users(session.database).find(user)
+        return await report.of_user(row.id, row.plan, days, group_by, raise_of(row))
+    if team:
+        row = await Teams(session.database).get(team)
+        return await report.of_team(row.id, row.plan, days, group_by)
+    return await report.of_service(days, group_by)
 
 
 async def _emails(session: Session, report: UsageReport) -> Mapping[str, str]:
