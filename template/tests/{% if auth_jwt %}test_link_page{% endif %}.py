@@ -20,6 +20,8 @@ from tests.support import Service, error_of
 
 NEW, OTHER = "correct horse battery staple", "another battery for the horse"
 ADDRESS = "zoe@example.com"
+# For password managers. The form does not send it.
+USERNAME = f'<input type="text" autocomplete="username" value="{ADDRESS}" hidden readonly>'
 DEAD = "This link is not valid"
 FOREIGN: list[dict[str, str]] = [
     {"Sec-Fetch-Site": "cross-site"},
@@ -79,7 +81,7 @@ async def test_an_invitation(service: Service, link: str) -> None:
     browser = service.client()
     page = await follow(browser, link)
     assert page.text.count('autocomplete="new-password"') == 2
-    assert ADDRESS not in page.text
+    assert USERNAME in page.text
     answer = await enter(browser, page, **twice(NEW))
     assert leads_to_sign_in(answer)
     assert "Set-Cookie" not in answer.headers
@@ -107,6 +109,7 @@ async def test_a_verification(mailing: Service, inbox: Inbox) -> None:
     link, browser = await inbox.link(), mailing.client()
     page = await follow(browser, link)
     assert page.text.count('autocomplete="current-password"') == 1
+    assert USERNAME in page.text
     wrong = await enter(browser, page, password=OTHER)
     assert (wrong.status_code, "That did not match" in wrong.text) == (401, True)
     # A browser would ask for name and password itself, in a window of its own.
@@ -150,6 +153,7 @@ async def test_a_password_that_is_refused_leaves_the_link(service: Service, link
         answer = await enter(browser, page, **fields)
         assert (answer.status_code, told in answer.text) == (422, True)
         assert fields_of(answer.text) == fields_of(page.text)
+        assert USERNAME in answer.text
         assert NEW not in answer.text
     assert leads_to_sign_in(await enter(browser, page, **twice(NEW)))
 

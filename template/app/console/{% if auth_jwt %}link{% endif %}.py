@@ -1,7 +1,10 @@
 """The page that links lead to: it takes the link, then a password."""
 
+import html
+
 from fastapi.responses import HTMLResponse
 
+from app.auth.jwt.links import UnusedLink
 from app.auth.port import Field
 from app.console.sign_in import field_input, form_page, hidden
 from app.schemas.jwt import MIN_PASSWORD
@@ -40,18 +43,25 @@ def link_page(settings: Settings) -> HTMLResponse:
 
 
 def password_page(
-    settings: Settings, purpose: Purpose, token: str, wrong: str = "", status: int = 200
+    settings: Settings, link: UnusedLink, wrong: str = "", status: int = 200
 ) -> HTMLResponse:
     """The page with the form that uses a link; `wrong` is text."""
-    title = TITLES[purpose]
-    fields = CURRENT if purpose is Purpose.VERIFICATION else NEW
-    inputs = hidden("link", token) + "".join(map(field_input, fields))
+    title = TITLES[link.purpose]
+    fields = CURRENT if link.purpose is Purpose.VERIFICATION else NEW
+    inputs = hidden("link", link.token) + _username(link.email) + "".join(map(field_input, fields))
     return form_page(settings, title, _form(inputs, title), wrong, status)
 
 
 def dead_link_page(settings: Settings, wrong: str, status: int) -> HTMLResponse:
     """The page of a link that cannot be used, without a form."""
     return form_page(settings, "Your link", "", wrong, status)
+
+
+def _username(email: str) -> str:
+    """A field for password managers, which ignore fields of type `hidden`. It is not sent."""
+    return (
+        f'<input type="text" autocomplete="username" value="{html.escape(email)}" hidden readonly>'
+    )
 
 
 def _form(inputs: str, button: str) -> str:

@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from app.auth.forms import read_form
 from app.auth.jwt.accounts import Accounts, Client
 from app.auth.jwt.authenticator import JwtAuthenticator
+from app.auth.jwt.links import UnusedLink
 from app.auth.jwt.registration import Registration
 from app.console.link import dead_link_page, link_page, password_page
 from app.dependencies import SettingsDep
@@ -42,31 +43,27 @@ async def take_link(
     fields = await read_form(request)
     token = fields.get("link", "").strip().rpartition("=")[2]
     try:
-        purpose = await parts.links.purpose_of(token)
+        link = await parts.links.find(token)
     except ServiceError as error:
         return refused(error, dead_link_page(settings, error.message, error.status))
     if "password" not in fields:
-        return password_page(settings, purpose, token)
+        return password_page(settings, link)
     try:
-        await _use(parts, purpose, token, fields, client)
+        await _use(parts, link, fields, client)
     except ServiceError as error:
-        page = password_page(settings, purpose, token, told(error), error.status)
+        page = password_page(settings, link, told(error), error.status)
         return refused(error, page)
     return RedirectResponse(SIGN_IN, 303, NO_STORE)
 
 
 async def _use(
-    parts: JwtAuthenticator,
-    purpose: Purpose,
-    token: str,
-    fields: Mapping[str, str],
-    client: Client,
+    parts: JwtAuthenticator, link: UnusedLink, fields: Mapping[str, str], client: Client
 ) -> None:
     """Use a link. Its log-in is for programs, and ends. Raises `ServiceError`."""
-    if purpose is Purpose.VERIFICATION:
-        login = await Registration(parts).verify(token, fields["password"], client)
+    if link.purpose is Purpose.VERIFICATION:
+        login = await Registration(parts).verify(link.token, fields["password"], client)
     else:
-        login = await Accounts(parts).accept(token, _new_password(fields), client)
+        login = await Accounts(parts).accept(link.token, _new_password(fields), client)
     await parts.logins.end(login.user_id, login.id)
 
 

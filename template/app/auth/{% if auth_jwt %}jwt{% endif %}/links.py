@@ -26,6 +26,14 @@ class Link(NamedTuple):
     expires_at: dt.datetime
 
 
+class UnusedLink(NamedTuple):
+    """A link that can be used, by its token, and the address that it was made for."""
+
+    token: str
+    purpose: Purpose
+    email: str
+
+
 class Links:
     """Makes links and reads their tokens.
 
@@ -61,12 +69,13 @@ class Links:
             return purpose, str(claims.get("lnk"))
         raise not_valid()
 
-    async def purpose_of(self, token: str) -> Purpose:
-        """The purpose of an unused link, which stays unused. Raises `InvalidRequest`."""
+    async def find(self, token: str) -> UnusedLink:
+        """An unused link, which stays unused. Raises `InvalidRequest`."""
         purpose, link_id = self.read(token, *Purpose)
-        if await self._database.fetch_one(table.address_of(link_id)) is None:
+        row = await self._database.fetch_one(table.address_of(link_id))
+        if row is None:
             raise not_valid()
-        return purpose
+        return UnusedLink(token, purpose, row.email)
 
 
 def not_valid() -> InvalidRequest:
