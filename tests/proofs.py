@@ -48,7 +48,9 @@ TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "api_key": (*_LOGIN, "key_form", "key_sessions", "keys"),
         "basic": (*_LOGIN, "basic", "login_flood", "turns"),
-        "jwt": (*_LOGIN, "jwt", "jwt_attacks", "link_page", "links", "login_flood"),
+        "jwt": (
+            *(*_LOGIN, "jwt", "jwt_attacks", "link_browser", "link_page", "links", "login_flood"),
+        ),
         "supabase": (*_LOGIN, "supabase_auth"),
         "oauth": (
             *(*_LOGIN, "key_form", "key_sessions", "keys"),

@@ -1,48 +1,19 @@
-"""A person in a real browser signs in at a real OpenID Connect provider, both on this machine.
+"""A person in a real browser signs in at a real OpenID Connect provider, both on this machine."""
 
-The browser is the machine's Chromium or Chrome. Without one the test is skipped, and fails in CI.
-"""
-
-import os
-import shutil
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser
 
 from gateway.db.tables import sessions
+from tests.fixtures.browser import PATIENCE_MS
 from tests.fixtures.service import Start
 from tests.sign_in import form_of
 from tests.support import serving
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-PATIENCE_MS = 60_000
-
-
-def _browser_path() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        reason = "no Chromium and no Chrome on this machine"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
-
-
-@pytest.fixture
-async def chromium() -> AsyncIterator[Browser]:
-    path = _browser_path()
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=path, args=QUIET, timeout=PATIENCE_MS
-        )
-        yield browser
-        await browser.close()
 
 
 @pytest.fixture
