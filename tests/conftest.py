@@ -18,6 +18,9 @@ from github_server import Repository, serving
 from locking import alone
 from working_tree import ROOT, copy_template
 
+# What tests start compiles its modules once, not in each process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 BASE_ANSWERS = yaml.safe_load((ROOT / "tests/answers.yml").read_text(encoding="utf-8"))
 
 
@@ -40,6 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _SECONDS = "processor seconds"
+DEAREST = 40  # how many are shown
 _used: dict[pytest.Item, float] = {}
 
 
@@ -62,17 +66,21 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which files take the most processor time."""
-    seconds = Counter[str]()
+    """Say which files and which tests take the most processor time."""
+    files, tests = Counter[str](), Counter[str]()
     for report in terminalreporter.getreports("passed") + terminalreporter.getreports(""):
         for name, value in report.user_properties:
             if name == _SECONDS:
-                seconds[report.nodeid.partition("::")[0]] += value
-    if not seconds:
+                files[report.nodeid.partition("::")[0]] += value
+                tests[report.nodeid] += value
+    if not tests:
         return
     terminalreporter.section("processor time: minutes of user and system")
-    for path, used in seconds.most_common():
+    for path, used in files.most_common():
         terminalreporter.line(f"{used / 60:6.1f}  {path}")
+    terminalreporter.section("the tests that take the most of it")
+    for test, used in tests.most_common(DEAREST):
+        terminalreporter.line(f"{used / 60:6.1f}  {test}")
 
 
 def _processor_seconds() -> float:

@@ -95,8 +95,13 @@ IMAGE, NEW_IMAGE, OWN_IMAGE = b"\0image", b"\0new image", b"\0own image"
 
 @pytest.fixture(scope="module")
 def evolution(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Let the template evolve: version 2.0 changes, moves and deletes some files of 1.0."""
+    """Let a template evolve: version 2.0 changes, moves and deletes some files of 1.0.
+
+    It has what an update needs: without the service's rooms it is rendered in a moment.
+    """
     repository = copy_template(tmp_path_factory.mktemp("evolution"))
+    for room in ("app", "docs", "drill", "gateway", "tests"):
+        shutil.rmtree(repository / "template" / room)
     git(repository, "init", "--quiet", "--initial-branch", "main")
     add_first_version(repository / "template")
     commit_all(repository, "One", tag="1.0")
@@ -112,6 +117,8 @@ def add_first_version(template: Path) -> None:
         name = f"{{% if host_{option} %}}{option}_notes{{% endif %}}.md"
         (template / name).write_text(f"{option}\n{NUMBERED}")
     (template / "image.bin").write_bytes(IMAGE)
+    (template / "gateway").mkdir()
+    (template / "gateway/ids.py").write_text("THEIRS = 1\n")
 
 
 def make_second_version(template: Path) -> None:
@@ -119,6 +126,7 @@ def make_second_version(template: Path) -> None:
     (template / "deleted.txt").unlink()
     (template / "moved.txt").rename(template / "elsewhere.txt")
     (template / "added.txt").write_text("new in the template\n")
+    (template / NEW_MIGRATION).parent.mkdir(parents=True)
     (template / NEW_MIGRATION).write_text('revision = "0099"\n')
     (template / "image.bin").write_bytes(NEW_IMAGE)
 
@@ -307,13 +315,28 @@ def test_next_version_keeps_edits(evolution: Path, project: Path, tmp_path: Path
     assert tree_of(project) == fresh | edits
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree's template as version 1.0, without the history of this repository."""
+    repository = copy_template(tmp_path_factory.mktemp("whole"))
+    git(repository, "init", "--quiet", "--initial-branch", "main")
+    commit_all(repository, "One", tag="1.0")
+    return repository
+
+
+@pytest.fixture(scope="module")
+def unswitched(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy(whole, tmp_path_factory.mktemp("unswitched"))
+
+
 @pytest.mark.slow  # each is three renderings
 @pytest.mark.parametrize("new", SWITCHES.values(), ids=SWITCHES)
 def test_switch_makes_a_new_project_and_keeps_edits(
-    new: dict[str, Any], evolution: Path, project: Path, tmp_path: Path
+    new: dict[str, Any], whole: Path, unswitched: Path, tmp_path: Path
 ) -> None:
     """In each file that the switch does not concern."""
-    fresh = tree_of(copy(evolution, tmp_path / "fresh", version="1.0", **new))
+    project = Path(shutil.copytree(unswitched, tmp_path / "project"))
+    fresh = tree_of(copy(whole, tmp_path / "fresh", **new))
     edits = edit_all(project, texts_in_both(tree_of(project), fresh))
     copier.run_update(project, data=new, vcs_ref="1.0", defaults=True, overwrite=True, quiet=True)
     assert tree_of(project) == fresh | edits
@@ -355,7 +378,11 @@ def append(path: str, text: str) -> Edit:
 
 
 def write(path: str, content: bytes) -> Edit:
-    return lambda project: (project / path).write_bytes(content)
+    def edit(project: Path) -> None:
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_bytes(content)
+
+    return edit
 
 
 def delete(path: str) -> Edit:
