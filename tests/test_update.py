@@ -46,12 +46,9 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "database": {"database": "postgres"},
     "database-with-two-roles": {"database": "supabase"},
     "limiter": {"limiter": "redis"},
-    "auth": {"auth": "basic"},
+    "auth": {"auth": "oauth"},
     "host": {"host": "compose"},
-    "other-providers": {"providers": ["huggingface", "replicate"]},
     "more-providers": {"providers": ["openai", "huggingface", "replicate"]},
-    "team": {"team": True},
-    "license": {"license": "Apache-2.0"},
     "no-license": {"license": "proprietary"},
     "all": ANSWER_SETS["all-but-defaults"] | {"team": True},
 }
