@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from act import JOBS, NOT_LOCKED, Checkout, jobs_of
+from act import NOT_LOCKED, Checkout, jobs_of
 from conftest import BASE_ANSWERS, Render, as_repository
 from working_tree import render as render_into
 
@@ -61,7 +61,7 @@ def quick(project: Checkout) -> Checkout:
 
 @pytest.mark.slow(minutes=0.8)
 def test_what_is_locked_is_installed_with_servers_of_its_own(template: Path) -> None:
-    """After the merge. All tests and the drill of this project are run by test_services.py."""
+    """After the merge. All else of this project is run by test_services.py."""
     with TemporaryDirectory(prefix="ci-") as scratch:
         Path(scratch).chmod(0o755)
         directory = Path(scratch, "project")
@@ -70,14 +70,15 @@ def test_what_is_locked_is_installed_with_servers_of_its_own(template: Path) -> 
         subprocess.run(lock, cwd=directory, check=True)
         project = Checkout(as_repository(directory))
         project.on_one_python()
-        project.replace(".github/workflows/ci.yml", "make drill |", "true |")
         project.test_only("tests/test_chat.py tests/test_basic.py")
-        ran = project.run(event="push")
+        ran = project.run("--job", "coverage", event="push")
         assert ran.code == 0, ran.log[-20_000:]
-        assert jobs_of(ran) == dict.fromkeys(JOBS, True)
+        assert jobs_of(ran) == {"tests": True, "coverage": True}
         assert NOT_LOCKED not in ran.log
         assert "--locked" in ran.log
         assert "Diff Coverage" not in ran.log
+        ran = project.run("--job", "image", event="push")
+        assert jobs_of(ran) == {"image": True}, ran.log[-20_000:]
 
 
 def _unformatted(project: Checkout) -> None:
@@ -147,6 +148,7 @@ def test_a_change_that_one_python_tests_is_green(quick: Checkout) -> None:
 
 
 def test_a_change_that_nothing_tests_is_red(quick: Checkout) -> None:
+    quick.on_one_python()
     quick.add(MODULE, FUNCTION)
     ran = quick.run("--job", "coverage")
     assert jobs_of(ran) == {"tests": True, "coverage": False}, ran.log

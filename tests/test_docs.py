@@ -283,7 +283,11 @@ def test_the_page_on_tables_adds_one(render: Render) -> None:
 
 
 @pytest.mark.slow(minutes=1.5)
-@pytest.mark.parametrize("answers", [{}, PG_BASIC], ids=["default", "richest"])
+@pytest.mark.parametrize(
+    "answers",
+    [{}, pytest.param(PG_BASIC, marks=pytest.mark.product)],
+    ids=["default", "richest"],
+)
 def test_the_page_on_features_adds_one(render: Render, answers: dict[str, Any]) -> None:
     """Its routes with their tests first; then all of it, with the variant for larger bodies."""
     project = render(**answers)
