@@ -128,6 +128,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self.servers:
             listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()  # One that idles would stay for seconds.
         await eventually(self._is_idle)
         await self.lifespan.shutdown()
 
