@@ -23,12 +23,11 @@ def parts_of(service: Combination) -> Parts:
 CHOSEN = covering([parts_of(service) for service in SERVICES], met_in, (DEFAULT, RICHEST))
 OTHERS = CHOSEN[2:]
 
-# What an implementation of the limiter has a part in: these run with each database.
-_LIMITER = ("limiter", "limits", "team_budgets", "tokens_and_slots")
-# What a log-in has a part in: these run with each database.
-_LOGIN = ("auth", "cli", "sessions")
 # What every route does for a user of the log-in: these run for each log-in, with one database.
-_ROUTES = ("account", "admin_people", "canaries", "mass_assignment", "other_users", "roles", "team")
+_ROUTES = (
+    *("account", "admin_people", "canaries", "cli", "mass_assignment", "other_users", "roles"),
+    *("sessions", "team"),
+)
 # For the projects in OTHERS, the tests that touch a choice (`test_….py`): of databases, of limiters
 # and of log-ins. A log-in may have the name of a database.
 TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
@@ -37,23 +36,27 @@ TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
         "postgres": ("migrations_data", "pooler", "postgres", "silence"),
         "supabase": (
             *("migrations", "migrations_data", "pooler", "postgres", "retention", "row_security"),
-            *("search", "silence"),
+            *("search", "sessions", "silence"),
         ),
     },
     {
-        "memory": (*_LIMITER, "lease", "memory"),
-        "redis": (*_LIMITER, "redis"),
-        "database": (*_LIMITER, "database_limits", "replicas", "shared"),
+        # Only the third limits in the database; a team's calls pass the limiter and the ledger.
+        "memory": ("lease", "memory", "team_budgets"),
+        "redis": ("redis", "team_budgets"),
+        "database": (
+            *("database_limits", "limiter", "limits", "replicas", "shared", "team_budgets"),
+            "tokens_and_slots",
+        ),
     },
     {
-        "api_key": (*_LOGIN, "key_form", "key_sessions", "keys"),
-        "basic": (*_LOGIN, "basic", "login_flood", "turns"),
+        "api_key": ("auth", "key_form", "key_sessions", "keys"),
+        "basic": ("auth", "basic", "login_flood", "turns"),
         "jwt": (
-            *(*_LOGIN, "jwt", "jwt_attacks", "link_browser", "link_page", "links", "login_flood"),
+            *("auth", "jwt", "jwt_attacks", "link_browser", "link_page", "links", "login_flood"),
         ),
-        "supabase": (*_LOGIN, "supabase_auth"),
+        "supabase": ("auth", "supabase_auth"),
         "oauth": (
-            *(*_LOGIN, "key_form", "key_sessions", "keys"),
+            *("auth", "key_form", "key_sessions", "keys"),
             *("oauth_admission", "oauth_browser", "oauth_flow", "oauth_providers"),
         ),
     },
