@@ -23,11 +23,16 @@ def parts_of(service: Combination) -> Parts:
 CHOSEN = covering([parts_of(service) for service in SERVICES], met_in, (DEFAULT, RICHEST))
 OTHERS = CHOSEN[2:]
 
-# What every route does for a user of the log-in: these run for each log-in, with one database.
+# What every route does for a user of a log-in, and its pages: these run with one database.
 _ROUTES = (
     *("account", "admin_people", "canaries", "cli", "mass_assignment", "other_users", "roles"),
     *("sessions", "team"),
 )
+ONCE: dict[str, tuple[str, ...]] = {
+    "jwt": (*_ROUTES, "link_browser", "link_page", "login_flood"),
+    "oauth": (*_ROUTES, "key_form", "oauth_browser", "oauth_providers"),
+    "supabase": _ROUTES,
+}
 # For the projects in OTHERS, the tests that touch a choice (`test_….py`): of databases, of limiters
 # and of log-ins. A log-in may have the name of a database.
 TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
@@ -49,16 +54,11 @@ TESTS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
     },
     {
-        "api_key": ("auth", "key_form", "key_sessions", "keys"),
-        "basic": ("auth", "basic", "login_flood", "turns"),
-        "jwt": (
-            *("auth", "jwt", "jwt_attacks", "link_browser", "link_page", "links", "login_flood"),
-        ),
+        "api_key": ("auth", "key_sessions", "keys"),
+        "basic": ("auth", "basic"),
+        "jwt": ("auth", "jwt", "jwt_attacks", "links"),
         "supabase": ("auth", "supabase_auth"),
-        "oauth": (
-            *("auth", "key_form", "key_sessions", "keys"),
-            *("oauth_admission", "oauth_browser", "oauth_flow", "oauth_providers"),
-        ),
+        "oauth": ("auth", "key_sessions", "keys", "oauth_admission", "oauth_flow"),
     },
 )
 
@@ -75,7 +75,8 @@ def touching_files(parts: Parts) -> set[str]:
     new = [each for each in (limiter, login) if frozenset((database, each)) not in met]
     new += {database} - seen
     names = {name for place, choice in new for name in TESTS[place][choice]}
-    return {f"test_{name}.py" for name in names | set(() if login in seen else _ROUTES)}
+    names |= set(() if login in seen else ONCE[login[1]])
+    return {f"test_{name}.py" for name in names}
 
 
 def with_all_providers(service: Combination) -> Combination:

@@ -32,6 +32,7 @@ from projects import Project, Service, installed, requirements_of, serving
 from proofs import (
     CHOSEN,
     DEFAULT,
+    ONCE,
     OTHERS,
     RICHEST,
     TESTS,
@@ -327,7 +328,7 @@ def test_any_two_choices_meet_in_a_service_that_runs() -> None:
 def test_every_choice_names_its_tests() -> None:
     for place, tests in enumerate(TESTS):
         assert tests.keys() == {parts_of(service)[place] for service in SERVICES}
-    names = {re.sub(r"{%.*?%}", "", path.name) for path in (ROOT / "template/tests").rglob("*.py")}
-    assert {
-        f"test_{name}.py" for tests in TESTS for part in tests.values() for name in part
-    } <= names
+    assert ONCE.keys() == TESTS[2].keys() - {DEFAULT[2], RICHEST[2]}
+    named = {name for tests in (*TESTS, ONCE) for part in tests.values() for name in part}
+    there = {re.sub(r"{%.*?%}", "", path.name) for path in (ROOT / "template/tests").rglob("*.py")}
+    assert {f"test_{name}.py" for name in named} <= there
