@@ -169,6 +169,10 @@ class Service:
             "created_at": utc_now(),
         }
         await self.database.transact(lambda connection: connection.execute(insert(users), row))
+        return await self.admit(user_id, email)
+
+    async def admit(self, user_id: str, email: str) -> User:
+        """A user with a new credential of this service."""
         made = (self.settings, self.database, user_id, command_line())
         # In most log-ins a program uses what a person does.
         makers = dict.fromkeys((wiring.auth.create_credential, wiring.auth.create_access))
