@@ -77,8 +77,9 @@ def act(
     command += [*_stand_in_actions(directory), *arguments]
     for option, values in options.items():
         command += [f"--{option}={name}={value}" for name, value in values.items()]
-    # What `make test` sets is not for the make of a project.
-    given = {name: value for name, value in os.environ.items() if name[:4] not in ("MAKE", "MFLA")}
+    # What `make test` sets or was given is not for the make of a project.
+    own = {"ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    given = {name: value for name, value in os.environ.items() if name not in own}
     programs = os.pathsep.join([*map(str, [*path, BIN]), os.environ["PATH"]])
     with _known_to_act(directory / ".github/workflows" / workflow) as file:
         done = subprocess.run(
