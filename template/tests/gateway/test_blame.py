@@ -157,9 +157,14 @@ async def test_a_provider_that_answers_no_call_opens_the_circuit(
     scripted.on_answer, scripted.on_stream = hang, hang_before
     service = await start(request_deadline_seconds=SOON_SECONDS)
     client = service.client(await service.create_user())
-    answers = await many(client, chat(stream=stream))
-    assert {answer.status_code for answer in answers} == {504}
-    assert await state(service) == "open"
+
+    async def asked() -> bool:
+        answers = await many(client, chat(stream=stream))
+        assert {answer.status_code for answer in answers} <= {503, 504}
+        return await state(service) == "open"
+
+    # On a busy machine, a deadline may pass before the provider is asked, which counts for nothing.
+    await eventually(asked)
 
 
 async def test_long_answers_count_for_nothing_while_others_are_answered(
