@@ -18,7 +18,7 @@ from github_server import Repository, serving
 from locking import alone
 from working_tree import ROOT, copy_template
 
-# What tests start compiles its modules once, not in each process.
+# So a program that tests start keeps its compiled modules for the next process.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 BASE_ANSWERS = yaml.safe_load((ROOT / "tests/answers.yml").read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _SECONDS = "processor seconds"
-DEAREST = 40  # how many are shown
+SHOWN_TESTS = 40
 _used: dict[pytest.Item, float] = {}
 
 
@@ -79,7 +79,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for path, used in files.most_common():
         terminalreporter.line(f"{used / 60:6.1f}  {path}")
     terminalreporter.section("the tests that take the most of it")
-    for test, used in tests.most_common(DEAREST):
+    for test, used in tests.most_common(SHOWN_TESTS):
         terminalreporter.line(f"{used / 60:6.1f}  {test}")
 
 

@@ -167,10 +167,10 @@ async def test_the_command_line_shows_the_usage_of_a_team(
     await add(client, team, user, "member")
     for each in (user, other):
         await service.client(each).post("/v1/chat/completions", json=chat())
-    told = (await client.get(f"/v1/admin/teams/{team}/usage")).json()
+    usage = (await client.get(f"/v1/admin/teams/{team}/usage")).json()
     words = "usage", "--team", team, "--group-by", "user"
-    assert json.loads((await run(*words, "--json")).stdout) == told
-    assert [line["user_id"] for line in told["data"]] == [user.id]
+    assert json.loads((await run(*words, "--json")).stdout) == usage
+    assert [line["user_id"] for line in usage["data"]] == [user.id]
     assert user.email in (await run(*words)).stdout
     assert "offline/echo" in (await run("usage", "--team", team)).stdout
     unknown = await run("usage", "--team", "team_x")

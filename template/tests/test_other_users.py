@@ -23,7 +23,7 @@ REFUSED = {403, 404}
 SHARED = {"name"}
 
 Work = dict[str, list[Any]]
-"""What the database does for a request, by its id: each statement, and how many rows it found."""
+"""The statements of each request, by the id of the request, with the number of rows found."""
 
 
 @pytest.fixture

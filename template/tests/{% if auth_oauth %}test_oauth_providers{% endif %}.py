@@ -190,9 +190,9 @@ async def test_a_failed_read_of_the_issuers_documents_is_not_repeated_at_once(
     browsers = [oauth.client() for _ in range(5)]
     answers = await asyncio.gather(*(each.get("/auth/login/oidc") for each in browsers))
     assert {answer.status_code for answer in answers} == {502}
-    told = {answer.text.partition('role="alert">')[2].partition("<")[0] for answer in answers}
-    assert len(told) == 1
-    assert told != {""}
+    alerts = {answer.text.partition('role="alert">')[2].partition("<")[0] for answer in answers}
+    assert len(alerts) == 1
+    assert alerts != {""}
     assert stand_in.requests == requests
     stand_in.metadata = {}
     assert (await oauth.client().get("/auth/login/oidc")).status_code == 502

@@ -46,9 +46,10 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    """A folder for a server of the test's own.
+    """A folder for a server of one test.
 
-    As root, PostgreSQL is another user, whom another pytest may shut out of pytest's own folder.
+    It is outside of pytest's folder. Started by root, PostgreSQL runs as another user, and a second
+    pytest closes that folder to other users.
     """
     with TemporaryDirectory(prefix="postgres-") as directory:
         yield Path(directory) / "data"

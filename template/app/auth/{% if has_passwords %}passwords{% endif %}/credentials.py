@@ -1,4 +1,4 @@
-"""What every log-in with a password gives to the port: its form, and its credential."""
+"""The form and the credential of log-ins with a password: their part of `app/auth/port.py`."""
 
 import datetime as dt
 
