@@ -28,6 +28,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     column,
+    event,
     false,
     func,
     insert,
@@ -38,7 +39,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
 
 from gateway.addresses import Address, AddressError, explained, is_host, parse
 from gateway.config import GatewayConfig
@@ -96,6 +97,8 @@ class PostgresDatabase(Database):
             connect_args={"prepare_threshold": None, **CONNECTING},
             execution_options={"schema_translate_map": {None: SCHEMA}},
         )
+        self._is_elsewhere = False
+        event.listen(self._engine, "checkout", self._checked_out)
 
     async def create(self) -> None:
         """Does nothing: the server has created the database."""
@@ -151,13 +154,16 @@ class PostgresDatabase(Database):
         try:
             return await super().transact(work, seconds, user_id)
         except DatabaseUnavailable as error:
-            if is_caused_by(error, ReadOnlySqlTransaction):
-                self._leave()
+            # After a failover, the address leads to another server.
+            self._is_elsewhere |= is_caused_by(error, ReadOnlySqlTransaction)
             raise
 
-    def _leave(self) -> None:
-        """Replace all connections: after a failover, the address leads to another server."""
-        self._breakers.submit(self._engine.dispose)
+    def _checked_out(self, *_: Any) -> None:
+        # The pool then closes each connection at its next use. Replacing the pool would lose those
+        # that are in use.
+        if self._is_elsewhere:
+            self._is_elsewhere = False
+            raise InvalidatePoolError
 
     def _sign_of_life(self, cancel_handle: CancelHandle) -> float:
         with self._reading.connect() as connection, cancel_handle.of(connection):

@@ -3,7 +3,7 @@
 import asyncio
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,6 +42,11 @@ AUDIT_OF_A_MEGABYTE = """
     FROM generate_series(1, 32768)
 """
 CHAT = "/v1/chat/completions"
+
+
+def _name(url: str) -> str:
+    """The database of an address."""
+    return url.rpartition("/")[2].partition("?")[0]
 
 
 @pytest.fixture
@@ -246,7 +251,7 @@ async def test_a_server_that_vanished_is_given_up(opened: PostgresDatabase) -> N
 async def test_settings_that_could_lose_a_commit_are_reported(
     opened: PostgresDatabase, postgres_server: str, database_url: str
 ) -> None:
-    name = sql.Identifier(database_url.rpartition("/")[2].partition("?")[0])
+    name = sql.Identifier(_name(database_url))
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         query = sql.SQL("ALTER DATABASE {} SET synchronous_commit = off")
         connection.execute(query.format(name))
@@ -280,41 +285,79 @@ async def test_broken_connections_are_replaced(
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-            [database_url.rpartition("/")[2].partition("?")[0]],
+            [_name(database_url)],
         )
     statuses = [(await client.post(CHAT, json=chat())).status_code for _ in range(3)]
     assert set(statuses) <= {200, 503}
     assert statuses[-1] == 200
 
 
-@pytest.mark.parametrize("asks", ["check", "transact"])
-async def test_a_demoted_server_is_left(
-    opened: PostgresDatabase, database_url: str, postgres_server: str, asks: str
-) -> None:
-    """A read-only server: after a failover, the address leads to another server."""
-    name = sql.Identifier(database_url.rpartition("/")[2].partition("?")[0])
+async def _write(opened: PostgresDatabase) -> None:
     write = text("UPDATE app.policies SET version = version")
+    await opened.transact(lambda connection: connection.execute(write))
 
-    async def ask() -> None:
-        if asks == "check":
-            await opened.check()
-        else:
-            await opened.transact(lambda connection: connection.execute(write))
 
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        change = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
-        connection.execute(change.format(name, sql.Literal("on")))
-        with pytest.raises(DatabaseUnavailable):
-            await ask()
+@contextmanager
+def _demoted(connection: psycopg.Connection, database: str) -> Iterator[None]:
+    """A read-only server: after a failover, the address leads to another server."""
+    change = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
+    name = sql.Identifier(database)
+    connection.execute(change.format(name, sql.Literal("on")))
+    try:
+        yield
+    finally:
         connection.execute(change.format(name, sql.Literal("off")))
+
+
+@pytest.mark.parametrize("ask", [PostgresDatabase.check, _write])
+async def test_a_demoted_server_is_left(
+    opened: PostgresDatabase,
+    database_url: str,
+    postgres_server: str,
+    ask: Callable[[PostgresDatabase], Awaitable[None]],
+) -> None:
+    with (
+        psycopg.connect(postgres_server, autocommit=True) as connection,
+        _demoted(connection, _name(database_url)),
+        pytest.raises(DatabaseUnavailable),
+    ):
+        await ask(opened)
 
     async def is_answered() -> bool:
         with suppress(DatabaseUnavailable):
-            await ask()
+            await ask(opened)
             return True
         return False
 
     assert await eventually(is_answered)
+
+
+async def test_a_connection_that_a_failover_meets_in_use_is_closed(
+    opened: PostgresDatabase, database_url: str, postgres_server: str
+) -> None:
+    begun, is_over = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    name = _name(database_url)
+
+    def use(_: Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        is_over.wait(PATIENCE_SECONDS)
+
+    using = asyncio.create_task(opened.transact(use, seconds=PATIENCE_SECONDS))
+    await begun.wait()
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        with _demoted(connection, name), pytest.raises(DatabaseUnavailable):
+            await _write(opened)
+        await opened.check()
+        is_over.set()
+        await using
+        await opened.close()
+
+        async def is_closed() -> bool:
+            count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+            return connection.execute(count, [name]).fetchone() == (0,)
+
+        assert await eventually(is_closed)
 
 
 async def test_a_check_leaves_nothing(opened: PostgresDatabase) -> None:
@@ -387,11 +430,11 @@ async def test_doctor_reports_a_lock_and_a_read_only_server(
     assert result.exit_code == 1
     assert "✗ database: " in result.stdout
     assert f"✗ migrations: {NO_ANSWER}" in result.stdout
-    name = sql.Identifier(database_url.rpartition("/")[2].partition("?")[0])
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        change = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on")
-        connection.execute(change.format(name))
-    result = await run("doctor")
+    with (
+        psycopg.connect(postgres_server, autocommit=True) as connection,
+        _demoted(connection, _name(database_url)),
+    ):
+        result = await run("doctor")
     assert result.exit_code == 1
     assert "✗ database: is DATABASE_URL right" in result.stdout
     assert "read-only transaction" in result.stdout
