@@ -1,6 +1,7 @@
 """`python -m app serve`: the process that answers."""
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -103,6 +104,7 @@ def server_config(settings: Settings) -> uvicorn.Config:
 def _run(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
     """As `uvicorn.run`, on given sockets."""
     config.load_app()
+    gc.enable()  # `app/__main__.py` turned it off for the start.
     server = Server(config)
     with suppress(KeyboardInterrupt):
         server.run(listeners)
@@ -112,6 +114,7 @@ def _run(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
 
 def _supervise(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
     """As `uvicorn.run` with several processes, which forgets that one of them could not start."""
+    gc.enable()
     with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
         # Where worker processes put their metrics, for any of them to tell all.
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
