@@ -117,9 +117,14 @@ async def create_owner(service: Service, role: Role = Role.USER, email: str = ""
     return user
 
 
+_descriptions: list[dict[str, Any]] = []
+
+
 def operations(app: FastAPI) -> list[Operation]:
     """Every operation of `app`, also those that its description leaves out."""
-    return sorted(_operations(app, app.openapi()), key=str)
+    if not _descriptions:  # Each application has the same one, and it takes half a second.
+        _descriptions.append(app.openapi())
+    return sorted(_operations(app, _descriptions[0]), key=str)
 
 
 def _operations(app: FastAPI, described: Mapping[str, Any]) -> Iterator[Operation]:

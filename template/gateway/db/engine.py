@@ -252,8 +252,11 @@ class Database(ABC):
         """Wait for running work, then close every connection."""
         if self._looking is not None:
             await asyncio.wait([self._looking])
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
         for threads in (self._writers, self._readers, self._patient_readers, self._breakers):
-            await asyncio.to_thread(threads.shutdown)
+            threads.shutdown()
         self._engine.dispose()
 
     async def _run(
