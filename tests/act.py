@@ -14,6 +14,7 @@ from typing import Any
 
 from conftest import git
 from docker_stand_in import install
+from processes import on_memory_disk
 from working_tree import ROOT
 
 BIN = Path(sys.executable).parent
@@ -136,6 +137,11 @@ class Checkout:
     def on_one_python(self) -> None:
         """Have the tests run once, as each Python would be the same."""
         self.replace(".github/workflows/ci.yml", ALL_PYTHONS, '["3.11"]')
+
+    def drill_in_memory(self) -> None:
+        """Have the drill keep its database in memory: other tests write to the disk meanwhile."""
+        settings = "".join(f"{name}={value} " for name, value in on_memory_disk().items())
+        self.replace(".github/workflows/ci.yml", "run: make drill", f"run: {settings}make drill")
 
     def test_only(self, tests: str) -> None:
         """Have few tests run, with a floor for all lines that is low enough for them."""

@@ -74,6 +74,7 @@ def test_the_first_run_is_green_and_the_first_release_is_out(newcomer: Newcomer)
     newcomer.do()
     checkout = Checkout(newcomer.directory)
     checkout.on_one_python()
+    checkout.drill_in_memory()
     ran = checkout.run(event="push")
     assert ran.code == 0, ran.failures or ran.log
     assert jobs_of(ran) == dict.fromkeys(JOBS, True)

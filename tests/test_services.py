@@ -27,7 +27,7 @@ from conftest import BASE_ANSWERS
 from environments import environment_with
 from locking import alone
 from openai.types.chat import ChatCompletionMessageParam
-from processes import clean_environment
+from processes import clean_environment, on_memory_disk
 from projects import Project, Service, installed, requirements_of, serving
 from proofs import (
     CHOSEN,
@@ -183,7 +183,7 @@ def _drilling(template: Path, combination: Combination) -> Iterator[subprocess.P
         with subprocess.Popen(
             [python, "-m", "drill"],
             cwd=directory,
-            env=clean_environment() | {"JSON": "1"},
+            env=clean_environment() | {"JSON": "1"} | on_memory_disk(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -197,7 +197,8 @@ def _drilling(template: Path, combination: Combination) -> Iterator[subprocess.P
 @_services(SHARED_PAIRS, RICHEST_PAIR)
 def test_a_cap_is_exact_over_twenty_processes(directory: Path, python: Path) -> None:
     """Of 500 calls at once that cost their bound, exactly those that the cap pays for."""
-    project = Project(directory, python, clean_environment() | {"JSON": "1"})
+    settings = clean_environment() | {"JSON": "1"} | on_memory_disk()
+    project = Project(directory, python, settings)
     only = ("--processes", "20", "--only", "a cap that pays for 37")
     (finding,) = json.loads(project.run("drill", *only, seconds=DRILL_SECONDS))
     assert finding["seen"].startswith("37 times ok, 463 times 402 budget_exceeded")

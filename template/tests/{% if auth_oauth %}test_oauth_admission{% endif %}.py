@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gateway.accounts import identities as accounts
 from gateway.accounts.admission import domain_of, parse_allowed
 from gateway.accounts.audit import command_line
 from gateway.accounts.identities import identities
@@ -180,6 +181,20 @@ async def test_two_first_sign_ins_at_once_make_one_user(oauth: Service) -> None:
     )
     assert [answer.status_code for answer in answers] == [303] * 4
     assert len(await oauth.rows(users)) == len(await oauth.rows(identities)) == 1
+
+
+async def test_who_is_made_between_two_looks_is_the_same_user(
+    oauth: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look for the account and that for its address, the other request has ended."""
+    me = await _me(oauth, "oidc")
+    look = accounts._known
+
+    def look_too_early(*_: Any) -> None:
+        monkeypatch.setattr(accounts, "_known", look)
+
+    monkeypatch.setattr(accounts, "_known", look_too_early)
+    assert await _me(oauth, "oidc") == me
 
 
 async def test_a_new_user_has_a_plan_of_the_service(oauth: Service) -> None:

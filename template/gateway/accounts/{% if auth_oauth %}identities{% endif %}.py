@@ -108,7 +108,7 @@ class Identities:
 
         try:
             return await self._database.transact(write)
-        except IntegrityError:  # Another request of this account was first.
+        except (IntegrityError, Conflict):  # Perhaps another request of this account was first.
             return await self._database.transact(write)
 
 
