@@ -1,17 +1,19 @@
 """Generations for one user, from any route, command or background job: see `gateway/README.md`."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from starlette.types import Receive
 
 from gateway.accounts.principals import Principal
 from gateway.errors import InvalidRequest, ProviderError
 from gateway.http.bodies import parse_part
 from gateway.http.chat_stream import ChatStream
+from gateway.http.event_stream import unless_left
 from gateway.ids import new_id
 from gateway.pipeline.generation import Generation, GenerationRequest, require_sendable
 from gateway.pipeline.pipeline import Pipeline
@@ -22,14 +24,7 @@ from gateway.schemas.chat import ChatInput
 from gateway.schemas.embeddings import EmbeddingInput
 
 Answer = TypeVar("Answer", bound=BaseModel)
-Begun = TypeVar("Begun")
 Messages = str | Sequence[Mapping[str, Any]]
-
-
-class UnlessLeft(Protocol):
-    """Cancels work when the client disconnects. Raises `ClientDisconnect`."""
-
-    def __call__(self, work: Coroutine[Any, Any, Begun]) -> Coroutine[Any, Any, Begun]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +110,7 @@ class Gateway:
         request_id: str | None = None,
         idempotency_key: str | None = None,
         on_begin: Callable[[Generation], None] = lambda _: None,
-        unless_left: UnlessLeft | None = None,
+        receive: Receive | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._policy = policy
@@ -125,7 +120,7 @@ class Gateway:
         self._request_id = request_id or new_id("req")
         self._idempotency_key = idempotency_key
         self._on_begin = on_begin
-        self._unless_left = unless_left
+        self._receive = receive
 
     async def chat(
         self,
@@ -147,7 +142,7 @@ class Gateway:
         """The same as it is written. What fails before the first piece is raised here."""
         call = self._call("chat", model, _chat_body(messages, None, parameters))
         work = self._pipeline.stream(call)
-        begun = await (self._unless_left(work) if self._unless_left else work)
+        begun = await (unless_left(self._receive, work) if self._receive else work)
         self._on_begin(begun[0])
         return TextStream(*begun)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
-from typing import Annotated, Any, NamedTuple, Protocol, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -14,21 +14,8 @@ Usd = Annotated[Decimal, Field(ge=0, le=MAX_USD, max_digits=20, decimal_places=9
 ALWAYS_KEPT = frozenset({"input", "output", "second"})
 
 
-class Lines(Protocol):
-    """Nano-dollars per million tokens; None if the list has no such line."""
-
-    @property
-    def input(self) -> int: ...
-    @property
-    def output(self) -> int: ...
-    @property
-    def cached_input(self) -> int | None: ...
-    @property
-    def cache_write(self) -> int | None: ...
-
-
 class Tier(NamedTuple):
-    """The lines for requests with more input tokens than `above`."""
+    """The lines for requests with more input tokens than `above`; None where there is no line."""
 
     above: int
     input: int

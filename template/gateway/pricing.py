@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from gateway.counts import counted
 from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedParameter
 from gateway.policy import Model
-from gateway.prices import Lines, Price
+from gateway.prices import Price, Tier
 from gateway.providers.base import MAXIMA, Usage
 from gateway.schemas.base import MAX_CHOICES, MAX_INPUTS
 from gateway.text_size import text_bytes
@@ -43,7 +43,7 @@ def cost(price: Price, usage: Usage) -> int:
 
     The whole input decides which tier counts for the whole request.
     """
-    lines: Lines = price
+    lines: Price | Tier = price
     for tier in price.tiers:
         if usage.input_tokens > tier.above:
             lines = tier
@@ -54,7 +54,7 @@ def cost(price: Price, usage: Usage) -> int:
 def max_cost(price: Price, most: Usage) -> int:
     """The most that a call can cost which uses `most` at most: at the dearest line and tier."""
     ends = [tier.above for tier in price.tiers if tier.above < most.input_tokens]
-    lists: list[Lines] = [price, *price.tiers]
+    lists: list[Price | Tier] = [price, *price.tiers]
     dearest = max(
         tokens * max(_rates(lines)) + SHARES * most.output_tokens * lines.output
         for lines, tokens in zip(lists, [*ends, most.input_tokens], strict=False)
@@ -69,7 +69,7 @@ def _whole(tokens: int, price: Price, usage: Usage) -> int:
     return -(-(tokens + SHARES * (seconds + outputs)) // (SHARES * MILLION))
 
 
-def _input_cost(lines: Lines, usage: Usage) -> int:
+def _input_cost(lines: Price | Tier, usage: Usage) -> int:
     """The cost of the input, in shares. Parts beyond the input are reduced, the cheapest first."""
     if not (usage.cached_input_tokens or usage.cache_write_tokens):
         return SHARES * usage.input_tokens * lines.input
@@ -82,7 +82,7 @@ def _input_cost(lines: Lines, usage: Usage) -> int:
     return total + left * plain
 
 
-def _rates(lines: Lines) -> tuple[int, int, int]:
+def _rates(lines: Price | Tier) -> tuple[int, int, int]:
     """The price of a new token, a cached one, and one written into the cache, in shares.
 
     Without a line, cached input costs as much as input, and a write 1.25 times that: OpenAI's rate

@@ -10,7 +10,15 @@ import pytest
 from app.settings import Settings
 from gateway.policy import Kind
 from gateway.providers import offline
-from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Reply, Usage
+from gateway.providers.base import (
+    Body,
+    Chunks,
+    Provider,
+    ProviderFailure,
+    ProviderRequest,
+    Reply,
+    Usage,
+)
 from gateway.providers.parameters import Table
 
 # The upper bound of the cost of `tests.support.chat()` with the tests' model offline/echo: the
@@ -61,16 +69,11 @@ async def stream_fine(request: ProviderRequest) -> Chunks:
     yield [usage_chunk(USAGE)]
 
 
-class FakeProvider:
+class FakeProvider(Provider):
     """Calls `on_answer`, `on_stream` and `on_fetch_result`; records each request."""
 
     name = "offline"
-    least_seconds = 0
     parameters: Mapping[Kind, Table | None] = {"chat": None}
-    billed_by_time: frozenset[Kind] = frozenset()
-    counted: frozenset[Kind] = frozenset()
-    official_owners: frozenset[str] = frozenset()
-    responses = None
 
     def __init__(self) -> None:
         self.on_answer: Callable[[ProviderRequest], Awaitable[Reply]] = say_fine

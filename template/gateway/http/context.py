@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -14,7 +13,6 @@ from gateway.engine import Engine
 from gateway.errors import InvalidRequest
 from gateway.gateway import Gateway
 from gateway.http.bodies import SMALL_BYTES, parse
-from gateway.http.event_stream import unless_left
 from gateway.http.feature_answer import FeatureAnswer
 from gateway.http.replay import Replay
 from gateway.idempotency.idempotency import Work
@@ -28,7 +26,6 @@ NO_JSON = {"type": "json_invalid", "loc": ("body",), "msg": "no JSON"}
 MAX_KEY_CHARS = 255
 MAX_FEATURE_CHARS = 100
 Body = TypeVar("Body", bound=BaseModel)
-Given = TypeVar("Given")
 
 
 class GenerationContext:
@@ -105,11 +102,8 @@ class GenerationContext:
             request_id=self.request.state.request_id,
             idempotency_key=name,
             on_begin=answer.on_begin,
-            unless_left=self._unless_left,
+            receive=self.request.receive,
         )
-
-    async def _unless_left(self, work: Coroutine[Any, Any, Given]) -> Given:
-        return await unless_left(self.request.receive, work)
 
     async def _digest(self) -> str:
         """A digest of the body. Raises `InvalidRequest` for a form, which FastAPI has consumed."""

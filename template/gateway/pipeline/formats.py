@@ -1,7 +1,7 @@
 """The formats of chat requests, and how the gateway handles each."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from gateway import pricing
 from gateway.policy import Model
@@ -15,23 +15,6 @@ from gateway.providers.responses.translated import Translated
 from gateway.response_pricing import response_max_usage
 
 
-class Written(Protocol):
-    """Collects the chunks of a stream."""
-
-    usage: Usage | None
-
-    def add(self, chunk: Body, /) -> None: ...
-
-    @property
-    def begun(self) -> bool: ...
-
-    @property
-    def output(self) -> Body: ...
-
-    @property
-    def last_usage(self) -> Usage | None: ...
-
-
 class Format(NamedTuple):
     """How to adapt a request to a provider, compute its maximum usage and read its answer.
 
@@ -41,7 +24,7 @@ class Format(NamedTuple):
     fit: Callable[[Provider, Body], tuple[Provider, Body]]
     max_usage: Callable[[Model, Mapping[str, Any]], Usage]
     outcome: Callable[[Body, Mapping[str, Any]], Outcome]
-    transcript: Callable[[], Written]
+    transcript: Callable[[], Transcript | ResponseTranscript]
 
 
 def _as_it_is(provider: Provider, body: Body) -> tuple[Provider, Body]:

@@ -11,7 +11,7 @@ Each step passes or raises an error of `gateway.errors`; a refused request uses 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from gateway.accounts.principals import Scope
 from gateway.errors import BudgetExceeded, RateLimited
@@ -32,14 +32,6 @@ from gateway.telemetry.context import bind
 SLOT_MARGIN_SECONDS = 10
 
 Given = TypeVar("Given")
-
-
-class AttemptReply(NamedTuple):
-    """A reply, its outcome, and its share of a joined call's cost, in nano-dollars."""
-
-    reply: Reply
-    outcome: Outcome
-    cost: int | None = None
 
 
 class Pipeline:
@@ -90,9 +82,9 @@ class Pipeline:
 
     async def finish(self, generation: Generation) -> Reply:
         """The provider's complete answer, settled and recorded."""
-        answer = await self._first(generation, self._answer)
-        await self._succeeded(generation, answer)
-        return answer.reply
+        result = await self._first(generation, self._answer)
+        await self._in_flight.settle(generation, result, None)
+        return Reply(result.output, result.usage)
 
     async def stream(self, call: GenerationRequest) -> tuple[Generation, list[Body], Chunks]:
         """A streamed chat: the first chunks, and the rest, which the caller must close.
@@ -104,7 +96,7 @@ class Pipeline:
         first: list[Body] = await anext(chunks, [])
         return generation, first, chunks
 
-    async def _answer(self, generation: Generation) -> AttemptReply:
+    async def _answer(self, generation: Generation) -> AttemptResult:
         attempt, share = generation.current, None
         if attempt.model.kind == "embedding":
             user_id, max_usage = generation.call.principal.user_id, attempt.candidate.max_usage
@@ -113,7 +105,7 @@ class Pipeline:
             )
         else:
             reply = await attempt.provider.answer(attempt.request)
-        return AttemptReply(reply, _outcome(generation, reply), share)
+        return _succeeded(generation, reply, share)
 
     async def _chunks(self, generation: Generation) -> Chunks:
         """The provider's chunks. Settles when they end or fail, or the caller closes them."""
@@ -128,8 +120,7 @@ class Pipeline:
                         transcript.add(chunk)
                     yield chunks
                     chunks = await anext(source, [])
-            reply = Reply(transcript.output, transcript.usage)
-            answer = AttemptReply(reply, _outcome(generation, reply))
+            answer = _succeeded(generation, Reply(transcript.output, transcript.usage))
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
             result = result_of(generation, error)
             result.usage = transcript.last_usage or result.usage
@@ -138,7 +129,7 @@ class Pipeline:
                 result.output = transcript.output
             await self._in_flight.settle(generation, result, error)
             _raise_to_client(generation, error, result)
-        await self._succeeded(generation, answer)
+        await self._in_flight.settle(generation, answer, None)
 
     async def _first(
         self, generation: Generation, work: Callable[[Generation], Awaitable[Given]]
@@ -170,13 +161,6 @@ class Pipeline:
             await self._in_flight.give_up(generation, result)
             _raise_to_client(generation, reported, result)
 
-    async def _succeeded(self, generation: Generation, answer: AttemptReply) -> None:
-        reply = answer.reply
-        result = AttemptResult(
-            "succeeded", answer.outcome, reply.usage, reply.output, cost=answer.cost
-        )
-        await self._in_flight.settle(generation, result, None)
-
 
 async def _start(generation: Generation) -> tuple[Chunks, list[Body]]:
     """Start a stream, and wait for its first chunks."""
@@ -189,11 +173,14 @@ async def _start(generation: Generation) -> tuple[Chunks, list[Body]]:
         raise
 
 
-def _outcome(generation: Generation, reply: Reply) -> Outcome:
+def _succeeded(generation: Generation, reply: Reply, cost: int | None = None) -> AttemptResult:
+    """The result of a reply; `cost` is its share of a joined call's, in nano-dollars."""
     call = generation.call
     if call.kind == "chat":
-        return call.format.outcome(reply.output, call.body)
-    return Outcome.OK if reply.output else Outcome.EMPTY
+        outcome = call.format.outcome(reply.output, call.body)
+    else:
+        outcome = Outcome.OK if reply.output else Outcome.EMPTY
+    return AttemptResult("succeeded", outcome, reply.usage, reply.output, cost=cost)
 
 
 def _raise_to_client(

@@ -7,11 +7,12 @@ neither retries nor keeps time; the gateway does.
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from gateway.errors import InvalidRequest, ServiceError
 from gateway.policy import Kind, Model
@@ -143,9 +144,15 @@ class Deadline:
         self._parts.append(part)
         return part
 
-    def scope(self) -> "Scope":
-        """A context that raises `TimeoutError` at the deadline."""
-        return Scope(self, self._scopes)
+    @asynccontextmanager
+    async def scope(self) -> AsyncIterator[None]:
+        """A context that raises `TimeoutError` at the deadline, also when it is cancelled."""
+        async with asyncio.timeout(self.remaining) as timeout:
+            self._scopes.add(timeout)
+            try:
+                yield
+            finally:
+                self._scopes.discard(timeout)
 
     def cancel(self, reason: ServiceError) -> None:
         """End the deadline now. The first `reason` is kept."""
@@ -156,27 +163,6 @@ class Deadline:
                 scope.reschedule(0.0)
         for part in self._parts:
             part.cancel(reason)
-
-
-class Scope:
-    """A time-out that follows its deadline, also when the deadline is cancelled."""
-
-    def __init__(self, deadline: Deadline, scopes: set[asyncio.Timeout]) -> None:
-        self._timeout = asyncio.timeout(deadline.remaining)
-        self._scopes = scopes
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._scopes.add(self._timeout)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._scopes.discard(self._timeout)
-        await self._timeout.__aexit__(kind, error, traceback)
 
 
 class Quota(NamedTuple):
@@ -290,9 +276,10 @@ def is_retryable(failure: ProviderFailure) -> bool:
     return failure.status >= 500 or failure.status in PASSING
 
 
-class Provider(Protocol):
+class Provider(ABC):
     """A provider of models.
 
+    `responses` is the adapter for `/v1/responses` of the same server; None if it offers chats only.
     `parameters` has the table of verdicts of each kind of model; None passes every parameter.
     `billed_by_time` are the kinds for which the provider reports seconds of compute; for all other
     kinds it reports tokens. For the kinds in `counted` it also reports outputs, which some models
@@ -301,36 +288,39 @@ class Provider(Protocol):
     """
 
     name: str
-    least_seconds: int
     parameters: Mapping[Kind, Table | None]
-    billed_by_time: frozenset[Kind]
-    counted: frozenset[Kind]
-    official_owners: frozenset[str]
-
-    @property
-    def responses(self) -> "Provider | None":
-        """The adapter for `/v1/responses` of the same server; None if it offers chats only."""
+    responses: "Provider | None" = None
+    billed_by_time: frozenset[Kind] = frozenset()
+    counted: frozenset[Kind] = frozenset()
+    official_owners: frozenset[str] = frozenset()
+    least_seconds = 0
 
     def missing_credential(self) -> str | None:
         """The environment variable of a required credential that is not set, or None."""
+        return None
 
+    @abstractmethod
     async def answer(self, request: ProviderRequest) -> Reply:
         """The complete answer. Raises `ProviderFailure`."""
 
+    @abstractmethod
     def stream(self, request: ProviderRequest) -> Chunks:
         """The chunks of a chat. Raises `ProviderFailure`, also after some chunks."""
 
     async def cancel(self, request: ProviderRequest) -> Usage | None:
         """Cancel work that runs on at the provider, where that stops its bill.
 
-        Returns the usage if the provider reports it. Raises `ProviderFailure`.
+        Returns the usage if the provider reports it. Raises `ProviderFailure`. Elsewhere it does
+        nothing: the gateway closes the connection, which ends a stream and its bill.
         """
+        return None
 
     async def fetch_result(self, request: ProviderRequest) -> Reply | None:
-        """The answer of work that has a `remote_id`; None while it runs.
+        """The answer of work that has a `remote_id`; None while it runs, and if none can run on.
 
         Raises `ProviderFailure`.
         """
+        return None
 
 
 def request_body(provider: Provider, model: Model, body: Body) -> Body:

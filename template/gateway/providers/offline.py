@@ -12,7 +12,7 @@ import aiohttp
 
 from gateway.config import GatewayConfig
 from gateway.policy import Kind
-from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Reply
+from gateway.providers.base import Body, Chunks, Provider, ProviderFailure, ProviderRequest, Reply
 from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
 from gateway.providers.parameters import CHAT, DROPPED, EMBEDDING, Table, Verdict
 
@@ -30,19 +30,11 @@ ECHO: Table = {
 TOKEN = re.compile(r"\s*(?:\w{1,8}|[^\w\s])|\s+")
 
 
-class OfflineProvider:
+class OfflineProvider(Provider):
     """Echoes chats, and embeds texts by their hash. Counts tokens, so that calls have a cost."""
 
     name = "offline"
-    least_seconds = 0
     parameters: Mapping[Kind, Table | None] = {"chat": ECHO, "embedding": EMBEDDING}
-    billed_by_time: frozenset[Kind] = frozenset()
-    counted: frozenset[Kind] = frozenset()
-    official_owners: frozenset[str] = frozenset()
-    responses = None
-
-    def missing_credential(self) -> None:
-        """None: it needs no credential."""
 
     async def answer(self, request: ProviderRequest) -> Reply:
         if request.model.kind == "embedding":
@@ -70,12 +62,6 @@ class OfflineProvider:
             yield [{**frame, "choices": _parts(request, delta, None)}]
         ends = {**frame, "choices": _parts(request, {}, reason)}
         yield [ends, {**frame, "choices": [], "usage": _usage(request, tokens)}]
-
-    async def cancel(self, request: ProviderRequest) -> None:
-        """Nothing runs on."""
-
-    async def fetch_result(self, request: ProviderRequest) -> None:
-        """Nothing runs on."""
 
 
 def _frame(request: ProviderRequest) -> Body:

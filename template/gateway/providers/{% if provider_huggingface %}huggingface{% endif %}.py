@@ -16,6 +16,7 @@ from gateway.providers.base import (
     Blame,
     Body,
     Chunks,
+    Provider,
     ProviderRequest,
     Reply,
     Usage,
@@ -68,20 +69,16 @@ ROUTER_CHAT: Table = {
 }
 
 
-class HuggingFaceProvider:
+class HuggingFaceProvider(Provider):
     """Chats in OpenAI's format; other models as `{"inputs": …}`, billed by seconds of compute."""
 
     name = "huggingface"
-    least_seconds = 0
     parameters: Mapping[Kind, Table | None] = {
         "chat": ROUTER_CHAT,
         "embedding": {**EMBEDDING, "dimensions": refused(NOT_TAKEN)},
         "task": {"inputs": PASSED, "parameters": PASSED, "options": PASSED},
     }
     billed_by_time: frozenset[Kind] = frozenset({"embedding", "task"})
-    counted: frozenset[Kind] = frozenset()
-    official_owners: frozenset[str] = frozenset()
-    responses = None
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
         base_url = base_url.rstrip("/").removesuffix("/v1")
@@ -100,12 +97,6 @@ class HuggingFaceProvider:
 
     def stream(self, request: ProviderRequest) -> Chunks:
         return stream_chat(self._http, request, self._chat_url, _chat_body(request))
-
-    async def cancel(self, request: ProviderRequest) -> None:
-        """Does nothing: the gateway closes the connection, and the API offers no more."""
-
-    async def fetch_result(self, request: ProviderRequest) -> None:
-        """None: no work runs on without a connection."""
 
     @property
     def _chat_url(self) -> str:

@@ -8,7 +8,7 @@ import aiohttp
 
 from gateway.config import GatewayConfig
 from gateway.policy import Kind
-from gateway.providers.base import BadAnswer, Blame, Body, Chunks, ProviderRequest, Reply
+from gateway.providers.base import BadAnswer, Blame, Body, Chunks, Provider, ProviderRequest, Reply
 from gateway.providers.completion import EMBEDDING_COUNTS, usage_of
 from gateway.providers.error_answers import CONTEXT_LENGTH, ErrorCase, ErrorTable
 from gateway.providers.messages import OWN, messages_sent, needed_back
@@ -42,14 +42,10 @@ ERRORS = ErrorTable(
 )
 
 
-class OpenAIProvider:
+class OpenAIProvider(Provider):
     """Chats, streams and embeddings."""
 
-    least_seconds = 0
     parameters: Mapping[Kind, Table | None] = {"chat": CHAT, "embedding": EMBEDDING}
-    billed_by_time: frozenset[Kind] = frozenset()
-    counted: frozenset[Kind] = frozenset()
-    official_owners: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -75,24 +71,14 @@ class OpenAIProvider:
     async def answer(self, request: ProviderRequest) -> Reply:
         if request.model.kind == "embedding":
             return await self._embed(request)
-        return await chat(
-            self.http, request, self._url("chat/completions"), self._chat_body(request)
-        )
+        return await chat(self.http, request, self._chat_url, self._chat_body(request))
 
     def stream(self, request: ProviderRequest) -> Chunks:
-        return stream_chat(
-            self.http, request, self._url("chat/completions"), self._chat_body(request)
-        )
-
-    async def cancel(self, request: ProviderRequest) -> None:
-        """Does nothing: the gateway closes the connection, which ends a stream and its bill."""
-
-    async def fetch_result(self, request: ProviderRequest) -> None:
-        """None: no work runs on without a connection."""
+        return stream_chat(self.http, request, self._chat_url, self._chat_body(request))
 
     async def _embed(self, request: ProviderRequest) -> Reply:
         body = {**request.body, "model": request.model.name}
-        output = await self.http.json(request, "POST", self._url("embeddings"), body)
+        output = await self.http.json(request, "POST", f"{self.http.base_url}/embeddings", body)
         if not isinstance(output, dict) or not isinstance(output.get("data"), list):
             raise failure_of_document(self.http, output, EMBEDDING_COUNTS)
         usage = usage_of(output.get("usage"), EMBEDDING_COUNTS)
@@ -104,8 +90,9 @@ class OpenAIProvider:
                 item["index"] = place
         return Reply(output, usage)
 
-    def _url(self, path: str) -> str:
-        return f"{self.http.base_url}/{path}"
+    @property
+    def _chat_url(self) -> str:
+        return f"{self.http.base_url}/chat/completions"
 
     def _chat_body(self, request: ProviderRequest) -> Body:
         body = with_output_limit(request, self.http.output_limit(request.model.name))

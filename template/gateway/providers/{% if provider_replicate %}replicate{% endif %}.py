@@ -15,6 +15,7 @@ from gateway.providers.base import (
     Blame,
     Body,
     Chunks,
+    Provider,
     ProviderFailure,
     ProviderRequest,
     Reply,
@@ -83,7 +84,7 @@ THROTTLED = re.compile(
 NEVER_RAN = frozenset({"aborted", "canceled", "failed"})
 
 
-class ReplicateProvider:
+class ReplicateProvider(Provider):
     """Any model with any input, billed by seconds of compute or by outputs."""
 
     name = "replicate"
@@ -93,14 +94,12 @@ class ReplicateProvider:
     billed_by_time: frozenset[Kind] = frozenset({"task"})
     counted: frozenset[Kind] = frozenset({"task"})
     official_owners = OFFICIAL_OWNERS
-    responses = None
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
         base_url = base_url.rstrip("/").removesuffix("/v1")
         self._http = Http(session, base_url, token, ERRORS, throttled_seconds)
-        self._missing_credential = (
-            "REPLICATE_API_TOKEN" if base_url == OWN_ADDRESS and not token else None
-        )
+        is_missing = base_url == OWN_ADDRESS and not token
+        self._missing_credential = "REPLICATE_API_TOKEN" if is_missing else None
 
     def missing_credential(self) -> str | None:
         return self._missing_credential

@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-from gateway.policy import Kind
 from gateway.providers.base import Chunks, Provider, ProviderFailure, ProviderRequest, Reply
-from gateway.providers.parameters import Table
 from gateway.providers.responses.writing import ResponseWriter
 
 # The parameters of a response for those of a chat with another name.
@@ -19,22 +17,14 @@ PLACES = {
 }
 
 
-class Translated:
+class Translated(Provider):
     """Answers one `request` of `/v1/responses` by a chat with the same meaning."""
 
     def __init__(self, provider: Provider, request: Mapping[str, Any]) -> None:
         self.name = provider.name
-        self.least_seconds = provider.least_seconds
-        self.parameters: Mapping[Kind, Table | None] = provider.parameters
-        self.billed_by_time = provider.billed_by_time
-        self.counted = provider.counted
-        self.official_owners = provider.official_owners
-        self.responses = None
+        self.parameters = provider.parameters
         self._provider = provider
         self._request = request
-
-    def missing_credential(self) -> str | None:
-        return self._provider.missing_credential()
 
     async def answer(self, request: ProviderRequest) -> Reply:
         with _response_params():

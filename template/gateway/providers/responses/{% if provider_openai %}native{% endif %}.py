@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.policy import Kind
-from gateway.providers.base import Body, Chunks, ProviderFailure, ProviderRequest, Reply
+from gateway.providers.base import Body, Chunks, Provider, ProviderFailure, ProviderRequest, Reply
 from gateway.providers.http import Http, check_length
 from gateway.providers.openai_wire import document_of, failure_of_document, next_block
 from gateway.providers.parameters import Table, is_usual_cache
@@ -38,23 +38,15 @@ PART_FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class ResponsesProvider:
+class ResponsesProvider(Provider):
     """Requests responses that the server does not store. `own` is true for OpenAI itself."""
 
-    least_seconds = 0
     parameters: Mapping[Kind, Table | None] = {"chat": RESPONSES}
-    billed_by_time: frozenset[Kind] = frozenset()
-    counted: frozenset[Kind] = frozenset()
-    official_owners: frozenset[str] = frozenset()
-    responses = None
 
     def __init__(self, http: Http, name: str, *, own: bool) -> None:
         self.name = name
         self._http = http
         self._own = own
-
-    def missing_credential(self) -> None:
-        """None: the adapter of the server's chats reports it."""
 
     async def answer(self, request: ProviderRequest) -> Reply:
         output = await self._http.json(request, "POST", self._url, self._body(request))
@@ -81,12 +73,6 @@ class ResponsesProvider:
                     return
                 await request.note_answer()
         raise ProviderFailure("the stream was cut")
-
-    async def cancel(self, request: ProviderRequest) -> None:
-        """Does nothing: the gateway closes the connection, which ends a stream and its bill."""
-
-    async def fetch_result(self, request: ProviderRequest) -> None:
-        """None: no work runs on without a connection."""
 
     @property
     def _url(self) -> str:
