@@ -144,16 +144,20 @@ class Service:
     url: str
     app: FastAPI
     settings: Settings
-    database: Database
     simulator: Simulator
     output: io.StringIO
     stack: AsyncExitStack
 
     @property
     def engine(self) -> Engine:
-        """The service's database."""
+        """The service's engine."""
         engine: Engine = self.app.state.engine
         return engine
+
+    @property
+    def database(self) -> Database:
+        """The service's database."""
+        return self.engine.database
 
     async def create_user(
         self, plan: str = "many", email: str = "", role: Role = Role.USER

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tests.ports import has_ipv6, kept_port
 from tests.support import PATIENCE_SECONDS, ROOT, SECRET_KEY, environment, eventually
 
 Environment = dict[str, str]
+Refusal = Callable[..., str]
 # This machine, in each family that it has; the service listens on both.
 LOOPBACKS = ["127.0.0.1", *(["[::1]"] if has_ipv6() else [])]
 PROCESSES = ["1", *(["2"] if wiring.MANY_PROCESSES else [])]
@@ -63,8 +64,34 @@ async def _process(
         await process.communicate()
 
 
+@pytest.fixture
+def refusal(
+    anyio_backend: str,
+    chosen: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    restored_logging: None,
+) -> Iterator[Refusal]:
+    """Starts it within this process, to say why it does not start."""
+    stopping = signal.getsignal(signal.SIGTERM)
+
+    def refuse(**changes: str) -> str:
+        for name, value in (chosen | changes).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as refused:
+            serve.main()
+        said = "".join(capfd.readouterr())
+        if isinstance(refused.value.code, str):  # Python prints it and exits with 1.
+            return f"{said}{refused.value.code}\n"
+        assert refused.value.code == 1
+        return said
+
+    yield refuse
+    signal.signal(signal.SIGTERM, stopping)
+
+
 async def _refusal(directory: Path, chosen: Environment, *words: str) -> str:
-    """What it says when it does not start."""
+    """What the process says when it does not start."""
     async with _process(directory, chosen, *words) as process, asyncio.timeout(PATIENCE_SECONDS):
         output, errors = await process.communicate()
     said = output.decode() + errors.decode()
@@ -141,8 +168,8 @@ async def test_a_request_to_stop_in_the_middle_of_the_start_is_no_failure(
     assert (process.returncode, errors) == (0, b"")
 
 
-async def test_a_wrong_environment(tmp_path: Path, chosen: Environment) -> None:
-    said = await _refusal(tmp_path, {**chosen, "PORT": "eighty", "LOG_LEVEL": "LOUD"})
+def test_a_wrong_environment(refusal: Refusal) -> None:
+    said = refusal(PORT="eighty", LOG_LEVEL="LOUD")
     assert [line.partition(":")[0] for line in said.splitlines()] == ["LOG_LEVEL", "PORT"]
 
 
@@ -170,12 +197,13 @@ def test_only_production_is_reached_from_other_machines(
     hosts: dict[socket.AddressFamily, str],
 ) -> None:
     given: dict[str, Any] = {"environment": chosen_environment, "secret_key": SECRET_KEY}
-    bound: list[socket.socket] = []
-    monkeypatch.setattr(serve, "_run", lambda _, listeners: bound.extend(listeners))
+    seen: dict[socket.AddressFamily, str] = {}
+
+    def run(_: uvicorn.Config, listeners: list[socket.socket]) -> None:
+        seen.update({each.family: each.getsockname()[0] for each in listeners})
+
+    monkeypatch.setattr(serve, "_run", run)
     serve._serve(Settings(_env_file=None, port=0, **given))
-    seen = {listener.family: listener.getsockname()[0] for listener in bound}
-    for listener in bound:
-        listener.close()
     assert seen == {family: hosts[family] for family in seen}
     assert socket.AF_INET in seen
 
@@ -238,35 +266,32 @@ async def test_a_port_that_is_taken_in_the_meantime(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("host", [host.strip("[]") for host in LOOPBACKS])
-async def test_a_port_that_is_taken(tmp_path: Path, chosen: Environment, host: str) -> None:
+def test_a_port_that_is_taken(refusal: Refusal, host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as taken:
         port = taken.getsockname()[1]
-        said = await _refusal(tmp_path, {**chosen, "PORT": str(port)})
+        said = refusal(PORT=str(port))
     assert said == (
         f"PORT {port} cannot be used: Address already in use. Stop the program that listens "
         "there, or set another PORT in the environment or in .env.\n"
     )
 
 
-async def test_a_wrong_address(tmp_path: Path, chosen: Environment) -> None:
+def test_a_wrong_address(refusal: Refusal) -> None:
     # pragma: allowlist nextline secret
-    wrong = {"DATABASE_URL": "db://jane:top@s3cret:pass@host/db"}
-    said = await _refusal(tmp_path, {**chosen, **wrong})
+    said = refusal(DATABASE_URL="db://jane:top@s3cret:pass@host/db")
     assert "DATABASE_URL: it has an @ too many" in said
     assert "s3cret" not in said
 
 
-async def test_a_weak_secret_in_production(tmp_path: Path, chosen: Environment) -> None:
-    said = await _refusal(
-        tmp_path, {**chosen, "ENVIRONMENT": "production", "SECRET_KEY": "changeme"}
-    )
+def test_a_weak_secret_in_production(refusal: Refusal) -> None:
+    said = refusal(ENVIRONMENT="production", SECRET_KEY="changeme")
     assert said == "SECRET_KEY is weak; make a new one with: openssl rand -base64 48\n"
 
 
-async def test_a_broken_policy_file(tmp_path: Path, chosen: Environment, policy_dir: Path) -> None:
+def test_a_broken_policy_file(refusal: Refusal, policy_dir: Path) -> None:
     (policy_dir / "models.toml").write_text("[models", encoding="utf-8")
-    assert "models.toml is not valid TOML" in await _refusal(tmp_path, chosen)
+    assert "models.toml is not valid TOML" in refusal()
 
 
 @pytest.mark.skipif(not wiring.MANY_PROCESSES, reason="here one process serves")
@@ -299,7 +324,7 @@ async def test_a_dead_database(tmp_path: Path, chosen: Environment, dead_databas
 
 
 @pytest.mark.skipif(wiring.MANY_IN_PRODUCTION, reason="here several processes may serve")
-async def test_several_processes_where_one_may_serve(tmp_path: Path, chosen: Environment) -> None:
+def test_several_processes_where_one_may_serve(refusal: Refusal) -> None:
     production = {"ENVIRONMENT": "production"} if wiring.MANY_PROCESSES else {}
-    said = await _refusal(tmp_path, {**chosen, **production, "WEB_CONCURRENCY": "2"})
+    said = refusal(**production, WEB_CONCURRENCY="2")
     assert said.startswith("WEB_CONCURRENCY must be 1")

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -75,12 +75,15 @@ class Server(uvicorn.Server):
 
 def _serve(settings: Settings) -> None:
     require_exact_limits(settings)
-    listeners = listen(EVERYWHERE if settings.production else LOOPBACK, settings.port)
     run = _supervise if settings.web_concurrency > 1 else _run
-    try:
-        run(server_config(settings), listeners)
-    except SystemExit as error:
-        raise SystemExit(1 if error.code else 0) from error
+    with ExitStack() as opened:
+        listeners = listen(EVERYWHERE if settings.production else LOOPBACK, settings.port)
+        for listener in listeners:
+            opened.enter_context(listener)
+        try:
+            run(server_config(settings), listeners)
+        except SystemExit as error:
+            raise SystemExit(1 if error.code else 0) from error
 
 
 def server_config(settings: Settings) -> uvicorn.Config:
@@ -135,6 +138,8 @@ def listen(hosts: Mapping[socket.AddressFamily, str], port: int) -> list[socket.
             listeners.append(_bound(family, host, port))
         except OSError as error:
             if error.errno not in ABSENT:
+                for listener in listeners:
+                    listener.close()
                 raise _unusable(port, error.strerror) from error
         else:
             port = listeners[0].getsockname()[1]
