@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -13,10 +14,8 @@ from gateway.engine import Engine
 from gateway.errors import InvalidRequest
 from gateway.gateway import Gateway
 from gateway.http.bodies import SMALL_BYTES, parse
-from gateway.http.feature_answer import FeatureAnswer
-from gateway.http.replay import Replay
-from gateway.idempotency.idempotency import Work
-from gateway.idempotency.store import IdempotencyKey
+from gateway.idempotency.idempotency import RecordedAnswer
+from gateway.idempotency.store import Claim, IdempotencyKey
 from gateway.json_text import encode
 from gateway.pipeline.generation import Generation, GenerationRequest, require_sendable
 from gateway.policy import Kind
@@ -59,51 +58,56 @@ class GenerationContext:
         request_id = self.request.state.request_id
         return GenerationRequest(self.user, kind, model, body, request_id, seconds, self._key())
 
-    async def idempotent(self, body: BaseModel, work: Work, *, later: bool = False) -> Response:
-        """The answer of `work`, or the stored one for the same `Idempotency-Key` and `body`.
+    async def idempotent(
+        self, body: BaseModel, work: Callable[[], Awaitable[Response]], *, later: bool = False
+    ) -> Response:
+        """The answer of `work`, which runs once for an `Idempotency-Key`.
 
-        With `later`, the client does not wait for the generation. Raises as `Idempotency.answer`.
+        With `later`, the client does not wait for the generation. Raises as `Idempotency.acquire`,
+        and what `work` raises.
         """
-        name = self._key()
-        if name is None:
-            return await work()
-        self.user.require(Scope.GENERATE)
-        key = IdempotencyKey(self.user.user_id, self.request.scope["route"].path, name)
-
-        async def limited() -> Response:
+        if (name := self._key()) is not None:
+            self._record(await self._claim(name, [body, later]))
             await self._check_limits()
-            return await work()
-
-        return await self.engine.idempotency.answer(key, [body, later], limited)
+        return await work()
 
     async def gateway(self) -> Gateway:
         """The gateway for an owner's route, which runs once for each `Idempotency-Key`.
 
-        The feature of its records is the route's path without `/v1/`. Raises `Replay` for a request
-        with a stored answer, and as `Idempotency.claim`.
+        The feature of its records is the route's path without `/v1/`. Raises as
+        `Idempotency.acquire`.
         """
-        answer = FeatureAnswer(self.engine.idempotency)
-        self.request.state.answer = answer
-        path = self.request.scope["route"].path
+        claim, request = None, self.request
         if (name := self._key()) is not None:
-            self.user.require(Scope.GENERATE)
-            key = IdempotencyKey(self.user.user_id, path, name)
-            asked = [self.request.method, str(self.request.url.query), await self._digest()]
-            found = await self.engine.idempotency.acquire(key, [*asked, self.request.path_params])
-            if isinstance(found, Response):
-                raise Replay(found)
-            answer.keep_for(found)
+            asked = [request.method, str(request.url.query), await self._digest()]
+            claim = await self._claim(name, [*asked, request.path_params])
+        answer = self._record(claim)
         return Gateway(
             self.engine.pipeline,
             self.engine.policy,
             self.user,
-            feature=path.removeprefix("/v1").strip("/")[:MAX_FEATURE_CHARS],
+            feature=self._path.removeprefix("/v1").strip("/")[:MAX_FEATURE_CHARS],
             seconds=self.engine.config.request_deadline_seconds,
-            request_id=self.request.state.request_id,
+            request_id=request.state.request_id,
             idempotency_key=name,
             on_begin=answer.on_begin,
-            receive=self.request.receive,
+            receive=request.receive,
         )
+
+    async def _claim(self, name: str, asked: list[Any]) -> Claim:
+        self.user.require(Scope.GENERATE)
+        key = IdempotencyKey(self.user.user_id, self._path, name)
+        return await self.engine.idempotency.acquire(key, asked)
+
+    def _record(self, claim: Claim | None) -> RecordedAnswer:
+        """Let the middleware process the answer to this request."""
+        answer = self.request.state.answer = RecordedAnswer(self.engine.idempotency, claim)
+        return answer
+
+    @property
+    def _path(self) -> str:
+        path: str = self.request.scope["route"].path
+        return path
 
     async def _digest(self) -> str:
         """A digest of the body. Raises `InvalidRequest` for a form, which FastAPI has consumed."""

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import ServiceError, cut_short, log_cause
+from gateway.idempotency.idempotency import RecordedAnswer
 from gateway.idempotency.store import STORE_SECONDS
 from gateway.pipeline.error_mapping import too_late
 from gateway.pipeline.generation import Generation
@@ -27,8 +28,7 @@ Given = TypeVar("Given")
 class EventStream(Response):
     """Sends events until they end, the client disconnects or the deadline passes.
 
-    Events that arrived together are sent together. `failed` is set before the last event of a
-    stream that ends with an error.
+    Events that arrived together are sent together.
     """
 
     media_type = "text/event-stream"
@@ -38,7 +38,7 @@ class EventStream(Response):
     def __init__(self, generation: Generation, first: list[Body], rest: Chunks) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", **generation.headers})
         del self.headers["content-length"]
-        self.failed = False
+        self._recorded: RecordedAnswer | None = None
         self._has_begun = False
         self._generation = generation
         self._model = generation.model.id
@@ -54,6 +54,7 @@ class EventStream(Response):
         """The bytes of the last event of a stream that fails."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._recorded = scope.get("state", {}).get("answer")
         try:
             with suppress(ClientDisconnect):
                 await unless_left(receive, self._relay(send))
@@ -90,7 +91,8 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": last})
 
     def _fail(self, error: ServiceError) -> bytes:
-        self.failed = True
+        if self._recorded:
+            self._recorded.failed = True
         bind(code=error.code)
         return self.failure(error)
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Match, Route
 
 from gateway.errors import ErrorBody, IdempotencyMismatch, ServiceError, error_body, log_cause
 from gateway.http.error_places import note_error, place_of
-from gateway.http.replay import Replay, send_replay
+from gateway.idempotency.idempotency import Replay
 
 # The status, code and message for errors that Starlette and FastAPI raise.
 FRAMEWORK_ERRORS = {
@@ -31,11 +31,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _framework_error)
-    app.add_exception_handler(Replay, send_replay)
+    app.add_exception_handler(Replay, _replay)
+
+
+async def _replay(_: Request, replay: Any) -> Response:
+    response: Response = replay.response
+    return response
 
 
 async def _service_error(request: Request, error: Any) -> JSONResponse:
     log_cause(error)
+    if error.begun and (recorded := getattr(request.state, "answer", None)):
+        await recorded.end()
     status = _status(request, error.status, error.code)
     return _answer(error.body(), status, error.headers)
 

@@ -14,18 +14,18 @@ the answer to the others:
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Response
-from fastapi.exceptions import RequestValidationError
 from pydantic_core import from_json, to_json
 from sqlalchemy import Row
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message
 
-from gateway.errors import IdempotencyMismatch, OutcomeUnknown, ServiceError
+from gateway.errors import IdempotencyMismatch, OutcomeUnknown
 from gateway.idempotency.sealing import Sealer
 from gateway.idempotency.store import Claim, IdempotencyKey, IdempotencyStore, KeyState, in_flight
+from gateway.pipeline.generation import Generation
 from gateway.telemetry.context import bind
 
 MAX_BYTES = 2**20
@@ -39,44 +39,34 @@ UNKNOWN = {
     KeyState.ERASED: "The first answer was erased",
     KeyState.ANSWERED: "The first answer cannot be read since the operator changed SECRET_KEY",
 }
-Work = Callable[[], Awaitable[Response]]
+
+
+class Replay(Exception):
+    """Not an error: ends a route with the stored `response` to an earlier request."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
 
 
 class Idempotency:
-    """Answers each request once, and replays stored answers."""
+    """Lets each request run once, and replays stored answers."""
 
     def __init__(self, store: IdempotencyStore, sealer: Sealer) -> None:
         self._store = store
         self._sealer = sealer
 
-    async def answer(self, key: IdempotencyKey, asked: Any, work: Work) -> Response:
-        """The answer of `work` to the request `asked`, or the stored answer to an earlier one.
+    async def acquire(self, key: IdempotencyKey, asked: Any) -> Claim:
+        """The claim of the first request with `key`.
 
-        Raises `IdempotencyInFlight`, `IdempotencyMismatch`, `OutcomeUnknown`,
-        `DatabaseUnavailable`, and what `work` raises.
-        """
-        claim = await self.acquire(key, asked)
-        if isinstance(claim, Response):
-            return claim
-        try:
-            return _RecordedResponse(await work(), self, claim)
-        except (ServiceError, RequestValidationError) as error:
-            begun = isinstance(error, ServiceError) and error.begun
-            await (self.mark_unknown(claim) if begun else self.release(claim))
-            raise
-        except BaseException:
-            await self.mark_unknown(claim)
-            raise
-
-    async def acquire(self, key: IdempotencyKey, asked: Any) -> Claim | Response:
-        """The claim of the first request with `key`, or the stored answer for a later request.
-
-        Raises `IdempotencyInFlight`, `IdempotencyMismatch`, `OutcomeUnknown`,
-        `DatabaseUnavailable`.
+        Raises `Replay` for a later request with a stored answer, `IdempotencyInFlight`,
+        `IdempotencyMismatch`, `OutcomeUnknown`, `DatabaseUnavailable`.
         """
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=vars).encode()).digest()
         claim = await self._store.acquire(key, self._sealer.seal(digest, *key, "request"))
-        return claim if isinstance(claim, Claim) else self._replay(key, digest, claim)
+        if isinstance(claim, Claim):
+            return claim
+        raise Replay(self._replay(key, digest, claim))
 
     async def complete(
         self, claim: Claim, status: int, headers: Mapping[str, str], prediction_id: str, body: bytes
@@ -118,43 +108,65 @@ class Idempotency:
         return Response(body, status, {**headers, "Idempotent-Replayed": "true"})
 
 
-class _RecordedResponse(Response):
-    """Stores an answer while it is sent: complete, before its last byte leaves, or not at all."""
+class RecordedAnswer:
+    """Processes each message of an answer before the middleware sends it.
 
-    def __init__(self, answer: Response, idempotency: Idempotency, claim: Claim) -> None:
-        super().__init__()
-        self._answer = answer
+    Adds the headers of the newest generation of an owner's route. With a `claim`, stores the
+    answer before its last message is sent: complete, or not at all. `failed` is true for a stream
+    that ends with an error.
+    """
+
+    def __init__(self, idempotency: Idempotency, claim: Claim | None) -> None:
+        self.failed = False
         self._idempotency = idempotency
         self._claim = claim
+        self._generation: Generation | None = None
+        self._status = 0
+        self._headers: Mapping[str, str] = {}
         self._body = bytearray()
-        self._ended = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def record_and_send(message: Message) -> None:
-            if message["type"] == "http.response.body":
-                await self._record(message)
-            await send(message)
+    def on_begin(self, generation: Generation) -> None:
+        """Set the newest generation."""
+        self._generation = generation
 
-        try:
-            await self._answer(scope, receive, record_and_send)
-        finally:
-            if not self._ended:
-                await self._idempotency.mark_unknown(self._claim)
+    async def process(self, message: Message) -> Message:
+        """The message to send."""
+        if message["type"] == "http.response.start":
+            return self._start(message)
+        if self._claim is not None and message["type"] == "http.response.body":
+            if len(self._body) <= MAX_BYTES:
+                self._body += message.get("body", b"")
+            if not message.get("more_body"):
+                await self._store(self._claim)
+        return message
 
-    async def _record(self, message: Message) -> None:
-        part = message.get("body", b"")
-        if len(self._body) <= MAX_BYTES:
-            self._body += part
-        if message.get("more_body"):
+    async def end(self) -> None:
+        """Mark the outcome as unknown, unless the answer is complete. Idempotent."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            await self._idempotency.mark_unknown(claim)
+
+    def _start(self, message: Message) -> Message:
+        given = {name.lower(): value for name, value in message["headers"]}
+        own = self._generation.headers if self._generation else {}
+        every = {name.lower().encode(): text.encode() for name, text in own.items()} | given
+        self._status = message["status"]
+        self._headers = {name.decode(): text.decode("latin-1") for name, text in every.items()}
+        more = [(name, text) for name, text in every.items() if name not in given]
+        return {**message, "headers": [*message["headers"], *more]}
+
+    async def _store(self, claim: Claim) -> None:
+        prediction_id = self._headers.get("x-prediction-id")
+        if self._status == 500:  # A crash.
+            await self.end()
             return
-        self._ended = True
-        if getattr(self._answer, "failed", False):  # The last event of a stream was an error.
-            await self._idempotency.release(self._claim)
+        self._claim = None
+        if self._status >= 400 or self.failed or prediction_id is None:
+            await self._idempotency.release(claim)
         else:
-            answer, body = self._answer, bytes(self._body)
-            prediction_id = answer.headers["x-prediction-id"]
+            body = bytes(self._body)
             await self._idempotency.complete(
-                self._claim, answer.status_code, answer.headers, prediction_id, body
+                claim, self._status, self._headers, prediction_id, body
             )
 
 

@@ -57,14 +57,14 @@ class RequestMiddleware:
             # The process was asked to stop, and the time to finish is over.
             if answer.status:
                 raise
+            await answer.end()
             await _send_error(cut_short(), scope, receive, answer)
         except Exception as error:
             log(logging.ERROR, "The request crashed", error=error)
             if not answer.status:
                 await _send_error(CRASHED, scope, receive, answer)
         finally:
-            if feature := scope["state"].get("answer"):
-                await feature.end()
+            await answer.end()
             _record(scope, answer.status, time.perf_counter() - started, fields)
 
 
@@ -108,7 +108,7 @@ class _Body:
 class _Answer:
     """A `send` that records the status and adds the request's id.
 
-    If a route has put a `FeatureAnswer` into `state`, it processes each message first.
+    If a route has put a `RecordedAnswer` into `state`, it processes each message first.
     """
 
     def __init__(self, send: Send, request_id: str, state: dict[str, Any]) -> None:
@@ -122,9 +122,14 @@ class _Answer:
             self.status = message["status"]
             own = (b"x-request-id", self._request_id.encode())
             message = {**message, "headers": [*message["headers"], own]}
-        if feature := self._state.get("answer"):
-            message = await feature.process(message)
+        if recorded := self._state.get("answer"):
+            message = await recorded.process(message)
         await self._send(message)
+
+    async def end(self) -> None:
+        """Mark the outcome as unknown if the answer broke off."""
+        if recorded := self._state.get("answer"):
+            await recorded.end()
 
 
 def _request_id(scope: Scope) -> str:

@@ -12,6 +12,8 @@ from gateway import Result
 from gateway.accounts.audit import command_line
 from gateway.errors import Forbidden, InvalidRequest, NotFound, ProviderError
 from gateway.ids import new_id
+from gateway.providers.base import Chunks, ProviderFailure, ProviderRequest
+from tests.fake_provider import FakeProvider, chunk, stream_fine
 from tests.support import Service, User, error_of, eventually, said, sse
 
 PATH, STREAM = "/v1/summaries", "/v1/summaries/stream"
@@ -63,6 +65,12 @@ async def crash(gateway: GatewayDep) -> None:
     """Generate, and crash."""
     await gateway.chat(ECHO, "one")
     raise ZeroDivisionError
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+    """In place of the offline provider."""
+    return FakeProvider.install(monkeypatch)
 
 
 @pytest.fixture
@@ -151,6 +159,23 @@ async def test_a_stream_is_openais(service: Service, user: User) -> None:
     assert said(sse(answer.text)) == "You said: Summarise: hello"
     assert answer.headers["x-ratelimit-limit-requests"] == "5"
     assert answer.text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_stream_that_the_provider_cuts_frees_the_key(
+    scripted: FakeProvider, service: Service, user: User
+) -> None:
+    async def cut(request: ProviderRequest) -> Chunks:
+        request.sent = True
+        yield [chunk("one")]
+        raise ProviderFailure("cut")
+
+    client = service.client(user, **{"Idempotency-Key": "one"})
+    scripted.on_stream = cut
+    assert '"error"' in (await client.post(STREAM, json={"text": "hello"})).text
+    scripted.on_stream = stream_fine
+    again = await client.post(STREAM, json={"text": "hello"})
+    assert said(sse(again.text)) == "fine"
+    assert "Idempotent-Replayed" not in again.headers
 
 
 async def test_a_job_works_for_a_user(service: Service, user: User) -> None:
