@@ -29,7 +29,6 @@ Environment = dict[str, str]
 Refusal = Callable[..., str]
 # This machine, in each family that it has; the service listens on both.
 LOOPBACKS = ["127.0.0.1", *(["[::1]"] if has_ipv6() else [])]
-PROCESSES = ["1", *(["2"] if wiring.MANY_PROCESSES else [])]
 
 
 @pytest.fixture
@@ -121,9 +120,9 @@ async def test_it_migrates_serves_logs_and_stops(
     tmp_path: Path, chosen: Environment, empty_database_url: str
 ) -> None:
     chosen = {**chosen, "DATABASE_URL": empty_database_url}
-    address = f"http://127.0.0.1:{chosen['PORT']}"
     async with _process(tmp_path, chosen, "--migrate") as process:
-        await _until_ready(address)
+        for host in LOOPBACKS:
+            await _until_ready(f"http://{host}:{chosen['PORT']}")
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE_SECONDS):
             output, errors = await process.communicate()
@@ -135,8 +134,8 @@ async def test_it_migrates_serves_logs_and_stops(
     messages = [event["message"] for event in events if event["message"].startswith("Listening on")]
     assert messages == [f"Listening on {host}:{chosen['PORT']}" for host in LOOPBACKS]
     assert events[-1]["logger"].startswith("uvicorn")
-    (answered,) = [event for event in events if event.get("status") == 200]
-    assert answered["route"] == "/readyz"
+    answered = [event["route"] for event in events if event.get("status") == 200]
+    assert answered == ["/readyz"] * len(LOOPBACKS)
 
 
 STOPPED_WITHIN = """
@@ -171,19 +170,6 @@ async def test_a_request_to_stop_in_the_middle_of_the_start_is_no_failure(
 def test_a_wrong_environment(refusal: Refusal) -> None:
     said = refusal(PORT="eighty", LOG_LEVEL="LOUD")
     assert [line.partition(":")[0] for line in said.splitlines()] == ["LOG_LEVEL", "PORT"]
-
-
-@pytest.mark.parametrize("host", LOOPBACKS)
-@pytest.mark.parametrize("processes", PROCESSES)
-async def test_it_is_reached_by_every_family(
-    tmp_path: Path, chosen: Environment, host: str, processes: str
-) -> None:
-    async with _process(tmp_path, {**chosen, "WEB_CONCURRENCY": processes}) as process:
-        try:
-            await _until_ready(f"http://{host}:{chosen['PORT']}")
-        finally:  # Asked to, it ends its processes, too.
-            process.send_signal(signal.SIGTERM)
-            await process.communicate()
 
 
 @pytest.mark.parametrize(
@@ -304,12 +290,13 @@ async def test_a_broken_policy_file_with_several_processes(
 
 
 @pytest.mark.skipif(not wiring.MANY_PROCESSES, reason="here one process serves")
-async def test_several_processes_leave_no_metrics_behind(
+async def test_several_processes_serve_every_family_and_leave_no_metrics_behind(
     tmp_path: Path, chosen: Environment
 ) -> None:
     several = {**chosen, "WEB_CONCURRENCY": "2", "TMPDIR": str(tmp_path)}
     async with _process(tmp_path, several) as process:
-        await _until_ready(f"http://127.0.0.1:{chosen['PORT']}")
+        for host in LOOPBACKS:
+            await _until_ready(f"http://{host}:{chosen['PORT']}")
         assert _metrics(tmp_path)
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE_SECONDS):
