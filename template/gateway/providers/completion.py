@@ -25,6 +25,8 @@ FINISHED = {
 }
 # The fields of a message whose text is streamed in pieces.
 TEXTS = frozenset({"content", "reasoning", "reasoning_content", "refusal"})
+OUTPUTS = TEXTS | {"tool_calls", "function_call"}
+BILLED = ("input_tokens", "output_tokens", "cache_write_tokens")
 
 
 def usage_of(usage: Any, counted: Sequence[str] = CHAT_COUNTS) -> Usage | None:
@@ -41,13 +43,27 @@ def usage_of(usage: Any, counted: Sequence[str] = CHAT_COUNTS) -> Usage | None:
     written = [token_count(value) for value in _reported(places, WRITTEN)]
     if None in counts or None in written:
         return None
-    total = Usage(*(count or 0 for count in counts))
     cached = [token_count(value) for value in _reported(places, CACHED)]
-    most = total.input_tokens
-    return total._replace(
-        cached_input_tokens=min(max((count or 0 for count in cached), default=0), most),
-        cache_write_tokens=min(max((count or 0 for count in written), default=0), most),
+    used = Usage(*(count or 0 for count in counts))._replace(
+        cached_input_tokens=max((count or 0 for count in cached), default=0),
+        cache_write_tokens=max((count or 0 for count in written), default=0),
     )
+    total = token_count(usage.get("total_tokens")) if len(counted) > 1 else None
+    return _with_the_rest(used, total or 0)
+
+
+def _with_the_rest(used: Usage, total: int) -> Usage | None:
+    """`used` with the tokens that some servers bill and leave out; None if that is no count.
+
+    Proxies of Anthropic leave the cached and written tokens out of the input; xAI and Gemini count
+    reasoning in the `total` alone.
+    """
+    parts = used.cached_input_tokens + used.cache_write_tokens
+    read = used.input_tokens + (parts if parts > used.input_tokens else 0)
+    wrote = max(used.output_tokens, total - read)
+    if token_count(read) is None:
+        return None
+    return used._replace(input_tokens=read, output_tokens=wrote)
 
 
 def _reported(places: Sequence[Body], names: Sequence[str]) -> list[Any]:
@@ -119,6 +135,42 @@ def is_json(text: str) -> bool:
     return True
 
 
+class UsageCounter:
+    """Reads the usage from the chunks of a stream.
+
+    `usage` is the last one: None if it is invalid, and after output that it does not count.
+    """
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self._most = Usage()
+
+    def add(self, chunk: Mapping[str, Any]) -> bool:
+        """Add a chunk, and return whether it reports usage."""
+        reported = chunk.get("usage")
+        if isinstance(reported, dict) and not reported.keys().isdisjoint(CHAT_COUNTS):
+            self.usage = self._at_least(usage_of(reported))
+            return True
+        return False
+
+    def drop_before(self, chunk: Mapping[str, Any]) -> None:
+        """Drop the usage if `chunk`, which reports none, goes on with the output."""
+        if any(map(_has_output, choices_of(chunk))):
+            self.usage = None
+
+    def _at_least(self, usage: Usage | None) -> Usage | None:
+        """`usage`, and at least the counts before: some proxies report the input first."""
+        if usage is not None:
+            counts = {name: max(getattr(self._most, name), getattr(usage, name)) for name in BILLED}
+            self._most = usage = usage._replace(**counts)
+        return usage
+
+
+def _has_output(choice: Body) -> bool:
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(delta.get(name) for name in OUTPUTS)
+
+
 class Transcript:
     """Assembles the chunks of a stream into the answer of a request without streaming.
 
@@ -127,17 +179,17 @@ class Transcript:
 
     def __init__(self) -> None:
         self.choices: dict[int | str, Choice] = {}
-        self.usage: Usage | None = None
+        self._counter = UsageCounter()
         # Whether the usage came in a chunk of its own, after all choices.
         self._is_final = False
 
     def add(self, chunk: Body) -> None:
         """Add a chunk."""
-        usage = chunk.get("usage")
-        if usage and isinstance(usage, dict) and not usage.keys().isdisjoint(CHAT_COUNTS):
-            # The last usage counts, even an invalid one.
-            self.usage, self._is_final = usage_of(usage), not chunk.get("choices")
         choices = chunk.get("choices")
+        if self._counter.add(chunk):
+            self._is_final = not choices
+        elif self.usage is not None and not self._has_ended:
+            self._counter.drop_before(chunk)
         if not isinstance(choices, list):
             return
         for place, part in enumerate(choices):
@@ -151,6 +203,11 @@ class Transcript:
                 choice.add(part)
 
     @property
+    def usage(self) -> Usage | None:
+        """The usage so far."""
+        return self._counter.usage
+
+    @property
     def begun(self) -> bool:
         """Whether there is any output."""
         return bool(self.choices)
@@ -161,8 +218,11 @@ class Transcript:
 
         None for a running count, which some servers send with every chunk.
         """
-        finished = all(choice.finish_reason for choice in self.choices.values())
-        return self.usage if self._is_final or finished else None
+        return self.usage if self._is_final or self._has_ended else None
+
+    @property
+    def _has_ended(self) -> bool:
+        return self.begun and all(choice.finish_reason for choice in self.choices.values())
 
     @property
     def output(self) -> Body:

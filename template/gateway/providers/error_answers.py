@@ -149,12 +149,16 @@ def _text(given: Any) -> str | None:
     if isinstance(given, list):
         given = "; ".join(filter(None, map(_text, given[:10])))
     if isinstance(given, dict):
-        place = ".".join(str(step) for step in given.get("loc") or ())
+        place = _place(given.get("loc"))
         message = _text(given.get("msg") or given.get("message") or given.get("detail"))
         given = f"{place}: {message}" if place and message else message
     if not isinstance(given, str) or not given.strip():
         return None
     return " ".join(given[: 2 * MAX_REASON_CHARS].split())[:MAX_REASON_CHARS]
+
+
+def _place(given: Any) -> str:
+    return ".".join(map(str, given)) if isinstance(given, list | tuple) else ""
 
 
 def _name(given: Any) -> str | None:

@@ -1,5 +1,6 @@
 """The outcome of a chat; a stream is recorded like the answer without streaming."""
 
+import copy
 from typing import Any
 
 import httpx2
@@ -11,6 +12,7 @@ from gateway.providers.base import Body, Chunks, Outcome, ProviderRequest, Reply
 from gateway.providers.completion import EMBEDDING_COUNTS, Transcript, outcome_of, usage_of
 from tests.fake_provider import (
     COST,
+    MAX_COST,
     USAGE,
     FakeProvider,
     chunk,
@@ -24,6 +26,8 @@ from tests.support import Service, chat
 CALL = {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
 JSON_WANTED = {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}
 PATH = "/v1/chat/completions"
+UNUSED = {PATH: "input", "/v1/responses": "messages"}
+STRANGE_USAGE = {"choices": [], "usage": {"prompt_tokens": "2", "completion_tokens": 5}}
 
 
 def chunks_of(answer: Body, cuts: list[int]) -> list[Body]:
@@ -112,6 +116,24 @@ def test_usage() -> None:
     assert usage_of({"prompt_tokens": 2.0, "completion_tokens": 5.0}) == Usage(2, 5)
 
 
+@pytest.mark.parametrize(
+    ("total", "output"), [(107, 105), (7, 5), (2, 5), (0, 5), (None, 5), ("107", 5), (10**30, 5)]
+)
+def test_reasoning_that_only_the_total_counts_is_output(total: Any, output: int) -> None:
+    """As xAI and Gemini report it."""
+    reported = {"prompt_tokens": 2, "completion_tokens": 5, "total_tokens": total}
+    assert usage_of(reported) == Usage(2, output)
+
+
+def test_cached_tokens_beyond_the_input_are_not_part_of_it() -> None:
+    """As some proxies of Anthropic report them."""
+    parts = {"cache_read_input_tokens": 900, "cache_creation_input_tokens": 100}
+    reported = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 1015, **parts}
+    kinds = {"cached_input_tokens": 900, "cache_write_tokens": 100}
+    assert usage_of(reported) == Usage(1010, 5, **kinds)
+    assert usage_of({**reported, "prompt_tokens": 2**31 - 1, "cached_tokens": 2**31 - 1}) is None
+
+
 @pytest.mark.parametrize("strange", STRANGE, ids=repr)
 def test_a_stream_whose_last_usage_is_strange_has_none(strange: Any) -> None:
     """Some servers send a running count with each chunk."""
@@ -136,7 +158,7 @@ def test_a_stream_whose_last_usage_is_strange_has_none(strange: Any) -> None:
         ({"cached_tokens": 30}, 30, 0),
         ({"cache_read_input_tokens": 30, "cache_creation_input_tokens": 50}, 30, 50),
         ({"prompt_tokens_details": {"cached_tokens": 30.0, "cache_creation_tokens": 50}}, 30, 50),
-        ({"prompt_tokens_details": {"cached_tokens": 102, "cache_write_tokens": 101}}, 100, 100),
+        ({"prompt_tokens_details": {"cached_tokens": 50, "cache_write_tokens": 50}}, 50, 50),
         ({"cached_tokens": 10**30}, 0, 0),
         ({"prompt_tokens_details": None, "input_tokens_details": []}, 0, 0),
         ({"prompt_tokens_details": "many"}, 0, 0),
@@ -267,3 +289,31 @@ async def test_the_last_usage_of_a_stream_counts(scripted: FakeProvider, start: 
     client = service.client(await service.create_user())
     await client.post(PATH, json=chat(stream=True))
     assert (await service.attempt()).cost_nano_usd == COST
+
+
+@pytest.mark.parametrize(
+    ("chunks", "paid"),
+    [
+        ([chunk("fi"), usage_chunk(USAGE), chunk("ne", "stop")], ("uncertain", MAX_COST)),
+        ([usage_chunk(USAGE), chunk("", "stop")], ("settled", COST)),
+        ([usage_chunk(USAGE), chunk("fine", "stop"), usage_chunk(Usage())], ("settled", COST)),
+        ([usage_chunk(Usage(2, 0)), chunk("fine"), usage_chunk(Usage(0, 5))], ("settled", COST)),
+        ([usage_chunk(USAGE), STRANGE_USAGE], ("uncertain", MAX_COST)),
+    ],
+    ids=["before output", "before the end", "zero at the end", "in two parts", "strange"],
+)
+@pytest.mark.parametrize("path", [PATH, "/v1/responses"])
+async def test_a_stream_is_not_settled_below_what_it_reports(
+    scripted: FakeProvider, start: Start, path: str, chunks: list[Body], paid: tuple[str, int]
+) -> None:
+    async def told(request: ProviderRequest) -> Chunks:
+        request.sent = True
+        yield copy.deepcopy(chunks)
+
+    scripted.on_stream = told
+    service = await start()
+    client = service.client(await service.create_user())
+    body = {**chat(stream=True), "input": "one two"}
+    await client.post(path, json={name: body[name] for name in body if name != UNUSED[path]})
+    attempt = await service.attempt()
+    assert (attempt.state, attempt.cost_nano_usd) == paid

@@ -170,7 +170,7 @@ async def test_a_stream_that_breaks_off_ends_with_the_official_error(
     [
         ([chunk("fine"), usage_chunk(USAGE)], ("settled", COST)),
         ([{**usage_chunk(USAGE), **chunk("fine", "stop")}], ("settled", COST)),
-        ([usage_chunk(USAGE), chunk("fine")], ("settled", COST)),
+        ([usage_chunk(USAGE), chunk("fine")], ("uncertain", MAX_COST)),
         ([{**usage_chunk(Usage(2, 1)), **chunk("fi")}], ("uncertain", MAX_COST)),
     ],
     ids=["apart", "with the end", "before", "so far"],

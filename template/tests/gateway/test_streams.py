@@ -100,7 +100,7 @@ async def test_a_client_that_leaves_cancels_the_work_and_the_maximum_is_paid(
     [
         ([chunk("fine"), usage_chunk(USAGE)], ("settled", COST)),
         ([{**usage_chunk(USAGE), **chunk("fine", "stop")}], ("settled", COST)),
-        ([usage_chunk(USAGE), chunk("fine")], ("settled", COST)),
+        ([usage_chunk(USAGE), chunk("fine")], ("uncertain", MAX_COST)),
         ([{**usage_chunk(Usage(2, 1)), **chunk("fi")}], ("uncertain", MAX_COST)),
     ],
     ids=["apart", "with the end", "before", "so far"],

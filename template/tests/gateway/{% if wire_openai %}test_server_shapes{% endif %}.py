@@ -380,6 +380,11 @@ TOO_LONG = "Made up: inputs tokens + max_new_tokens must be <= 4096"
             "released",
         ),
         ({"message": "no", "status": 400}, (400, "invalid_request"), "released"),
+        (
+            {"message": [{"loc": 1, "msg": "no"}], "status": 400},
+            (400, "invalid_request"),
+            "released",
+        ),
         ("Made up: something", (502, "provider_error"), "uncertain"),
     ],
     ids=repr,

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.ids import new_id
-from gateway.providers.base import Body
-from gateway.providers.completion import choices_of, text_of, usage_of
+from gateway.providers.base import Body, Usage
+from gateway.providers.completion import UsageCounter, choices_of, text_of
 from gateway.providers.responses.items import CallItem, Item, TextItem, added
 from gateway.providers.responses.reading import USAGE
 
@@ -49,15 +49,20 @@ class ResponseWriter:
         self._calls: dict[Any, tuple[Any, CallItem]] = {}
         self._call_ids: set[str] = set()
         self._finish_reason: Any = None
+        self._counter = UsageCounter()
         self._numbers = itertools.count()
 
     def add(self, chunk: Mapping[str, Any]) -> list[Body]:
         """Add a chunk of a chat, or a complete chat."""
+        before, has_ended = self._counter.usage, bool(self._finish_reason)
         events = self._numbered(list(self._events(chunk)))
-        if usage := _usage(chunk.get("usage")):
-            self.response["usage"] = usage
+        is_counted = self._counter.add(chunk)
+        if not (is_counted or has_ended):
+            self._counter.drop_before(chunk)
+        if is_counted or self._counter.usage is not before:
+            usage = self.response["usage"] = _usage(self._counter.usage, chunk.get("usage"))
             # A chunk before the end may have a running count, which some servers send.
-            if self._finish_reason or not chunk.get("choices"):
+            if usage is None or self._finish_reason or not chunk.get("choices"):
                 events.append({"type": USAGE, "usage": usage})
         return events
 
@@ -187,9 +192,8 @@ def _blank(request: Mapping[str, Any]) -> Body:
     }
 
 
-def _usage(reported: Any) -> Body | None:
+def _usage(usage: Usage | None, reported: Any) -> Body | None:
     """A chat's usage in the format of a response."""
-    usage = usage_of(reported)
     if usage is None:
         return None
     details = reported.get("completion_tokens_details")
