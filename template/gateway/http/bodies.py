@@ -33,7 +33,7 @@ class LargeBodies:
 
     async def read(self, request: Request, caller: str) -> bytes:
         """The body of a request. The wait for the semaphore counts against its time-out."""
-        length = request.headers.get("content-length", "")
+        length = request.headers.get("content-length", "").lstrip("0")
         if length.isdecimal() and int(length) <= SMALL_BYTES:
             return await request.body()
         async with self._turns.setdefault(caller, asyncio.Semaphore(AT_ONCE)):

@@ -73,7 +73,9 @@ class _Body:
 
     def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
         announced = dict(scope["headers"]).get(b"content-length", b"")
-        self._size = int(announced) if announced.isdigit() else 0
+        # Zeros in front are valid, and `int` refuses too many digits.
+        digits = announced.lstrip(b"0")
+        self._size = int(digits) if digits.isdigit() else 0
         self._scope = scope
         self._receive = receive
         self._max_bytes = max_bytes

@@ -147,6 +147,12 @@ async def test_headers_that_are_no_text(client: httpx2.AsyncClient, header: str)
     assert set(response.json()) == {"error"}
 
 
+async def test_a_length_may_begin_with_zeros(client: httpx2.AsyncClient) -> None:
+    body = json.dumps(chat()).encode()
+    headers = {"Content-Length": f"{len(body):05000}", "Content-Type": "application/json"}
+    assert (await client.post(CHAT, content=body, headers=headers)).status_code == 200
+
+
 @pytest.mark.parametrize("length", ["Content-Length: 100", "Transfer-Encoding: chunked"])
 async def test_a_body_that_does_not_come_ends_the_request(
     service: Service, monkeypatch: pytest.MonkeyPatch, length: str
