@@ -1,5 +1,6 @@
 """`POST /v1/chat/completions`: answers and streams, their headers and their price."""
 
+import time
 from typing import Any
 
 import httpx2
@@ -21,10 +22,13 @@ def _image(**rest: object) -> dict[str, Any]:
 
 
 async def test_answer(client: httpx2.AsyncClient) -> None:
+    asked = int(time.time())
     response = await client.post("/v1/chat/completions", json=chat())
     answer = response.json()
     assert response.status_code == 200
     assert (answer["object"], answer["model"]) == ("chat.completion", "offline/echo")
+    assert answer["created"] >= asked
+    assert answer["id"].startswith("chatcmpl-")
     (choice,) = answer["choices"]
     assert choice["message"]["content"] == "You said: one two"
     assert choice["finish_reason"] == "stop"
@@ -55,6 +59,9 @@ async def test_stream(client: httpx2.AsyncClient) -> None:
     assert done == "[DONE]"
     assert said(chunks) == "You said: one two"
     assert {chunk["model"] for chunk in chunks} == {"offline/echo"}
+    assert len({(chunk["id"], chunk["created"]) for chunk in chunks}) == 1
+    other = sse((await client.post("/v1/chat/completions", json=chat(stream=True))).text)[0]
+    assert other["id"] != chunks[0]["id"]
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
     assert not any(chunk.get("usage") for chunk in chunks)
 

@@ -106,6 +106,13 @@ async def test_input_is_checked_like_that_of_its_route(
     assert await service.rows_count() == 0
 
 
+async def test_what_the_provider_refuses_is_named_in_the_body(client: httpx2.AsyncClient) -> None:
+    given = {"input": ["one"] * 600, "dimensions": 1000}
+    body = {"model": "offline/embedding", "input": given}
+    response = await client.post("/v1/predictions", json=body)
+    assert error_of(response) == (422, "invalid_request", "input.dimensions")
+
+
 async def test_unknown_model(client: httpx2.AsyncClient) -> None:
     response = await client.post("/v1/predictions", json=PROMPT | {"model": "none"})
     assert error_of(response) == (404, "model_not_found", "model")

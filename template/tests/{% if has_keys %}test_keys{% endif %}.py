@@ -397,7 +397,8 @@ async def test_keys_that_are_made_and_revoked_are_audited(
 ) -> None:
     """Over HTTP and on the command line; the audit has neither the secret nor the name."""
     names = ["of jane", "of the command line"]
-    made = await client.post("/v1/keys", json={"name": names[0], "scopes": ["read"]})
+    asked = {"name": names[0], "scopes": ["read"], "expires_at": "2999-12-31T02:00:00+02:00"}
+    made = await client.post("/v1/keys", json=asked)
     revoked = await client.delete(f"/v1/keys/{made.json()['id']}")
     words = ("--email", user.email, "--name", names[1], "--requests-per-minute", "7", "--json")
     other = json.loads((await run("keys", "create", *words)).stdout)
@@ -409,7 +410,8 @@ async def test_keys_that_are_made_and_revoked_are_audited(
     assert [(row.action, row.target) for row in (first, second, third, fourth)] == [
         *(("create", key), ("revoke", key), ("create", by_command), ("revoke", by_command))
     ]
-    assert first.after == {"user_id": user.id, "scopes": ["read"]}
+    expires = "2999-12-31T00:00:00Z"
+    assert first.after == {"user_id": user.id, "scopes": ["read"], "expires_at": expires}
     assert third.after == {
         "user_id": user.id,
         "scopes": ["generate", "read"],

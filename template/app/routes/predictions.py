@@ -1,6 +1,7 @@
 """`/v1/predictions`: any model with any input, and the caller's own records."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Response
@@ -11,7 +12,13 @@ from app.schemas.predictions import Feedback, Prediction, PredictionRequest
 from gateway.accounts.principals import Scope
 from gateway.config import GatewayConfig
 from gateway.db.tables import predictions
-from gateway.errors import InvalidRequest, RequestTooLarge, ServiceError, UnsupportedParameter
+from gateway.errors import (
+    ContextLengthExceeded,
+    InvalidRequest,
+    RequestTooLarge,
+    ServiceError,
+    UnsupportedParameter,
+)
 from gateway.gateway import body_of
 from gateway.http.context import GenerationContext
 from gateway.ledger.records import Records, owned
@@ -20,7 +27,7 @@ from gateway.policy import Model
 from gateway.schemas.base import Page
 
 # The errors of the input. Their `param` is a path within `input`.
-REFUSALS = (InvalidRequest, RequestTooLarge, UnsupportedParameter)
+REFUSALS = (ContextLengthExceeded, InvalidRequest, RequestTooLarge, UnsupportedParameter)
 
 router = APIRouter(
     prefix="/v1/predictions", tags=["predictions"], responses=ERRORS, route_class=StrictRoute
@@ -53,17 +60,15 @@ async def _predict(context: GenerationContext, body: PredictionRequest, *, later
     seconds = _seconds(model, engine.config) if later else None
     call = context.call(model.kind, model.id, body_of(model.kind, body.input), seconds)
     call.given = body.input
-    try:
+    with _named_in(body.input):
         generation = await engine.pipeline.begin(call)
-    except REFUSALS as error:
-        error.param = _place(error.param, body.input)
-        raise
     if later:
         engine.runner.start(generation)
         prediction = await _begun(engine.records, generation)
         location = f"/v1/predictions/{generation.id}"
         return _answer(prediction, 202, {**generation.headers, "Location": location})
-    reply = await engine.pipeline.finish(generation)
+    with _named_in(body.input):
+        reply = await engine.pipeline.finish(generation)
     prediction = await _begun(engine.records, generation)
     whole = prediction.model_copy(update={"input": body.input, "output": reply.output})
     return _answer(whole, 201, generation.headers)
@@ -109,6 +114,16 @@ async def rate_prediction(
     caller.require(Scope.GENERATE)
     await engine.records.rate(caller.user_id, prediction_id, body.model_dump())
     return body
+
+
+@contextmanager
+def _named_in(given: Mapping[str, Any]) -> Iterator[None]:
+    """Makes the `param` of an error of the input a path in the body of a prediction."""
+    try:
+        yield
+    except REFUSALS as error:
+        error.param = _place(error.param, given)
+        raise
 
 
 def _place(param: str | None, given: Mapping[str, Any]) -> str | None:

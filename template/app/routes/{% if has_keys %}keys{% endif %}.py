@@ -13,7 +13,7 @@ from gateway.accounts.audit import Actor
 from gateway.accounts.principals import Principal, Scope
 from gateway.db.tables import utc_now
 from gateway.errors import Forbidden, InvalidRequest
-from gateway.schemas.base import Page
+from gateway.schemas.base import Page, utc_text
 
 router = APIRouter(prefix="/v1", tags=["keys"], responses=ERRORS, route_class=StrictRoute)
 # Later times cannot be written in every zone.
@@ -51,7 +51,7 @@ async def create_key(
     if caller.expires_at and not (body.expires_at and body.expires_at <= caller.expires_at):
         raise Forbidden(
             "A key that expires makes none that outlive it: give an expires_at of "
-            f"{caller.expires_at.isoformat()} at the latest."
+            f"{utc_text(caller.expires_at)} at the latest."
         )
     actor = _actor(caller, request)
     secret, row = await keys.create(

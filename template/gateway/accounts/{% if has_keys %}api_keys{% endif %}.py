@@ -42,6 +42,7 @@ from gateway.db.tables import (
 )
 from gateway.errors import NotFound
 from gateway.ids import new_id
+from gateway.schemas.base import utc_text
 
 KEY_ID = re.compile(r"key_[0-9a-f]{32}")
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -198,7 +199,7 @@ class Keys:
 
 def _given(expires_at: dt.datetime | None, limits: KeyLimits) -> dict[str, Any]:
     """The expiry and limits of a key, for the audit."""
-    ends = {} if expires_at is None else {"expires_at": expires_at.isoformat()}
+    ends = {} if expires_at is None else {"expires_at": utc_text(expires_at)}
     return ends | {name: most for name, most in limits._asdict().items() if most is not None}
 
 

@@ -38,9 +38,9 @@ class GenerationContext:
 
     async def read(self, schema: type[Body]) -> Body:
         """The request's body. Raises as `parse`, and `RateLimited` early for a large body."""
+        raw = await self.engine.large_bodies.read(self.request, self.user.user_id)
         if not JSON_TYPE.match(self.request.headers.get("content-type", "")):
             raise RequestValidationError([NO_JSON])
-        raw = await self.engine.large_bodies.read(self.request, self.user.user_id)
         self._is_large = len(raw) > SMALL_BYTES
         if self._key() is None:
             await self._check_limits()

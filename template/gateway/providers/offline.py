@@ -1,10 +1,12 @@
-"""The built-in provider: the same answer each time, at once, without a network or a key."""
+"""The built-in provider: the same text each time, at once, without a network or a key."""
 
 import asyncio
 import base64
 import hashlib
 import re
+import secrets
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -65,7 +67,9 @@ class OfflineProvider(Provider):
 
 
 def _frame(request: ProviderRequest) -> Body:
-    return {"id": "chatcmpl-offline", "created": 0, "model": request.model.name}
+    """What an answer and each chunk of a stream begin with."""
+    name = f"chatcmpl-{secrets.token_hex(12)}"
+    return {"id": name, "created": int(time.time()), "model": request.model.name}
 
 
 def _reply(request: ProviderRequest) -> tuple[list[str], str]:

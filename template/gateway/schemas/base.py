@@ -21,10 +21,14 @@ MAX_CHOICES, MAX_INPUTS = 16, 2048
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 NO_DAY = "must be a day such as 2030-01-31"
 NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]+$"
-Time = Annotated[
-    dt.datetime,
-    PlainSerializer(lambda at: at.isoformat().replace("+00:00", "Z"), return_type=str),
-]
+
+
+def utc_text(at: dt.datetime) -> str:
+    """ISO 8601 in UTC with `Z`."""
+    return at.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
+Time = Annotated[dt.datetime, PlainSerializer(utc_text, return_type=str)]
 """ISO 8601 in UTC with `Z`."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=NO_CONTROL)]
 Entry = TypeVar("Entry")

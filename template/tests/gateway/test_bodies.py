@@ -174,6 +174,13 @@ async def test_a_body_over_the_largest_size_is_refused(start: Start, is_length_t
     assert await service.rows_count() == 0
 
 
+async def test_a_body_over_the_largest_size_is_too_large_whatever_its_type(start: Start) -> None:
+    service = await start(max_body_bytes=1024)
+    client = service.client(await service.create_user())
+    response = await client.post(CHAT, content=b"x" * 1025)
+    assert error_of(response) == (413, "body_too_large", None)
+
+
 @pytest.mark.parametrize(
     "part", ["[]", "{}", '"x"', '"\\\\\\""'], ids=["list", "object", "text", "escapes"]
 )
