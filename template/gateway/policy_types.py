@@ -18,17 +18,19 @@ Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
 Rate = Annotated[int, Field(ge=1, le=MAX_RATE)]
 
 
-def _model_name(given: str) -> str:
-    if not MODEL_NAME.fullmatch(given):
-        raise ValueError("a model's name has 1 to 200 characters of ASCII, as a header carries it")
-    return given
+def matching(form: re.Pattern[str], problem: str) -> AfterValidator:
+    """A validator that reports `problem` for a text that is not printable and of this form."""
+
+    def check(given: str) -> str:
+        if not (form.fullmatch(given) and given.isprintable()):
+            raise ValueError(problem)
+        return given
+
+    return AfterValidator(check)
 
 
-def _plan_name(given: str) -> str:
-    if not (PLAN_NAME.fullmatch(given) and given.isprintable()):
-        raise ValueError("a plan's name has 1 to 100 visible characters")
-    return given
-
-
-ModelName = Annotated[str, AfterValidator(_model_name)]
-PlanName = Annotated[str, AfterValidator(_plan_name)]
+ModelName = Annotated[
+    str,
+    matching(MODEL_NAME, "a model's name has 1 to 200 characters of ASCII, as a header carries it"),
+]
+PlanName = Annotated[str, matching(PLAN_NAME, "a plan's name has 1 to 100 visible characters")]

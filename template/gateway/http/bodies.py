@@ -50,9 +50,7 @@ def parse(raw: bytes, schema: type[Body]) -> Body:
     try:
         return schema.model_validate_json(raw)
     except ValidationError as error:
-        if error.error_count() > MAX_ERRORS:
-            raise _too_wrong(_decoded(raw), schema) from error
-        raise wrong_body(error, _decoded(raw)) from error
+        raise _refusal(error, _decoded(raw), schema) from error
 
 
 def parse_part(given: dict[str, Any], schema: type[Body], *path: str) -> Body:
@@ -60,12 +58,7 @@ def parse_part(given: dict[str, Any], schema: type[Body], *path: str) -> Body:
     try:
         return schema.model_validate(given)
     except ValidationError as error:
-        if error.error_count() > MAX_ERRORS:
-            raise _too_wrong(given, schema, *path) from error
-        body: Any = given
-        for name in reversed(path):
-            body = {name: body}
-        raise wrong_body(error, body, *path) from error
+        raise _refusal(error, given, schema, *path) from error
 
 
 def wrong_body(error: ValidationError, body: Any, *path: str) -> RequestValidationError:
@@ -86,8 +79,15 @@ def _require_few_parts(raw: bytes) -> None:
         )
 
 
-def _too_wrong(given: Any, schema: type[BaseModel], *path: str) -> ServiceError:
-    """The error for a body with too many errors: its first unknown name, if it has any."""
+def _refusal(
+    error: ValidationError, given: Any, schema: type[BaseModel], *path: str
+) -> ServiceError | RequestValidationError:
+    """The error for what was `given` at `path`; with too many errors, its first unknown name."""
+    if error.error_count() <= MAX_ERRORS:
+        body = given
+        for name in reversed(path):
+            body = {name: body}
+        return wrong_body(error, body, *path)
     names = given if isinstance(given, dict) else {}
     unknown = next((name for name in names if name not in schema.model_fields), None)
     if unknown is None:

@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from gateway.errors import GenerationStopped, InvalidCredentials, ServiceError
@@ -102,7 +102,9 @@ class LedgerBatch:
         return [{**alert._asdict(), "at": self._state.now} for alert in due]
 
     def _reserve(self, entry: Reserve) -> None:
-        self._require_not_stopped(entry.targets)
+        for target, kind in self._stopped:
+            if target in entry.targets:
+                raise stopped(target, kind)
         if entry.attempt["user_id"] in self._state.deleted:  # Admitted before the deletion began.
             raise InvalidCredentials("The user of this credential was deleted.")
         now, max_cost = self._state.now, entry.attempt["bound_nano_usd"]
@@ -114,11 +116,6 @@ class LedgerBatch:
             prediction = {**entry.prediction, "day": day, "created_at": now}
             self.rows["insert_prediction"][prediction["id"]] = prediction
         self._attempts[row["id"]] = AttemptRow(*(row[name] for name in AttemptRow._fields))
-
-    def _require_not_stopped(self, targets: Sequence[str]) -> None:
-        for target, kind in self._stopped:
-            if target in targets:
-                raise stopped(target, kind)
 
     def _renew(self, entry: Renew) -> None:
         attempt = self._attempts.get(entry.attempt_id)

@@ -121,68 +121,46 @@ def correction_entry(
 def release_entry(reserved: Reserve) -> Settle:
     """The entry that takes a reservation back whose caller left before anything was sent."""
     error = {"message": "The caller left before it began.", "code": "cancelled"}
-    prediction = reserved.prediction and finished_prediction(
-        prediction_id=reserved.prediction["id"],
-        served_model=None,
-        provider=reserved.prediction["provider"],
-        status="cancelled",
-        outcome="cancelled",
-        output=None,
-        error=_json(error),
-        latency_ms=0,
-        cost_nano_usd=0,
-        usage=Usage(),
-    )
-    row = settled_attempt(attempt_id=reserved.attempt["id"], state="released", cost_nano_usd=0)
-    return Settle(reserved.caps, row, prediction)
+    row, prediction = SettledAttempt(reserved.attempt["id"], "released", 0), None
+    if reserved.prediction:
+        finished = FinishedPrediction(
+            id=reserved.prediction["id"],
+            provider=reserved.prediction["provider"],
+            status="cancelled",
+            outcome="cancelled",
+            error=_json(error),
+        )
+        prediction = finished.values(None)
+    return Settle(reserved.caps, row._asdict(), prediction)
 
 
-def settled_attempt(
-    *,
-    attempt_id: str,
-    state: str,
-    cost_nano_usd: int,
-    remote_id: str | None = None,
-    provider_status: int | None = None,
-    reason: str | None = None,
-) -> Values:
+class SettledAttempt(NamedTuple):
     """The columns of an attempt that its settlement changes."""
-    return {
-        "id": attempt_id,
-        "state": state,
-        "cost_nano_usd": cost_nano_usd,
-        "remote_id": remote_id,
-        "provider_status": provider_status,
-        "reason": reason,
-    }
+
+    id: str
+    state: str
+    cost_nano_usd: int
+    remote_id: str | None = None
+    provider_status: int | None = None
+    reason: str | None = None
 
 
-def finished_prediction(
-    *,
-    prediction_id: str,
-    served_model: str | None,
-    provider: str,
-    status: str,
-    outcome: str,
-    output: str | None,
-    error: str | None,
-    latency_ms: int,
-    cost_nano_usd: int,
-    usage: Usage,
-) -> Values:
+class FinishedPrediction(NamedTuple):
     """The columns of a prediction that its end changes; `output` and `error` are JSON."""
-    return {
-        "id": prediction_id,
-        "served_model": served_model,
-        "provider": provider,
-        "status": status,
-        "outcome": outcome,
-        "output": output,
-        "error": error,
-        "latency_ms": latency_ms,
-        "cost_nano_usd": cost_nano_usd,
-        **usage._asdict(),
-    }
+
+    id: str
+    provider: str
+    status: str
+    outcome: str
+    served_model: str | None = None
+    output: str | None = None
+    error: str | None = None
+    latency_ms: int = 0
+    cost_nano_usd: int = 0
+
+    def values(self, usage: Usage | None) -> Values:
+        """All columns, with those of the usage; zero where it is unknown."""
+        return {**self._asdict(), **(usage or Usage())._asdict()}
 
 
 def lease_of(deadline: Deadline) -> dt.timedelta:
@@ -191,14 +169,15 @@ def lease_of(deadline: Deadline) -> dt.timedelta:
 
 
 def _settled_attempt(attempt: Attempt, result: AttemptResult, state: str, cost: int) -> Values:
-    return settled_attempt(
-        attempt_id=attempt.id,
+    settled = SettledAttempt(
+        id=attempt.id,
         state=state,
         cost_nano_usd=cost,
         remote_id=attempt.request.remote_id,
         provider_status=result.provider_status,
         reason=result.reason,
     )
+    return settled._asdict()
 
 
 def _new_prediction(generation: Generation, provider: str, *, keep_content: bool) -> Values:
@@ -224,8 +203,8 @@ def _new_prediction(generation: Generation, provider: str, *, keep_content: bool
 
 def _finished_generation(generation: Generation, result: AttemptResult, *, keep: bool) -> Values:
     keep = keep and generation.call.keep_output
-    return finished_prediction(
-        prediction_id=generation.id,
+    finished = FinishedPrediction(
+        id=generation.id,
         served_model=generation.model.id,
         provider=generation.model.provider,
         status=result.status,
@@ -234,8 +213,8 @@ def _finished_generation(generation: Generation, result: AttemptResult, *, keep:
         error=_json(result.error.body()["error"] if result.error else None),
         latency_ms=generation.latency_ms,
         cost_nano_usd=generation.cost_nano_usd,
-        usage=result.usage or Usage(),
     )
+    return finished.values(result.usage)
 
 
 def _json(value: Any) -> str | None:

@@ -24,10 +24,10 @@ from gateway.json_text import encode
 from gateway.ledger.batch import OPEN
 from gateway.ledger.entries import (
     LEASE_MARGIN,
+    FinishedPrediction,
     Settle,
+    SettledAttempt,
     Values,
-    finished_prediction,
-    settled_attempt,
 )
 from gateway.ledger.ledger import Ledger
 from gateway.policy import Cap, Model, Policy
@@ -92,9 +92,12 @@ class Sweeper:
 
         Raises `DatabaseUnavailable`.
         """
-        now = await self._now()
+        # The time by the database's clock, which leases use.
+        clock = select(self._database.microseconds().label("now"))
+        now = moment((await self._database.fetch(clock))[0].now)
         if self._swept is None:
-            self._swept = await self._last_life(now) - LOOK_BACK
+            (opened,) = await self._database.fetch(_LATEST)
+            self._swept = max(filter(None, opened), default=now) - LOOK_BACK
         rows = await self._database.fetch(_OVERDUE, {"now": now})
         await _each(rows, self._settle)
         rows = await self._database.fetch(_UNCERTAIN, {"since": self._swept, "now": now})
@@ -108,16 +111,6 @@ class Sweeper:
     async def _poll(self) -> None:
         await self._ledger.flush()
         await self.sweep()
-
-    async def _now(self) -> dt.datetime:
-        """The time by the database's clock, which leases use."""
-        (row,) = await self._database.fetch(select(self._database.microseconds().label("now")))
-        return moment(row.now)
-
-    async def _last_life(self, now: dt.datetime) -> dt.datetime:
-        """When a process last served, and so swept."""
-        (opened,) = await self._database.fetch(_LATEST)
-        return max(filter(None, opened), default=now)
 
     async def _settle(self, row: Row[Any]) -> None:
         provider, model = self._providers.get(row.provider), self._policy.models.get(row.model)
@@ -172,8 +165,8 @@ class Sweeper:
             outcome = Outcome.OK if reply.output else Outcome.EMPTY
             output = encode(reply.output).decode() if self._ledger.keeps_content else None
         took = utc_now() - row.opened_at
-        return finished_prediction(
-            prediction_id=row.prediction_id,
+        finished = FinishedPrediction(
+            id=row.prediction_id,
             served_model=row.model,
             provider=row.provider,
             status="failed" if reply is None else "succeeded",
@@ -182,8 +175,8 @@ class Sweeper:
             error=error,
             latency_ms=min(round(took.total_seconds() * 1000), MAX_MS),
             cost_nano_usd=cost,
-            usage=usage or Usage(),
         )
+        return finished.values(usage)
 
     def _caps(self, row: Row[Any]) -> tuple[Cap, ...]:
         """The caps of an attempt, for the alerts; none if a plan was removed."""
@@ -208,14 +201,15 @@ async def _find(provider: Provider, model: Model, remote_id: str) -> Reply | Non
 def _settled(row: Row[Any], usage: Usage | None) -> Values:
     """An attempt at its cost, or at its maximum where its usage is not known."""
     cost = row.bound_nano_usd if usage is None else pricing.cost(Price.of(row.price), usage)
-    return settled_attempt(
-        attempt_id=row.id,
+    settled = SettledAttempt(
+        id=row.id,
         state="uncertain" if usage is None else "settled",
         cost_nano_usd=cost,
         remote_id=row.remote_id,
         provider_status=row.provider_status,
         reason=row.reason,
     )
+    return settled._asdict()
 
 
 async def _each(rows: Sequence[Row[Any]], work: Callable[[Row[Any]], Awaitable[None]]) -> None:
@@ -235,21 +229,6 @@ def _with_paid() -> Select[Any]:
     return select(attempts, TEAM_PLAN, paid.scalar_subquery().label("paid"))
 
 
-def _overdue() -> Select[Any]:
-    """Open attempts whose lease has run out at `now`."""
-    late = attempts.c.lease_until <= bindparam("now")
-    return _with_paid().where(attempts.c.state.in_(OPEN), late).limit(MAX_AT_ONCE)
-
-
-def _uncertain() -> Select[Any]:
-    """Attempts of remote work that were settled at their maximum, and whose leases ended since
-    `since`. Each is read once: by then, the provider knows its usage.
-    """
-    late = attempts.c.lease_until.between(bindparam("since"), bindparam("now"))
-    is_remote = attempts.c.remote_id.is_not(None)
-    return select(attempts, TEAM_PLAN).where(attempts.c.state == "uncertain", late, is_remote)
-
-
 def _abandoned() -> Select[Any]:
     """The last attempts of running predictions whose leases ended from `since` to `now`.
 
@@ -264,7 +243,7 @@ def _abandoned() -> Select[Any]:
         .join(predictions, predictions.c.id == attempts.c.prediction_id)
         .where(
             attempts.c.state.in_(ENDED),
-            attempts.c.lease_until.between(bindparam("since"), bindparam("now")),
+            _ENDED_SINCE,
             predictions.c.status == "running",
             no_other,
         )
@@ -272,11 +251,19 @@ def _abandoned() -> Select[Any]:
     )
 
 
-def _latest() -> Select[Any]:
-    """When the attempts with the latest lease of each state were opened, read from an index."""
-    by_lease = select(attempts.c.opened_at).order_by(attempts.c.lease_until.desc()).limit(1)
-    each = (by_lease.where(attempts.c.state == state).scalar_subquery() for state in ENDED)
-    return select(*each)
-
-
-_OVERDUE, _UNCERTAIN, _ABANDONED, _LATEST = _overdue(), _uncertain(), _abandoned(), _latest()
+_ENDED_SINCE = attempts.c.lease_until.between(bindparam("since"), bindparam("now"))
+# Open attempts whose lease has run out at `now`.
+_OVERDUE = (
+    _with_paid()
+    .where(attempts.c.state.in_(OPEN), attempts.c.lease_until <= bindparam("now"))
+    .limit(MAX_AT_ONCE)
+)
+# Attempts of remote work that were settled at their maximum. Each is read once: by then, the
+# provider knows its usage.
+_UNCERTAIN = select(attempts, TEAM_PLAN).where(
+    attempts.c.state == "uncertain", _ENDED_SINCE, attempts.c.remote_id.is_not(None)
+)
+_ABANDONED = _abandoned()
+# When the attempts with the latest lease of each state were opened, read from an index.
+_BY_LEASE = select(attempts.c.opened_at).order_by(attempts.c.lease_until.desc()).limit(1)
+_LATEST = select(*(_BY_LEASE.where(attempts.c.state == each).scalar_subquery() for each in ENDED))

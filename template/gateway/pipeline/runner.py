@@ -2,11 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
 from gateway.background import repeat
 from gateway.db.engine import Database
@@ -55,18 +53,15 @@ class Runner:
 
     async def cancel_erased(self) -> None:
         """Cancel generations that were erased by another process. Raises `DatabaseUnavailable`."""
-        for row in await self._erased():
+        if not (in_flight := self._in_flight.ids):
+            return
+        here, erased = predictions.c.id.in_(in_flight), predictions.c.erased_at.is_not(None)
+        for row in await self._database.fetch(select(predictions.c.id).where(here, erased)):
             await self.cancel(row.id)
 
     async def close(self) -> None:
         """Cancel the predictions in the background."""
         await asyncio.gather(*map(self.cancel, list(self._tasks)))
-
-    async def _erased(self) -> Sequence[Row[Any]]:
-        if not (in_flight := self._in_flight.ids):
-            return ()
-        here, erased = predictions.c.id.in_(in_flight), predictions.c.erased_at.is_not(None)
-        return await self._database.fetch(select(predictions.c.id).where(here, erased))
 
     async def _run(self, generation: Generation) -> None:
         call = generation.call

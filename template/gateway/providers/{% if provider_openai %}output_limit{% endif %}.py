@@ -64,7 +64,8 @@ class LimitedHttp(Http):
         except ProviderFailure as refusal:
             if (name := _refused(json, refusal)) is None:
                 raise
-            other, body = _renamed(json, name)
+            other = MAXIMA[1 - MAXIMA.index(name)]
+            body = {other if each == name else each: value for each, value in json.items()}
             response = await self._again(request, method, url, body, headers, refusal)
             self._taken[body["model"]] = other
             request.output_limits += (other,)
@@ -86,12 +87,6 @@ class LimitedHttp(Http):
             if _refused(body, failure):
                 raise refusal from failure
             raise
-
-
-def _renamed(body: Body, name: str) -> tuple[str, Body]:
-    """The other parameter, and the body with it."""
-    other = MAXIMA[1 - MAXIMA.index(name)]
-    return other, {other if each == name else each: value for each, value in body.items()}
 
 
 def _refused(body: Any, failure: ProviderFailure) -> str | None:

@@ -12,6 +12,7 @@ from gateway.addresses import is_web_address
 from gateway.config import VARIABLE, GatewayConfig
 from gateway.errors import StartError
 from gateway.policy import problems_of
+from gateway.policy_types import matching
 from gateway.providers.openai import OpenAIProvider
 
 FILE = Path("models.toml")
@@ -20,10 +21,10 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?", re.ASCII)
 OutputLimit = Literal["max_tokens", "max_completion_tokens"]
 
 
-def _variable(given: str) -> str:
-    if not VARIABLE.fullmatch(given):
-        raise ValueError("must be the name of an environment variable, such as ACME_API_KEY")
-    return given
+Variable = Annotated[
+    str,
+    matching(VARIABLE, "must be the name of an environment variable, such as ACME_API_KEY"),
+]
 
 
 def _base_url(given: str) -> str:
@@ -49,7 +50,7 @@ class Server(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: Annotated[str, AfterValidator(_base_url)]
-    api_key_env: Annotated[str, AfterValidator(_variable)] | None = None
+    api_key_env: Variable | None = None
     output_limit: OutputLimit = "max_tokens"
     responses: bool = Field(False, strict=True)
 
