@@ -1,7 +1,7 @@
 """Opens the engine: its parts and its background tasks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -100,12 +100,10 @@ async def open_engine(
         sweeper = Sweeper(database, ledger, policy, providers)
         alerts = Alerts(database, policy, _open_webhook(config, session))
         runner = Runner(pipeline, in_flight, database)
-        works = (stop_watcher, sweeper, alerts, runner, stalls)
-        loops = in_background(
-            *(work.run() for work in works),
-            *(work.run() for work in _open_retention(config, database)),
-        )
-        tasks = await stack.enter_async_context(loops)
+        loops = [work.run() for work in (stop_watcher, sweeper, alerts, runner, stalls)]
+        if days := config.prediction_retention_days:
+            loops.append(Retention(database, days).run())
+        tasks = await stack.enter_async_context(in_background(*loops))
         stack.push_async_callback(runner.close)
         store = IdempotencyStore(database, config.request_deadline_seconds)
         stack.push_async_callback(store.drain)
@@ -130,12 +128,6 @@ async def open_engine(
             large_bodies=LargeBodies(),
             loops=tasks,
         )
-
-
-def _open_retention(config: GatewayConfig, database: Database) -> Iterator[Retention]:
-    """The job that erases old predictions, unless they are kept for ever."""
-    if days := config.prediction_retention_days:
-        yield Retention(database, days)
 
 
 def _open_webhook(config: GatewayConfig, session: aiohttp.ClientSession) -> Webhook | None:

@@ -7,7 +7,7 @@ clients raise their own typed exceptions. `http/exception_handlers.py` sends the
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 logger = logging.getLogger("app")
 # For the operator; a client is asked to try again.
@@ -30,12 +30,13 @@ class ServiceError(Exception):
     """An error with a message for the client that says what to do.
 
     `param` names the field with the error; `retry_after` is in seconds. `begun` is true if the
-    request may still be carried out, and paid.
+    request may still be carried out, and paid. With `is_final`, clients are asked not to retry.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     begun = False
+    is_final = False
 
     def __init__(
         self,
@@ -49,6 +50,8 @@ class ServiceError(Exception):
         self.message = message
         self.param = param
         self.headers = dict(headers or {})
+        if self.is_final:
+            self.headers["x-should-retry"] = "false"
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
 
@@ -66,10 +69,7 @@ class InvalidCredentials(ServiceError):
 class BudgetExceeded(ServiceError):
     """A budget is used up: a retry fails until its period ends."""
 
-    status, code = 402, "budget_exceeded"
-
-    def __init__(self, message: str, **details: Any) -> None:
-        super().__init__(message, headers={"x-should-retry": "false"}, **details)
+    status, code, is_final = 402, "budget_exceeded", True
 
 
 class Forbidden(ServiceError):
@@ -105,7 +105,7 @@ class IdempotencyInFlight(ServiceError):
 class OutcomeUnknown(ServiceError):
     """The outcome of the first request with this `Idempotency-Key` is unknown."""
 
-    status, code = 409, "outcome_unknown"
+    status, code, is_final = 409, "outcome_unknown", True
 
 
 class InvalidRequest(ServiceError):
@@ -153,10 +153,7 @@ class ProviderError(ServiceError):
 class ProviderQuotaExceeded(ServiceError):
     """The operator's account has no credit, quota or valid credential: a retry does not help."""
 
-    status, code = 503, "provider_quota_exceeded"
-
-    def __init__(self, message: str, **details: Any) -> None:
-        super().__init__(message, headers={"x-should-retry": "false"}, **details)
+    status, code, is_final = 503, "provider_quota_exceeded", True
 
 
 class ProviderCoolingDown(ServiceError):

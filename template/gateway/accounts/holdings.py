@@ -7,7 +7,6 @@ in exports and deletions by that.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -18,9 +17,7 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
-    Text,
     and_,
-    cast,
     func,
     literal,
     or_,
@@ -30,7 +27,8 @@ from sqlalchemy import (
 )
 
 from gateway.db.engine import Database
-from gateway.db.tables import Json, accounts, audit, metadata, users
+from gateway.db.pagination import size_of
+from gateway.db.tables import accounts, audit, metadata, users
 
 # Hashes of credentials and encrypted texts stay where they are.
 SECRET = re.compile("hash|secret|password|token(?!s)")
@@ -77,8 +75,7 @@ class Holding(NamedTuple):
 
     def keys(self, last: Sequence[Any], most: int) -> Select[Any]:
         """The next keys behind `last`, in order, with the sizes of their rows' documents."""
-        size = _size(self.table).label("size")
-        query = select(*self.key, size).where(self.after(last))
+        query = select(*self.key, size_of(self.table)).where(self.after(last))
         return query.order_by(*self.key).limit(most)
 
 
@@ -101,13 +98,13 @@ def holdings_of(user: Row[Any]) -> Iterator[Holding]:
 
 def _conditions(table: Table, user: Row[Any]) -> Iterator[ColumnElement[bool]]:
     """The conditions that a user's rows meet. No row meets two of them."""
-    named = _names(user)
+    named, owner = _names(user), (("user_id", user.id), ("email", user.email))
     if table is accounts:
         yield table.c.name.in_(named)
     elif table is audit:
         yield table.c.target.in_(named)
         yield and_(table.c.actor_id == user.id, table.c.target.not_in(named))
-    elif mine := [table.c[name] == value for name, value in _owner(user) if name in table.c]:
+    elif mine := [table.c[name] == value for name, value in owner if name in table.c]:
         yield or_(*mine)
 
 
@@ -121,10 +118,6 @@ def _conditions_below(
         yield or_(*conditions)
 
 
-def _owner(user: Row[Any]) -> tuple[tuple[str, str], ...]:
-    return ("user_id", user.id), ("email", user.email)
-
-
 def _names(user: Row[Any]) -> CompoundSelect[Any]:
     """The user and their API keys, as accounts and the audit name them."""
     own = [select(literal(f"{kind}:{user.id}")) for kind in ("user", "password")]
@@ -132,15 +125,3 @@ def _names(user: Row[Any]) -> CompoundSelect[Any]:
     if keys is not None:
         own.append(select(literal("key:") + keys.c.id).where(keys.c.user_id == user.id))
     return union_all(*own)
-
-
-def fitting(sizes: Sequence[int]) -> int:
-    """The number of rows that make a batch, at least one."""
-    return max(1, sum(total <= BATCH_CHARACTERS for total in accumulate(sizes)))
-
-
-def _size(table: Table) -> ColumnElement[int]:
-    """The number of characters in a row's documents."""
-    documents = [column for column in table.c if isinstance(column.type, Json | Text)]
-    lengths = [func.coalesce(func.length(cast(each, Text)), 0) for each in documents]
-    return sum(lengths, literal(0))

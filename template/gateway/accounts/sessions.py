@@ -78,16 +78,14 @@ class Sessions:
 
     async def end(self, session_id: str, actor: Actor) -> None:
         """End a session at once. Idempotent."""
-        await self._end(sessions.c.id == session_id, actor)
+        own = sessions.c.id == session_id
+        await self._database.transact(lambda connection: end(connection, own, actor))
 
     async def end_all(self, user_id: str, actor: Actor) -> int:
         """End all sessions and tokens of a user at once; returns how many sessions there were."""
         return await self._database.transact(
             lambda connection: end_access(connection, user_id, actor)
         )
-
-    async def _end(self, which: ColumnElement[bool], actor: Actor) -> int:
-        return await self._database.transact(lambda connection: end(connection, which, actor))
 
 
 def end_access(connection: Connection, user_id: str, actor: Actor) -> int:

@@ -6,8 +6,15 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Row, select
 
-from gateway.accounts.holdings import MAX_SECONDS, ROWS_AT_ONCE, Holding, fitting, holdings_of
+from gateway.accounts.holdings import (
+    BATCH_CHARACTERS,
+    MAX_SECONDS,
+    ROWS_AT_ONCE,
+    Holding,
+    holdings_of,
+)
 from gateway.db.engine import Database
+from gateway.db.pagination import fitting
 
 MEDIA_TYPE = "application/x-ndjson"
 
@@ -42,7 +49,7 @@ async def _batches(database: Database, holding: Holding) -> AsyncIterator[Sequen
     """The rows of a holding in the order of their keys. A batch of long documents is shorter."""
     last: Sequence[Any] = ()
     while keys := await database.fetch(holding.keys(last, ROWS_AT_ONCE), seconds=MAX_SECONDS):
-        chosen = keys[: fitting([key.size for key in keys])]
+        chosen = keys[: fitting([key.size for key in keys], BATCH_CHARACTERS)]
         which = holding.mine, holding.among([key[:-1] for key in chosen])
         query = select(*holding.shown).where(*which).order_by(*holding.key)
         yield await database.fetch(query, seconds=MAX_SECONDS)

@@ -6,7 +6,6 @@ one that comes again, later than a retry would, was copied, and ends the log-in 
 """
 
 import datetime as dt
-import hashlib
 import logging
 import secrets
 from collections.abc import Collection
@@ -30,6 +29,7 @@ from sqlalchemy import (
 )
 
 from gateway.accounts.lookup import PRINCIPAL_COLUMNS
+from gateway.accounts.sessions import digest
 from gateway.db.engine import Database, Query
 from gateway.db.tables import UtcDateTime, metadata, owner, users, utc_now
 from gateway.errors import Conflict, InvalidCredentials
@@ -137,7 +137,7 @@ def start(
 
 def _rotate(connection: Connection, token: str) -> Login | None:
     """Use a refresh token. Of simultaneous uses one succeeds."""
-    own = refresh_tokens.c.secret_hash == _digest(token)
+    own = refresh_tokens.c.secret_hash == digest(token)
     unused = update(refresh_tokens).where(own, refresh_tokens.c.used_at.is_(None))
     used = unused.values(used_at=utc_now()).returning(refresh_tokens.c.login_id)
     login_id = connection.execute(used).scalar_one_or_none()
@@ -169,7 +169,7 @@ def _owner_of(connection: Connection, login_id: str) -> str | None:
 
 def _next_token(connection: Connection, user_id: str, login_id: str) -> str:
     token = secrets.token_urlsafe(32)
-    row = {"secret_hash": _digest(token), "login_id": login_id, "user_id": user_id}
+    row = {"secret_hash": digest(token), "login_id": login_id, "user_id": user_id}
     connection.execute(insert(refresh_tokens), {**row, "created_at": utc_now()})
     return token
 
@@ -186,11 +186,6 @@ def _forget_expired(connection: Connection, user_id: str) -> None:
         tokens = delete(refresh_tokens).where(refresh_tokens.c.login_id.in_(login_ids))
         connection.execute(tokens)
         connection.execute(delete(logins).where(logins.c.id.in_(login_ids)))
-
-
-def _digest(token: str) -> str:
-    """The stored hash. A fast hash is enough, as the token has 256 random bits."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _joined(*columns: Any) -> Select[Any]:

@@ -2,7 +2,6 @@
 
 import binascii
 import datetime as dt
-import hashlib
 import re
 import secrets
 import string
@@ -29,7 +28,7 @@ from sqlalchemy import (
 from gateway.accounts.audit import Actor, record
 from gateway.accounts.lookup import PRINCIPAL_COLUMNS
 from gateway.accounts.principals import NO_LIMITS, KeyLimits, Scope
-from gateway.accounts.sessions import end
+from gateway.accounts.sessions import digest, end
 from gateway.db.engine import Database, Query
 from gateway.db.tables import (
     Json,
@@ -101,11 +100,6 @@ def checksum(body: str) -> str:
         number, digit = divmod(number, len(ALPHABET))
         digits = ALPHABET[digit] + digits
     return digits
-
-
-def digest(secret: str) -> str:
-    """The stored hash of a secret. A fast hash is enough, as the secret has 256 random bits."""
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class Keys:

@@ -223,7 +223,8 @@ class CircuitBreaker:
         if trip:
             # Already open: part of the same outage, not a new trip.
             trips = max(1, trips) if shared.opened else trips + 1
-            least = max(least, min(_pause(trips), model.max_cooldown_seconds))
+            pause = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(trips - 1, 16))
+            least = max(least, min(pause, model.max_cooldown_seconds))
         least = max(least, shared.opened.seconds if shared.opened else 0.0)
         state.open_until = max(state.open_until, self._clock() + least)
         await self._limiter.set(_key("open", model), "open", least)
@@ -253,10 +254,6 @@ def _is_probing(permit: Permit, now: float) -> bool:
     """Whether a call is the probe still: not answered, and within its time."""
     is_over = permit.exchange.answered or now >= permit.at + PROBE_SECONDS
     return permit.probe is not None and not is_over
-
-
-def _pause(trips: int) -> float:
-    return min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(trips - 1, 16))
 
 
 def _cooling_down(model: Model, seconds: float) -> ProviderCoolingDown:

@@ -132,13 +132,7 @@ class Database(ABC):
 
         With `seconds`, a slow read: it may take that long, and has its own threads.
         """
-
-        def read(cancel_handle: CancelHandle) -> Sequence[Row[Any]]:
-            with self._reading.connect() as connection, cancel_handle.of(connection):
-                return self._rows(connection, statement, parameters)
-
-        threads = self._patient_readers if seconds else self._readers
-        return await self._run(threads, read, seconds)
+        return await self._read(lambda db: self._rows(db, statement, parameters), seconds)
 
     def _rows(
         self, connection: Connection, statement: Executable, parameters: Mapping[str, Any] | None
@@ -147,12 +141,15 @@ class Database(ABC):
 
     async def find(self, query: Query) -> Sequence[Any]:
         """As `fetch`, without SQLAlchemy's execution: for the queries of every request."""
+        return await self._read(lambda db: self.read(db, [query])[0], None)
 
-        def read(cancel_handle: CancelHandle) -> Sequence[Any]:
+    async def _read(self, work: Work[Result], seconds: float | None) -> Result:
+        def read(cancel_handle: CancelHandle) -> Result:
             with self._reading.connect() as connection, cancel_handle.of(connection):
-                return self.read(connection, [query])[0]
+                return work(connection)
 
-        return await self._run(self._readers, read, None)
+        threads = self._patient_readers if seconds else self._readers
+        return await self._run(threads, read, seconds)
 
     async def fetch_one(self, statement: Executable) -> Row[Any] | None:
         """The first row of one reading statement, or None."""
@@ -304,12 +301,9 @@ class Database(ABC):
                 since, silent = self._lived_at, 0
             if silent == PARTS:
                 break
-            self._look_for_life()
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._look())
         raise TimeoutError
-
-    def _look_for_life(self) -> None:
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
         try:

@@ -44,9 +44,10 @@ class Pages:
             if not pattern(table.info["prefix"]).fullmatch(cursor):
                 raise InvalidRequest("The cursor is not one of this list.", param="cursor")
             query = query.where(table.c.id < cursor)
-        measured = query.with_only_columns(table.c.id, _size(table))
+        measured = query.with_only_columns(table.c.id, size_of(table))
         sizes = await self._database.fetch(measured, seconds=seconds)
-        chosen = [row.id for row in sizes[: min(limit, _fitting([row.size for row in sizes]))]]
+        count = fitting([row.size for row in sizes], PAGE_CHARACTERS)
+        chosen = [row.id for row in sizes[: min(limit, count)]]
         if not chosen:
             return [], None
         page = await self._database.fetch(query.where(table.c.id.in_(chosen)))
@@ -54,14 +55,13 @@ class Pages:
         return page, chosen[-1] if more else None
 
 
-def _size(table: Table) -> ColumnElement[int]:
-    """An expression for the number of characters in a row's documents."""
-    documents = [column for column in table.c if isinstance(column.type, Json)]
+def size_of(table: Table) -> ColumnElement[int]:
+    """An expression, `size`, for the number of characters in a row's documents."""
+    documents = [column for column in table.c if isinstance(column.type, Json | Text)]
     lengths = [func.coalesce(func.length(cast(each, Text)), 0) for each in documents]
     return sum(lengths, literal(0)).label("size")
 
 
-def _fitting(sizes: Sequence[int]) -> int:
-    """The number of rows in a page, at least one."""
-    totals = accumulate(sizes)
-    return max(1, sum(total <= PAGE_CHARACTERS for total in totals))
+def fitting(sizes: Sequence[int], characters: int) -> int:
+    """The number of rows whose documents have so many characters together, at least one."""
+    return max(1, sum(total <= characters for total in accumulate(sizes)))

@@ -170,10 +170,6 @@ def _parameters(prepared: Prepared, rows: Rows | None) -> Iterator[list[Any]]:
         yield [values[name] for name in prepared.order]
 
 
-def _now() -> int:
-    return time.time_ns() // 1_000
-
-
 def open_database(config: GatewayConfig) -> SqliteDatabase:
     """The database of `DATABASE_URL`.
 
@@ -275,7 +271,7 @@ def _configure(connection: Any) -> None:
     # `_begin` starts transactions, not the driver.
     connection.isolation_level = None
     # SQLite's own clock has only milliseconds.
-    connection.create_function("microseconds", 0, _now)
+    connection.create_function("microseconds", 0, lambda: time.time_ns() // 1_000)
     cursor = connection.cursor()
     try:
         for setting in PRAGMAS:

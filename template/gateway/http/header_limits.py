@@ -35,12 +35,8 @@ REFUSALS = {
 }
 
 
-class HeadTooLarge(Exception):
-    """Stops the parser: the head is too large."""
-
-
-class TooManyQueued(Exception):
-    """Stops the parser: too many pipelined requests."""
+class Refused(Exception):
+    """Stops the parser."""
 
 
 class QueueingFlow(FlowControl):
@@ -55,10 +51,6 @@ class QueueingFlow(FlowControl):
     def resume_reading(self) -> None:
         if not self._queue:  # A request before queued ones has arrived completely.
             super().resume_reading()
-
-
-class UpgradeWithBody(Exception):
-    """Stops the parser, which would read the body as another request."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -108,7 +100,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_begun, self._has_head = True, False
         self._header_bytes = self._headers = self._overhead = 0
         if len(self.pipeline) >= MAX_QUEUED:
-            raise TooManyQueued
+            raise Refused("too many pipelined requests")
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -123,7 +115,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._expect_no_head()
         if self.parser.should_upgrade() and any(map(_announces_body, self.headers)):
-            raise UpgradeWithBody
+            raise Refused("the parser would read the body as another request")
         super().on_headers_complete()
         self._has_head = True
 
@@ -187,10 +179,10 @@ class BoundedProtocol(HttpToolsProtocol):
         return is_long or self._headers > MAX_HEADERS
 
     def _count(self, size: int) -> None:
-        """Count a part of a head. Raises `HeadTooLarge` above the limit."""
+        """Count a part of a head. Raises `Refused` above the limit."""
         self._header_bytes += size
         if self._is_too_large:
-            raise HeadTooLarge
+            raise Refused("the head is too large")
 
     def _expect_head(self) -> None:
         if self._hang_up is None:

@@ -174,5 +174,4 @@ def _unknown(state: KeyState) -> OutcomeUnknown:
     return OutcomeUnknown(
         f"{UNKNOWN[state]}. Look at GET /v1/predictions; to ask again, use a new key.",
         param="idempotency-key",
-        headers={"x-should-retry": "false"},
     )

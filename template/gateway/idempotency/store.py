@@ -186,11 +186,12 @@ class IdempotencyStore:
         now = connection.execute(select(func.now(type_=UtcDateTime()))).scalar_one()
         _sweep(connection, key, now)
         if found := _find(connection, key, now):
-            if not _is_lost(found):
+            is_lost = found.state == KeyState.LOST
+            if not is_lost and not (found.state == KeyState.RUNNING and found.overdue):
                 return found
             if begun := _states_of_attempts(connection, found):
                 # An open attempt may still be settled at nothing.
-                is_ending = found.state == KeyState.LOST and not begun.isdisjoint(OPEN)
+                is_ending = is_lost and not begun.isdisjoint(OPEN)
                 return in_flight() if is_ending else found
             connection.execute(delete(idempotency).where(idempotency.c.id == found.id))
         claim = Claim(new_id("idem"), key)
@@ -230,10 +231,6 @@ def erasing(prediction_ids: Sequence[str]) -> Update:
 def _find(connection: Connection, key: IdempotencyKey, now: dt.datetime) -> Row[Any] | None:
     overdue = (idempotency.c.lease_until <= now).label("overdue")
     return connection.execute(select(idempotency, overdue).where(_is(key))).first()
-
-
-def _is_lost(found: Row[Any]) -> bool:
-    return bool(found.state == KeyState.LOST or (found.state == KeyState.RUNNING and found.overdue))
 
 
 def _states_of_attempts(connection: Connection, found: Row[Any]) -> set[str]:

@@ -7,7 +7,7 @@ depend on the number of entries.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     Connection,
@@ -47,22 +47,15 @@ Sums = dict[AccountPeriod, tuple[int, int]]
 """What accounts have spent and reserved, in nano-dollars."""
 
 
-class ReadStatements(NamedTuple):
-    """The statements that a transaction reads with."""
-
-    lock: Executable
-    deleted: Executable
-    attempts: Executable
-    sums: Executable
-
-
 class LedgerTransaction:
     """Writes entries. `percents` are the percentages of a cap that raise an alert."""
 
     def __init__(self, database: Database, percents: Sequence[int]) -> None:
         self._database = database
         self._percents = percents
-        self._sql = _read_statements(type(database))
+        self._lock, self._deleted, self._attempts, self._account_sums = _read_statements(
+            type(database)
+        )
 
     def write(
         self, connection: Connection, entries: Sequence[Entry]
@@ -84,9 +77,9 @@ class LedgerTransaction:
         locked, deleted, found, summed = self._database.read(
             connection,
             [
-                Query(self._sql.lock),
-                Query(self._sql.deleted, [{"id": name} for name in owners]),
-                Query(self._sql.attempts, [{"id": name} for name in named]),
+                Query(self._lock),
+                Query(self._deleted, [{"id": name} for name in owners]),
+                Query(self._attempts, [{"id": name} for name in named]),
                 self._sums(likely),
             ],
         )
@@ -100,7 +93,7 @@ class LedgerTransaction:
         return state, known, sums
 
     def _sums(self, keys: Iterable[AccountPeriod]) -> Query:
-        return Query(self._sql.sums, [dict(zip(ACCOUNT_KEY, key, strict=True)) for key in keys])
+        return Query(self._account_sums, [dict(zip(ACCOUNT_KEY, key, strict=True)) for key in keys])
 
     def _write(self, connection: Connection, batch: LedgerBatch) -> None:
         _insert_new(connection, alerts, "id", batch.alerts())
@@ -154,8 +147,11 @@ def _account_periods(
 
 
 @cache
-def _read_statements(database: type[Database]) -> ReadStatements:
-    """Built once for a process: building takes as long as many transactions."""
+def _read_statements(database: type[Database]) -> tuple[Executable, ...]:
+    """The statements for the lock, the deleted users, the attempts and the accounts.
+
+    Built once for a process: building takes as long as many transactions.
+    """
     now = database.microseconds().label("now")
     lock = (
         select(now, stops.c.target, stops.c.kind, database.lock_timeout())
@@ -163,7 +159,7 @@ def _read_statements(database: type[Database]) -> ReadStatements:
         .where(IS_LOCK)
         .with_for_update(of=policies)
     )
-    return ReadStatements(
+    return (
         lock,
         _select(database, users, ["id"], ["id"]).where(users.c.deleted_at.is_not(None)),
         _select(database, attempts, ["id"], ["id", *AttemptRow._fields]),

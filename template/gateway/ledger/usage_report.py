@@ -25,7 +25,6 @@ SUMMED = (
     *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "outputs"),
     "cost_nano_usd",
 )
-SERVICE = "service"
 # Adding up a month of a busy service takes longer than other queries.
 MAX_SECONDS = 20.0
 NONE: Budgets = (0, 0)
@@ -51,7 +50,8 @@ class Report:
 
     async def of_service(self, days: Days, group_by: GroupBy) -> UsageReport:
         """The whole service's report."""
-        return await self._report(self._service_cap, days, group_by)
+        cap = Cap("service", *self._policy.service.budgets)
+        return await self._report(cap, days, group_by)
 
     async def of_user(
         self,
@@ -62,7 +62,8 @@ class Report:
         raised: Raise | None = None,
     ) -> UsageReport:
         """One user's report."""
-        cap = self._user_cap(user_id, plan, raised)
+        budgets = self._policy.plans[plan].budgets if plan in self._policy.plans else NONE
+        cap = Cap(f"user:{user_id}", *budgets, raised)
         own = predictions.c.user_id == user_id
         return await self._report(cap, days, group_by, own, user_id=user_id)
 
@@ -73,15 +74,6 @@ class Report:
         budgets = self._policy.team_plans[plan].budgets if plan in self._policy.team_plans else NONE
         cap = Cap(f"team:{team_id}", *budgets)
         return await self._report(cap, days, group_by, predictions.c.team_id == team_id)
-
-    @property
-    def _service_cap(self) -> Cap:
-        return Cap(SERVICE, *self._policy.service.budgets)
-
-    def _user_cap(self, user_id: str, plan: str, raised: Raise | None) -> Cap:
-        account = f"user:{user_id}"
-        budgets = self._policy.plans[plan].budgets if plan in self._policy.plans else NONE
-        return Cap(account, *budgets, raised)
 
     async def _report(
         self,

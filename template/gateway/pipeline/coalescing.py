@@ -79,18 +79,17 @@ class Coalescer:
         pending = PendingRequest(
             request, _inputs(request.body), max_usage, asyncio.get_running_loop().create_future()
         )
-        key = BatchKey(
-            user_id, request.model.id, isinstance(pending.inputs[0], str), _parameters(request.body)
-        )
+        body, are_texts = request.body, isinstance(pending.inputs[0], str)
+        parameters = to_json(sorted((name, body[name]) for name in body if name != "input"))
+        key = BatchKey(user_id, request.model.id, are_texts, parameters)
         queue = self._queues.setdefault(key, _Queue())
         queue.waiting.append(pending)
         if queue.timer is None:
             loop, flush = asyncio.get_running_loop(), partial(self._flush, key, provider)
             # Requests of one iteration of the event loop are joined.
-            later = (
+            queue.timer = (
                 loop.call_later(GATHER_SECONDS, flush) if queue.in_flight else loop.call_soon(flush)
             )
-            queue.timer = later
         return await pending.answer
 
     def _flush(self, key: BatchKey, provider: Provider) -> None:
@@ -122,7 +121,10 @@ class Coalescer:
             reply = await provider.answer(request)
             answers = _answers(request, reply, batch)
         except Exception as error:
-            if len(batch) > 1 and _is_refusal(error):
+            refused = isinstance(error, ProviderFailure) and (
+                error.billed is False and error.blame is Blame.CALLER
+            )
+            if len(batch) > 1 and refused:
                 # One request is at fault and nothing was billed: send each alone.
                 for pending in batch:
                     if not pending.answer.done():
@@ -159,20 +161,10 @@ def _give(future: asyncio.Future[JoinedReply], answer: JoinedReply | Exception) 
         future.set_result(answer)
 
 
-def _is_refusal(error: Exception) -> bool:
-    if not isinstance(error, ProviderFailure):
-        return False
-    return error.billed is False and error.blame is Blame.CALLER
-
-
 def _inputs(body: Body) -> list[Any]:
     """The inputs of a request: texts, or lists of token ids."""
     given: str | list[Any] = body["input"]
     return [given] if isinstance(given, str) or isinstance(given[0], int) else given
-
-
-def _parameters(body: Body) -> bytes:
-    return to_json(sorted((name, body[name]) for name in body if name != "input"))
 
 
 def _batches(waiting: Sequence[PendingRequest]) -> Iterator[list[PendingRequest]]:

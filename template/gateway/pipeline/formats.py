@@ -27,10 +27,6 @@ class Format(NamedTuple):
     transcript: Callable[[], Transcript | ResponseTranscript]
 
 
-def _as_it_is(provider: Provider, body: Body) -> tuple[Provider, Body]:
-    return provider, body
-
-
 def _as_responses(provider: Provider, body: Body) -> tuple[Provider, Body]:
     """The provider's own `/v1/responses` if it has one, else its chat completions."""
     if provider.responses is not None:
@@ -40,6 +36,6 @@ def _as_responses(provider: Provider, body: Body) -> tuple[Provider, Body]:
     return Translated(provider, body), chat_body(sent, CHAT if taken is None else taken)
 
 
-COMPLETIONS = Format(_as_it_is, pricing.max_usage, outcome_of, Transcript)
+COMPLETIONS = Format(lambda *given: given, pricing.max_usage, outcome_of, Transcript)
 """OpenAI's chat completions. Embeddings and tasks use it, too."""
 RESPONSES = Format(_as_responses, response_max_usage, response_outcome, ResponseTranscript)

@@ -86,11 +86,14 @@ class Http:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ProviderFailure("no connection", billed=False) from error
         except (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError) as error:
-            raise _lost(request, error) from error
+            message = f"connection lost ({type(error).__name__})"
+            raise ProviderFailure(message, billed=None if request.sent else False) from error
         except ValueError as error:
             if request.sent:
                 raise
-            raise _unbuilt(error) from error
+            # Characters that a header or a URL cannot hold.
+            message = f"the request could not be built ({type(error).__name__})"
+            raise ProviderFailure(message, blame=Blame.OPERATOR, billed=False) from error
 
     async def send(
         self, request: ProviderRequest, method: str, url: str, json: Any, headers: Mapping[str, str]
@@ -166,18 +169,6 @@ class _Payload(aiohttp.BytesPayload):
     ) -> None:
         self._request.sent = True
         await super().write_with_length(writer, content_length)
-
-
-def _lost(request: ProviderRequest, error: Exception) -> ProviderFailure:
-    """The failure of a broken connection. Not billed if nothing was sent."""
-    billed = None if request.sent else False
-    return ProviderFailure(f"connection lost ({type(error).__name__})", billed=billed)
-
-
-def _unbuilt(error: Exception) -> ProviderFailure:
-    """The failure of a request with characters that a header or a URL cannot hold."""
-    message = f"the request could not be built ({type(error).__name__})"
-    return ProviderFailure(message, blame=Blame.OPERATOR, billed=False)
 
 
 def _plain_text(body: bytes) -> str | None:

@@ -55,9 +55,10 @@ class EventParser:
         if not goes_on and (events or not self._data):
             # Count only the rest of this block, so that no byte counts twice.
             pending = len(self._pieces[0]) + sum(map(len, self._data))
-        if received > EVENT_BYTES:
-            # Return the events before one that is too long first.
-            _check_sizes([len(data) for _, data in events] or [pending])
+        # Return the events before one that is too long first.
+        largest = max((len(data) for _, data in events), default=pending)
+        if received > EVENT_BYTES and largest > EVENT_BYTES:
+            raise BadAnswer("an event of the stream is too long")
         self._size = pending
         self._is_between = not (pending or self._data or self._name)
         return events
@@ -98,8 +99,3 @@ class EventParser:
             self._after_return = block.endswith(b"\r")
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return block
-
-
-def _check_sizes(sizes: list[int]) -> None:
-    if max(sizes) > EVENT_BYTES:
-        raise BadAnswer("an event of the stream is too long")

@@ -82,11 +82,13 @@ class OpenAIProvider(Provider):
         if not isinstance(output, dict) or not isinstance(output.get("data"), list):
             raise failure_of_document(self.http, output, EMBEDDING_COUNTS)
         usage = usage_of(output.get("usage"), EMBEDDING_COUNTS)
-        if not _are_embeddings(output["data"], _count(request.body["input"])):
+        data, given = output["data"], request.body["input"]
+        count = 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
+        if len(data) != count or not all(map(_is_embedding, data)):
             raise BadAnswer("the answer has no embedding for each input", usage=usage)
-        if all(item.get("index") is None for item in output["data"]):
+        if all(item.get("index") is None for item in data):
             # Some servers send no index, but answer in order.
-            for place, item in enumerate(output["data"]):
+            for place, item in enumerate(data):
                 item["index"] = place
         return Reply(output, usage)
 
@@ -95,32 +97,20 @@ class OpenAIProvider(Provider):
         return f"{self.http.base_url}/chat/completions"
 
     def _chat_body(self, request: ProviderRequest) -> Body:
-        body = with_output_limit(request, self.http.output_limit(request.model.name))
+        model = request.model.name
+        body = with_output_limit(request, self.http.output_limit(model))
         if self._is_own:
             # A project's default may be another tier, with other prices.
             body["service_tier"] = "default"
-        body["messages"] = messages_sent(body["messages"], self._extra_fields(request.model.name))
+        more = OWN if self._is_own else needed_back(self.name, self.http.base_url, model)
+        body["messages"] = messages_sent(body["messages"], more)
         return body
-
-    def _extra_fields(self, model: str) -> frozenset[str]:
-        """The fields of an assistant's message that this server reads in addition to the format."""
-        return OWN if self._is_own else needed_back(self.name, self.http.base_url, model)
 
 
 def is_own(base_url: str) -> bool:
     """Whether an address belongs to OpenAI itself, in any of its regions."""
     host = urlsplit(base_url).hostname or ""
     return host == OWN_HOST or host.endswith(f".{OWN_HOST}")
-
-
-def _count(given: str | list[Any]) -> int:
-    """The number of texts, or of lists of token ids, in an input."""
-    return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
-
-
-def _are_embeddings(data: list[Any], count: int) -> bool:
-    """Whether `data` has an embedding for each of `count` inputs."""
-    return len(data) == count and all(map(_is_embedding, data))
 
 
 def _is_embedding(item: Any) -> bool:

@@ -87,7 +87,8 @@ def _message_sent(message: Body, more: frozenset[str]) -> Body:
 def _part_sent(part: Body, more: frozenset[str]) -> Body:
     sent = {name: part[name] for name in ("type", part["type"])}
     if part["type"] == "image_url":
-        sent["image_url"] = _without_nulls(sent["image_url"])
+        image = sent["image_url"].items()
+        sent["image_url"] = {name: value for name, value in image if value is not None}
     if BREAKPOINT in more and is_usual_cache(part.get(BREAKPOINT)):
         sent[BREAKPOINT] = part[BREAKPOINT]
     return sent
@@ -152,7 +153,3 @@ def _with_arguments(function: Body) -> Body:
     if isinstance(given, str):
         return function
     return {**function, "arguments": "{}" if given is None else to_json(given).decode()}
-
-
-def _without_nulls(body: Body) -> Body:
-    return {name: value for name, value in body.items() if value is not None}

@@ -13,7 +13,6 @@ from gateway.providers.base import (
     BadAnswer,
     Body,
     Chunks,
-    Deadline,
     ProviderFailure,
     ProviderRequest,
     Reply,
@@ -76,7 +75,8 @@ async def stream_chat(http: Http, request: ProviderRequest, url: str, body: Body
                 if not chunks:  # A comment, for example: the server is working.
                     await request.note_answer()
                 if reader.has_ended and (chunks or until is None):
-                    until = _last_moment(request.deadline)
+                    seconds = min(LAST_SECONDS, request.deadline.remaining / 2)
+                    until = asyncio.get_running_loop().time() + seconds
         reader.close()
     except ProviderFailure:
         if not reader.has_ended:
@@ -97,11 +97,6 @@ async def next_block(response: aiohttp.ClientResponse, until: float | None) -> b
         if unread := response.content._read_nowait(-1):
             return unread
         raise
-
-
-def _last_moment(deadline: Deadline) -> float:
-    """The time on the loop's clock until which to wait for the rest of a stream."""
-    return asyncio.get_running_loop().time() + min(LAST_SECONDS, deadline.remaining / 2)
 
 
 async def document_of(response: aiohttp.ClientResponse, block: bytes) -> Any:

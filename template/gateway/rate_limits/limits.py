@@ -56,7 +56,11 @@ class Limits:
         tokens = max_usage.input_tokens + max_usage.output_tokens
         scopes = list(self._scopes(principal))
         buckets = tuple(bucket for scope in scopes for bucket in _buckets(*scope, tokens))
-        slots = tuple(slot for scope in scopes for slot in _slots(*scope, holder, seconds))
+        slots = tuple(
+            Slot(account, rates.concurrent_generations, holder, seconds)
+            for account, rates in scopes
+            if rates.concurrent_generations is not None
+        )
         _require_room(buckets)
         request = AcquireRequest(buckets, slots)
         admission = await self._limiter.acquire(request)
@@ -105,7 +109,8 @@ class Limits:
         unused = 0 if used_tokens is None else lease.tokens - used_tokens
         buckets = (b for b in lease.request.buckets if b.kind == "tokens") if unused else ()
         given_back = tuple(
-            bucket._replace(take=_at_most_overdrawn(bucket, unused)) for bucket in buckets
+            bucket._replace(take=max(unused, -MAX_OVERDRAWN_MINUTES * bucket.capacity))
+            for bucket in buckets
         )
         await self._give_back(AcquireRequest(given_back, lease.request.slots))
 
@@ -144,15 +149,6 @@ def _buckets(account: str, rates: Rates, tokens: int) -> Iterator[Bucket]:
         yield Bucket("requests", f"{account}:requests", rates.requests_per_minute)
     if rates.tokens_per_minute is not None:
         yield Bucket("tokens", f"{account}:tokens", rates.tokens_per_minute, tokens)
-
-
-def _slots(account: str, rates: Rates, holder: str, seconds: float) -> Iterator[Slot]:
-    if rates.concurrent_generations is not None:
-        yield Slot(account, rates.concurrent_generations, holder, seconds)
-
-
-def _at_most_overdrawn(bucket: Bucket, unused: int) -> int:
-    return max(unused, -MAX_OVERDRAWN_MINUTES * bucket.capacity)
 
 
 def _require_room(buckets: tuple[Bucket, ...]) -> None:

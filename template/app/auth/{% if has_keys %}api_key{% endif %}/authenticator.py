@@ -5,9 +5,10 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.accounts.api_keys import Keys, digest, limits_of, parse
+from gateway.accounts.api_keys import Keys, limits_of, parse
 from gateway.accounts.lookup import to_principal
 from gateway.accounts.principals import NO_LIMITS, Principal, Scope
+from gateway.accounts.sessions import digest
 from gateway.batcher import Batcher
 from gateway.db.tables import utc_now
 from gateway.errors import DatabaseUnavailable, InvalidCredentials

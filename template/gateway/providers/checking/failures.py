@@ -68,12 +68,8 @@ def _is_unknown(model: Model, failure: ProviderFailure) -> bool:
     if failure.status not in {400, 404, 422}:
         return False
     reason = failure.reason or ""
-    is_coded = failure.code in UNKNOWN_CODES and failure.status == 404
-    return is_coded or _says(UNKNOWN_MODEL, reason) or _is_named(model, failure.status, reason)
-
-
-def _is_named(model: Model, status: int, reason: str) -> bool:
-    return status == 404 and model.name in reason
+    is_named = failure.code in UNKNOWN_CODES or model.name in reason
+    return (is_named and failure.status == 404) or _says(UNKNOWN_MODEL, reason)
 
 
 def _says(pattern: re.Pattern[str], text: str) -> bool:

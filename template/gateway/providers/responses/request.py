@@ -107,7 +107,7 @@ def _turns(items: Sequence[Body]) -> Iterator[Body]:
     for place, item in enumerate(items):
         kind = item.get("type") or "message"
         if kind == "reasoning":
-            pending.append(_thought(item))
+            pending.append(text_of(item.get("content") or item.get("summary")))
             continue
         if kind == "function_call":
             turn = turn or {"role": "assistant", "content": None}
@@ -128,10 +128,6 @@ def _turns(items: Sequence[Body]) -> Iterator[Body]:
 def _with_thoughts(turn: Body, thoughts: Sequence[str]) -> Body:
     thought = "".join(thoughts)
     return {**turn, **dict.fromkeys(REASONING, thought)} if thought else turn
-
-
-def _thought(item: Mapping[str, Any]) -> str:
-    return text_of(item.get("content") or item.get("summary"))
 
 
 def _call(item: Mapping[str, Any]) -> Body:
@@ -156,10 +152,10 @@ def _message(item: Mapping[str, Any]) -> Body:
     if role == "assistant":
         return {"role": role, "content": _said(item.get("content"))}
     content = item["content"]
-    if role == "user" and not isinstance(content, str) and len(content) > 1:
-        return {"role": role, "content": [_part(part) for part in content]}
-    if not isinstance(content, str) and any(part["type"] not in TEXTS for part in content):
-        return {"role": role, "content": [_part(part) for part in content]}
+    if not isinstance(content, str):
+        has_images = any(part["type"] not in TEXTS for part in content)
+        if has_images or (role == "user" and len(content) > 1):
+            return {"role": role, "content": [_part(part) for part in content]}
     # Some servers accept parts only from a user; other roles get one text.
     return {"role": role, "content": _joined(content, "\n")}
 
@@ -167,12 +163,12 @@ def _message(item: Mapping[str, Any]) -> Body:
 def _said(content: Any) -> str:
     """The text of an assistant's message, in any form."""
     parts = content if isinstance(content, list) else [content]
-    refusals = [{"text": part["refusal"]} if _refuses(part) else part for part in parts]
-    return text_of(refusals)
-
-
-def _refuses(part: Any) -> bool:
-    return isinstance(part, dict) and "refusal" in part
+    return text_of(
+        [
+            {"text": part["refusal"]} if isinstance(part, dict) and "refusal" in part else part
+            for part in parts
+        ]
+    )
 
 
 def _joined(content: str | Sequence[Body], separator: str) -> str:
