@@ -23,6 +23,7 @@ from gateway.db.tables import accounts, audit, metadata, policies, users
 from gateway.errors import DatabaseUnavailable, StartError
 from tests.addresses import BROKEN, CANARY
 from tests.backends import postgres
+from tests.fixtures.postgres import RESTORING
 from tests.fixtures.service import Run, Start
 from tests.support import (
     PATIENCE_SECONDS,
@@ -354,8 +355,11 @@ async def test_a_connection_that_a_failover_meets_in_use_is_closed(
         await opened.close()
 
         async def is_closed() -> bool:
-            count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
-            return connection.execute(count, [name]).fetchone() == (0,)
+            others = """
+                SELECT count(*) FROM pg_stat_activity
+                WHERE datname = %s AND application_name != %s
+            """
+            return connection.execute(others, [name, RESTORING]).fetchone() == (0,)
 
         assert await eventually(is_closed)
 
