@@ -339,3 +339,33 @@ async def test_a_credential_can_be_replaced_on_the_command_line(
     assert (await ask(made)).status_code == 200
     refused = await run(group, command, "--email", "nobody@example.com")
     assert refused.exit_code == 1
+
+
+async def test_a_record_is_shown_with_its_attempts(
+    run: Run, service: Service, client: httpx2.AsyncClient, user: User
+) -> None:
+    prediction_id = (await client.post(CHAT, json=chat())).headers["X-Prediction-ID"]
+    shown = json.loads((await run("predictions", "show", prediction_id, "--json")).stdout)
+    record = (await client.get(f"/v1/predictions/{prediction_id}")).json()
+    assert record.items() <= shown.items()
+    assert (shown["user_id"], len(shown["attempts"])) == (user.id, 1)
+    for_a_person = (await run("predictions", "show", prediction_id)).stdout
+    assert f"id: {prediction_id}\n" in for_a_person
+    assert "You said: one two" in for_a_person
+
+
+async def test_an_erased_record_is_shown_without_content(
+    run: Run, service: Service, client: httpx2.AsyncClient
+) -> None:
+    prediction_id = (await client.post(CHAT, json=chat())).headers["X-Prediction-ID"]
+    await client.delete(f"/v1/predictions/{prediction_id}")
+    shown = json.loads((await run("predictions", "show", prediction_id, "--json")).stdout)
+    assert (shown["input"], shown["output"]) == (None, None)
+    assert shown["cost_nano_usd"] > 0
+
+
+@pytest.mark.parametrize("prediction_id", ["pred_" + 32 * "0", "other"])
+async def test_no_record_is_a_sentence(run: Run, service: Service, prediction_id: str) -> None:
+    result = await run("predictions", "show", prediction_id, "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "There is no such prediction.\n"

@@ -14,6 +14,7 @@ from app.cli.ask import ask
 from app.cli.base import Json, Session, command, fail, in_session, show
 from app.cli.doctor import examine
 from app.cli.models import app as models
+from app.cli.predictions import app as predictions
 from app.cli.serve import become
 from app.cli.stop import alert_key, start, stop
 from app.cli.teams import app as teams
@@ -40,6 +41,7 @@ users = typer.Typer(help="Users, their roles and plans.", no_args_is_help=True)
 app.add_typer(users, name="users")
 app.add_typer(teams, name="teams")
 app.add_typer(models, name="models")
+app.add_typer(predictions, name="predictions")
 for module in wiring.COMMANDS:
     app.add_typer(import_module(module).app)
 for work in (ask, stop, start, usage, alert_key):

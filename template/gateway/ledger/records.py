@@ -23,12 +23,7 @@ class Records:
 
     async def get(self, user_id: str, prediction_id: str) -> Row[Any]:
         """A prediction that was not erased."""
-        query = owned(user_id).where(predictions.c.id == prediction_id)
-        known = PREDICTION_ID.fullmatch(prediction_id)
-        row = await self._database.fetch_one(query) if known else None
-        if row is None:
-            raise NotFound("There is no such prediction.")
-        return row
+        return await _find(self._database, owned(user_id), prediction_id)
 
     async def rate(self, user_id: str, prediction_id: str, feedback: dict[str, Any]) -> None:
         """Store the user's feedback on an answer, in place of earlier feedback."""
@@ -50,6 +45,20 @@ class Records:
                 connection.execute(change)
 
         await self._database.transact(work, user_id=user_id)
+
+
+async def prediction_of_any_user(database: Database, prediction_id: str) -> Row[Any]:
+    """For operators: a prediction, erased or not. Raises `NotFound` and `DatabaseUnavailable`."""
+    return await _find(database, select(predictions), prediction_id)
+
+
+async def _find(database: Database, among: Select[Any], prediction_id: str) -> Row[Any]:
+    query = among.where(predictions.c.id == prediction_id)
+    known = PREDICTION_ID.fullmatch(prediction_id)
+    row = await database.fetch_one(query) if known else None
+    if row is None:
+        raise NotFound("There is no such prediction.")
+    return row
 
 
 def _changing(user_id: str, prediction_id: str, **values: Any) -> Update:
