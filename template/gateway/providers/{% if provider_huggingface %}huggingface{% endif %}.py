@@ -1,7 +1,6 @@
 """Hugging Face: chats through its router, embeddings and any task's model."""
 
 import base64
-import math
 import re
 import struct
 from collections.abc import Mapping
@@ -53,6 +52,8 @@ ERRORS = ErrorTable(
 NUMBER = re.compile(r"\d{1,20}(?:\.\d{1,20})?", re.ASCII)
 TASKS = "hf-inference/models"
 IN_MILLISECONDS = "x-compute-tokens"
+# The largest 32-bit float, as which base64 encodes the numbers of a vector.
+MAX_FLOAT = (2 - 2**-23) * 2.0**127
 MAX_LOADING_SECONDS = 24 * 60 * 60
 NOT_TAKEN = "Hugging Face does not take it"
 # The router accepts the parameters of `ChatCompletionInput` in huggingface_hub.
@@ -180,7 +181,7 @@ def _is_vector(vector: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, float | int) and math.isfinite(value)
+    return isinstance(value, float | int) and -MAX_FLOAT <= value <= MAX_FLOAT
 
 
 def _base64(vector: list[float]) -> str:

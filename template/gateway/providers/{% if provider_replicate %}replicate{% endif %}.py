@@ -198,9 +198,10 @@ def _usage(request: ProviderRequest, prediction: Body) -> Usage | None:
     them.
     """
     status, metrics = prediction.get("status"), prediction.get("metrics")
-    if status in NEVER_RAN and not prediction.get("started_at", True):
-        return Usage()
     used = compute(metrics.get("predict_time")) if isinstance(metrics, dict) else None
+    has_run = prediction.get("started_at", True) or (used is not None and used.microseconds)
+    if status in NEVER_RAN and not has_run:
+        return Usage()
     if request.model.usd_per_output is None:
         return used
     if status != "succeeded":

@@ -62,6 +62,8 @@ async def test_time_is_in_the_unit_of_its_server(
         ([[0.5], [1]], 1, None),
         ([[0.5, None]], 1, None),
         ([[0.5, float("nan")]], 1, None),
+        ([[0.5, 10**40]], 1, None),
+        ([[0.5, -1e39]], 1, None),
         ([], 1, None),
         ([[]], 1, None),
         ({"error": "no"}, 1, None),

@@ -298,3 +298,20 @@ async def test_a_document_in_place_of_a_stream_is_the_error_in_it(start: Start) 
         client = service.client(await service.create_user())
         response = await client.post(PATH, json=native(stream=True))
     assert error_of(response)[:2] == (503, "provider_cooling_down")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "output", [None, [{"type": "message", "content": [{"type": "output_text", "text": 5}]}]]
+)
+async def test_a_document_of_another_form_costs_the_usage_in_it(
+    start: Start, output: Any, stream: bool
+) -> None:
+    given = {"output": output, "usage": {"input_tokens": 2, "output_tokens": 5}}
+    text = {"format": {"type": "json_object"}}
+    async with streaming([json.dumps(given).encode()]) as url:
+        service = await start(openai_base_url=url)
+        client = service.client(await service.create_user())
+        response = await client.post(PATH, json=native(stream=stream, text=text))
+    assert error_of(response)[:2] == (502, "provider_error")
+    assert (await service.attempt()).state == "settled"

@@ -65,8 +65,11 @@ async def test_a_prediction_that_never_started_is_free(start: Start, status: str
     assert (await service.attempt()).cost_nano_usd == 0
 
 
-async def test_a_prediction_that_failed_costs_its_time(start: Start) -> None:
-    failed = prediction("failed", started_at=STARTED, metrics={"predict_time": 2})
+@pytest.mark.parametrize("started_at", [STARTED, None])
+async def test_a_prediction_that_failed_costs_its_time(
+    start: Start, started_at: str | None
+) -> None:
+    failed = prediction("failed", started_at=started_at, metrics={"predict_time": 2})
     service, _ = await ask(start, failed)
     assert (await service.attempt()).cost_nano_usd == 2 * 1_500_000
 

@@ -30,7 +30,8 @@ def response_outcome(response: Body, asked: Mapping[str, Any]) -> Outcome:
     try:
         return _outcome(response, asked)
     except FORM_ERRORS as error:
-        raise BadAnswer("the answer is no response") from error
+        usage = response_usage(response)
+        raise BadAnswer("the answer is no response", usage=usage) from error
 
 
 def _outcome(response: Body, asked: Mapping[str, Any]) -> Outcome:

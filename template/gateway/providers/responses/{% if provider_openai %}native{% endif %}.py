@@ -10,7 +10,7 @@ from gateway.providers.openai_wire import document_of, failure_of_document, next
 from gateway.providers.parameters import Table, is_usual_cache
 from gateway.providers.responses.event_reader import EventReader, failure_of_response
 from gateway.providers.responses.parameters import RESPONSES
-from gateway.providers.responses.reading import response_usage
+from gateway.providers.responses.reading import COUNTS, response_usage
 
 # The values of `include` that are sent. All others belong to tools that are not offered.
 INCLUDED = frozenset(
@@ -51,7 +51,7 @@ class ResponsesProvider(Provider):
     async def answer(self, request: ProviderRequest) -> Reply:
         output = await self._http.json(request, "POST", self._url, self._body(request))
         if not isinstance(output, dict) or not isinstance(output.get("output"), list):
-            raise failure_of_document(self._http, output)
+            raise failure_of_document(self._http, output, COUNTS)
         if output.get("status") == "failed":
             raise failure_of_response(self._http, output)
         return Reply(output, response_usage(output))
@@ -62,7 +62,8 @@ class ResponsesProvider(Provider):
         async with self._http.request(request, "POST", self._url, body) as response:
             while block := await next_block(response, None):
                 if not received and block.lstrip().startswith((b"{", b"[")):
-                    raise failure_of_document(self._http, await document_of(response, block))
+                    document = await document_of(response, block)
+                    raise failure_of_document(self._http, document, COUNTS)
                 received += len(block)
                 check_length(received)
                 if events := reader.feed(block):
