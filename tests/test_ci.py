@@ -20,28 +20,28 @@ pytestmark = pytest.mark.slow
 
 OTHER = {"database": "postgres", "limiter": "redis", "auth": "basic", "host": "compose"}
 # What keeps a red case quick: one test, of this module.
-MODULE = "app/readiness.py"
+MODULE = "app/auth/next_page.py"
 TESTS = "tests/test_red.py"
 FUNCTION = """
 
 def half(amount: int) -> int:
     return amount // 2
 """
-PASSING = """from app import readiness
+PASSING = """from app.auth import next_page
 
 
 def test_one_price() -> None:
-    assert readiness.CHECK_SECONDS == 0.9
+    assert next_page.SIGN_IN == "/auth/sign-in"
 """
 # Run on one Python alone, as code for the newest one would be.
 ON_ONE_PYTHON = """import os
 
-from app import readiness
+from app.auth import next_page
 
 
 def test_half() -> None:
     if os.environ["COVERAGE_FILE"] == ".coverage.3.12":
-        assert readiness.half(4) == 2
+        assert next_page.half(4) == 2
 """
 
 
@@ -133,7 +133,7 @@ def test_its_job_is_red(project: Checkout, change: Any, job: str, reason: str) -
 
 def test_a_failing_test_is_red_and_shown(quick: Checkout) -> None:
     quick.on_one_python()
-    quick.replace(TESTS, "0.9", "1")
+    quick.replace(TESTS, "/auth/sign-in", "/")
     ran = quick.run("--job", "coverage")
     assert jobs_of(ran) == {"tests": False}, ran.log
     assert "FAILED tests/test_red.py::test_one_price" in ran.log

@@ -6,7 +6,6 @@ from fastapi import Depends, Header, Request, Security
 from pydantic import BaseModel
 
 from app import wiring
-from app.readiness import Readiness
 from app.settings import Settings
 from gateway.accounts.audit import Actor
 from gateway.accounts.principals import Authenticator, Principal, Role, Scope
@@ -14,6 +13,7 @@ from gateway.engine import Engine
 from gateway.errors import Forbidden
 from gateway.gateway import Gateway
 from gateway.http.context import MAX_KEY_CHARS, GenerationContext
+from gateway.readiness import Readiness
 from gateway.telemetry.context import bind
 
 
@@ -109,12 +109,20 @@ async def require_reader(user: CurrentUser) -> None:
         raise Forbidden("Only administrators and auditors may read this.")
 
 
-async def get_administrator(user: CurrentUser, request: Request) -> Actor:
-    """The administrator, as the audit names them. Raises `Forbidden`."""
+async def get_changer(user: CurrentUser, request: Request) -> Actor:
+    """The user, who may change access, as the audit names them. Raises `Forbidden`."""
     user.require(Scope.ADMIN)
+    return Actor(user.user_id, request.state.request_id)
+
+
+Changer = Annotated[Actor, Depends(get_changer)]
+
+
+async def get_administrator(user: CurrentUser, changer: Changer) -> Actor:
+    """The administrator, as the audit names them. Raises `Forbidden`."""
     if user.role is not Role.ADMIN:
         raise Forbidden("Only administrators may change this.")
-    return Actor(user.user_id, request.state.request_id)
+    return changer
 
 
 Administrator = Annotated[Actor, Depends(get_administrator)]

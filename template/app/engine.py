@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import gateway
 from app import wiring
+from app.parts import open_parts
 from app.settings import Settings
-from app.startup_checks import open_parts
 from gateway import Engine, StartError
 from gateway.errors import NO_DATABASE, DatabaseUnavailable, LimiterUnavailable
 from gateway.providers.http import open_session

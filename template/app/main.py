@@ -10,11 +10,8 @@ from fastapi import FastAPI
 
 from app import settings, wiring
 from app.auth.authenticator import RequestAuthenticator
-from app.auth.own_pages import OwnPages
 from app.console import routes as console
-from app.cors import Preflights, SharedAnswers
 from app.engine import open_engine
-from app.readiness import Readiness
 from app.routes import (
     admin,
     admin_teams,
@@ -30,7 +27,11 @@ from app.routes import (
     usage,
 )
 from app.settings import Settings
+from gateway.environment import exposure
 from gateway.http import exception_handlers as handlers
+from gateway.http.cors import Preflights, SharedAnswers
+from gateway.http.own_pages import OwnPages
+from gateway.readiness import Readiness
 from gateway.telemetry.logging import configure, log
 from gateway.telemetry.middleware import RequestMiddleware
 
@@ -60,7 +61,7 @@ def create_app(given: Settings | None = None) -> FastAPI:
     chosen = given or settings.load()
     is_development = chosen.environment == "development"
     configure(chosen.secret_values(), chosen.log_level, for_people=is_development)
-    if exposed := settings.exposure():
+    if exposed := exposure():
         log(logging.WARNING, exposed)
     app = FastAPI(
         title=chosen.project["title"],

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, to_json
 
 from gateway.accounts.principals import Membership, Raise
-from gateway.errors import ModelNotFound, StartError, shortened
+from gateway.errors import InvalidRequest, ModelNotFound, StartError, shortened
 from gateway.plans import Budgets, Plan, Service, TeamPlan
 from gateway.policy_types import (
     MAX_TOKENS,
@@ -207,6 +207,20 @@ class Policy(NamedTuple):
             message = f"The model is not offered here; there is {', '.join(suited) or 'none'}."
             raise ModelNotFound(message, param="model")
         return model
+
+    def require_plan(self, name: str | None) -> None:
+        """Raise `InvalidRequest` unless there is a plan of users with this name; None passes."""
+        _require(name, "plan", self.plans)
+
+    def require_team_plan(self, name: str | None) -> None:
+        """As `require_plan`, for a plan of teams."""
+        _require(name, "team plan", self.team_plans)
+
+
+def _require(name: str | None, kind: str, known: Iterable[str]) -> None:
+    if name is not None and name not in known:
+        has = ", ".join(known) or "none"
+        raise InvalidRequest(f"There is no such {kind} in plans.toml; it has {has}.", param="plan")
 
 
 def load(directory: Path) -> Policy:

@@ -92,7 +92,7 @@ async def test_users_are_listed_as_json(run: Run) -> None:
     [
         (["--email", "nobody", "--plan", "few"], "jane@example.com"),
         (["--email", "a@b", "--plan", "few"], "jane@example.com"),
-        (["--email", "a@example.com", "--plan", "gold"], "no plan 'gold' in plans.toml; it has"),
+        (["--email", "a@example.com", "--plan", "gold"], "no such plan in plans.toml; it has"),
         (["--email", "x" * 300 + "@example.com", "--plan", "few"], "jane@example.com"),
         (["--email", "a:b@example.com", "--plan", "few"], "without colons"),
         (["--email", "a\u202eb@example.com", "--plan", "few"], "invisible characters"),

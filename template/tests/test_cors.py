@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from app.cors import EXPOSED
+from gateway.http.cors import EXPOSED
 from tests.fixtures.service import Start
 from tests.support import Service, chat, error_of
 

@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 from app import wiring
 from app.cli import doctor
-from app.cli.doctor import NO_ANSWER
 from app.cli.main import app
 from app.cli.placeholders import placeholders
 from app.settings import Settings
 from gateway.db import lines
 from gateway.db.engine import Database
+from gateway.doctor import NO_ANSWER
 from gateway.errors import LimiterUnavailable
 from tests.fixtures.service import Run
 from tests.support import CHECKED, CREDENTIALS, SECRET_KEY, environment

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from app import readiness, wiring
+from app import wiring
 from app.settings import Settings
+from gateway import readiness
 from gateway.circuit_breaker.breaker import CircuitBreaker
 from gateway.errors import LimiterUnavailable
 from gateway.ledger.sweeper import Sweeper

@@ -19,9 +19,11 @@ from fastapi import FastAPI
 
 from app import wiring
 from app.cli import serve
-from app.cli.serve import ABSENT, EVERYWHERE, LOOPBACK, Server, _bound, listen, server_config
+from app.cli.serve import EVERYWHERE, LOOPBACK, Server, server_config
 from app.settings import Settings
 from gateway.errors import StartError
+from gateway.http import listeners
+from gateway.http.listeners import ABSENT, _bound, listen
 from tests.ports import has_ipv6, kept_port
 from tests.support import PATIENCE_SECONDS, ROOT, SECRET_KEY, environment, eventually
 
@@ -222,7 +224,7 @@ def test_a_machine_with_one_family(
             raise OSError(reason, "not here")
         return _bound(family, *place)
 
-    monkeypatch.setattr(serve, "_bound", bound)
+    monkeypatch.setattr(listeners, "_bound", bound)
     (listener,) = listen(LOOPBACK, 0)
     with listener:
         assert listener.family == next(family for family in LOOPBACK if family != missing)
@@ -232,7 +234,7 @@ def test_a_machine_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def bound(*_: Any) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, "not here")
 
-    monkeypatch.setattr(serve, "_bound", bound)
+    monkeypatch.setattr(listeners, "_bound", bound)
     with pytest.raises(StartError, match="neither IPv4 nor IPv6"):
         listen(LOOPBACK, 0)
 

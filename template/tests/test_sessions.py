@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import update
 
 from app import wiring
-from app.auth.cookies import CookieRules, csrf_token
 from gateway.accounts import sessions as table
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
 from gateway.accounts.sessions import digest
 from gateway.accounts.users import Users
 from gateway.db.tables import audit, sessions, utc_now
+from gateway.http.cookies import CookieRules, csrf_token
 from tests.fixtures.service import Start
 from tests.sign_in import fields_of, form_of, signed_in, token_of
 from tests.support import Service, User, chat, error_of

@@ -10,11 +10,11 @@ from sqlalchemy import select, update
 
 from app import wiring
 from app.auth.basic import authenticator
-from app.auth.passwords import attempts
-from app.auth.passwords.attempts import FROM_ADDRESS_ON_ACCOUNT
-from app.auth.throttle import network_of
+from gateway.accounts import attempts
+from gateway.accounts.attempts import FROM_ADDRESS_ON_ACCOUNT
 from gateway.accounts.audit import command_line
 from gateway.accounts.passwords import HASHER, passwords
+from gateway.accounts.throttle import network_of
 from gateway.accounts.users import Users
 from gateway.db.tables import audit, sessions
 from tests.fixtures.basic import logged_in
@@ -68,7 +68,7 @@ async def test_only_a_hash_is_stored_and_a_dear_one(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Other tests have cheap ones.
-    for module in ("gateway.accounts.passwords", "app.auth.passwords.checker"):
+    for module in ("gateway.accounts.passwords", "gateway.accounts.password_checker"):
         monkeypatch.setattr(f"{module}.HASHER", HASHER)
     user = await service.create_user()
     (row,) = await service.database.fetch(select(passwords))

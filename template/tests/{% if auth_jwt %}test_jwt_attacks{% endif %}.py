@@ -12,9 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
 
-from app.auth.jwt.tokens import ACCESS, KeyRing, open_key_ring
+from app.auth.jwt import open_key_ring
 from gateway.accounts.links import Purpose
 from gateway.accounts.logins import logins
+from gateway.accounts.tokens import ACCESS, KeyRing
 from gateway.db.tables import utc_now
 from gateway.signing import derive
 from tests.support import SECRET_KEY, Service, User, error_of

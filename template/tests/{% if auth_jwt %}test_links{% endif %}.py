@@ -9,11 +9,11 @@ import httpx2
 import pytest
 from sqlalchemy import select, update
 
-from app.auth.jwt.links import LASTS
-from app.auth.passwords import attempts
+from gateway.accounts import attempts
 from gateway.accounts.audit import command_line
 from gateway.accounts.links import Purpose, login_links
 from gateway.accounts.principals import Role
+from gateway.accounts.signed_links import LASTS
 from gateway.accounts.users import Users
 from gateway.db.tables import audit, users, utc_now
 from tests.fixtures.jwt import Inbox, bearer, log_in

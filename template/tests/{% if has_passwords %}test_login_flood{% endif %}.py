@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from app import wiring
-from app.auth.passwords import attempts, checker
-from app.auth.passwords.attempts import FROM_ADDRESS, FROM_ADDRESS_ON_ACCOUNT
-from app.auth.passwords.checker import HASHES_AT_ONCE
-from app.auth.throttle import TooManyAttempts
+from gateway.accounts import attempts
+from gateway.accounts import password_checker as checker
+from gateway.accounts.attempts import FROM_ADDRESS, FROM_ADDRESS_ON_ACCOUNT
+from gateway.accounts.password_checker import HASHES_AT_ONCE
+from gateway.accounts.throttle import TooManyAttempts
 from tests.fixtures.passwords import CHEAP
 from tests.fixtures.service import TryLogIn
 from tests.sign_in import form_of

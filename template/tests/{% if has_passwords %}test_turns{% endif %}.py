@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from app.auth.passwords.turns import NoTurn, Turns
+from gateway.accounts.turns import NoTurn, Turns
 from tests.support import eventually
 
 Work = Callable[[str], Awaitable[None]]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.cli.reconcile import Reconciliation
 from gateway.db.tables import alerts, attempts, utc_now
+from gateway.ledger.reconciliation import Reconciliation
 from gateway.prices import NANO
 from tests.fixtures.service import Run
 from tests.simulator.faults import Fault

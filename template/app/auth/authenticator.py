@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.auth.cookies import CSRF_HEADER, cookie_of, is_csrf_token
-from app.auth.own_pages import SAFE_METHODS, OwnPages
 from app.auth.port import Method
 from gateway.accounts.lookup import to_principal
 from gateway.accounts.principals import Principal, Scope
@@ -12,6 +10,8 @@ from gateway.accounts.sessions import Sessions, digest
 from gateway.batcher import Batcher
 from gateway.db.tables import utc_now
 from gateway.errors import DatabaseUnavailable, Forbidden, InvalidCredentials
+from gateway.http.cookies import CSRF_HEADER, cookie_of, is_csrf_token
+from gateway.http.own_pages import SAFE_METHODS, OwnPages
 
 
 class RequestAuthenticator:

@@ -13,12 +13,10 @@ from app import wiring
 from app.cli.base import Session
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
-from gateway.accounts.users import Users
 from gateway.addresses import is_web_address
 from gateway.counts import counted
 from gateway.db.tables import utc_now
 from gateway.errors import NotFound, StartError
-from gateway.policy import load
 from gateway.prices import NANO
 from gateway.providers.completion import choices_of, text_of
 from gateway.providers.sse import EventParser
@@ -69,12 +67,11 @@ async def ask(
 
 
 async def _asker(session: Session) -> Row[Any]:
-    users = Users(session.database)
     try:
-        return await users.find(ASKER)
+        return await session.users.find(ASKER)
     except NotFound:
-        plan = next(iter(load(session.settings.policy_dir).plans))
-        return await users.create(ASKER, Role.USER, plan, command_line())
+        plan = next(iter(session.policy.plans))
+        return await session.users.create(ASKER, Role.USER, plan, command_line())
 
 
 async def _converse(http: aiohttp.ClientSession, question: str, model: str) -> None:

@@ -7,8 +7,8 @@ import asyncio
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, NamedTuple, NoReturn
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -16,12 +16,18 @@ from pydantic_core import to_json
 
 from app import wiring
 from app.settings import Settings, load
+from gateway import policy
+from gateway.accounts.users import Users
 from gateway.db.engine import Database
 from gateway.errors import NO_DATABASE, DatabaseUnavailable, ServiceError, StartError
+from gateway.findings import Finding
+from gateway.policy import Policy
 from gateway.schemas.base import Name
 
+Email = Annotated[str, typer.Option(help="The user's e-mail address.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Work = Callable[..., Awaitable[None]]
+Entry = TypeVar("Entry")
 
 
 class Session(NamedTuple):
@@ -29,6 +35,15 @@ class Session(NamedTuple):
 
     settings: Settings
     database: Database
+
+    @property
+    def users(self) -> Users:
+        return Users(self.database)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy files. Raises `StartError`."""
+        return policy.load(self.settings.policy_dir)
 
 
 def command(app: typer.Typer, name: str | None = None) -> Callable[[Work], Work]:
@@ -90,5 +105,18 @@ def fail(message: str) -> NoReturn:
 
 
 def show(value: Any, as_json: bool, text: str) -> None:
-    """Print `value` as JSON, or `text` for a person."""
+    """Print `value`, of which models are a part or the whole, as JSON, or `text` for a person."""
     print(to_json(value).decode() if as_json else text)
+
+
+def show_list(
+    entries: Sequence[Entry], as_json: bool, line: Callable[[Entry], str], empty: str
+) -> None:
+    """Print `entries` as JSON, or a `line` of each for a person, who reads `empty` for none."""
+    show(entries, as_json, "\n".join(map(line, entries)) or empty)
+
+
+def show_findings(value: Any, findings: Sequence[Finding], as_json: bool, *more: str) -> None:
+    """Print `value` as JSON, or for a person a line of each finding and what is `more`."""
+    lines = [f"{f.mark} {f.check}{': ' * bool(f.advice)}{f.advice}" for f in findings]
+    show(value, as_json, "\n".join([*lines, *more]))

@@ -10,7 +10,7 @@ from app.schemas.admin import UserPrediction
 from gateway.ledger.attempt_list import attempts_of
 from gateway.ledger.records import prediction_of_any_user
 
-app = typer.Typer(help="The records of generations.", no_args_is_help=True)
+app = typer.Typer(name="predictions", help="The records of generations.", no_args_is_help=True)
 
 
 @command(app, "show")

@@ -1,6 +1,5 @@
 """`python -m app serve`: the process that answers."""
 
-import errno
 import gc
 import logging
 import os
@@ -8,7 +7,6 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 
 import uvicorn
@@ -19,8 +17,8 @@ from app import wiring
 from app.settings import Settings, load
 from gateway.errors import StartError
 from gateway.http.header_limits import BoundedProtocol
+from gateway.http.listeners import listen, unusable
 
-SEND_BYTES = 128 * 1024
 # Hosts give 30 seconds between SIGTERM and SIGKILL; what runs may take most of them.
 GRACE_SECONDS = 20
 # Longer than the 60 or 75 seconds for which proxies keep idle connections: the side that sends must
@@ -31,8 +29,6 @@ KEEP_ALIVE_SECONDS = 90
 EVERYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 # This machine alone: outside of production the service may have no credentials worth the name.
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-# What a machine without a family says.
-ABSENT = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 logger = logging.getLogger("app")
 
@@ -65,7 +61,7 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except OSError as error:  # Another program was faster.
-            logger.error("%s", _unusable(self.config.port, error.strerror))
+            logger.error("%s", unusable(self.config.port, error.strerror))
             await self.lifespan.shutdown()
             sys.exit(STARTUP_FAILURE)
         for listener in sockets or ():
@@ -125,50 +121,6 @@ def _supervise(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
         workers.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
         sys.exit(STARTUP_FAILURE)
-
-
-def listen(hosts: Mapping[socket.AddressFamily, str], port: int) -> list[socket.socket]:
-    """Sockets for the host of each family, IPv4 and IPv6, that this machine has.
-
-    They are bound before anything is opened for them. Raises `StartError`.
-    """
-    listeners: list[socket.socket] = []
-    for family, host in hosts.items():
-        try:
-            listeners.append(_bound(family, host, port))
-        except OSError as error:
-            if error.errno not in ABSENT:
-                for listener in listeners:
-                    listener.close()
-                raise _unusable(port, error.strerror) from error
-        else:
-            port = listeners[0].getsockname()[1]
-    if not listeners:
-        raise _unusable(port, "This machine has neither IPv4 nor IPv6")
-    return listeners
-
-
-def _unusable(port: int, why: str | None) -> StartError:
-    return StartError(
-        f"PORT {port} cannot be used: {why}. Stop the program that listens there, or set another "
-        "PORT in the environment or in .env."
-    )
-
-
-def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
-    # Of a socket that does not say TCP, asyncio lets small answers wait for others (Nagle).
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Connections inherit it: what a client does not read would grow to several megabytes.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def require_exact_limits(settings: Settings) -> None:

@@ -4,12 +4,11 @@ from typing import Annotated
 
 import typer
 
-from app.cli.base import Json, Session, show
+from app.cli.base import Json, Session, show, show_list
 from app.schemas.admin import Stop
 from gateway.accounts.audit import command_line
 from gateway.alerts.webhook import signing_key
 from gateway.kill_switch import SERVICE, KillSwitch
-from gateway.policy import load
 
 Target = Annotated[
     str, typer.Argument(help="service, provider:NAME or model:NAME as models.toml has them.")
@@ -46,12 +45,10 @@ async def alert_key(session: Session, as_json: Json = False) -> None:
 
 def _stops(session: Session, target: str) -> KillSwitch:
     """An emergency does not wait for the policy files to be in order."""
-    policy = None if target == SERVICE else load(session.settings.policy_dir)
-    return KillSwitch(session.database, policy)
+    return KillSwitch(session.database, None if target == SERVICE else session.policy)
 
 
 async def _tell(stops: KillSwitch, as_json: bool) -> None:
-    rows = [Stop.model_validate(row) for row in await stops.all()]
-    lines = [f"{row.target} is {row.kind}: {row.reason}" for row in rows]
-    text = "\n".join(lines) or "Nothing is stopped."
-    show([row.model_dump(mode="json") for row in rows], as_json, text)
+    found = [Stop.model_validate(row) for row in await stops.all()]
+    empty = "Nothing is stopped."
+    show_list(found, as_json, lambda each: f"{each.target} is {each.kind}: {each.reason}", empty)

@@ -4,16 +4,13 @@ from typing import Annotated
 
 import typer
 
-from app.cli.base import Json, Session, checked_name, command, show
+from app.cli.base import Json, Session, checked_name, command, show, show_list
 from app.schemas.teams import Member, Team
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import TeamRole
 from gateway.accounts.teams import Teams, members_of
-from gateway.accounts.users import Users
 from gateway.counts import counted
 from gateway.db.tables import users
-from gateway.errors import InvalidRequest
-from gateway.policy import load
 
 app = typer.Typer(name="teams", help="Teams, their plans and their members.", no_args_is_help=True)
 TeamId = Annotated[str, typer.Argument(metavar="TEAM", help="As `teams list` shows it.")]
@@ -30,37 +27,35 @@ async def create(
     as_json: Json = False,
 ) -> None:
     """Make a team."""
-    _check_plan(session, plan)
+    session.policy.require_team_plan(plan)
     row = await Teams(session.database).create(name, plan, command_line())
-    show(_json(row), as_json, row.id)
+    show(Team.model_validate(row), as_json, row.id)
 
 
 @command(app, "list")
 async def list_teams(session: Session, as_json: Json = False) -> None:
     """Show all teams."""
-    rows = await Teams(session.database).list()
-    lines = [f"{row.id}  {row.name}  {row.plan}" for row in rows]
-    text = "\n".join(lines) or "There are no teams; make one with: python -m app teams create"
-    show([_json(row) for row in rows], as_json, text)
+    found = [Team.model_validate(row) for row in await Teams(session.database).list()]
+    empty = "There are no teams; make one with: python -m app teams create"
+    show_list(found, as_json, lambda t: f"{t.id}  {t.name}  {t.plan}", empty)
 
 
 @command(app)
 async def members(session: Session, team: TeamId, as_json: Json = False) -> None:
     """Show the members of a team."""
     row = await Teams(session.database).get(team)
-    found = await session.database.fetch(members_of(row.id).order_by(users.c.id))
-    data = [Member.model_validate(each) for each in found]
-    lines = [f"{each.id}  {each.email}  {each.role}" for each in data]
-    text = "\n".join(lines) or f"{row.name} has {counted(0, 'member')}."
-    show([each.model_dump(mode="json") for each in data], as_json, text)
+    rows = await session.database.fetch(members_of(row.id).order_by(users.c.id))
+    found = [Member.model_validate(each) for each in rows]
+    empty = f"{row.name} has {counted(0, 'member')}."
+    show_list(found, as_json, lambda m: f"{m.id}  {m.email}  {m.role}", empty)
 
 
 @command(app)
 async def set_plan(session: Session, team: TeamId, plan: Plan, as_json: Json = False) -> None:
     """Change what the members of a team may use together."""
-    _check_plan(session, plan)
+    session.policy.require_team_plan(plan)
     row = await Teams(session.database).change(team, command_line(), plan=plan)
-    show(_json(row), as_json, f"{row.name}: plan {row.plan}.")
+    show(Team.model_validate(row), as_json, f"{row.name}: plan {row.plan}.")
 
 
 @command(app)
@@ -72,7 +67,7 @@ async def add(
     as_json: Json = False,
 ) -> None:
     """Make a user a member, or change a member's role."""
-    user = await Users(session.database).find(email)
+    user = await session.users.find(email)
     await Teams(session.database).add(team, user.id, role, command_line())
     shown = {"id": user.id, "email": user.email, "role": role.value}
     show(shown, as_json, f"{user.email}: {role.value} of {team}.")
@@ -81,18 +76,7 @@ async def add(
 @command(app)
 async def remove(session: Session, team: TeamId, email: Email, as_json: Json = False) -> None:
     """End a membership at once."""
-    user = await Users(session.database).find(email)
+    user = await session.users.find(email)
     teams = Teams(session.database)
     await teams.remove(team, user.id, command_line(), keep_an_owner=False)
     show({"id": user.id, "email": user.email}, as_json, f"{user.email} left {team}.")
-
-
-def _json(row: object) -> dict[str, object]:
-    return Team.model_validate(row).model_dump(mode="json")
-
-
-def _check_plan(session: Session, plan: str) -> None:
-    plans = load(session.settings.policy_dir).team_plans
-    if plan not in plans:
-        known = ", ".join(plans) or "none"
-        raise InvalidRequest(f"There is no team plan {plan!r} in plans.toml; it has {known}.")

@@ -10,12 +10,10 @@ from sqlalchemy import select
 from app.cli.base import Json, Session, show
 from gateway.accounts.lookup import raise_of
 from gateway.accounts.teams import Teams
-from gateway.accounts.users import Users
 from gateway.counts import counted
 from gateway.db.tables import users
 from gateway.ledger.budget import usd
 from gateway.ledger.usage_report import Days, GroupBy, Report, days_of
-from gateway.policy import load
 from gateway.schemas.usage import Period, UsageLine, UsageReport
 
 
@@ -45,9 +43,9 @@ async def _report(
     session: Session, user: str, team: str, days: Days, group_by: GroupBy
 ) -> UsageReport:
     """The report of a user, by e-mail address, of a team, by id, or of the whole service."""
-    report = Report(session.database, load(session.settings.policy_dir))
+    report = Report(session.database, session.policy)
     if user:
-        row = await Users(session.database).find(user)
+        row = await session.users.find(user)
         return await report.of_user(row.id, row.plan, days, group_by, raise_of(row))
     if team:
         row = await Teams(session.database).get(team)

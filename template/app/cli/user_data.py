@@ -10,14 +10,12 @@ from typing import Annotated, BinaryIO
 import typer
 
 import app.tables  # noqa: F401 - your tables take part
-from app.cli.base import Json, Session, fail, show
+from app.cli.base import Email, Json, Session, fail, show
 from gateway.accounts.audit import command_line
 from gateway.accounts.user_deletion import UserDeletion
 from gateway.accounts.user_export import UserExport
-from gateway.accounts.users import Users
 from gateway.counts import counted
 
-Email = Annotated[str, typer.Option(help="The user's e-mail address.")]
 Progress = Callable[[int], None]
 
 
@@ -32,10 +30,9 @@ async def export(
 
     The last line has the number of the lines before it.
     """
-    people = Users(session.database)
-    user = await people.find(email)
+    user = await session.users.find(email)
     data = UserExport(session.database, user)
-    await people.note_export(user.id, command_line())
+    await session.users.note_export(user.id, command_line())
     with _opened(output) as file, _progress(await data.count(), "Exporting") as advance:
         async for lines in data.batches():
             file.writelines(lines)
@@ -53,7 +50,7 @@ async def delete(
     Costs stay, under an id that leads to nobody, and so does the audit. If it is interrupted, the
     same command goes on.
     """
-    user = await Users(session.database).find(email)
+    user = await session.users.find(email)
     work = UserDeletion(session.database, user)
     rows = await work.count()
     if not yes:

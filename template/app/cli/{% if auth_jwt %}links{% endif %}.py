@@ -5,14 +5,11 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter
 
-from app.auth.jwt import accounts
-from app.auth.jwt.links import Link, Links
-from app.auth.jwt.tokens import open_key_ring
+from app.auth.jwt import accounts, open_links
 from app.cli.base import Json, Session, command, show
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
-from gateway.errors import InvalidRequest
-from gateway.policy import load
+from gateway.accounts.signed_links import Link
 from gateway.schemas.base import Time
 
 app = typer.Typer(name="links", help="Links to choose a password.", no_args_is_help=True)
@@ -28,10 +25,8 @@ async def invite(
     as_json: Json = False,
 ) -> None:
     """Make a user without a password, and a link to choose one."""
-    plans = load(session.settings.policy_dir).plans
-    if plan not in plans:
-        raise InvalidRequest(f"There is no plan {plan!r} in plans.toml; it has {', '.join(plans)}.")
-    links = _links(session)
+    session.policy.require_plan(plan)
+    links = open_links(session.settings, session.database)
     invited, link = await accounts.invite(
         session.database, links, email, role, plan, command_line()
     )
@@ -41,7 +36,7 @@ async def invite(
 @command(app)
 async def reset(session: Session, email: Email, as_json: Json = False) -> None:
     """Make a link to a new password. The old one works until then."""
-    links = _links(session)
+    links = open_links(session.settings, session.database)
     user, link = await accounts.reset_link(session.database, links, email, command_line())
     _show(user, link, as_json)
 
@@ -50,8 +45,3 @@ def _show(email: str, link: Link, as_json: bool) -> None:
     ends = TypeAdapter(Time).dump_python(link.expires_at)
     text = f"{email}, until {ends}:\n{link.url}"
     show({"email": email, "link": link.url, "expires_at": ends}, as_json, text)
-
-
-def _links(session: Session) -> Links:
-    ring = open_key_ring(session.settings)
-    return Links(session.database, ring, session.settings.public_address)

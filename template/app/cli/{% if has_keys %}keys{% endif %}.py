@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from app.cli.base import Json, Session, checked_name, command, show
+from app.cli.base import Json, Session, checked_name, command, show, show_list
 from app.schemas.keys import MAX, MAX_NANO_USD, ApiKey, CreatedKey
 from gateway.accounts.api_keys import Keys, api_keys, owned
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import KeyLimits, Scope
-from gateway.accounts.users import Users
 from gateway.counts import counted
 from gateway.db.tables import utc_now
 from gateway.errors import Conflict, InvalidRequest
@@ -40,7 +39,7 @@ async def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and show it, this once."""
-    user = await Users(session.database).find(email)
+    user = await session.users.find(email)
     if user.disabled_at is not None:
         raise Conflict(
             f"{user.email} is disabled, and no key would work; users enable comes first."
@@ -57,18 +56,17 @@ async def create(
         user.id, name, scopes, command_line(), _in_future(expires_at), limits
     )
     key = CreatedKey.model_validate(row).model_copy(update={"secret": secret})
-    show(key.model_dump(mode="json"), as_json, secret)
+    show(key, as_json, secret)
 
 
 @command(app, "list")
 async def list_keys(session: Session, email: Email, as_json: Json = False) -> None:
     """Show a user's keys, newest first."""
-    user = await Users(session.database).find(email)
+    user = await session.users.find(email)
     rows = await session.database.fetch(owned(user.id).order_by(api_keys.c.id.desc()))
     keys = [ApiKey.model_validate(row) for row in rows]
-    lines = [f"{key.id}  {key.name}  {','.join(key.scopes)}" for key in keys]
-    text = "\n".join(lines) or f"{user.email} has no keys."
-    show([key.model_dump(mode="json") for key in keys], as_json, text)
+    empty = f"{user.email} has no keys."
+    show_list(keys, as_json, lambda k: f"{k.id}  {k.name}  {','.join(k.scopes)}", empty)
 
 
 @command(app)
@@ -85,7 +83,7 @@ async def revoke(
 @command(app)
 async def revoke_all(session: Session, email: Email, as_json: Json = False) -> None:
     """End all keys of a user at once."""
-    user = await Users(session.database).find(email)
+    user = await session.users.find(email)
     count = await _keys(session).revoke_all(user.id, command_line())
     show({"revoked": count}, as_json, f"{user.email}: {counted(count, 'key')} revoked.")
 

@@ -7,7 +7,6 @@ import typer
 from app.cli.base import Json, Session, command, show
 from gateway.accounts.audit import command_line
 from gateway.accounts.passwords import Passwords
-from gateway.accounts.users import Users
 
 app = typer.Typer(name="passwords", help="Passwords of users.", no_args_is_help=True)
 
@@ -24,6 +23,6 @@ async def reset(
     as_json: Json = False,
 ) -> None:
     """Give a user a new random password and show it, this once."""
-    user = await Users(session.database).find(email)
+    user = await session.users.find(email)
     password = await Passwords(session.database).reset(user.id, command_line())
     show({"email": user.email, "credential": password}, as_json, password)

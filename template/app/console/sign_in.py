@@ -9,10 +9,10 @@ from typing import Any
 
 from fastapi.responses import HTMLResponse
 
-from app.auth.cookies import csrf_token
 from app.auth.port import Button, Field
 from app.console.answers import html_page
 from app.settings import Settings
+from gateway.http.cookies import csrf_token
 
 PAGE = Template(Path(__file__).with_name("sign_in.html").read_text(encoding="utf-8"))
 

@@ -4,12 +4,12 @@ import html
 
 from fastapi.responses import HTMLResponse
 
-from app.auth.jwt.links import UnusedLink
 from app.auth.port import Field
 from app.console.sign_in import field_input, form_page, hidden
 from app.schemas.jwt import MIN_PASSWORD
 from app.settings import Settings
 from gateway.accounts.links import Purpose
+from gateway.accounts.signed_links import UnusedLink
 
 # The address of a link has its token in the fragment, which no browser sends. So the page sends
 # the token in a form and removes it from the address. Without scripts, a person pastes the link.

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from sqlalchemy import Select, select
 
 from app.dependencies import ERRORS, Administrator, EngineDep, require_reader
-from app.routes.base import AskedSearch, PageSize, StrictRoute
+from app.routes.base import AskedPage, AskedSearch, StrictRoute
 from app.routes.usage import AskedDays
 from app.schemas.admin import (
     AuditEntry,
@@ -43,19 +43,13 @@ async def service_usage(
 
 @router.get("/predictions", dependencies=READING)
 async def list_predictions(
-    engine: EngineDep,
-    search: AskedSearch,
-    limit: PageSize = 20,
-    cursor: str | None = None,
-    user_id: UserId | None = None,
+    engine: EngineDep, page: AskedPage, search: AskedSearch, user_id: UserId | None = None
 ) -> Page[UserPrediction]:
     """Everybody's records with their attempts, newest first; erased ones without content."""
     query: Select[Any] = select(predictions)
     if user_id is not None:
         query = query.where(predictions.c.user_id == user_id)
-    rows, next_cursor = await engine.pages.read(
-        search.of(query), predictions, limit, cursor, search.seconds
-    )
+    rows, next_cursor = await page.rows(search.of(query), predictions, search.seconds)
     made = await attempts_of(engine.database, [row.id for row in rows])
     data = [UserPrediction.of(row, attempts=made[row.id]) for row in rows]
     return Page(data=data, next_cursor=next_cursor)
@@ -70,12 +64,9 @@ async def list_providers(engine: EngineDep) -> list[ProviderState]:
 
 
 @router.get("/audit", dependencies=READING)
-async def list_audit(
-    engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
-) -> Page[AuditEntry]:
+async def list_audit(page: AskedPage) -> Page[AuditEntry]:
     """The audit: each change with its actor, newest first."""
-    rows, next_cursor = await engine.pages.read(select(audit), audit, limit, cursor)
-    return Page(data=[AuditEntry.of(row) for row in rows], next_cursor=next_cursor)
+    return await page.of(AuditEntry.of, select(audit), audit)
 
 
 @router.post("/stop")

@@ -4,15 +4,13 @@ from fastapi import APIRouter, Depends
 from sqlalchemy import select
 
 from app.dependencies import ERRORS, Administrator, EngineDep, require_reader
-from app.routes.base import PageSize, StrictRoute
+from app.routes.base import AskedPage, StrictRoute
 from app.routes.team import TeamsDep
 from app.routes.usage import AskedDays
 from app.schemas.teams import Member, MemberRequest, Team, TeamChange, TeamRequest
 from gateway.accounts.teams import members_of
 from gateway.db.tables import teams as table
 from gateway.db.tables import users
-from gateway.engine import Engine
-from gateway.errors import InvalidRequest
 from gateway.ledger.usage_report import GroupBy
 from gateway.schemas.base import Page
 from gateway.schemas.usage import UsageReport
@@ -24,12 +22,9 @@ READING = [Depends(require_reader)]
 
 
 @router.get("", dependencies=READING)
-async def list_teams(
-    engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
-) -> Page[Team]:
+async def list_teams(page: AskedPage) -> Page[Team]:
     """All teams, newest first."""
-    rows, next_cursor = await engine.pages.read(select(table), table, limit, cursor)
-    return Page(data=[Team.model_validate(row) for row in rows], next_cursor=next_cursor)
+    return await page.of(Team.model_validate, select(table), table)
 
 
 @router.post("", status_code=201)
@@ -37,7 +32,7 @@ async def create_team(
     actor: Administrator, body: TeamRequest, engine: EngineDep, teams: TeamsDep
 ) -> Team:
     """A new team without members."""
-    _require_plan(engine, body.plan)
+    engine.policy.require_team_plan(body.plan)
     return Team.model_validate(await teams.create(body.name, body.plan, actor))
 
 
@@ -46,7 +41,7 @@ async def change_team(
     actor: Administrator, team_id: str, body: TeamChange, engine: EngineDep, teams: TeamsDep
 ) -> Team:
     """Change a team's name or plan. The plan acts at the next call."""
-    _require_plan(engine, body.plan)
+    engine.policy.require_team_plan(body.plan)
     return Team.model_validate(await teams.change(team_id, actor, **body.model_dump()))
 
 
@@ -64,17 +59,10 @@ async def usage_of_team(
 
 
 @router.get("/{team_id}/members", dependencies=READING)
-async def list_members_of_team(
-    team_id: str,
-    engine: EngineDep,
-    teams: TeamsDep,
-    limit: PageSize = 20,
-    cursor: str | None = None,
-) -> Page[Member]:
+async def list_members_of_team(team_id: str, teams: TeamsDep, page: AskedPage) -> Page[Member]:
     """The members of a team, the newest user first."""
     await teams.get(team_id)
-    rows, next_cursor = await engine.pages.read(members_of(team_id), users, limit, cursor)
-    return Page(data=[Member.model_validate(row) for row in rows], next_cursor=next_cursor)
+    return await page.of(Member.model_validate, members_of(team_id), users)
 
 
 @router.post("/{team_id}/members", status_code=204)
@@ -91,10 +79,3 @@ async def remove_member_of_team(
 ) -> None:
     """Remove a member from a team, also its last owner."""
     await teams.remove(team_id, user_id, actor, keep_an_owner=False)
-
-
-def _require_plan(engine: Engine, plan: str | None) -> None:
-    known = engine.policy.team_plans
-    if plan is not None and plan not in known:
-        names = ", ".join(known) or "no team plans"
-        raise InvalidRequest(f"plan: plans.toml has {names}.", param="plan")

@@ -14,12 +14,11 @@ from app.dependencies import (
     SettingsDep,
     require_reader,
 )
-from app.routes.base import JSON_LINES, PageSize, StrictRoute, json_lines
+from app.routes.base import JSON_LINES, AskedPage, StrictRoute, json_lines
 from app.schemas.admin import BudgetRaise, CreatedUser, User, UserChange, UserRequest
 from gateway.accounts.principals import Raise, Role, Scope
 from gateway.accounts.users import UserSearch
 from gateway.db.tables import users
-from gateway.engine import Engine
 from gateway.errors import Conflict, InvalidRequest
 from gateway.schemas.base import NO_CONTROL, Page
 
@@ -45,14 +44,10 @@ AskedUsers = Annotated[UserSearch, Depends(asked_users)]
 
 
 @router.get("", dependencies=READING)
-async def list_users(
-    engine: EngineDep, search: AskedUsers, limit: PageSize = 20, cursor: str | None = None
-) -> Page[User]:
+async def list_users(page: AskedPage, search: AskedUsers) -> Page[User]:
     """All users, or those who match, newest first."""
-    rows, next_cursor = await engine.pages.read(
-        search.query(), users, limit, cursor, SEARCH_SECONDS if any(search) else None
-    )
-    return Page(data=[User.model_validate(row) for row in rows], next_cursor=next_cursor)
+    seconds = SEARCH_SECONDS if any(search) else None
+    return await page.of(User.model_validate, search.query(), users, seconds)
 
 
 @router.post("", status_code=201)
@@ -68,7 +63,7 @@ async def create_user(
     An API key has every scope, and ends with the key that asks for the user at the latest.
     """
     caller.require_grant(Scope)
-    _require_plan(engine, body.plan)
+    engine.policy.require_plan(body.plan)
     user = await engine.users.create(body.email, body.role, body.plan, actor)
     secret = await wiring.auth.create_credential(
         settings, engine.database, user.id, actor, caller.expires_at
@@ -81,7 +76,7 @@ async def change_user(
     actor: Administrator, user_id: str, body: UserChange, engine: EngineDep
 ) -> User:
     """Change a user's role or plan, or end or restore all access."""
-    _require_plan(engine, body.plan)
+    engine.policy.require_plan(body.plan)
     if user_id == actor.id and (body.disabled or body.role not in {None, Role.ADMIN}):
         raise Conflict("Another administrator must do this: you would shut yourself out.")
     return User.model_validate(await engine.users.change(user_id, actor, **body.model_dump()))
@@ -117,9 +112,3 @@ async def export_user(actor: Administrator, user_id: str, engine: EngineDep) -> 
     user = await engine.users.get(user_id)
     await engine.users.note_export(user_id, actor)
     return json_lines(engine, user)
-
-
-def _require_plan(engine: Engine, plan: str | None) -> None:
-    if plan is not None and plan not in engine.policy.plans:
-        known = ", ".join(engine.policy.plans)
-        raise InvalidRequest(f"plan: plans.toml has {known}.", param="plan")

@@ -1,8 +1,8 @@
 """The route classes, and the parameters of lists and searches."""
 
 import re
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.dependencies.models import Dependant
@@ -10,17 +10,18 @@ from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator, StringConstraints
 from pydantic_core import PydanticKnownError
-from sqlalchemy import Row
+from sqlalchemy import Row, Select, Table
 
-from app.dependencies import authenticate, get_context
+from app.dependencies import EngineDep, authenticate, get_context
 from gateway.accounts.user_export import MEDIA_TYPE, UserExport
 from gateway.engine import Engine
 from gateway.http.query import require_known
 from gateway.ledger.search import Search, search_of
 from gateway.providers.base import Outcome
-from gateway.schemas.base import NO_CONTROL, Moment
+from gateway.schemas.base import NO_CONTROL, Moment, Page
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Entry = TypeVar("Entry")
 
 
 def _digits(given: str) -> str:
@@ -32,6 +33,36 @@ def _digits(given: str) -> str:
 
 ModelName = Annotated[str, StringConstraints(max_length=200, pattern=NO_CONTROL)]
 PageSize = Annotated[int, Query(ge=1, le=100), BeforeValidator(_digits)]
+Rows = Sequence[Row[Any]]
+
+
+class Paging:
+    """The page of a list that a query asks for."""
+
+    def __init__(self, engine: EngineDep, limit: PageSize = 20, cursor: str | None = None) -> None:
+        self._pages = engine.pages
+        self._limit = limit
+        self._cursor = cursor
+
+    async def rows(
+        self, query: Select[Any], table: Table, seconds: float | None = None
+    ) -> tuple[Rows, str | None]:
+        """The rows of the page, and the cursor of the next one. Raises as `Pages.read`."""
+        return await self._pages.read(query, table, self._limit, self._cursor, seconds)
+
+    async def of(
+        self,
+        shown: Callable[[Row[Any]], Entry],
+        query: Select[Any],
+        table: Table,
+        seconds: float | None = None,
+    ) -> Page[Entry]:
+        """The page, with each row as `shown` makes it."""
+        rows, next_cursor = await self.rows(query, table, seconds)
+        return Page(data=[shown(row) for row in rows], next_cursor=next_cursor)
+
+
+AskedPage = Annotated[Paging, Depends()]
 
 
 async def asked_search(

@@ -4,10 +4,10 @@ from fastapi import APIRouter, Response
 
 from app.dependencies import ERRORS, ContextDep
 from app.routes.base import DirectRoute
-from app.schemas.openai import CHAT_ANSWERS
 from gateway.http.chat_stream import ChatStream
 from gateway.http.context import GenerationContext, json_answer
 from gateway.http.event_stream import unless_left
+from gateway.schemas.answers import CHAT_ANSWERS
 from gateway.schemas.chat import ChatRequest
 
 router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)

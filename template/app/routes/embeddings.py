@@ -4,8 +4,8 @@ from fastapi import APIRouter, Response
 
 from app.dependencies import ERRORS, ContextDep
 from app.routes.base import DirectRoute
-from app.schemas.openai import EMBEDDING_ANSWERS
 from gateway.http.context import GenerationContext, json_answer
+from gateway.schemas.answers import EMBEDDING_ANSWERS
 from gateway.schemas.embeddings import EmbeddingRequest
 
 router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)

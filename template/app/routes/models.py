@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from app.dependencies import ERRORS, CurrentUser, EngineDep
 from app.routes.base import StrictRoute
-from app.schemas.openai import ModelEntry, ModelList
 from gateway.policy import Model
+from gateway.schemas.answers import ModelEntry, ModelList
 
 router = APIRouter(prefix="/v1/models", tags=["models"], responses=ERRORS, route_class=StrictRoute)
 

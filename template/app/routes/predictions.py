@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Response
 
 from app.dependencies import ERRORS, ContextDep, CurrentUser, EngineDep
-from app.routes.base import AskedSearch, DirectRoute, PageSize, StrictRoute
+from app.routes.base import AskedPage, AskedSearch, DirectRoute, StrictRoute
 from app.schemas.predictions import Feedback, Prediction, PredictionRequest
 from gateway.accounts.principals import Scope
 from gateway.config import GatewayConfig
@@ -76,18 +76,12 @@ async def _predict(context: GenerationContext, body: PredictionRequest, *, later
 
 @router.get("")
 async def list_predictions(
-    caller: CurrentUser,
-    engine: EngineDep,
-    search: AskedSearch,
-    limit: PageSize = 20,
-    cursor: str | None = None,
+    caller: CurrentUser, page: AskedPage, search: AskedSearch
 ) -> Page[Prediction]:
     """The caller's records, newest first; those that match all that is looked for."""
     caller.require(Scope.READ)
-    rows, next_cursor = await engine.pages.read(
-        search.of(owned(caller.user_id)), predictions, limit, cursor, search.seconds
-    )
-    return Page(data=[Prediction.of(row) for row in rows], next_cursor=next_cursor)
+    query = search.of(owned(caller.user_id))
+    return await page.of(Prediction.of, query, predictions, search.seconds)
 
 
 @router.get("/{prediction_id}")

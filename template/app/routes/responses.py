@@ -4,11 +4,11 @@ from fastapi import APIRouter, Response
 
 from app.dependencies import ERRORS, ContextDep
 from app.routes.base import DirectRoute
-from app.schemas.openai import RESPONSE_ANSWERS
 from gateway.http.context import GenerationContext, json_answer
 from gateway.http.event_stream import unless_left
 from gateway.http.response_stream import ResponseStream
 from gateway.pipeline.formats import RESPONSES
+from gateway.schemas.answers import RESPONSE_ANSWERS
 from gateway.schemas.responses import ResponseRequest
 
 router = APIRouter(tags=["generations"], responses=ERRORS, route_class=DirectRoute)

@@ -8,8 +8,6 @@ from pydantic import ValidationError
 
 from app import wiring
 from app.auth.authenticator import RequestAuthenticator
-from app.auth.cookies import COOKIE, CookieRules, cookie_of, csrf_token
-from app.auth.forms import is_form, read_form
 from app.auth.next_page import SIGN_IN, next_page
 from app.console.sign_in import forms, sign_in_page, signed_in
 from app.dependencies import ERRORS, EngineDep, SettingsDep
@@ -20,6 +18,8 @@ from gateway.accounts.principals import Principal
 from gateway.accounts.sessions import LIFE
 from gateway.db.tables import utc_now
 from gateway.errors import InvalidCredentials, InvalidRequest, ServiceError, log_cause
+from gateway.http.cookies import COOKIE, CookieRules, cookie_of, csrf_token
+from gateway.http.forms import is_form, read_form
 from gateway.telemetry.context import bind
 
 router = APIRouter(prefix="/auth", tags=["sessions"], responses=ERRORS)

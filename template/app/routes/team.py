@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 
-from app.dependencies import ERRORS, CurrentUser, EngineDep
-from app.routes.base import PageSize, StrictRoute
+from app.dependencies import ERRORS, Changer, CurrentUser, EngineDep
+from app.routes.base import AskedPage, StrictRoute
 from app.routes.usage import AskedDays
 from app.schemas.teams import (
     JoinRequest,
@@ -15,9 +15,8 @@ from app.schemas.teams import (
     TeamInvitation,
     TeamInvitationRequest,
 )
-from gateway.accounts.audit import Actor
 from gateway.accounts.invitations import Invitations, pending, received
-from gateway.accounts.principals import Membership, Principal, Scope, TeamRole
+from gateway.accounts.principals import Membership, Scope, TeamRole
 from gateway.accounts.teams import Teams, members_of, unknown_team
 from gateway.db.tables import team_invitations, users
 from gateway.errors import Forbidden
@@ -41,21 +40,11 @@ MembershipDep = Annotated[Membership, Depends(get_membership)]
 
 async def get_owned_team(team: MembershipDep) -> Membership:
     """The team that the caller owns. Raises `Forbidden` for its other members."""
-    if team.role is not TeamRole.OWNER:
-        raise Forbidden("Only an owner of the team may do this.")
+    _require_owner(team)
     return team
 
 
 OwnedTeam = Annotated[Membership, Depends(get_owned_team)]
-
-
-async def get_changer(caller: CurrentUser, request: Request) -> Actor:
-    """The caller, who may change access, as the audit names them. Raises `Forbidden`."""
-    caller.require(Scope.ADMIN)
-    return Actor(caller.user_id, request.state.request_id)
-
-
-Changer = Annotated[Actor, Depends(get_changer)]
 
 
 async def get_teams(engine: EngineDep) -> Teams:
@@ -85,12 +74,9 @@ async def team_usage(
 
 
 @router.get("/team/members")
-async def list_members(
-    team: OwnedTeam, engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
-) -> Page[Member]:
+async def list_members(team: OwnedTeam, page: AskedPage) -> Page[Member]:
     """For an owner: the members, the newest user first."""
-    rows, next_cursor = await engine.pages.read(members_of(team.team_id), users, limit, cursor)
-    return Page(data=[Member.model_validate(row) for row in rows], next_cursor=next_cursor)
+    return await page.of(Member.model_validate, members_of(team.team_id), users)
 
 
 @router.delete("/team/members/{user_id}", status_code=204)
@@ -98,19 +84,15 @@ async def remove_member(
     caller: CurrentUser, actor: Changer, team: MembershipDep, user_id: str, teams: TeamsDep
 ) -> None:
     """Remove a member, as an owner; every member may leave. The last owner stays."""
-    _require_own_or_owner(caller, team, user_id)
+    if user_id != caller.user_id:
+        _require_owner(team)
     await teams.remove(team.team_id, user_id, actor)
 
 
 @router.get("/team/invitations")
-async def list_invitations(
-    team: OwnedTeam, engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
-) -> Page[TeamInvitation]:
+async def list_invitations(team: OwnedTeam, page: AskedPage) -> Page[TeamInvitation]:
     """For an owner: the pending invitations, newest first."""
-    rows, next_cursor = await engine.pages.read(
-        pending(team.team_id), team_invitations, limit, cursor
-    )
-    return Page(data=[TeamInvitation.model_validate(row) for row in rows], next_cursor=next_cursor)
+    return await page.of(TeamInvitation.model_validate, pending(team.team_id), team_invitations)
 
 
 @router.post("/team/invitations", status_code=201)
@@ -130,16 +112,11 @@ async def withdraw_invitation(
 
 
 @router.get("/me/invitations")
-async def my_invitations(
-    caller: CurrentUser, engine: EngineDep, limit: PageSize = 20, cursor: str | None = None
-) -> Page[ReceivedInvitation]:
+async def my_invitations(caller: CurrentUser, page: AskedPage) -> Page[ReceivedInvitation]:
     """The invitations to the caller's e-mail address, newest first."""
     caller.require(Scope.READ)
-    rows, next_cursor = await engine.pages.read(
-        received(caller.user_id), team_invitations, limit, cursor
-    )
-    data = [ReceivedInvitation.model_validate(row) for row in rows]
-    return Page(data=data, next_cursor=next_cursor)
+    query = received(caller.user_id)
+    return await page.of(ReceivedInvitation.model_validate, query, team_invitations)
 
 
 @router.post("/team/join")
@@ -155,8 +132,8 @@ async def join_team(
     return await _own_team(teams, team_id, TeamRole.MEMBER)
 
 
-def _require_own_or_owner(caller: Principal, team: Membership, user_id: str) -> None:
-    if user_id != caller.user_id and team.role is not TeamRole.OWNER:
+def _require_owner(team: Membership) -> None:
+    if team.role is not TeamRole.OWNER:
         raise Forbidden("Only an owner of the team may do this.")
 
 

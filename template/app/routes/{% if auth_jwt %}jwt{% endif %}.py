@@ -7,7 +7,6 @@ from fastapi import APIRouter, Depends, Request
 from app.auth.jwt.accounts import Accounts, Client, invite
 from app.auth.jwt.authenticator import JwtAuthenticator
 from app.auth.jwt.registration import Registration, send_link
-from app.auth.jwt.tokens import ACCESS_LASTS
 from app.dependencies import (
     ERRORS,
     Administrator,
@@ -31,8 +30,9 @@ from app.schemas.jwt import (
 )
 from gateway.accounts.links import Purpose
 from gateway.accounts.logins import Login
+from gateway.accounts.tokens import ACCESS_LASTS
 from gateway.engine import Engine
-from gateway.errors import Forbidden, InvalidRequest
+from gateway.errors import Forbidden
 
 router = APIRouter(prefix="/auth", tags=["log-in"], responses=ERRORS, route_class=StrictRoute)
 NO_MAIL = "This service sends no mail; ask an administrator for a link."
@@ -87,8 +87,7 @@ async def create_invitation(
 ) -> Invitation:
     """Invite a person: the answer has a link that works once."""
     plan = body.plan or _first_plan(engine)
-    if plan not in engine.policy.plans:
-        raise InvalidRequest("There is no such plan in plans.toml.", param="plan")
+    engine.policy.require_plan(plan)
     email, link = await invite(parts.database, parts.links, body.email, body.role, plan, actor)
     send_link(parts, email, Purpose.INVITATION, link)
     return Invitation(

@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.auth.forms import read_form
 from app.auth.jwt.accounts import Accounts, Client
 from app.auth.jwt.authenticator import JwtAuthenticator
-from app.auth.jwt.links import UnusedLink
 from app.auth.jwt.registration import Registration
 from app.console.link import dead_link_page, link_page, password_page
 from app.dependencies import SettingsDep
@@ -16,7 +14,9 @@ from app.routes.jwt import ClientDep, Parts
 from app.routes.sessions import NO_STORE, Authenticators, refused, told
 from app.schemas.jwt import MAX_PASSWORD, MIN_PASSWORD
 from gateway.accounts.links import Purpose
+from gateway.accounts.signed_links import UnusedLink
 from gateway.errors import InvalidRequest, ServiceError
+from gateway.http.forms import read_form
 
 router = APIRouter(prefix="/auth", include_in_schema=False)
 # Relative, as a proxy may add a path.

@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.auth.cookies import cookie_of
 from app.auth.next_page import SIGN_IN, next_page
 from app.auth.oauth.flow import COOKIE, LIFE_SECONDS
 from app.auth.oauth.method import OAuthMethod
@@ -17,6 +16,7 @@ from gateway.accounts.admission import parse_allowed
 from gateway.accounts.principals import Principal
 from gateway.engine import Engine
 from gateway.errors import Forbidden, ServiceError
+from gateway.http.cookies import cookie_of
 
 router = APIRouter(prefix="/auth", include_in_schema=False)
 PATH = "/auth/"

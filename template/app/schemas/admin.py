@@ -2,22 +2,16 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import Row
 
 from app.schemas.predictions import Prediction
 from gateway.accounts.principals import Role
 from gateway.prices import MAX_USD, NANO
-from gateway.schemas.base import Day, RequestBody, Time
+from gateway.schemas.base import Day, Record, RequestBody, Time
 from gateway.schemas.usage import Me
 
 Amount = Annotated[int, Field(ge=0, le=MAX_USD * NANO)]
-
-
-class Record(BaseModel):
-    """A row as it is shown."""
-
-    model_config = ConfigDict(from_attributes=True)
 
 
 class StopRequest(RequestBody):

@@ -2,18 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from gateway.accounts.principals import TeamRole
-from gateway.schemas.base import Name, RequestBody, Time
+from gateway.schemas.base import Name, Record, RequestBody, Time
 
 AskedRole = Annotated[TeamRole, Field(strict=False)]
-
-
-class Record(BaseModel):
-    """A row as it is shown."""
-
-    model_config = ConfigDict(from_attributes=True)
 
 
 class Team(Record):

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from gateway.accounts.principals import KeyLimits, Scope
-from gateway.schemas.base import Moment, Name, RequestBody, Time
+from gateway.schemas.base import Moment, Name, Record, RequestBody, Time
 
 MAX = 100_000_000
 MAX_NANO_USD = 10**18
@@ -30,9 +30,7 @@ class KeyRequest(RequestBody):
         return KeyLimits(*(getattr(self, name) for name in KeyLimits._fields))
 
 
-class ApiKey(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
+class ApiKey(Record):
     id: str
     name: str
     scopes: list[Scope]

@@ -89,6 +89,12 @@ class RequestBody(BaseModel):
         }
 
 
+class Record(BaseModel):
+    """A row as it is shown."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
 class Page(BaseModel, Generic[Entry]):
     """A page of a list. `next_cursor` requests the next page; null on the last one."""
 

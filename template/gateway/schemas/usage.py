@@ -1,14 +1,12 @@
 """Bodies of `/v1/me` and `/v1/usage`. Money is in nano-dollars."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from gateway.schemas.base import Time
+from gateway.schemas.base import Record, Time
 
 
-class Me(BaseModel):
+class Me(Record):
     """The current user."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: str
     email: str

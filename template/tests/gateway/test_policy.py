@@ -7,14 +7,15 @@ from urllib.parse import quote
 import pytest
 
 from app.main import create_app, lifespan
+from app.parts import open_parts
 from app.settings import Settings
-from app.startup_checks import check, open_parts
 from gateway import policy
 from gateway.errors import StartError
 from gateway.policy import Cap, Kind, Policy
 from gateway.prices import Price, Tier
 from gateway.providers.http import open_session
 from gateway.providers.offline import OfflineProvider
+from gateway.startup_checks import check
 from tests.fake_provider import FakeProvider
 from tests.fixtures.service import Start
 from tests.support import MODELS_TOML, ROOT, chat

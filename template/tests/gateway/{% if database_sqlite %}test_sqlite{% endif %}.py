@@ -15,13 +15,13 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, text
 
-from app.cli.doctor import NO_ANSWER
 from app.settings import Settings
 from gateway.config import ROOT
 from gateway.db import sqlite
 from gateway.db.engine import Database
 from gateway.db.sqlite import file_of, is_ephemeral, open_database, single_instance_lock
 from gateway.db.sqlite_file import SqliteFile
+from gateway.doctor import NO_ANSWER
 from gateway.errors import DatabaseUnavailable, StartError
 from gateway.providers.base import Reply
 from gateway.providers.offline import OfflineProvider

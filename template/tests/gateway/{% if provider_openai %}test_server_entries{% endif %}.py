@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from app.parts import open_parts
 from app.settings import Settings
-from app.startup_checks import open_parts
 from gateway.providers import openai
 from gateway.providers.http import open_session
 from gateway.providers.servers import Server

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from app.parts import open_parts
 from app.settings import Settings, load
-from app.startup_checks import open_parts
 from gateway.accounts.principals import Role
 from gateway.errors import StartError
 from gateway.policy import Policy

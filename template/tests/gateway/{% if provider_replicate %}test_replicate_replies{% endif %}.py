@@ -7,11 +7,11 @@ import httpx2
 import pytest
 from aiohttp import web
 
-from app.startup_checks import check
 from gateway import policy
 from gateway.errors import StartError
 from gateway.providers.http import open_session
 from gateway.providers.replicate import ReplicateProvider, throttled_seconds
+from gateway.startup_checks import check
 from tests.fixtures.service import Start
 from tests.support import SOON_SECONDS, Service, error_of, eventually, write_policy
 from tests.upstream import answering

@@ -15,11 +15,11 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Connection, func, insert, literal, select, text
 
-from app.cli.doctor import NO_ANSWER
 from gateway.db import postgres as database
 from gateway.db.engine import Query
 from gateway.db.postgres import PostgresDatabase, url_of
 from gateway.db.tables import accounts, audit, metadata, policies, users
+from gateway.doctor import NO_ANSWER
 from gateway.errors import DatabaseUnavailable, StartError
 from tests.addresses import BROKEN, CANARY
 from tests.backends import postgres

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from app.parts import open_parts
 from app.settings import Settings
-from app.startup_checks import open_parts
 from gateway.errors import StartError
 from gateway.providers.http import open_session
 from tests.support import write_policy

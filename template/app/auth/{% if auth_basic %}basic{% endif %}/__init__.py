@@ -6,7 +6,7 @@ from fastapi import Request
 from fastapi.security import HTTPBasic
 
 from app.auth.basic.authenticator import BasicAuthenticator
-from app.auth.passwords.credentials import (
+from app.auth.passwords import (
     FIELDS,
     NO_CREDENTIALS,
     buttons,

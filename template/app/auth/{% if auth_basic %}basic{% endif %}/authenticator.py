@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.auth.authenticator import no_keys
-from app.auth.passwords.checker import PasswordChecker
 from gateway.accounts.lookup import to_principal
+from gateway.accounts.password_checker import PasswordChecker
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.principals import Principal
 from gateway.batcher import Batcher

@@ -5,11 +5,7 @@ import datetime as dt
 from fastapi.security import HTTPBearer
 
 from app.auth.jwt.authenticator import JwtAuthenticator
-from app.auth.jwt.links import Links
-from app.auth.jwt.mail import open_mailer
-from app.auth.jwt.tokens import ACCESS_LASTS, open_key_ring
-from app.auth.passwords.checker import PasswordChecker
-from app.auth.passwords.credentials import (
+from app.auth.passwords import (
     FIELDS,
     NO_CREDENTIALS,
     buttons,
@@ -18,8 +14,12 @@ from app.auth.passwords.credentials import (
 from app.settings import Settings
 from gateway.accounts.audit import Actor
 from gateway.accounts.logins import Logins
+from gateway.accounts.password_checker import PasswordChecker
+from gateway.accounts.signed_links import Links
+from gateway.accounts.tokens import ACCESS_LASTS, KeyRing
 from gateway.db.engine import Database
 from gateway.db.tables import utc_now
+from gateway.mail import Mailer
 from gateway.rate_limits.base import Limiter
 from gateway.signing import Signer
 
@@ -45,11 +45,19 @@ SCHEME = HTTPBearer(
 def open_authenticator(
     settings: Settings, database: Database, limiter: Limiter
 ) -> JwtAuthenticator:
-    signer = Signer(settings.secret_key.get_secret_value())
-    ring = open_key_ring(settings)
-    links = Links(database, ring, settings.public_address)
-    checker = PasswordChecker(limiter, signer)
-    return JwtAuthenticator(database, limiter, ring, checker, links, open_mailer(settings))
+    checker = PasswordChecker(limiter, Signer(settings.secret_key.get_secret_value()))
+    ring, links = open_key_ring(settings), open_links(settings, database)
+    return JwtAuthenticator(database, limiter, ring, checker, links, Mailer(settings.smtp_url))
+
+
+def open_key_ring(settings: Settings) -> KeyRing:
+    """The keys of tokens. Another name or address of the service is another issuer."""
+    name = settings.project["name"]
+    return KeyRing(settings.public_url or name, name, *settings.gateway.secret_keys)
+
+
+def open_links(settings: Settings, database: Database) -> Links:
+    return Links(database, open_key_ring(settings), settings.public_address)
 
 
 async def create_access(

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, update
 
 from app.auth.jwt.authenticator import JwtAuthenticator
-from app.auth.jwt.links import Link, Links, not_valid
 from gateway.accounts import links, logins, passwords
 from gateway.accounts.audit import Actor, record
 from gateway.accounts.links import Purpose
 from gateway.accounts.logins import Login
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.principals import Role
+from gateway.accounts.signed_links import Link, Links, not_valid
 from gateway.accounts.users import Users, address, insert_user
 from gateway.db.engine import Database
 from gateway.db.tables import users

@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.auth.authenticator import no_keys
-from app.auth.jwt.links import Links
-from app.auth.jwt.mail import Mailer
-from app.auth.jwt.tokens import ACCESS, InvalidToken, KeyRing
-from app.auth.passwords.checker import PasswordChecker
 from gateway.accounts.logins import Logins
 from gateway.accounts.lookup import to_principal
+from gateway.accounts.password_checker import PasswordChecker
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.principals import Principal, Scope
+from gateway.accounts.signed_links import Links
+from gateway.accounts.tokens import ACCESS, InvalidToken, KeyRing
 from gateway.batcher import Batcher
 from gateway.db.engine import Database
 from gateway.errors import DatabaseUnavailable, InvalidCredentials
+from gateway.mail import Mailer
 from gateway.rate_limits.base import Limiter
 
 VERIFY = (

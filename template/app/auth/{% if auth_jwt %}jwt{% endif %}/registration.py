@@ -5,13 +5,13 @@ from sqlalchemy.exc import IntegrityError
 
 from app.auth.jwt.accounts import Client, find, use_link
 from app.auth.jwt.authenticator import JwtAuthenticator
-from app.auth.jwt.links import Link, not_valid
-from app.auth.throttle import network_of
 from gateway.accounts import links, logins, passwords
 from gateway.accounts.audit import Actor
 from gateway.accounts.links import Purpose
 from gateway.accounts.logins import Login
 from gateway.accounts.principals import Role
+from gateway.accounts.signed_links import Link, not_valid
+from gateway.accounts.throttle import network_of
 from gateway.accounts.users import address, insert_user
 
 TEXTS = {

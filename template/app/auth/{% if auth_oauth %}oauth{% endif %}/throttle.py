@@ -6,7 +6,7 @@ provider, with up to ten seconds to wait.
 
 from typing import Literal
 
-from app.auth.throttle import network_of, too_many
+from gateway.accounts.throttle import network_of, too_many
 from gateway.rate_limits.base import AcquireRequest, Bucket, Limiter
 from gateway.signing import Signer
 

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row
 
-from app.auth.jwt.tokens import InvalidToken, KeyRing
 from gateway.accounts import links as table
 from gateway.accounts.links import Purpose
+from gateway.accounts.tokens import InvalidToken, KeyRing
 from gateway.db.engine import Database
 from gateway.db.tables import utc_now
 from gateway.errors import InvalidRequest

@@ -9,7 +9,6 @@ from email.message import EmailMessage
 from functools import partial
 from typing import Any
 
-from app.settings import Settings
 from gateway import addresses
 from gateway.errors import ServiceError
 
@@ -79,10 +78,6 @@ class Mailer:
                 if left:
                     await asyncio.sleep(PAUSE_SECONDS)
         logger.error("A mail was given up after %s tries.", TRIES)
-
-
-def open_mailer(settings: Settings) -> Mailer:
-    return Mailer(settings.smtp_url)
 
 
 def _send(server: addresses.Address, message: EmailMessage) -> None:

@@ -8,9 +8,9 @@ https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Preven
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from app.cors import asks_before
 from gateway.addresses import EVERY
 from gateway.errors import Forbidden
+from gateway.http.cors import asks_before
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 

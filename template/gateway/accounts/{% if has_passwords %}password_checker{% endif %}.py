@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from app.auth.passwords.attempts import Attempts
-from app.auth.passwords.turns import NoTurn, Turns
-from app.auth.throttle import network_of, too_many
+from gateway.accounts.attempts import Attempts
 from gateway.accounts.passwords import HASHER
+from gateway.accounts.throttle import network_of, too_many
+from gateway.accounts.turns import NoTurn, Turns
 from gateway.rate_limits.base import Limiter
 from gateway.signing import Signer
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import jwt
 
-from app.settings import Settings
 from gateway.db.tables import utc_now
 from gateway.signing import derive
 
@@ -76,13 +75,6 @@ class KeyRing:
         except jwt.InvalidTokenError as error:
             raise InvalidToken from error
         return claims
-
-
-def open_key_ring(settings: Settings) -> KeyRing:
-    """The ring of this service: another name or address is another issuer."""
-    name = settings.project["name"]
-    keys = (settings.secret_key, settings.secret_key_previous)
-    return KeyRing(settings.public_url or name, name, *(key.get_secret_value() for key in keys))
 
 
 def _key_id(secret_key: str) -> str:

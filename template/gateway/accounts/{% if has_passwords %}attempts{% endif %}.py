@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from app.auth.throttle import too_many
+from gateway.accounts.throttle import too_many
 from gateway.rate_limits.base import AcquireRequest, Bucket, Limiter
 from gateway.signing import Signer
 

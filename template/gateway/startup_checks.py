@@ -1,12 +1,7 @@
-"""What the service and `doctor` open alike."""
+"""Checks that the policy files fit the providers, before anything is served."""
 
 from collections.abc import Iterator, Mapping
 
-import aiohttp
-
-from app import wiring
-from app.settings import Settings
-from gateway import policy
 from gateway.errors import StartError
 from gateway.ledger.budget import usd
 from gateway.policy import Policy
@@ -16,21 +11,6 @@ from gateway.providers.base import Provider, misbilled
 
 # A million US dollars, far below 2^63.
 MAX_NANO_USD = 1_000_000 * NANO
-
-
-def open_parts(
-    chosen: Settings, session: aiohttp.ClientSession
-) -> tuple[Policy, dict[str, Provider]]:
-    """The policy files, and by name the providers that they may use: the chosen ones, the offline
-    one and the servers of `models.toml`. Raises `StartError` as `check` does.
-    """
-    rules = policy.load(chosen.policy_dir)
-    config = chosen.gateway
-    opened: list[Provider] = [part.open_provider(config, session) for part in wiring.PROVIDERS]
-    providers = {provider.name: provider for provider in opened}
-    providers |= wiring.open_servers(config, session, rules.servers, providers.keys())
-    check(rules, providers, production=chosen.production)
-    return rules, providers
 
 
 def check(rules: Policy, providers: Mapping[str, Provider], *, production: bool) -> None:
