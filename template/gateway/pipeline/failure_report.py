@@ -17,6 +17,7 @@ from gateway.telemetry import metrics
 from gateway.telemetry.logging import log
 
 MASK = "…"
+ELLIPSES = ("..", "…")
 # Shorter words reveal nothing of a request.
 WORD = re.compile(r"\w{4,}")
 MAX_REASON_CHARS = 500
@@ -75,9 +76,24 @@ def account_alert(provider: str, result: AttemptResult) -> Alert:
 
 
 def without_words_of(body: Any, text: str) -> str:
-    """`text`, with each word that occurs in `body` replaced by a mark."""
-    words = {word for text in _texts(body) for word in WORD.findall(text)}
-    return WORD.sub(lambda found: MASK if found[0] in words else found[0], text)
+    """`text`, with each word that occurs in `body` replaced by a mark, in upper or lower case.
+
+    At the end of `text` and beside an ellipsis, a part of such a word counts, too.
+    """
+    words = {word.casefold() for text in _texts(body) for word in WORD.findall(text)}
+    all_words = "\n".join(words)
+
+    def masked(found: re.Match[str]) -> str:
+        word = found[0].casefold()
+        is_given = word in words or (_may_be_cut(found) and word in all_words)
+        return MASK if is_given else found[0]
+
+    return WORD.sub(masked, text)
+
+
+def _may_be_cut(found: re.Match[str]) -> bool:
+    before, after = found.string[: found.start()], found.string[found.end() :]
+    return not after or after.startswith(ELLIPSES) or before.endswith(ELLIPSES)
 
 
 def _texts(value: Any) -> Iterator[str]:

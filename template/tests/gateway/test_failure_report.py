@@ -123,6 +123,10 @@ async def test_an_operator_finds_the_attempts_of_a_prediction(
         ({"tools": [{"function": {"name": "launch_it"}}]}, "no launch_it", "no …"),
         ({}, "nothing to hide", "nothing to hide"),
         ({"input": ["abc"]}, "abc is short", "abc is short"),
+        ({"input": "Secret Straße"}, "secret SECRET STRASSE", "… … …"),
+        ({"input": "41112222333344"}, "input='41112222...3344'", "input='…...…'"),
+        ({"input": "41112222333344"}, "input='41112222…', 2222 found", "input='……', 2222 found"),
+        ({"input": "41112222333344"}, "the text is cut: 41112", "the text is cut: …"),
     ],
 )
 def test_words_of_a_body(body: dict[str, Any], told: str, left: str) -> None:
