@@ -25,12 +25,15 @@ def to_principal(
     row: Any, user_id: str, scopes: frozenset[Scope] = frozenset(Scope), **credential: Any
 ) -> Principal:
     """The user of a row with `PRINCIPAL_COLUMNS`; `credential` are other fields of `Principal`."""
+    team = None
+    if row.team_id is not None:
+        team = Membership(row.team_id, row.team_plan, TeamRole(row.team_role))
     return Principal(
         user_id,
         Role(row.role),
         row.plan,
         scopes,
-        team=membership_of(row),
+        team=team,
         raised=raise_of(row),
         token_version=row.token_version,
         **credential,
@@ -42,10 +45,3 @@ def raise_of(row: Any) -> Raise | None:
     if row.raised_until is None:
         return None
     return Raise(row.raised_daily_nano_usd, row.raised_monthly_nano_usd, row.raised_until)
-
-
-def membership_of(row: Any) -> Membership | None:
-    """The team in a row with `PRINCIPAL_COLUMNS`; None without one."""
-    if row.team_id is None:
-        return None
-    return Membership(row.team_id, row.team_plan, TeamRole(row.team_role))

@@ -133,10 +133,18 @@ class Users:
         Acts at the next call, on every replica. Raises `NotFound`, and `InvalidRequest` for a day
         that has passed or is too far away.
         """
-        if raised is not None:
-            _require_soon(raised.until)
+        today = utc_now().date()
+        latest = (today + MAX_RAISE).isoformat()
+        if raised is not None and not today.isoformat() <= raised.until <= latest:
+            message = "until: must be today (UTC) or later, within a year."
+            raise InvalidRequest(message, param="until")
         await self.get(user_id)
-        values = _raise_columns(raised)
+        daily, monthly, until = raised or (None, None, None)
+        values = {
+            "raised_daily_nano_usd": daily,
+            "raised_monthly_nano_usd": monthly,
+            "raised_until": until,
+        }
 
         def write(connection: Connection) -> None:
             own = users.c.id == user_id
@@ -171,22 +179,6 @@ def require_other_admin(connection: Connection, user_id: str) -> None:
     locked = select(users.c.id).where(*active).order_by(users.c.id).with_for_update()
     if connection.execute(locked).scalars().all() == [user_id]:
         raise Conflict("This is the last administrator: name another one first.")
-
-
-def _require_soon(until: str) -> None:
-    """Raise `InvalidRequest` unless the last day of a raise is within a year."""
-    today = utc_now().date()
-    if not today.isoformat() <= until <= (today + MAX_RAISE).isoformat():
-        raise InvalidRequest("until: must be today (UTC) or later, within a year.", param="until")
-
-
-def _raise_columns(raised: Raise | None) -> dict[str, Any]:
-    daily, monthly, until = raised or (None, None, None)
-    return {
-        "raised_daily_nano_usd": daily,
-        "raised_monthly_nano_usd": monthly,
-        "raised_until": until,
-    }
 
 
 def existing() -> Select[Any]:

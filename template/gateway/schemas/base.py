@@ -95,6 +95,26 @@ class Record(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
+class ModelOptions(RequestBody):
+    """The parameters that OpenAI's chats and responses share."""
+
+    metadata: dict[str, Any] | None = None
+    moderation: Any = None
+    parallel_tool_calls: bool | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    tool_choice: str | dict[str, Any] | None = None
+    tools: Objects | None = None
+    top_logprobs: Whole | None = Field(None, ge=0, le=20)
+    top_p: float | None = Field(None, ge=0, le=1)
+    user: str | None = None
+
+
 class Page(BaseModel, Generic[Entry]):
     """A page of a list. `next_cursor` requests the next page; null on the last one."""
 

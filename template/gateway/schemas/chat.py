@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gateway.schemas.base import MAX_CHOICES, Objects, RequestBody, Texts, Whole
+from gateway.schemas.base import MAX_CHOICES, ModelOptions, Objects, RequestBody, Texts, Whole
 from gateway.schemas.messages import Messages
 
 TRANSPORT = frozenset({"model", "stream", "stream_options"})
@@ -19,7 +19,7 @@ class StreamOptions(RequestBody):
     include_obfuscation: bool | None = None
 
 
-class ChatInput(RequestBody):
+class ChatInput(ModelOptions):
     """A chat without the model and the transport, with the names of OpenAI's request type.
 
     Each provider's table of verdicts decides how a parameter is treated.
@@ -34,29 +34,14 @@ class ChatInput(RequestBody):
     logprobs: bool | None = None
     max_completion_tokens: Whole | None = Field(None, ge=1)
     max_tokens: Whole | None = Field(None, ge=1)
-    metadata: dict[str, Any] | None = None
     modalities: Texts | None = None
-    moderation: Any = None
     n: Whole | None = Field(None, ge=1, le=MAX_CHOICES)
-    parallel_tool_calls: bool | None = None
     prediction: Any = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
-    prompt_cache_key: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: str | None = None
     reasoning_effort: str | None = None
     response_format: dict[str, Any] | None = None
-    safety_identifier: str | None = None
     seed: Whole | None = None
-    service_tier: str | None = None
     stop: str | Texts | None = None
-    store: bool | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
-    tool_choice: str | dict[str, Any] | None = None
-    tools: Objects | None = None
-    top_logprobs: Whole | None = Field(None, ge=0, le=20)
-    top_p: float | None = Field(None, ge=0, le=1)
-    user: str | None = None
     verbosity: str | None = None
     web_search_options: Any = None
 

@@ -21,28 +21,26 @@ def check_input(given: Any) -> None:
     if isinstance(given, str):
         return
     if not isinstance(given, list) or not 1 <= len(given) <= MAX_ITEMS:
-        _refuse("input", f"must be a text or a list of 1 to {MAX_ITEMS} items")
+        refuse("input", f"must be a text or a list of 1 to {MAX_ITEMS} items")
     for place, item in enumerate(given):
         _check_item(item, f"input.{place}")
 
 
 def _check_item(item: Any, path: str) -> None:
     if not isinstance(item, dict):
-        _refuse(path, "must be an object")
+        refuse(path, "must be an object")
     kind = item.get("type") or ("message" if "role" in item else "item_reference")
     if kind == "item_reference":
-        message = f"{path}: no items are stored here; send the item itself, not its id."
-        raise UnsupportedParameter(message, param=path)
+        not_offered(path, "no items are stored here; send the item itself, not its id")
     check = CHECKS.get(kind) if isinstance(kind, str) else None
     if check is None:
-        message = f"{path}.type: items of type {_short(kind)} are not offered."
-        raise UnsupportedParameter(message, param=f"{path}.type")
+        not_offered(f"{path}.type", f"items of type {_short(kind)} are not offered")
     check(item, path)
 
 
 def _check_message(item: Mapping[str, Any], path: str) -> None:
     if item.get("role") not in ROLES:
-        _refuse_field(item, "role", path, f"must be one of {', '.join(ROLES)}")
+        refuse_field(item, "role", path, f"must be one of {', '.join(ROLES)}")
     if item["role"] != "assistant":
         _check_content(item, "content", path)
 
@@ -52,7 +50,7 @@ def _check_content(item: Mapping[str, Any], name: str, path: str) -> None:
     if isinstance(content, str):
         return
     if not isinstance(content, list):
-        _refuse_field(item, name, path, "must be a text or a list of parts")
+        refuse_field(item, name, path, "must be a text or a list of parts")
     for number, part in enumerate(content):
         _check_part(part, f"{path}.{name}.{number}")
 
@@ -60,30 +58,28 @@ def _check_content(item: Mapping[str, Any], name: str, path: str) -> None:
 def _check_part(part: Any, path: str) -> None:
     kind = _type_of(part, path)
     if kind in TEXT_PARTS:
-        _require_text(part, TEXT_PARTS[kind], path)
+        require_text(part, TEXT_PARTS[kind], path)
     elif kind == "input_image":
         _check_image(part, path)
     else:
-        message = f"{path}.type: content of type {_short(kind)} is not offered."
-        raise UnsupportedParameter(message, param=f"{path}.type")
+        not_offered(f"{path}.type", f"content of type {_short(kind)} is not offered")
 
 
 def _check_image(part: Mapping[str, Any], path: str) -> None:
     if part.get("file_id") is not None:
-        message = f"{path}.file_id: no files are stored here; send image_url."
-        raise UnsupportedParameter(message, param=f"{path}.file_id")
-    _require_text(part, "image_url", path)
+        not_offered(f"{path}.file_id", "no files are stored here; send image_url")
+    require_text(part, "image_url", path)
     if part.get("detail") is not None:
-        _require_text(part, "detail", path)
+        require_text(part, "detail", path)
 
 
 def _check_call(item: Mapping[str, Any], path: str) -> None:
     for name in ("call_id", "name", "arguments"):
-        _require_text(item, name, path)
+        require_text(item, name, path)
 
 
 def _check_output(item: Mapping[str, Any], path: str) -> None:
-    _require_text(item, "call_id", path)
+    require_text(item, "call_id", path)
     _check_content(item, "output", path)
 
 
@@ -101,26 +97,31 @@ CHECKS: Mapping[str, Callable[[Mapping[str, Any], str], None]] = {
 
 def _type_of(part: Any, path: str) -> str:
     if not isinstance(part, dict):
-        _refuse(path, "must be an object")
-    kind = part.get("type")
-    if not isinstance(kind, str):
-        _refuse_field(part, "type", path, "must be a text")
-    return kind
+        refuse(path, "must be an object")
+    require_text(part, "type", path)
+    return str(part["type"])
 
 
-def _require_text(owner: Mapping[str, Any], name: str, path: str) -> None:
+def require_text(owner: Mapping[str, Any], name: str, path: str) -> None:
+    """Raise `InvalidRequest` unless the field is a text."""
     if not isinstance(owner.get(name), str):
-        _refuse_field(owner, name, path, "must be a text")
+        refuse_field(owner, name, path, "must be a text")
 
 
-def _refuse_field(owner: Mapping[str, Any], name: str, path: str, reason: str) -> NoReturn:
-    """Refuse a field. A missing field has no path, so `param` is that of its owner."""
+def refuse_field(owner: Mapping[str, Any], name: str, path: str, reason: str) -> NoReturn:
+    """Raise `InvalidRequest`. A missing field has no path, so `param` is that of its owner."""
     place = f"{path}.{name}"
     raise InvalidRequest(f"{place}: {reason}.", param=place if name in owner else path)
 
 
-def _refuse(path: str, reason: str) -> NoReturn:
+def refuse(path: str, reason: str) -> NoReturn:
+    """Raise `InvalidRequest`."""
     raise InvalidRequest(f"{path}: {reason}.", param=path)
+
+
+def not_offered(path: str, reason: str) -> NoReturn:
+    """Raise `UnsupportedParameter`."""
+    raise UnsupportedParameter(f"{path}: {reason}.", param=path)
 
 
 def _short(kind: Any) -> str:

@@ -3,9 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.errors import InvalidRequest, UnsupportedParameter
+from gateway.errors import UnsupportedParameter
+from gateway.schemas.response_items import (
+    MAX_NAME,
+    not_offered,
+    refuse,
+    refuse_field,
+    require_text,
+)
 
-MAX_NAME = 100
 # OpenAI's values of `include`. Those for tools of the provider are accepted and have no effect.
 INCLUDABLE = frozenset(
     {
@@ -32,8 +38,7 @@ def check_tools(tools: Sequence[Mapping[str, Any]], choice: Any) -> None:
     for place, tool in enumerate(tools):
         _check_function(tool, f"tools.{place}")
     if isinstance(choice, str) and choice not in MODES:
-        reason = f"must be one of {', '.join(MODES)} or an object"
-        raise InvalidRequest(f"tool_choice: {reason}.", param="tool_choice")
+        refuse("tool_choice", f"must be one of {', '.join(MODES)} or an object")
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
         _check_allowed(choice)
     elif isinstance(choice, dict):
@@ -43,41 +48,34 @@ def check_tools(tools: Sequence[Mapping[str, Any]], choice: Any) -> None:
 def _check_allowed(choice: Mapping[str, Any]) -> None:
     tools = choice.get("tools")
     if not isinstance(tools, list) or choice.get("mode") not in MODES:
-        raise InvalidRequest("tool_choice: must have a mode and tools.", param="tool_choice")
+        refuse("tool_choice", "must have a mode and tools")
     for place, tool in enumerate(tools):
         _check_function(tool, f"tool_choice.tools.{place}")
 
 
 def _check_function(tool: Any, path: str) -> None:
     if not isinstance(tool, dict):
-        raise InvalidRequest(f"{path}: must be an object.", param=path)
+        refuse(path, "must be an object")
     if tool.get("type") != "function":
         place = f"{path}.type" if "type" in tool else path
         kind = repr(tool.get("type"))[:MAX_NAME]
         raise UnsupportedParameter(f"{path}.type: {kind}; {FUNCTIONS_ALONE}.", param=place)
-    if not isinstance(tool.get("name"), str):
-        place = f"{path}.name" if "name" in tool else path
-        raise InvalidRequest(f"{path}.name: must be a text.", param=place)
+    require_text(tool, "name", path)
 
 
 def check_include(include: Sequence[str]) -> None:
     """Raise `UnsupportedParameter` for the first value that OpenAI does not have."""
     for place, name in enumerate(include):
         if name not in INCLUDABLE:
-            message = f"include.{place}: OpenAI has no such value."
-            raise UnsupportedParameter(message, param=f"include.{place}")
+            not_offered(f"include.{place}", "OpenAI has no such value")
 
 
 def check_format(form: Mapping[str, Any]) -> None:
     """Raise `InvalidRequest` for an invalid format of text."""
     path, kind = "text.format", form.get("type")
     if kind not in FORMATS:
-        place = f"{path}.type" if "type" in form else path
-        raise InvalidRequest(f"{path}.type: must be one of {', '.join(FORMATS)}.", param=place)
-    if kind != "json_schema":
-        return
-    for name, wanted in (("name", str), ("schema", dict)):
-        if not isinstance(form.get(name), wanted):
-            place = f"{path}.{name}" if name in form else path
-            words = "a text" if wanted is str else "an object"
-            raise InvalidRequest(f"{path}.{name}: must be {words}.", param=place)
+        refuse_field(form, "type", path, f"must be one of {', '.join(FORMATS)}")
+    if kind == "json_schema":
+        require_text(form, "name", path)
+        if not isinstance(form.get("schema"), dict):
+            refuse_field(form, "schema", path, "must be an object")

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from gateway.schemas.base import Objects, RequestBody, Texts, Whole
+from gateway.schemas.base import ModelOptions, RequestBody, Texts, Whole
 from gateway.schemas.response_items import MAX_ITEMS, check_input
 from gateway.schemas.response_options import check_format, check_include, check_tools
 
@@ -37,7 +37,7 @@ class StreamOptions(RequestBody):
     include_obfuscation: bool | None = None
 
 
-class ResponseRequest(RequestBody):
+class ResponseRequest(ModelOptions):
     """The request of a response, with the names of OpenAI's request type.
 
     `gateway/providers/responses/parameters.py` has the verdicts on the parameters.
@@ -55,28 +55,13 @@ class ResponseRequest(RequestBody):
     instructions: str | None = None
     max_output_tokens: Whole | None = Field(None, ge=1)
     max_tool_calls: Whole | None = None
-    metadata: dict[str, Any] | None = None
-    moderation: Any = None
-    parallel_tool_calls: bool | None = None
     previous_response_id: str | None = None
     prompt: Any = None
-    prompt_cache_key: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: str | None = None
     reasoning: ReasoningOptions | None = None
-    safety_identifier: str | None = None
-    service_tier: str | None = None
-    store: bool | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
     text: TextOptions | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    tools: Objects | None = None
-    top_logprobs: Whole | None = Field(None, ge=0, le=20)
-    top_p: float | None = Field(None, ge=0, le=1)
     truncation: Literal["auto", "disabled"] | None = None
-    user: str | None = None
 
     def body(self) -> dict[str, Any]:
         """The given parameters. Raises `InvalidRequest` and `UnsupportedParameter`."""

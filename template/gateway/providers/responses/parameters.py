@@ -1,5 +1,6 @@
 """The verdicts on each parameter of OpenAI's `ResponseCreateParams`."""
 
+from dataclasses import replace
 from typing import Any
 
 from gateway.providers.parameters import (
@@ -7,9 +8,7 @@ from gateway.providers.parameters import (
     CHAT,
     DROPPED,
     PASSED,
-    Rule,
     Table,
-    Verdict,
     is_usual_cache,
     only,
     refused,
@@ -45,12 +44,7 @@ RESPONSES: Table = {
     "truncation": PASSED,
     # The prompt cache. The upper bound of the cost includes its writes.
     "prompt_cache_key": PASSED,
-    "prompt_cache_options": Rule(
-        Verdict.REFUSED,
-        "only a cache of 30 minutes has a declared price",
-        _is_usual_cache,
-        Verdict.BOUNDED,
-    ),
+    "prompt_cache_options": replace(CHAT["prompt_cache_options"], accepts=_is_usual_cache),
     "prompt_cache_retention": CHAT["prompt_cache_retention"],
     # The service's own records hold the user, and the provider stores no answer.
     "max_tool_calls": DROPPED,
