@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from gateway.accounts.invitations import Invitations
 from gateway.accounts.sessions import Sessions
+from gateway.accounts.teams import Teams
 from gateway.accounts.users import Users
 from gateway.alerts.alerts import Alerts
 from gateway.alerts.webhook import Webhook, signing_key
@@ -60,6 +62,8 @@ class Engine:
     records: Records
     report: Report
     users: Users
+    teams: Teams
+    invitations: Invitations
     sessions: Sessions
     pages: Pages
     large_bodies: LargeBodies
@@ -123,6 +127,8 @@ async def open_engine(
             records=Records(database),
             report=Report(database, policy),
             users=Users(database),
+            teams=Teams(database),
+            invitations=Invitations(database),
             sessions=Sessions(database),
             pages=Pages(database),
             large_bodies=LargeBodies(),

@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from sqlalchemy import update
 
-from app.auth.oauth import flow
 from gateway.accounts.identities import used_states
+from gateway.accounts.sign_in import flow
 from gateway.db.tables import sessions, utc_now
 from tests.fixtures.oauth import follow, signed_in_with
 from tests.fixtures.service import Start
@@ -156,7 +156,7 @@ async def test_a_tampered_answer_is_refused(
         cookie = ""
     else:
         later = time.time() + flow.LIFE_SECONDS
-        monkeypatch.setattr("app.auth.oauth.flow.time.time", lambda: later)
+        monkeypatch.setattr("gateway.accounts.sign_in.flow.time.time", lambda: later)
     _refused(await oauth.client(Cookie=f"sign_in={cookie}").get(address))
     assert "/token" not in stand_in.requests
 
@@ -254,7 +254,7 @@ async def test_a_sign_in_replaces_the_session_of_the_browser(oauth: Service) -> 
 async def test_an_address_has_a_few_sign_ins_a_minute(
     oauth: Service, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    monkeypatch.setattr("app.auth.oauth.throttle.FROM_ADDRESS", 1)
+    monkeypatch.setattr("gateway.accounts.sign_in.throttle.FROM_ADDRESS", 1)
     browser = oauth.client(None, **{"X-Forwarded-For": "192.0.2.1"})
     address = await follow(oauth, browser, "github")
     if step == "callback":

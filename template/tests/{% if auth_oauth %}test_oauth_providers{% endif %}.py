@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import RSAKey
 
-from app.auth.oauth import openid
+from gateway.accounts.sign_in import openid
 from gateway.db.tables import users
 from gateway.json_text import encode
 from tests.fixtures.oauth import signed_in_with

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from app.auth import supabase as auth
-from app.auth.supabase import keys
+from gateway.accounts import supabase_keys as keys
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import Role
 from gateway.accounts.supabase_users import supabase_users

@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from app import wiring
 from app.settings import Settings, load
 from gateway import policy
+from gateway.accounts.teams import Teams
 from gateway.accounts.users import Users
 from gateway.db.engine import Database
 from gateway.errors import NO_DATABASE, DatabaseUnavailable, ServiceError, StartError
@@ -39,6 +40,10 @@ class Session(NamedTuple):
     @property
     def users(self) -> Users:
         return Users(self.database)
+
+    @property
+    def teams(self) -> Teams:
+        return Teams(self.database)
 
     @property
     def policy(self) -> Policy:

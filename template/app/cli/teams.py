@@ -8,7 +8,7 @@ from app.cli.base import Json, Session, checked_name, command, show, show_list
 from app.schemas.teams import Member, Team
 from gateway.accounts.audit import command_line
 from gateway.accounts.principals import TeamRole
-from gateway.accounts.teams import Teams, members_of
+from gateway.accounts.teams import members_of
 from gateway.counts import counted
 from gateway.db.tables import users
 
@@ -28,14 +28,14 @@ async def create(
 ) -> None:
     """Make a team."""
     session.policy.require_team_plan(plan)
-    row = await Teams(session.database).create(name, plan, command_line())
+    row = await session.teams.create(name, plan, command_line())
     show(Team.model_validate(row), as_json, row.id)
 
 
 @command(app, "list")
 async def list_teams(session: Session, as_json: Json = False) -> None:
     """Show all teams."""
-    found = [Team.model_validate(row) for row in await Teams(session.database).list()]
+    found = [Team.model_validate(row) for row in await session.teams.list()]
     empty = "There are no teams; make one with: python -m app teams create"
     show_list(found, as_json, lambda t: f"{t.id}  {t.name}  {t.plan}", empty)
 
@@ -43,7 +43,7 @@ async def list_teams(session: Session, as_json: Json = False) -> None:
 @command(app)
 async def members(session: Session, team: TeamId, as_json: Json = False) -> None:
     """Show the members of a team."""
-    row = await Teams(session.database).get(team)
+    row = await session.teams.get(team)
     rows = await session.database.fetch(members_of(row.id).order_by(users.c.id))
     found = [Member.model_validate(each) for each in rows]
     empty = f"{row.name} has {counted(0, 'member')}."
@@ -54,7 +54,7 @@ async def members(session: Session, team: TeamId, as_json: Json = False) -> None
 async def set_plan(session: Session, team: TeamId, plan: Plan, as_json: Json = False) -> None:
     """Change what the members of a team may use together."""
     session.policy.require_team_plan(plan)
-    row = await Teams(session.database).change(team, command_line(), plan=plan)
+    row = await session.teams.change(team, command_line(), plan=plan)
     show(Team.model_validate(row), as_json, f"{row.name}: plan {row.plan}.")
 
 
@@ -68,7 +68,7 @@ async def add(
 ) -> None:
     """Make a user a member, or change a member's role."""
     user = await session.users.find(email)
-    await Teams(session.database).add(team, user.id, role, command_line())
+    await session.teams.add(team, user.id, role, command_line())
     shown = {"id": user.id, "email": user.email, "role": role.value}
     show(shown, as_json, f"{user.email}: {role.value} of {team}.")
 
@@ -77,6 +77,5 @@ async def add(
 async def remove(session: Session, team: TeamId, email: Email, as_json: Json = False) -> None:
     """End a membership at once."""
     user = await session.users.find(email)
-    teams = Teams(session.database)
-    await teams.remove(team, user.id, command_line(), keep_an_owner=False)
+    await session.teams.remove(team, user.id, command_line(), keep_an_owner=False)
     show({"id": user.id, "email": user.email}, as_json, f"{user.email} left {team}.")

@@ -9,7 +9,6 @@ from sqlalchemy import select
 
 from app.cli.base import Json, Session, show
 from gateway.accounts.lookup import raise_of
-from gateway.accounts.teams import Teams
 from gateway.counts import counted
 from gateway.db.tables import users
 from gateway.ledger.budget import usd
@@ -48,7 +47,7 @@ async def _report(
         row = await session.users.find(user)
         return await report.of_user(row.id, row.plan, days, group_by, raise_of(row))
     if team:
-        row = await Teams(session.database).get(team)
+        row = await session.teams.get(team)
         return await report.of_team(row.id, row.plan, days, group_by)
     return await report.of_service(days, group_by)
 

@@ -15,10 +15,11 @@ from app.schemas.teams import (
     TeamInvitation,
     TeamInvitationRequest,
 )
-from gateway.accounts.invitations import Invitations, pending, received
+from gateway.accounts.invitations import pending, received
 from gateway.accounts.principals import Membership, Scope, TeamRole
-from gateway.accounts.teams import Teams, members_of, unknown_team
+from gateway.accounts.teams import members_of, unknown_team
 from gateway.db.tables import team_invitations, users
+from gateway.engine import Engine
 from gateway.errors import Forbidden
 from gateway.ledger.usage_report import GroupBy
 from gateway.schemas.base import Page
@@ -47,22 +48,10 @@ async def get_owned_team(team: MembershipDep) -> Membership:
 OwnedTeam = Annotated[Membership, Depends(get_owned_team)]
 
 
-async def get_teams(engine: EngineDep) -> Teams:
-    return Teams(engine.database)
-
-
-async def get_invitations(engine: EngineDep) -> Invitations:
-    return Invitations(engine.database)
-
-
-TeamsDep = Annotated[Teams, Depends(get_teams)]
-InvitationsDep = Annotated[Invitations, Depends(get_invitations)]
-
-
 @router.get("/team")
-async def my_team(team: MembershipDep, teams: TeamsDep) -> OwnTeam:
+async def my_team(team: MembershipDep, engine: EngineDep) -> OwnTeam:
     """The caller's team, and the caller's role in the team."""
-    return await _own_team(teams, team.team_id, team.role)
+    return await _own_team(engine, team.team_id, team.role)
 
 
 @router.get("/team/usage", response_model_exclude_unset=True)
@@ -81,12 +70,12 @@ async def list_members(team: OwnedTeam, page: AskedPage) -> Page[Member]:
 
 @router.delete("/team/members/{user_id}", status_code=204)
 async def remove_member(
-    caller: CurrentUser, actor: Changer, team: MembershipDep, user_id: str, teams: TeamsDep
+    caller: CurrentUser, actor: Changer, team: MembershipDep, user_id: str, engine: EngineDep
 ) -> None:
     """Remove a member, as an owner; every member may leave. The last owner stays."""
     if user_id != caller.user_id:
         _require_owner(team)
-    await teams.remove(team.team_id, user_id, actor)
+    await engine.teams.remove(team.team_id, user_id, actor)
 
 
 @router.get("/team/invitations")
@@ -97,18 +86,19 @@ async def list_invitations(team: OwnedTeam, page: AskedPage) -> Page[TeamInvitat
 
 @router.post("/team/invitations", status_code=201)
 async def invite(
-    actor: Changer, team: OwnedTeam, body: TeamInvitationRequest, invitations: InvitationsDep
+    actor: Changer, team: OwnedTeam, body: TeamInvitationRequest, engine: EngineDep
 ) -> TeamInvitation:
     """As an owner, invite an e-mail address, whether or not it belongs to a user."""
-    return TeamInvitation.model_validate(await invitations.create(team.team_id, body.email, actor))
+    made = await engine.invitations.create(team.team_id, body.email, actor)
+    return TeamInvitation.model_validate(made)
 
 
 @router.delete("/team/invitations/{invitation_id}", status_code=204)
 async def withdraw_invitation(
-    actor: Changer, team: OwnedTeam, invitation_id: str, invitations: InvitationsDep
+    actor: Changer, team: OwnedTeam, invitation_id: str, engine: EngineDep
 ) -> None:
     """As an owner, withdraw a pending invitation."""
-    await invitations.withdraw(team.team_id, invitation_id, actor)
+    await engine.invitations.withdraw(team.team_id, invitation_id, actor)
 
 
 @router.get("/me/invitations")
@@ -121,15 +111,11 @@ async def my_invitations(caller: CurrentUser, page: AskedPage) -> Page[ReceivedI
 
 @router.post("/team/join")
 async def join_team(
-    actor: Changer,
-    caller: CurrentUser,
-    body: JoinRequest,
-    invitations: InvitationsDep,
-    teams: TeamsDep,
+    actor: Changer, caller: CurrentUser, body: JoinRequest, engine: EngineDep
 ) -> OwnTeam:
     """Accept an invitation; a user belongs to at most one team."""
-    team_id = await invitations.accept(caller.user_id, body.invitation_id, actor)
-    return await _own_team(teams, team_id, TeamRole.MEMBER)
+    team_id = await engine.invitations.accept(caller.user_id, body.invitation_id, actor)
+    return await _own_team(engine, team_id, TeamRole.MEMBER)
 
 
 def _require_owner(team: Membership) -> None:
@@ -137,6 +123,6 @@ def _require_owner(team: Membership) -> None:
         raise Forbidden("Only an owner of the team may do this.")
 
 
-async def _own_team(teams: Teams, team_id: str, role: TeamRole) -> OwnTeam:
-    row = await teams.get(team_id)
+async def _own_team(engine: Engine, team_id: str, role: TeamRole) -> OwnTeam:
+    row = await engine.teams.get(team_id)
     return OwnTeam.model_validate({**row._asdict(), "role": role})

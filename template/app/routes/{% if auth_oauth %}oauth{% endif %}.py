@@ -6,14 +6,14 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.auth.next_page import SIGN_IN, next_page
-from app.auth.oauth.flow import COOKIE, LIFE_SECONDS
-from app.auth.oauth.method import OAuthMethod
-from app.auth.oauth.provider import Attempt
+from app.auth.oauth import OAuthMethod
 from app.dependencies import EngineDep, SettingsDep
 from app.routes.sessions import NO_STORE, Authenticators, Cookies, begin_session, refuse
 from app.settings import Settings
 from gateway.accounts.admission import parse_allowed
 from gateway.accounts.principals import Principal
+from gateway.accounts.sign_in.flow import COOKIE, LIFE_SECONDS
+from gateway.accounts.sign_in.provider import Attempt
 from gateway.engine import Engine
 from gateway.errors import Forbidden, ServiceError
 from gateway.http.cookies import cookie_of

@@ -1,6 +1,5 @@
 """OAuth: people sign in with GitHub, Google or an OpenID Connect issuer, programs have API keys."""
 
-from app.auth import api_key
 from app.auth.api_key import (
     FIELDS,
     NO_CREDENTIALS,
@@ -9,16 +8,17 @@ from app.auth.api_key import (
     create_access,
     create_credential,
 )
-from app.auth.oauth.flow import Flow
-from app.auth.oauth.github import GitHub
-from app.auth.oauth.method import OAuthMethod
-from app.auth.oauth.openid import GOOGLE_ISSUERS, OpenId
-from app.auth.oauth.provider import Client, Provider
-from app.auth.oauth.throttle import Throttle
+from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from app.auth.port import Button
 from app.settings import Settings
 from gateway.accounts.admission import parse_allowed
+from gateway.accounts.api_keys import Keys
 from gateway.accounts.identities import Identities
+from gateway.accounts.sign_in.flow import Flow
+from gateway.accounts.sign_in.github import GitHub
+from gateway.accounts.sign_in.openid import GOOGLE_ISSUERS, OpenId
+from gateway.accounts.sign_in.provider import Client, Provider
+from gateway.accounts.sign_in.throttle import Throttle
 from gateway.db.engine import Database
 from gateway.idempotency.sealing import Sealer
 from gateway.rate_limits.base import Limiter
@@ -36,13 +36,23 @@ __all__ = [
 ]
 
 
+class OAuthMethod(ApiKeyAuthenticator):
+    """Programs send API keys; the other parts are for the routes of a browser's sign-in."""
+
+    def __init__(self, keys: Keys, flow: Flow, identities: Identities, throttle: Throttle) -> None:
+        super().__init__(keys)
+        self.flow = flow
+        self.identities = identities
+        self.throttle = throttle
+
+
 def buttons(settings: Settings) -> tuple[Button, ...]:
     """A button for each provider with a client id."""
     return tuple(Button(each.name, each.label) for each in open_providers(settings))
 
 
 def open_authenticator(settings: Settings, database: Database, limiter: Limiter) -> OAuthMethod:
-    keys = api_key.open_authenticator(settings, database, limiter)
+    keys = Keys(database, settings.project["name"])
     providers = {provider.name: provider for provider in open_providers(settings)}
     flow = Flow(Sealer("sign_in", *settings.gateway.secret_keys), providers)
     signer = Signer(settings.secret_key.get_secret_value())

@@ -6,12 +6,12 @@ from dataclasses import replace
 from fastapi.security import HTTPBearer
 
 from app.auth.port import Button, Field
-from app.auth.supabase.keys import SigningKeys
 from app.auth.supabase.method import SupabaseMethod
-from app.auth.supabase.tokens import Verifier
 from app.settings import Settings
 from gateway.accounts.audit import Actor
 from gateway.accounts.sessions import Sessions
+from gateway.accounts.supabase_keys import SigningKeys
+from gateway.accounts.supabase_tokens import Verifier
 from gateway.accounts.users import Users
 from gateway.db.engine import Database
 from gateway.db.tables import utc_now

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from app.auth.authenticator import no_keys
-from app.auth.supabase.tokens import Account, Verifier, invalid
-from app.auth.web import post_json
 from gateway.accounts.lookup import to_principal
 from gateway.accounts.principals import Principal, Scope
 from gateway.accounts.sessions import Sessions, digest
+from gateway.accounts.supabase_tokens import Account, Verifier, invalid
 from gateway.accounts.supabase_users import SupabaseUsers, roles_of
 from gateway.batcher import Batcher
 from gateway.db.engine import Database
 from gateway.db.tables import utc_now
 from gateway.errors import DatabaseUnavailable, Forbidden, InvalidCredentials
+from gateway.http.web import post_json
 from gateway.policy import load
 
 NO_KEY = "This service signs in no browser: SUPABASE_PUBLISHABLE_KEY is not set."

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from pydantic_core import from_json, to_json
 
-from app.auth.oauth.provider import Attempt, Provider
+from gateway.accounts.sign_in.provider import Attempt, Provider
 from gateway.errors import Forbidden, NotFound
 from gateway.idempotency.sealing import Sealer
 

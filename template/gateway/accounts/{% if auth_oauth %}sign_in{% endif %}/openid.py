@@ -14,12 +14,12 @@ from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
-from app.auth.oauth.provider import Attempt, Client, authorization_address, fetch_token
-from app.auth.web import get_json
 from gateway.accounts.admission import domain_of
 from gateway.accounts.identities import Profile
+from gateway.accounts.sign_in.provider import Attempt, Client, authorization_address, fetch_token
 from gateway.addresses import is_web_address
 from gateway.errors import Forbidden, ProviderError
+from gateway.http.web import get_json
 
 # Google's tokens may name it without the scheme, as its documentation says.
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")

@@ -7,11 +7,11 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import quote
 
-from app.auth.oauth.provider import Attempt, Client, authorization_address, fetch_token
-from app.auth.web import get_json
 from gateway.accounts.admission import domain_of
 from gateway.accounts.identities import Profile
+from gateway.accounts.sign_in.provider import Attempt, Client, authorization_address, fetch_token
 from gateway.errors import Forbidden, ProviderError
+from gateway.http.web import get_json
 
 SITE = "https://github.com"
 API = "https://api.github.com"

@@ -7,8 +7,8 @@ from typing import Any
 
 import jwt
 
-from app.auth.web import get_json
 from gateway.errors import ProviderError
+from gateway.http.web import get_json
 
 logger = logging.getLogger("app")
 # Asymmetric ones alone: whoever verifies cannot sign.

@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 from authlib.oauth2.auth import ClientAuth  # type: ignore[import-untyped]
 from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
 
-from app.auth.web import post_form
 from gateway.accounts.identities import Profile
 from gateway.errors import Forbidden, ProviderError
+from gateway.http.web import post_form
 
 
 class Client(NamedTuple):

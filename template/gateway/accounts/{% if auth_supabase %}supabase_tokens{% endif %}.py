@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import jwt
 
-from app.auth.supabase.keys import ALGORITHMS, SigningKeys
 from gateway.accounts.principals import Role
+from gateway.accounts.supabase_keys import ALGORITHMS, SigningKeys
 from gateway.errors import InvalidCredentials
 
 AUDIENCE = "authenticated"
