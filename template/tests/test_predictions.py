@@ -37,6 +37,7 @@ async def test_waiting_answers_the_whole_record(
     assert (record["status"], record["outcome"], record["error"]) == ("succeeded", "ok", None)
     assert record["input"] == {"prompt": "one two"}
     assert record["output"]["choices"][0]["message"]["content"] == "You said: one two"
+    assert record["output"]["model"] == "offline/echo"
     none = {"cached_input_tokens": 0, "cache_write_tokens": 0, "outputs": 0}
     assert record["usage"] == {"input_tokens": 2, "output_tokens": 5, "seconds": 0, **none}
     assert record["cost_nano_usd"] == row.cost_nano_usd > 0

@@ -180,7 +180,10 @@ def _succeeded(generation: Generation, reply: Reply, cost: int | None = None) ->
         outcome = call.format.outcome(reply.output, call.body)
     else:
         outcome = Outcome.OK if reply.output else Outcome.EMPTY
-    return AttemptResult("succeeded", outcome, reply.usage, reply.output, cost=cost)
+    output = reply.output
+    if call.kind != "task" and "model" in output:
+        output = {**output, "model": generation.model.id}  # Its public name.
+    return AttemptResult("succeeded", outcome, reply.usage, output, cost=cost)
 
 
 def _raise_to_client(
