@@ -53,7 +53,11 @@ class Holding(NamedTuple):
     @property
     def shown(self) -> list[Column[Any]]:
         """The columns that are the user's to see."""
-        return [column for column in self.table.c if not is_secret(column)]
+        return [
+            column
+            for column in self.table.c
+            if not (isinstance(column.type, LargeBinary) or SECRET.search(column.name))
+        ]
 
     async def size(self, database: Database) -> int:
         """The number of rows. Raises `DatabaseUnavailable`."""
@@ -77,11 +81,6 @@ class Holding(NamedTuple):
         """The next keys behind `last`, in order, with the sizes of their rows' documents."""
         query = select(*self.key, size_of(self.table)).where(self.after(last))
         return query.order_by(*self.key).limit(most)
-
-
-def is_secret(column: Column[Any]) -> bool:
-    """Whether a column holds the hash of a credential, or what is encrypted."""
-    return isinstance(column.type, LargeBinary) or bool(SECRET.search(column.name))
 
 
 def holdings_of(user: Row[Any]) -> Iterator[Holding]:

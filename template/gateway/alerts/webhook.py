@@ -32,14 +32,12 @@ class Webhook:
         self, alert_id: str, kind: str, at: dt.datetime, details: dict[str, Any]
     ) -> str | None:
         """Post an alert, up to TRIES times. Returns the problem, or None if it was accepted."""
-        alert = {"id": alert_id, "kind": kind, "at": at, "details": details}
-        body = to_json(alert)
+        body = to_json({"id": alert_id, "kind": kind, "at": at, "details": details})
         problem = await self._try(body)
         for number in range(1, TRIES):
-            if problem is None:
-                break
-            await asyncio.sleep(PAUSE_SECONDS * number * (0.5 + secrets.randbelow(100) / 100))
-            problem = await self._try(body)
+            if problem is not None:
+                await asyncio.sleep(PAUSE_SECONDS * number * (0.5 + secrets.randbelow(100) / 100))
+                problem = await self._try(body)
         return problem
 
     async def _try(self, body: bytes) -> str | None:

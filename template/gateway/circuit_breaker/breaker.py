@@ -15,6 +15,7 @@ for longer, and the slot of the probe. A circuit with trips that is not open is 
 import asyncio
 import datetime as dt
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -68,7 +69,7 @@ class CircuitBreaker:
     def __init__(self, limiter: Limiter, clock: Callable[[], float] = time.monotonic) -> None:
         self._limiter = limiter
         self._clock = clock
-        self._states: dict[str, CircuitState] = {}
+        self._states: defaultdict[str, CircuitState] = defaultdict(CircuitState)
         # Calls that read at the same time share a round trip.
         self._reader: Batcher[str, _Shared] = Batcher(self._read)
 
@@ -78,7 +79,7 @@ class CircuitBreaker:
         Raises `ProviderCoolingDown` while the circuit is open or another call probes, and
         `LimiterUnavailable`.
         """
-        state, now = self._state_of(model), self._clock()
+        state, now = self._states[model.id], self._clock()
         self._refuse_open(model)
         if now < state.closed_until or not await self._is_half_open(model):
             return Permit(model, now)
@@ -86,7 +87,7 @@ class CircuitBreaker:
 
     async def record_success(self, permit: Permit) -> None:
         """Record the first byte of an answer. Closes the circuit."""
-        state, now = self._state_of(permit.model), self._clock()
+        state, now = self._states[permit.model.id], self._clock()
         state.answered_at = now
         state.window.count(permit.exchange, now, failed=False)
         if permit.probe is not None:
@@ -97,7 +98,7 @@ class CircuitBreaker:
 
     async def record_failure(self, permit: Permit, failure: ProviderFailure) -> None:
         """Record a failed call. Only failures of the provider change the circuit."""
-        state, now = self._state_of(permit.model), self._clock()
+        state, now = self._states[permit.model.id], self._clock()
         if not is_provider_fault(failure) or (failure.status is None and permit.exchange.answered):
             return await self.release(permit)
         retry_after = (failure.retry_after or 0.0) if failure.status in BUSY else 0.0
@@ -116,7 +117,7 @@ class CircuitBreaker:
 
     async def record_timeout(self, permit: Permit) -> None:
         """Record a call without an answer in time: a failure, unless other calls were answered."""
-        if self._state_of(permit.model).answered_at >= permit.at:
+        if self._states[permit.model.id].answered_at >= permit.at:
             await self.release(permit)
         else:
             await self.record_failure(permit, NO_ANSWER)
@@ -140,7 +141,7 @@ class CircuitBreaker:
         """
         if quota is None or age >= max(QUOTA_SECONDS, quota.reset_seconds):
             return
-        state, now = self._state_of(model), self._clock()
+        state, now = self._states[model.id], self._clock()
         reset_seconds = min(quota.reset_seconds - age, model.max_cooldown_seconds)
         if quota.reset_seconds or now >= state.quota_shared_at + QUOTA_SHARED_SECONDS:
             state.quota_shared_at = now
@@ -168,7 +169,7 @@ class CircuitBreaker:
 
     def _status(self, model: Model, shared: _Shared, quota: StoredValue | None) -> CircuitStatus:
         shared_seconds = shared.opened.seconds if shared.opened else 0.0
-        seconds = max(shared_seconds, self._state_of(model).open_until - self._clock())
+        seconds = max(shared_seconds, self._states[model.id].open_until - self._clock())
         remaining = from_json(quota.value) if quota else (None, None)
         phase: CircuitPhase = "open" if seconds > 0 else "half_open" if shared.trips else "closed"
         until = utc_now() + dt.timedelta(seconds=seconds) if seconds > 0 else None
@@ -193,7 +194,7 @@ class CircuitBreaker:
 
     async def _is_half_open(self, model: Model) -> bool:
         """Read the shared state. Raises `ProviderCoolingDown` if the circuit is open."""
-        shared, state = await self._reader.submit(_circuit_name(model)), self._state_of(model)
+        shared, state = await self._reader.submit(_circuit_name(model)), self._states[model.id]
         if shared.opened is not None:
             state.window = FailureWindow()
             state.open_until = max(state.open_until, self._clock() + shared.opened.seconds)
@@ -204,7 +205,7 @@ class CircuitBreaker:
 
     async def _open(self, model: Model, retry_after: float, *, trip: bool) -> None:
         """Open the circuit, or extend its pause, in seconds. A `trip` counts as an opening."""
-        state, retry_after = self._state_of(model), min(retry_after, model.max_cooldown_seconds)
+        state, retry_after = self._states[model.id], min(retry_after, model.max_cooldown_seconds)
         least = max(retry_after, FIRST_PAUSE_SECONDS) if trip else retry_after
         if least <= 0:
             return
@@ -238,14 +239,8 @@ class CircuitBreaker:
         shared = {key: _Shared(*pair) for key, pair in zip(wanted, pairs, strict=True)}
         return [shared[key] for key in keys]
 
-    def _state_of(self, model: Model) -> CircuitState:
-        state = self._states.get(model.id)
-        if state is None:
-            state = self._states[model.id] = CircuitState()
-        return state
-
     def _refuse_open(self, model: Model) -> None:
-        left = self._state_of(model).open_until - self._clock()
+        left = self._states[model.id].open_until - self._clock()
         if left > 0:
             raise _cooling_down(model, left)
 

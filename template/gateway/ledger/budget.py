@@ -5,6 +5,7 @@ months. Spent plus reserved never exceeds a cap: both are read and changed under
 `transaction`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -86,7 +87,8 @@ class Balances:
     def __init__(
         self, sums: Mapping[AccountPeriod, tuple[int, int]], percents: Sequence[int]
     ) -> None:
-        self._accounts = {key: Account(*pair, was=pair) for key, pair in sums.items()}
+        self._accounts: defaultdict[AccountPeriod, Account] = defaultdict(lambda: Account(0, 0))
+        self._accounts |= {key: Account(*pair, was=pair) for key, pair in sums.items()}
         self._percents = percents
         self.alerts: dict[str, Alert] = {}
 
@@ -111,7 +113,7 @@ class Balances:
         """Add nano-dollars to the accounts `names`, for a day and its month."""
         for name in names:
             for period in periods(day):
-                account = self._account((name, period))
+                account = self._accounts[name, period]
                 account.reserved += reserved
                 account.spent += spent
 
@@ -135,13 +137,7 @@ class Balances:
         for cap in caps:
             for most, period in zip(cap.on(day), periods(day), strict=True):
                 key = cap.account, period
-                yield most, key, self._account(key)
-
-    def _account(self, key: AccountPeriod) -> Account:
-        account = self._accounts.get(key)
-        if account is None:
-            account = self._accounts[key] = Account(0, 0)
-        return account
+                yield most, key, self._accounts[key]
 
     def _alert(self, key: AccountPeriod, percent: int, spent: int, cap: int) -> None:
         account, period = key

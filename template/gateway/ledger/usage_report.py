@@ -1,10 +1,9 @@
 """Usage reports: the current periods from the accounts, lines from the predictions."""
 
 import datetime as dt
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy import ColumnElement, Row, Select, func, select
 
 from gateway.accounts.principals import Raise
 from gateway.db.engine import Database
@@ -88,36 +87,17 @@ class Report:
             accounts.c.name == cap.account, accounts.c.period.in_([today, today[:7]])
         )
         rows = {row.period: row for row in await self._database.fetch(query)}
-        lines = await self._lines(days, group_by, *conditions, user_id=user_id)
+        lines = _lines(days, group_by, *conditions)
+        lines = for_user(lines, user_id) if user_id else lines
         daily, monthly = cap.on(today)
         return UsageReport(
             day=_period(rows.get(today), daily),
             month=_period(rows.get(today[:7]), monthly),
-            data=[UsageLine.model_validate(line, from_attributes=True) for line in lines],
+            data=[
+                UsageLine.model_validate(line, from_attributes=True)
+                for line in await self._database.fetch(lines, seconds=MAX_SECONDS)
+            ],
         )
-
-    async def _lines(
-        self,
-        days: Days,
-        group_by: GroupBy,
-        *conditions: ColumnElement[bool],
-        user_id: str | None,
-    ) -> Sequence[Row[Any]]:
-        """Requests, tokens and cost by day and `group_by`, newest day first."""
-        columns, group = predictions.c, COLUMNS[group_by]
-        query = (
-            select(
-                columns.day.label("date"),
-                group,
-                func.count().label("requests"),
-                *(func.sum(columns[name]).label(name) for name in SUMMED),
-            )
-            .where(_made_in(days), *conditions)
-            .group_by(columns.day, group)
-            .order_by(columns.day.desc(), group)
-        )
-        query = for_user(query, user_id) if user_id else query
-        return await self._database.fetch(query, seconds=MAX_SECONDS)
 
 
 def days_of(first: dt.date | None, last: dt.date | None) -> Days:
@@ -130,6 +110,22 @@ def days_of(first: dt.date | None, last: dt.date | None) -> Days:
     if first > last:
         raise InvalidRequest("from: must not be after to, by default today.", param="from")
     return Days(first, last)
+
+
+def _lines(days: Days, group_by: GroupBy, *conditions: ColumnElement[bool]) -> Select[Any]:
+    """Requests, tokens and cost by day and `group_by`, newest day first."""
+    columns, group = predictions.c, COLUMNS[group_by]
+    return (
+        select(
+            columns.day.label("date"),
+            group,
+            func.count().label("requests"),
+            *(func.sum(columns[name]).label(name) for name in SUMMED),
+        )
+        .where(_made_in(days), *conditions)
+        .group_by(columns.day, group)
+        .order_by(columns.day.desc(), group)
+    )
 
 
 def _made_in(days: Days) -> ColumnElement[bool]:

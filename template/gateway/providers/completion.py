@@ -254,10 +254,7 @@ class Choice:
                 continue
             if name in TEXTS:
                 text = value if isinstance(value, str) else text_of(value)
-                if name in self._texts:
-                    self._texts[name].append(text)
-                else:
-                    self._texts[name] = [text]
+                self._texts.setdefault(name, []).append(text)
             elif name == "tool_calls":
                 self._calls.add(value)
             elif name == "function_call" and isinstance(value, dict):

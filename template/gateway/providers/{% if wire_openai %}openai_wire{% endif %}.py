@@ -61,10 +61,7 @@ async def stream_chat(http: Http, request: ProviderRequest, url: str, body: Body
     try:
         async with http.request(request, "POST", url, body) as response:
             while block := await next_block(response, until):
-                if not received and block.lstrip().startswith((b"{", b"[")):
-                    raise failure_of_document(http, await document_of(response, block))
-                received += len(block)
-                check_length(received)
+                received = await count_block(http, response, block, received)
                 chunks = reader.feed(block)
                 if chunks:
                     yield chunks
@@ -99,13 +96,25 @@ async def next_block(response: aiohttp.ClientResponse, until: float | None) -> b
         raise
 
 
-async def document_of(response: aiohttp.ClientResponse, block: bytes) -> Any:
-    """The document that a server sends instead of a stream. Raises `BadAnswer` if it is none."""
-    raw = block + await read(response)
-    try:
-        return decode(raw)
-    except ValueError as error:
-        raise BadAnswer("the answer is no stream") from error
+async def count_block(
+    http: Http,
+    response: aiohttp.ClientResponse,
+    block: bytes,
+    received: int,
+    counted: Sequence[str] = CHAT_COUNTS,
+) -> int:
+    """The bytes of a stream that were received, with those of `block`.
+
+    Raises the failure in a document that a server sends instead of a stream, and `BadAnswer`.
+    """
+    if not received and block.lstrip().startswith((b"{", b"[")):
+        try:
+            document = decode(block + await read(response))
+        except ValueError as error:
+            raise BadAnswer("the answer is no stream") from error
+        raise failure_of_document(http, document, counted)
+    check_length(received + len(block))
+    return received + len(block)
 
 
 def failure_of_document(

@@ -5,8 +5,8 @@ from typing import Any
 
 from gateway.policy import Kind
 from gateway.providers.base import Body, Chunks, Provider, ProviderFailure, ProviderRequest, Reply
-from gateway.providers.http import Http, check_length
-from gateway.providers.openai_wire import document_of, failure_of_document, next_block
+from gateway.providers.http import Http
+from gateway.providers.openai_wire import count_block, failure_of_document, next_block
 from gateway.providers.parameters import Table, is_usual_cache
 from gateway.providers.responses.event_reader import EventReader, failure_of_response
 from gateway.providers.responses.parameters import RESPONSES
@@ -61,11 +61,7 @@ class ResponsesProvider(Provider):
         body = {**self._body(request), "stream": True}
         async with self._http.request(request, "POST", self._url, body) as response:
             while block := await next_block(response, None):
-                if not received and block.lstrip().startswith((b"{", b"[")):
-                    document = await document_of(response, block)
-                    raise failure_of_document(self._http, document, COUNTS)
-                received += len(block)
-                check_length(received)
+                received = await count_block(self._http, response, block, received, COUNTS)
                 if events := reader.feed(block):
                     yield events
                 if reader.failure:
