@@ -47,10 +47,11 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 def _moment(given: Any) -> Any:
-    """Refuse numbers, also as text: they could be seconds or milliseconds."""
+    """The time in UTC. Refuses numbers, also as text: they could be seconds or milliseconds."""
     try:
-        return dt.datetime.fromisoformat(given) if isinstance(given, str) else given
-    except ValueError as error:
+        at = dt.datetime.fromisoformat(given) if isinstance(given, str) else given
+        return at.astimezone(dt.UTC) if isinstance(at, dt.datetime) and at.tzinfo else at
+    except (ValueError, OverflowError) as error:
         words = "must be a time such as 2030-01-31T12:00:00Z"
         raise PydanticCustomError("no_time", words) from error
 

@@ -107,6 +107,7 @@ async def test_a_rating_is_found_until_its_record_is_erased(client: httpx2.Async
         *[("rating=meh", "rating"), ("outcome=good", "outcome"), ("model=%00", "model")],
         *[(f"model={'x' * 201}", "model"), ("from=2026-03-02", "from"), ("to=1", "to")],
         *[("from=2026-03-02T12:00:00", "from"), ("user_id=usr_1", "user_id")],
+        *[("from=9999-12-31T23:59:59-23:59", "from"), ("to=0001-01-01T00:00:00%2B01:00", "to")],
         ("from=2026-03-02T12:00:00Z&to=2026-03-02T12:00:00Z", "from"),
     ],
 )
