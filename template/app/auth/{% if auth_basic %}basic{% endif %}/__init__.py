@@ -6,28 +6,15 @@ from fastapi import Request
 from fastapi.security import HTTPBasic
 
 from app.auth.basic.authenticator import BasicAuthenticator
-from app.auth.passwords import (
-    FIELDS,
-    NO_CREDENTIALS,
-    buttons,
-    create_credential,
-)
+from app.auth.passwords import FIELDS as FIELDS
+from app.auth.passwords import NO_CREDENTIALS as NO_CREDENTIALS
+from app.auth.passwords import buttons as buttons
+from app.auth.passwords import create_credential as create_credential
 from app.settings import Settings
 from gateway.accounts.passwords import Passwords
 from gateway.db.engine import Database
 from gateway.rate_limits.base import Limiter
 from gateway.signing import Signer
-
-__all__ = [
-    "FIELDS",
-    "NO_CREDENTIALS",
-    "SCHEME",
-    "authorization",
-    "buttons",
-    "create_access",
-    "create_credential",
-    "open_authenticator",
-]
 
 
 class Basic(HTTPBasic):

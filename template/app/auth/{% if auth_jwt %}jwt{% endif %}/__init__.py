@@ -5,12 +5,10 @@ import datetime as dt
 from fastapi.security import HTTPBearer
 
 from app.auth.jwt.authenticator import JwtAuthenticator
-from app.auth.passwords import (
-    FIELDS,
-    NO_CREDENTIALS,
-    buttons,
-    create_credential,
-)
+from app.auth.passwords import FIELDS as FIELDS
+from app.auth.passwords import NO_CREDENTIALS as NO_CREDENTIALS
+from app.auth.passwords import buttons as buttons
+from app.auth.passwords import create_credential as create_credential
 from app.settings import Settings
 from gateway.accounts.audit import Actor
 from gateway.accounts.logins import Logins
@@ -22,17 +20,6 @@ from gateway.db.tables import utc_now
 from gateway.mail import Mailer
 from gateway.rate_limits.base import Limiter
 from gateway.signing import Signer
-
-__all__ = [
-    "FIELDS",
-    "NO_CREDENTIALS",
-    "SCHEME",
-    "authorization",
-    "buttons",
-    "create_access",
-    "create_credential",
-    "open_authenticator",
-]
 
 SCHEME = HTTPBearer(
     scheme_name="login",

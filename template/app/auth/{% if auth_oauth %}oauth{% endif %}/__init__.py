@@ -1,13 +1,11 @@
 """OAuth: people sign in with GitHub, Google or an OpenID Connect issuer, programs have API keys."""
 
-from app.auth.api_key import (
-    FIELDS,
-    NO_CREDENTIALS,
-    SCHEME,
-    authorization,
-    create_access,
-    create_credential,
-)
+from app.auth.api_key import FIELDS as FIELDS
+from app.auth.api_key import NO_CREDENTIALS as NO_CREDENTIALS
+from app.auth.api_key import SCHEME as SCHEME
+from app.auth.api_key import authorization as authorization
+from app.auth.api_key import create_access as create_access
+from app.auth.api_key import create_credential as create_credential
 from app.auth.api_key.authenticator import ApiKeyAuthenticator
 from app.auth.port import Button
 from app.settings import Settings
@@ -23,17 +21,6 @@ from gateway.db.engine import Database
 from gateway.idempotency.sealing import Sealer
 from gateway.rate_limits.base import Limiter
 from gateway.signing import Signer
-
-__all__ = [
-    "FIELDS",
-    "NO_CREDENTIALS",
-    "SCHEME",
-    "authorization",
-    "buttons",
-    "create_access",
-    "create_credential",
-    "open_authenticator",
-]
 
 
 class OAuthMethod(ApiKeyAuthenticator):
