@@ -11,11 +11,14 @@ from joserfc.jwk import RSAKey
 
 from gateway.accounts.sign_in import openid
 from gateway.db.tables import users
+from gateway.errors import ProviderError
+from gateway.http.web import get_json
 from gateway.json_text import encode
 from tests.fixtures.oauth import signed_in_with
 from tests.fixtures.service import Start
 from tests.oauth_stand_in import CLIENT_ID, CLIENT_SECRET, StandIn, github_email
 from tests.support import Service
+from tests.upstream import answering
 
 # In seconds since 1970.
 LONG_AGO, FAR_OFF = 1_000_000_000, 10_000_000_000
@@ -65,6 +68,12 @@ async def test_github_without_an_account_is_a_failure(
 ) -> None:
     stand_in.user = user
     assert await _status(oauth, "github") == 502
+
+
+async def test_an_answer_that_is_nested_too_deeply_is_a_failure() -> None:
+    async with answering(lambda _: b"[" * 20_000) as url:
+        with pytest.raises(ProviderError):
+            await get_json(url)
 
 
 @pytest.mark.parametrize(

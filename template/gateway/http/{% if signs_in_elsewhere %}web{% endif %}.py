@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 
 from gateway.errors import ProviderError
+from gateway.json_text import decode
 from gateway.providers.http import open_session
 
 SECONDS = 10.0
@@ -66,7 +67,7 @@ async def _ask(
             ) as response,
         ):
             raw = await _read(response.content)
-            return response.status, json.loads(raw) if response.status < 500 else None
+            return response.status, decode(raw) if response.status < 500 else None
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         raise ProviderError(NO_ANSWER) from error
 
