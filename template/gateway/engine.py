@@ -102,7 +102,9 @@ async def open_engine(
         pipeline = Pipeline(policy, limits, attempts, in_flight)
         stop_watcher = StopWatcher(database, in_flight, circuit_breaker, policy)
         sweeper = Sweeper(database, ledger, policy, providers)
-        alerts = Alerts(database, policy, _open_webhook(config, session))
+        url = config.alert_webhook_url.get_secret_value()
+        webhook = Webhook(session, url, signing_key(config.secret_keys[0])) if url else None
+        alerts = Alerts(database, policy, webhook)
         runner = Runner(pipeline, in_flight, database)
         loops = [work.run() for work in (stop_watcher, sweeper, alerts, runner, stalls)]
         if days := config.prediction_retention_days:
@@ -134,10 +136,3 @@ async def open_engine(
             large_bodies=LargeBodies(),
             loops=tasks,
         )
-
-
-def _open_webhook(config: GatewayConfig, session: aiohttp.ClientSession) -> Webhook | None:
-    """The webhook for alerts; None if no URL is set."""
-    url = config.alert_webhook_url.get_secret_value()
-    key = signing_key(config.secret_key.get_secret_value())
-    return Webhook(session, url, key) if url else None

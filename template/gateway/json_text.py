@@ -5,6 +5,7 @@ may be invalid.
 """
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -25,13 +26,8 @@ def decode(raw: bytes) -> Any:
     Bytes that are not UTF-8 and lone surrogates become U+FFFD. An integer with too many digits
     becomes None.
     """
-    try:
+    with suppress(ValueError):
         return from_json(raw)
-    except ValueError:
-        return _tolerant(raw)
-
-
-def _tolerant(raw: bytes) -> Any:
     try:
         value = json.loads(raw.decode("utf-8-sig", "replace"), parse_int=_whole)
     except RecursionError as error:

@@ -83,7 +83,10 @@ class LedgerTransaction:
                 self._sums(likely),
             ],
         )
-        state, known = _state(locked, deleted), {row.id: AttemptRow._make(row[1:]) for row in found}
+        stopped = frozenset((row.target, row.kind) for row in locked if row.target)
+        gone = frozenset(row.id for row in deleted)
+        state = LedgerState(moment(locked[0].now), stopped, gone)
+        known = {row.id: AttemptRow._make(row[1:]) for row in found}
         needed = _account_periods(entries, known, state.now.date().isoformat())
         if missed := [key for key in needed if key not in likely]:
             summed = [*summed, *self._database.read(connection, [self._sums(missed)])[0]]
@@ -115,12 +118,6 @@ def take_lock(connection: Connection, database: Database) -> None:
     """Take the lock of the ledger's transactions, with its short time-outs."""
     lock = select(policies.c.id, database.lock_timeout()).where(IS_LOCK)
     connection.execute(lock.with_for_update(of=policies))
-
-
-def _state(rows: Sequence[Any], deleted: Sequence[Any]) -> LedgerState:
-    first = rows[0]
-    stopped_now = frozenset((row.target, row.kind) for row in rows if row.target)
-    return LedgerState(moment(first.now), stopped_now, frozenset(row.id for row in deleted))
 
 
 def _attempt_id(entry: Entry) -> str | None:

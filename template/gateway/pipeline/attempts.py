@@ -116,10 +116,8 @@ class Attempts:
         Returns the usage of cancelled work if the provider reports it, else None.
         """
         begun = error is not None and result.usage is None and attempt.request.remote_id is not None
-        if begun or result.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
-            used = await self._cancel(attempt)
-        else:
-            used = None
+        runs_on = begun or result.outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}
+        used = await self._cancel(attempt) if runs_on else None
         request = attempt.request
         await self._breaker.record_quota(
             attempt.model, request.quota, time.monotonic() - request.quota_at
