@@ -173,7 +173,7 @@ def test_compose_builds_unless_an_image_is_named(render: Render) -> None:
 def test_hosts_wait_longer_than_the_service_takes_to_stop(render: Render) -> None:
     project = render(host="compose")
     (own,) = re.findall(
-        r"^GRACE_SECONDS = (\d+)$", (project / "app/cli/serve.py").read_text(), re.MULTILINE
+        r"^GRACE_SECONDS = (\d+)$", (project / "gateway/http/server.py").read_text(), re.MULTILINE
     )
     assert int(own) < seconds(compose_of(project)["services"]["app"]["stop_grace_period"])
     assert int(own) < railway_of(render(host="railway"))["drainingSeconds"]

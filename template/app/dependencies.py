@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Security
-from pydantic import BaseModel
 
 from app import wiring
 from app.settings import Settings
@@ -14,21 +13,8 @@ from gateway.errors import Forbidden
 from gateway.gateway import Gateway
 from gateway.http.context import MAX_KEY_CHARS, GenerationContext
 from gateway.readiness import Readiness
+from gateway.schemas.errors import ErrorBody
 from gateway.telemetry.context import bind
-
-
-class ErrorDetail(BaseModel):
-    message: str
-    type: str
-    code: str
-    param: str | None
-
-
-class ErrorBody(BaseModel):
-    """Every error of this API."""
-
-    error: ErrorDetail
-
 
 # Declared on every route, so that the API's description says what may come back.
 ERRORS: dict[int | str, dict[str, Any]] = {

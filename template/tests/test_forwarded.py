@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.serve import server_config
+from app.cli import serve
 from app.settings import Settings
 
 PROXY, CALLER, STRANGER = "10.0.0.1", "198.51.100.7", "203.0.113.9"
@@ -12,7 +12,7 @@ PROXY, CALLER, STRANGER = "10.0.0.1", "198.51.100.7", "203.0.113.9"
 
 async def seen(connected: str, forwarded: str, allowed: str = PROXY) -> str:
     """The address that the application sees of a connection with a header."""
-    config = server_config(Settings(_env_file=None, forwarded_allow_ips=allowed))
+    config = serve._config(Settings(_env_file=None, forwarded_allow_ips=allowed))
     addresses: list[str] = []
 
     async def note(scope: Any, receive: Any, send: Any) -> None:

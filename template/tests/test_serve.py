@@ -19,11 +19,11 @@ from fastapi import FastAPI
 
 from app import wiring
 from app.cli import serve
-from app.cli.serve import EVERYWHERE, LOOPBACK, Server, server_config
 from app.settings import Settings
 from gateway.errors import StartError
-from gateway.http import listeners
+from gateway.http import listeners, server
 from gateway.http.listeners import ABSENT, _bound, listen
+from gateway.http.server import EVERYWHERE, LOOPBACK, Server
 from tests.ports import has_ipv6, kept_port
 from tests.support import PATIENCE_SECONDS, ROOT, SECRET_KEY, environment, eventually
 
@@ -190,7 +190,7 @@ def test_only_production_is_reached_from_other_machines(
     def run(_: uvicorn.Config, listeners: list[socket.socket]) -> None:
         seen.update({each.family: each.getsockname()[0] for each in listeners})
 
-    monkeypatch.setattr(serve, "_run", run)
+    monkeypatch.setattr(server, "run", run)
     serve._serve(Settings(_env_file=None, port=0, **given))
     assert seen == {family: hosts[family] for family in seen}
     assert socket.AF_INET in seen
@@ -198,7 +198,7 @@ def test_only_production_is_reached_from_other_machines(
 
 def test_an_idle_connection_outlives_the_one_that_a_proxy_keeps(clean_environment: None) -> None:
     """nginx and cloud balancers keep theirs for 60 to 75 seconds."""
-    config = server_config(Settings(_env_file=None))
+    config = serve._config(Settings(_env_file=None))
     assert config.timeout_keep_alive > 75
 
 

@@ -6,9 +6,9 @@ import typer
 from pydantic_core import to_json
 
 from app.cli.base import Json, Session, command, show
-from app.schemas.admin import UserPrediction
 from gateway.ledger.attempt_list import attempts_of
 from gateway.ledger.records import prediction_of_any_user
+from gateway.schemas.admin import UserPrediction
 
 app = typer.Typer(name="predictions", help="The records of generations.", no_args_is_help=True)
 

@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from app.cli.base import Json, Session, show, show_list
-from app.schemas.admin import Stop
 from gateway.accounts.audit import command_line
 from gateway.alerts.webhook import signing_key
 from gateway.kill_switch import SERVICE, KillSwitch
+from gateway.schemas.admin import Stop
 
 Target = Annotated[
     str, typer.Argument(help="service, provider:NAME or model:NAME as models.toml has them.")

@@ -7,24 +7,18 @@ from fastapi import APIRouter, Depends, Query
 from sqlalchemy import Select, select
 
 from app.dependencies import ERRORS, Administrator, EngineDep, require_reader
-from app.routes.base import AskedPage, AskedSearch, StrictRoute
+from app.routes.base import AskedPage, AskedSearch
 from app.routes.usage import AskedDays
-from app.schemas.admin import (
-    AuditEntry,
-    ProviderState,
-    StartRequest,
-    Stop,
-    StopList,
-    StopRequest,
-    UserPrediction,
-)
+from app.schemas.admin import StartRequest, StopRequest
 from gateway.accounts.users import USER_ID
 from gateway.circuit_breaker.window import CircuitStatus
 from gateway.db.tables import audit, predictions
 from gateway.errors import LimiterUnavailable
+from gateway.http.query import StrictRoute
 from gateway.kill_switch import SERVICE, KillSwitch
 from gateway.ledger.attempt_list import attempts_of
 from gateway.ledger.usage_report import GroupBy
+from gateway.schemas.admin import AuditEntry, ProviderState, Stop, StopList, UserPrediction
 from gateway.schemas.base import Page
 from gateway.schemas.usage import UsageReport
 

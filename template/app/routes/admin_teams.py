@@ -4,11 +4,12 @@ from fastapi import APIRouter, Depends
 from sqlalchemy import select
 
 from app.dependencies import ERRORS, Administrator, EngineDep, require_reader
-from app.routes.base import AskedPage, StrictRoute
+from app.routes.base import AskedPage
 from app.routes.usage import AskedDays
 from app.schemas.teams import Member, MemberRequest, Team, TeamChange, TeamRequest
 from gateway.accounts.teams import members_of
 from gateway.db.tables import teams, users
+from gateway.http.query import StrictRoute
 from gateway.ledger.usage_report import GroupBy
 from gateway.schemas.base import Page
 from gateway.schemas.usage import UsageReport

@@ -14,12 +14,14 @@ from app.dependencies import (
     SettingsDep,
     require_reader,
 )
-from app.routes.base import JSON_LINES, AskedPage, StrictRoute, json_lines
+from app.routes.base import AskedPage
 from app.schemas.admin import BudgetRaise, CreatedUser, User, UserChange, UserRequest
 from gateway.accounts.principals import Raise, Role, Scope
 from gateway.accounts.users import UserSearch
 from gateway.db.tables import users
 from gateway.errors import Conflict, InvalidRequest
+from gateway.http.query import StrictRoute
+from gateway.http.user_file import JSON_LINES, json_lines
 from gateway.schemas.base import NO_CONTROL, Page
 
 router = APIRouter(
@@ -111,4 +113,4 @@ async def export_user(actor: Administrator, user_id: str, engine: EngineDep) -> 
     """Everything about a user as JSON lines. The audit has an entry of it."""
     user = await engine.users.get(user_id)
     await engine.users.note_export(user_id, actor)
-    return json_lines(engine, user)
+    return json_lines(engine.database, user)

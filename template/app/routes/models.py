@@ -5,7 +5,7 @@ import datetime as dt
 from fastapi import APIRouter
 
 from app.dependencies import ERRORS, CurrentUser, EngineDep
-from app.routes.base import StrictRoute
+from gateway.http.query import StrictRoute
 from gateway.policy import Model
 from gateway.schemas.answers import ModelEntry, ModelList
 

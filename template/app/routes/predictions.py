@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Response
 
 from app.dependencies import ERRORS, ContextDep, CurrentUser, EngineDep
-from app.routes.base import AskedPage, AskedSearch, DirectRoute, StrictRoute
-from app.schemas.predictions import Feedback, Prediction, PredictionRequest
+from app.routes.base import AskedPage, AskedSearch, DirectRoute
 from gateway.accounts.principals import Scope
 from gateway.config import GatewayConfig
 from gateway.db.tables import predictions
@@ -21,10 +20,12 @@ from gateway.errors import (
 )
 from gateway.gateway import body_of
 from gateway.http.context import GenerationContext
+from gateway.http.query import StrictRoute
 from gateway.ledger.records import Records, owned
 from gateway.pipeline.generation import Generation
 from gateway.policy import Model
 from gateway.schemas.base import Page
+from gateway.schemas.predictions import Feedback, Prediction, PredictionRequest
 
 # The errors of the input. Their `param` is a path within `input`.
 REFUSALS = (ContextLengthExceeded, InvalidRequest, RequestTooLarge, UnsupportedParameter)

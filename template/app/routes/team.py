@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from app.dependencies import ERRORS, Changer, CurrentUser, EngineDep
-from app.routes.base import AskedPage, StrictRoute
+from app.routes.base import AskedPage
 from app.routes.usage import AskedDays
 from app.schemas.teams import (
     JoinRequest,
@@ -21,6 +21,7 @@ from gateway.accounts.teams import members_of, unknown_team
 from gateway.db.tables import team_invitations, users
 from gateway.engine import Engine
 from gateway.errors import Forbidden
+from gateway.http.query import StrictRoute
 from gateway.ledger.usage_report import GroupBy
 from gateway.schemas.base import Page
 from gateway.schemas.usage import UsageReport

@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 
 from app.dependencies import ERRORS, CurrentUser, EngineDep
-from app.routes.base import JSON_LINES, StrictRoute, json_lines
 from gateway.accounts.principals import Scope
+from gateway.http.query import StrictRoute
+from gateway.http.user_file import JSON_LINES, json_lines
 from gateway.ledger.usage_report import Days, days_of
 from gateway.schemas.base import Day
 from gateway.schemas.usage import Me, UsageReport
@@ -35,7 +36,7 @@ async def who_am_i(caller: CurrentUser, engine: EngineDep) -> Me:
 async def export_me(caller: CurrentUser, engine: EngineDep) -> Response:
     """Everything about the caller as JSON lines, the last of which has their number."""
     caller.require(Scope.READ)
-    return json_lines(engine, await engine.users.get(caller.user_id))
+    return json_lines(engine.database, await engine.users.get(caller.user_id))
 
 
 @router.get("/usage", response_model_exclude_unset=True)

@@ -14,7 +14,6 @@ from app.dependencies import (
     EngineDep,
     SettingsDep,
 )
-from app.routes.base import StrictRoute
 from app.schemas.jwt import (
     Accepted,
     AcceptRequest,
@@ -33,6 +32,7 @@ from gateway.accounts.logins import Login
 from gateway.accounts.tokens import ACCESS_LASTS
 from gateway.engine import Engine
 from gateway.errors import Forbidden
+from gateway.http.query import StrictRoute
 
 router = APIRouter(prefix="/auth", tags=["log-in"], responses=ERRORS, route_class=StrictRoute)
 NO_MAIL = "This service sends no mail; ask an administrator for a link."

@@ -6,12 +6,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from app.dependencies import ERRORS, Administrator, Changer, CurrentUser, EngineDep, SettingsDep
-from app.routes.base import AskedPage, StrictRoute
+from app.routes.base import AskedPage
 from app.schemas.keys import ApiKey, CreatedKey, KeyRequest
 from gateway.accounts.api_keys import Keys, api_keys, owned
 from gateway.accounts.principals import Scope
 from gateway.db.tables import utc_now
 from gateway.errors import Forbidden, InvalidRequest
+from gateway.http.query import StrictRoute
 from gateway.schemas.base import Page, utc_text
 
 router = APIRouter(prefix="/v1", tags=["keys"], responses=ERRORS, route_class=StrictRoute)

@@ -1,10 +1,15 @@
 """Refuses unknown query parameters, so that a misspelt filter is an error."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from typing import Any
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 
 from gateway.errors import UnsupportedParameter, shortened
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def require_known(request: Request, known: Collection[str] = ()) -> None:
@@ -18,3 +23,23 @@ def require_known(request: Request, known: Collection[str] = ()) -> None:
                 f"The parameter {shortened(name)!r} is not supported in the query; {offered}.",
                 param=name or None,
             )
+
+
+class StrictRoute(APIRoute):
+    """A route that refuses unknown query parameters."""
+
+    def get_route_handler(self) -> Handler:
+        handler, known = super().get_route_handler(), frozenset(_query_names(self.dependant))
+
+        async def handle(request: Request) -> Response:
+            require_known(request, known)
+            return await handler(request)
+
+        return handle
+
+
+def _query_names(dependant: Dependant) -> Iterator[str]:
+    """The parameters of the query that a route and what it depends on have."""
+    yield from (field.alias for field in dependant.query_params)
+    for part in dependant.dependencies:
+        yield from _query_names(part)

@@ -8,8 +8,8 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from starlette.routing import Route
 
-from app.cli.serve import LOOPBACK
 from gateway.http.listeners import SEND_BYTES, listen
+from gateway.http.server import LOOPBACK
 from tests.gateway.test_header_limits import ASKED, answer, connected
 from tests.support import Service
 
