@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,19 +35,16 @@ class PostgresServer:
     def frozen(self) -> Iterator[None]:
         """Stop every process where it is."""
         pids = self._pids()
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        _signal(pids, signal.SIGSTOP)
         try:
             yield
         finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+            _signal(pids, signal.SIGCONT)
 
     @contextmanager
     def killed(self) -> Iterator[None]:
         """Kill every process, without a chance to write anything down."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGKILL)
+        _signal(self._pids(), signal.SIGKILL)
         self._running.close()
         try:
             yield
@@ -88,3 +85,10 @@ class PostgresServer:
         )
         pairs = [tuple(map(int, line.split())) for line in table.stdout.splitlines()]
         return [first, *(pid for pid, parent in pairs if parent == first)]
+
+
+def _signal(pids: Sequence[int], sent: signal.Signals) -> None:
+    """Send a signal to the processes that are still there: sessions end by themselves."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, sent)

@@ -10,9 +10,9 @@ from app.billing.customers import customer_of
 from app.billing.stripe import open_stripe
 from app.billing.webhook import apply, read_event
 from app.dependencies import ERRORS, CurrentUser, EngineDep, SettingsDep
-from app.routes.base import StrictRoute
 from gateway.accounts.principals import Scope
 from gateway.errors import InvalidRequest
+from gateway.http.query import StrictRoute
 from gateway.schemas.base import RequestBody
 
 DEFAULT_PLAN = "free"
