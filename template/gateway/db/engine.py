@@ -47,6 +47,11 @@ class Query(NamedTuple):
     statement: Executable
     rows: Rows | None = None
 
+    @property
+    def finds_nothing(self) -> bool:
+        """Whether its input has no row."""
+        return self.rows is not None and not self.rows
+
 
 class Database(ABC):
     """Access to the tables. Each database that can be chosen is a subclass.
@@ -213,12 +218,18 @@ class Database(ABC):
     def is_contended(self, error: DatabaseUnavailable) -> bool:
         """Whether the database works, and only a lock timed out: a retry helps."""
 
-    @abstractmethod
     def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
         """The rows of each query, with its columns as attributes.
 
-        They are executed in order, in one round trip to a server.
+        They are executed in order, in one round trip to a server; those without input are not.
         """
+        asked = [query for query in queries if not query.finds_nothing]
+        found = iter(self._execute(connection, asked))
+        return [[] if query.finds_nothing else next(found) for query in queries]
+
+    @abstractmethod
+    def _execute(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
+        """The rows of each query, as `read`."""
 
     @abstractmethod
     def write_last(self, connection: Connection, queries: Sequence[Query]) -> None:

@@ -134,7 +134,7 @@ class SqliteDatabase(Database):
     def cancel_query(self, driver: Any) -> None:
         """Does nothing: SQLite only waits for the lock, and `busy_timeout` ends that."""
 
-    def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
+    def _execute(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
         with self._driver(connection) as driver:
             return [self._found(driver, *query) for query in queries]
 

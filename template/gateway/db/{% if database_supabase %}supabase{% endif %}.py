@@ -109,9 +109,9 @@ class SupabaseDatabase(PostgresDatabase):
             _identify(driver, statement.get_execution_options().get(FOR_USER))
         return super()._rows(connection, statement, parameters)
 
-    def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
+    def _execute(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
         if connection.in_transaction():
-            return super().read(connection, queries)
+            return super()._execute(connection, queries)
         with self._pipeline(connection) as driver:  # A transaction in one round trip.
             _identify(driver)
             cursors = [self._send(driver, query) for query in queries]

@@ -183,7 +183,7 @@ class PostgresDatabase(Database):
             if not driver.closed:  # A closed descriptor may belong to another socket by now.
                 same.shutdown(socket.SHUT_RDWR)
 
-    def read(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
+    def _execute(self, connection: Connection, queries: Sequence[Query]) -> list[Sequence[Any]]:
         with self._pipeline(connection) as driver:
             cursors = [self._send(driver, query) for query in queries]
         return self._results(queries, cursors)
