@@ -1,4 +1,4 @@
-"""What the service and its checks open alike: the policy files and the providers."""
+"""Opens the policy files and the providers, for the service and for its checks."""
 
 import aiohttp
 

@@ -52,10 +52,10 @@ def policy_findings(
 async def state_findings(
     config: GatewayConfig, database: Database, limiter: Limiter
 ) -> list[Finding]:
-    """Whether database and limiter work and keep what they are told, and what the tables say."""
+    """The findings on the database, the limiter and the tables."""
     checks = await asyncio.gather(*_checks(config, database, limiter))
     if any(check.verdict == "problem" for check in checks if check.check in TABLES):
-        return checks  # What the tables say would take long, or not come.
+        return checks  # To read the tables would take long, or fail.
     with suppress(ServiceError, StartError):  # Another finding says so.
         rules = policy.load(config.policy_dir)
         checks += await _attention(rules, database)
@@ -102,7 +102,7 @@ def _checks(
 
 
 async def _attention(rules: Policy, database: Database) -> list[Finding]:
-    """What is stopped, and the plans that `plans.toml` lacks."""
+    """A warning for each stop, and for each plan in use that `plans.toml` lacks."""
     stopped = await KillSwitch(database, None).all()
     is_active = users.c.disabled_at.is_(None)
     used = await database.fetch(select(users.c.plan).where(is_active).distinct())
@@ -161,7 +161,7 @@ async def _check(
 
 
 def _said(error: ServiceError) -> str:
-    """What a database or limiter said itself, in a line."""
+    """The first line of the error that a database or a limiter raised; empty without one."""
     cause = error.__cause__
     said = str(getattr(cause, "orig", cause) or "").partition("\n")[0].strip()
     return f" It said: {said[:MAX_SAID]}" if said else ""

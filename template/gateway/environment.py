@@ -49,7 +49,7 @@ SecretAddress = Annotated[SecretStr, AfterValidator(_secret_address)]
 
 
 class Environment(BaseSettings):
-    """What is read from the environment and, for what it lacks, from `.env`."""
+    """Settings from the environment. A variable that is not set there is read from `.env`."""
 
     model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True)
 
@@ -79,7 +79,7 @@ def explain(error: ValidationError) -> str:
 
 
 def weakness(name: str, secret: SecretStr) -> str | None:
-    """What is wrong with a secret of production; None also if it is not set."""
+    """A sentence if a secret is too weak for production, else None. An empty one is not weak."""
     value = secret.get_secret_value()
     is_made_up = _repeats(value) or value.lower().startswith(WEAK_SECRETS)
     if value and (len(value) < 32 or len(set(value)) < 10 or is_made_up):
@@ -96,7 +96,7 @@ def _repeats(value: str) -> bool:
 
 
 def exposure() -> str | None:
-    """What is wrong with the mode of `.env`, which holds secrets."""
+    """A sentence if other users of the machine can read `.env`, else None."""
     if os.name != "posix" or not ENV_FILE.is_file():
         return None
     mode = stat.S_IMODE(ENV_FILE.stat().st_mode)

@@ -40,9 +40,9 @@ async def create(
     actor = command_line()
     user = await session.users.create(email, role, plan, actor)
     secret = await wiring.auth.create_credential(session.settings, session.database, user.id, actor)
-    told = secret or wiring.auth.NO_CREDENTIALS
+    credential = secret or wiring.auth.NO_CREDENTIALS
     shown = {name: getattr(user, name) for name in ("id", "email", "role", "plan")}
-    show({**shown, "credential": secret}, as_json, f"{user.email}: {told}")
+    show({**shown, "credential": secret}, as_json, f"{user.email}: {credential}")
 
 
 @command(app, "list")
@@ -131,7 +131,7 @@ async def _change(session: Session, email: str, as_json: bool, **values: Any) ->
 
 
 def _state(user: Row[Any], name: str) -> str:
-    """What a user has under a name, for a person."""
+    """The words for a user's role or plan, or for whether the user is disabled."""
     if name == "disabled":
         return "enabled" if user.disabled_at is None else "disabled"
     return f"{name} {getattr(user, name)}"

@@ -30,7 +30,7 @@ logger = logging.getLogger("app")
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which tells neither where it listens nor why not, when it is given sockets."""
+    """uvicorn's server, which also logs where it listens, or why it cannot."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
